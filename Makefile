@@ -1,0 +1,77 @@
+# Needs Python 3.10 to 3.13, make and a package index; everything else comes from the lock.
+#   make demo PYTHON=python3.12               another Python
+#   make venv LOCK=requirements-gpu.lock      the same versions plus CUDA's libraries
+PYTHON ?= python3
+LOCK ?= requirements.lock
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/$(LOCK).installed
+DEMO ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint lock clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+
+venv: $(STAMP)  ## install the locked packages into .venv
+
+# The stamp is written last and taken away before anything changes, so that an interrupted install
+# is started again from an empty environment.
+$(STAMP): $(LOCK) setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \
+	  "error: Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=..." % v)'
+	@if [ -e $@ ]; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
+	@echo "Installing $(LOCK) into $(VENV) (a few minutes the first time) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)  ## phantoms, data job, training, prediction and scores, all under demo/
+	@echo "[1/6] Make phantom patients"
+	$(PY) -m segthor.phantom --output=$(DEMO)/patients --patients=24 --test_patients=4 \
+	  --size=small --seed=0
+	@echo "[2/6] Build the dataset"
+	$(PY) -m beam_jobs.build --input=$(DEMO)/patients --output=$(DEMO)/dataset \
+	  --flagfile=configs/demo_build.flags
+	@echo "[3/6] Train"
+	$(PY) -m trainer.main --flagfile=configs/smoke.flags --data=$(DEMO)/dataset \
+	  --workdir=$(DEMO)/run
+	@echo "[4/6] Export the model"
+	$(PY) -m serving.export --workdir=$(DEMO)/run --output=$(DEMO)/model
+	@echo "[5/6] Predict the held-out patients"
+	$(PY) -m serving.predict --model=$(DEMO)/model --input=$(DEMO)/patients/test \
+	  --output=$(DEMO)/predictions
+	@echo "[6/6] Score the predictions"
+	$(PY) -m serving.evaluate --predictions=$(DEMO)/predictions \
+	  --labels=$(DEMO)/patients/test_labels --scans=$(DEMO)/patients/test \
+	  --output=$(DEMO)/evaluation
+	@echo
+	@echo "Done. Everything lies in $(DEMO)/:"
+	@echo "  patients/      phantom CT and contours       dataset/     TFRecord shards, dataset.json"
+	@echo "  run/           checkpoints, TensorBoard      model/       the SavedModel"
+	@echo "  predictions/   label maps of held-out CT     evaluation/  scores"
+	@echo "The picture, predicted and true contours on CT: $(DEMO)/evaluation/overlay.png"
+	@echo "Watch the training:  $(VENV)/bin/tensorboard --logdir=$(DEMO)/run"
+
+test: $(STAMP)  ## run the tests
+	$(PY) -m pytest
+
+lint: $(STAMP)  ## check style and the import walls
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest tests/test_walls.py
+
+# uv resolves for Python 3.10 to 3.13 and every platform at once.
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.10 \
+  --generate-hashes --custom-compile-command "make lock" --extra test
+
+lock:  ## choose new versions: rewrite requirements.lock and requirements-gpu.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	$(COMPILE) --upgrade -o requirements.lock setup.py
+	$(COMPILE) --extra gpu -c requirements.lock -o requirements-gpu.lock setup.py
+
+clean:  ## remove demo/ and caches; .venv stays
+	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

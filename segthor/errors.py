@@ -1,0 +1,75 @@
+"""How every program starts and how it fails: one clear line and a status, never a traceback."""
+
+import errno
+import sys
+import textwrap
+
+from absl import app, flags
+
+# The machine refuses a file: the user's to mend, like bad input, and no fault in the program.
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
+class InputError(Exception):
+    """Input that the user must mend. The message says what, expected, found, and what to do."""
+
+
+def run(main, known_only=False):
+    """Parses the flags, calls `main(argv)` and exits the process.
+
+    Bad flags, `InputError` and a file that the machine refuses end in one line `error: ...` on
+    stderr and status 2, an interrupt in status 130. Anything else is a fault of the program and
+    keeps its traceback.
+
+    Args:
+      main: Takes argv (program name first, flags removed); returns an exit status or None.
+      known_only: Whether arguments that are no flag of this program are left in argv, for a program
+        that hands them on. Otherwise they are errors.
+    """
+    app.run(lambda argv: _guard(main, argv), flags_parser=lambda argv: _parse(argv, known_only))
+
+
+def _parse(argv, known_only):
+    if "--help" in argv or "-help" in argv:
+        print(_help())
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv, known_only=known_only)
+    except flags.Error as error:
+        _fail(error)
+    if rest[1:] and not known_only:
+        _fail(f"unexpected argument {rest[1]!r}; every option is a flag: --name=value")
+    return rest
+
+
+def _guard(main, argv):
+    try:
+        return main(argv)
+    except (InputError, app.UsageError, flags.Error) as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        _fail(f"{error.filename or 'writing'}: {error.strerror}")
+    except KeyboardInterrupt:
+        _fail("interrupted", status=130)
+
+
+def _fail(message, status=2):
+    line = " ".join(str(message).split()).removeprefix("ERROR:: ")
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _help():
+    """The program's docstring and its own flags; absl's are left to --helpfull."""
+    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
+    for flag in own:
+        lines.append(f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}=...")
+        default = "" if flag.default is None else f" (default: {flag.default_as_str[1:-1]})"
+        lines += textwrap.wrap(
+            flag.help + default, 92, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+    lines += ["", "--flagfile=FILE reads flags from a file; --helpfull lists every flag there is."]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Export, prediction, evaluation and reports."""

@@ -1,0 +1,41 @@
+"""Packaging of segthor: the shared core, the data job, the trainer and the predictor."""
+
+from setuptools import setup
+
+RUNTIME = [
+    "absl-py",
+    "apache-beam[tfrecord]>=2.77",
+    "fsspec",
+    "google-crc32c",  # the checksum of a TFRecord in C; the tfrecord extra alone brings a slow one
+    "isal",  # ISA-L: three times faster than the standard library's gzip on a CT
+    "jinja2",
+    "matplotlib",
+    "nibabel>=5.4",
+    "numpy",
+    "pillow",
+    "scipy",
+    "segmentation-models==1.0.1",
+    "tensorboard",
+    "tensorflow>=2.21,<2.22",
+    "tf-keras>=2.21,<2.22",  # follows tensorflow's minor version: segmentation-models needs Keras 2
+]
+
+EXTRAS = {
+    "gpu": ["tensorflow[and-cuda]"],
+    "gcp": ["apache-beam[gcp]", "gcsfs"],
+    "aws": ["apache-beam[aws]", "s3fs"],
+    # surface-distance and SimpleITK: independent implementations that the tests compare with.
+    "test": ["hypothesis", "pytest", "ruff", "simpleitk", "surface-distance"],
+    "bench": ["monai"],
+}
+
+setup(
+    name="segthor",
+    version="0.1.0",
+    description="Organ-at-risk segmentation on thoracic CT: data job, training, prediction",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=["segthor", "beam_jobs", "trainer", "serving"],
+    install_requires=RUNTIME,
+    extras_require=EXTRAS,
+)

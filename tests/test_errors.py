@@ -1,0 +1,121 @@
+"""How programs fail, seen from outside: real processes, their stderr and exit status."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = '''"""Adds a number.
+
+A second paragraph.
+"""
+import os, signal, sys
+from absl import app, flags
+from segthor.errors import InputError, run
+
+SEED = flags.DEFINE_integer("seed", 3, "Where the numbers start.", lower_bound=0)
+INPUT = flags.DEFINE_string("input", None, "Folder of patients.", required=True)
+WET = flags.DEFINE_boolean("wet", False, "Whether it rains.")
+
+def main(argv):
+    if INPUT.value == "bad":
+        raise InputError("patients/: expected a folder,\\n  found a file")
+    if INPUT.value == "usage":
+        raise app.UsageError("--a and --b exclude one another")
+    if INPUT.value == "refused":
+        raise PermissionError(13, "Permission denied", "out/scan.nii.gz")
+    if INPUT.value == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+    if INPUT.value == "fault":
+        {}["fault"]
+    print("seed", SEED.value, "rest", argv[1:])
+
+if __name__ == "__main__":
+    run(main, known_only=os.environ.get("KNOWN_ONLY") == "1")
+'''
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "program.py"
+    path.write_text(PROGRAM)
+
+    def call(*args, **env):
+        return subprocess.run(
+            [sys.executable, str(path), *args],
+            env={**os.environ, "PYTHONPATH": os.getcwd(), **env},
+            capture_output=True,
+            text=True,
+        )
+
+    return call
+
+
+def test_good_flags_reach_main(program):
+    done = program("--input=x", "--seed=5")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "seed 5 rest []\n", "")
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--input=bad"], ["patients/: expected a folder, found a file"]),
+        (["--input=usage"], ["--a and --b exclude one another"]),
+        (["--input=refused"], ["out/scan.nii.gz", "Permission denied"]),
+        (["--input=x", "--sede=5"], ["sede", "seed"]),
+        (["--input=x", "--seed=five"], ["--seed", "five"]),
+        (["--input=x", "--seed=-1"], ["--seed", "-1"]),
+        (["--seed=1"], ["--input"]),
+        (["--input"], ["input"]),
+        (["--input=x", "stray"], ["unexpected argument 'stray'"]),
+        (["--input=x", "--flagfile=nowhere.flags"], ["nowhere.flags"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(program, args, words):
+    done = program(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert all(word in line for word in words), line
+    assert "::" not in line
+
+
+def test_an_interrupt_is_one_line_and_status_130(program):
+    done = program("--input=interrupt")
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "error: interrupted\n")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(program):
+    done = program("--input=fault")
+    assert done.returncode == 1
+    assert "KeyError: 'fault'" in done.stderr
+
+
+def test_known_only_hands_foreign_arguments_to_main(program):
+    done = program("--runner=Flink", "--input=x", "--parallelism", "2", KNOWN_ONLY="1")
+    assert done.returncode == 0
+    assert done.stdout == "seed 3 rest ['--runner=Flink', '--parallelism', '2']\n"
+
+
+def test_known_only_still_refuses_a_bad_value(program):
+    done = program("--input=x", "--seed=five", KNOWN_ONLY="1")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_shows_the_docstring_and_this_programs_flags_alone(program):
+    done = program("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Adds a number.\n\nA second paragraph.\n")
+    shown = [word for word in done.stdout.split() if word.startswith("--") and "=..." in word]
+    assert shown == ["--seed=...", "--input=..."]
+    assert "--[no]wet" in done.stdout
+    assert "(default: 3)" in " ".join(done.stdout.split())
+    assert "verbosity" not in done.stdout
+
+
+def test_helpfull_shows_every_flag(program):
+    assert "verbosity" in program("--helpfull").stdout

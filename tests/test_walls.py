@@ -1,0 +1,176 @@
+"""The walls between the packages, held by reading every import, lazy ones included."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
+KERAS = ("keras", "tf_keras", "tensorflow.keras", "segmentation_models")
+
+# What only some modules may import. A pattern is a module, or all modules of a package: `name.*`.
+ONLY_IN = {
+    "apache_beam": ("beam_jobs.*", "serving.job"),
+    "nibabel": ("segthor.nifti",),
+    "segmentation_models": ("trainer.model",),
+}
+# What some modules may not import. segthor.errors starts the entries, so it parses their flags.
+NEVER_IN = [
+    ("segthor.*", ("beam_jobs", "trainer", "serving")),
+    ("beam_jobs.*", ("trainer", "serving")),
+    ("trainer.*", ("beam_jobs", "serving")),
+]
+FLAGS_BESIDE_ENTRIES = ("segthor.errors",)
+# What a module may not reach, however long the chain of imports inside the project.
+UNREACHED = [
+    ("serving.predict", (*KERAS, "trainer", "beam_jobs")),
+    ("segthor.geometry", ("tensorflow",)),
+    ("segthor.recipe", ("tensorflow",)),
+    ("segthor.audit", ("tensorflow",)),
+    ("segthor.metrics", ("tensorflow",)),
+]
+
+
+def _modules(root):
+    """Dotted name -> syntax tree of every module of the four packages."""
+    trees = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            trees[name.removesuffix(".__init__")] = ast.parse(path.read_text(), str(path))
+            if path.name == "__init__.py":
+                trees[name.removesuffix(".__init__")].is_package = True
+    return trees
+
+
+def _imports(name, tree):
+    """Dotted names of all that a module imports at any depth; `from a import b` gives `a.b`."""
+    package = name if getattr(tree, "is_package", False) else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call):
+            function = ast.unparse(node.func).rpartition(".")[2]
+            values = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if function in ("import_module", "__import__") and isinstance(values[0], ast.Constant):
+                yield values[0].value
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in (
+            "tf.keras",
+            "tensorflow.keras",
+        ):
+            yield "tensorflow.keras"
+
+
+def _within(name, parents):
+    return any(name == parent or name.startswith(parent + ".") for parent in parents)
+
+
+def _matches(module, patterns):
+    return any(
+        _within(module, [pattern.removesuffix(".*")])
+        if pattern.endswith(".*")
+        else module == pattern
+        for pattern in patterns
+    )
+
+
+def _is_entry(tree):
+    return any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        for node in tree.body
+    )
+
+
+def _reach(start, imports):
+    """Modules of the project that importing `start` can lead to, packages' __init__ included."""
+    reached, waiting = set(), [start]
+    while waiting:
+        name = waiting.pop()
+        while name:
+            if name in imports and name not in reached:
+                reached.add(name)
+                waiting.extend(imports[name])
+            name = name.rpartition(".")[0]
+    return reached
+
+
+def breaches(root):
+    """Every breach of a wall under `root`, as readable lines."""
+    trees = _modules(root)
+    imports = {name: set(_imports(name, tree)) for name, tree in trees.items()}
+    found = []
+    for module, names in imports.items():
+        banned = [library for library, homes in ONLY_IN.items() if not _matches(module, homes)]
+        for pattern, never in NEVER_IN:
+            banned += never if _matches(module, [pattern]) else ()
+        if not _is_entry(trees[module]) and module not in FLAGS_BESIDE_ENTRIES:
+            banned.append("absl.flags")
+        if module.startswith("serving") and module != "serving.export":
+            banned.append("trainer")
+        found += [f"{module} imports {name}" for name in names if _within(name, banned)]
+    for start, banned in UNREACHED:
+        for module in _reach(start, imports):
+            found += [
+                f"{start} reaches {name} through {module}"
+                for name in imports[module]
+                if _within(name, banned)
+            ]
+    return sorted(found)
+
+
+def test_the_project_keeps_its_walls():
+    assert breaches(ROOT) == []
+
+
+def test_every_module_is_read():
+    assert {"segthor", "segthor.errors", "trainer", "serving", "beam_jobs"} <= set(_modules(ROOT))
+
+
+PREDICT = "import segthor.geometry\nfrom serving import volume\n"
+
+
+@pytest.mark.parametrize(
+    "path, source, breach",
+    [
+        ("trainer/data.py", "import apache_beam as beam", "trainer.data imports apache_beam"),
+        ("serving/predict.py", "import apache_beam", "serving.predict imports apache_beam"),
+        ("segthor/audit.py", "def f():\n    import nibabel", "segthor.audit imports nibabel"),
+        ("segthor/audit.py", "import importlib\nimportlib.import_module('nibabel')", "nibabel"),
+        ("trainer/loop.py", "from segmentation_models import Unet", "segmentation_models.Unet"),
+        ("trainer/loop.py", "from absl import flags", "trainer.loop imports absl.flags"),
+        ("trainer/loop.py", "from absl import logging", None),
+        ("trainer/main.py", "from absl import flags\nif __name__ == '__main__':\n    pass", None),
+        ("serving/volume.py", "import tf_keras", "serving.predict reaches tf_keras"),
+        ("serving/volume.py", "import tensorflow as tf\ntf.keras.Model", "tensorflow.keras"),
+        ("serving/volume.py", "from tensorflow import keras", "tensorflow.keras"),
+        ("serving/volume.py", "import tensorflow as tf\ntf.nn.softmax", None),
+        ("serving/volume.py", "from trainer import model", "serving.volume imports trainer.model"),
+        ("serving/__init__.py", "import keras", "serving.predict reaches keras"),
+        ("serving/export.py", "from trainer import model", None),
+        ("segthor/files.py", "from serving import predict", "segthor.files imports serving"),
+        ("segthor/files.py", "from ..trainer import loop", "segthor.files imports trainer.loop"),
+        ("segthor/geometry.py", "from . import files", "segthor.geometry reaches tensorflow"),
+        ("segthor/nifti.py", "import nibabel", None),
+        ("serving/job.py", "import apache_beam", None),
+        ("beam_jobs/build.py", "from apache_beam.io import ReadFromText", None),
+        ("beam_jobs/build.py", "from trainer import data", "beam_jobs.build imports trainer.data"),
+    ],
+)
+def test_a_planted_breach_is_found_and_a_lawful_import_is_not(tmp_path, path, source, breach):
+    tree = {"serving/predict.py": PREDICT, "serving/volume.py": "", "segthor/geometry.py": ""}
+    tree |= {"segthor/files.py": "def f():\n    import tensorflow"}
+    for name, text in (tree | {path: source}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = breaches(tmp_path)
+    if breach is None:
+        assert found == []
+    else:
+        assert any(breach in line for line in found), found
