@@ -16,12 +16,12 @@ help:  ## print this list
 
 venv: $(STAMP)  ## install the locked packages into .venv
 
-# The stamp is written last and taken away before anything changes, so that an interrupted install
-# is started again from an empty environment.
+# The stamp is written last: without it an environment is not trusted and made anew; an update that
+# was interrupted leaves it older than the lock, and is done again.
 $(STAMP): $(LOCK) setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \
 	  "error: Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=..." % v)'
-	@if [ -e $@ ]; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $(LOCK) into $(VENV) (a few minutes the first time) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -60,6 +60,7 @@ test: $(STAMP)  ## run the tests
 lint: $(STAMP)  ## check style and the import walls
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pip check  # a package in setup.py that the lock does not hold
 	$(PY) -m pytest tests/test_walls.py
 
 # uv resolves for Python 3.10 to 3.13 and every platform at once.
