@@ -1,0 +1,166 @@
+"""The one seam to file systems: local paths, and any URL that fsspec knows (gs://, s3://, ...).
+
+Readers get whole files or streams; writers get a temporary name that is renamed into place only
+when everything was written, so a reader never meets a half-written file.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+
+import fsspec
+
+from segthor.errors import InputError
+
+TEMPORARY_PREFIX = ".partial-"
+
+
+def is_url(path: str) -> bool:
+    """Whether `path` names another file system than the local one."""
+    return "://" in path
+
+
+def join(folder: str, *names: str) -> str:
+    """`folder`/names..., for local paths and URLs alike."""
+    return posixpath.join(folder, *names) if is_url(folder) else os.path.join(folder, *names)
+
+
+def name(path: str) -> str:
+    """The last part of a path or URL."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def parent(path: str) -> str:
+    """The folder that holds `path` ('.' for a bare local name)."""
+    return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+
+
+def open_read(path: str):
+    """A binary stream; raises InputError where there is no such file."""
+    try:
+        if is_url(path):
+            return fsspec.open(path, "rb").open()
+        return open(path, "rb")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'})") from error
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file."""
+    with open_read(path) as stream:
+        return stream.read()
+
+
+def read_json(path: str):
+    """The file's JSON value; raises InputError where it is not JSON."""
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected JSON, found something else ({error})") from error
+
+
+def write_json(path: str, value) -> None:
+    """Writes `value` atomically, keys in the order given, one trailing newline."""
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(value, indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def atomic_write(path: str):
+    """Yields a binary stream; its content appears under `path` at the end, or not at all."""
+    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)}")
+    makedirs(parent(path))
+    try:
+        with _open_write(temporary) as stream:
+            yield stream
+            if not is_url(path):
+                stream.flush()
+                os.fsync(stream.fileno())
+        move(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        raise
+
+
+def move(source: str, target: str) -> None:
+    """Renames a file, replacing `target`."""
+    if is_url(source):
+        system, source_path = fsspec.core.url_to_fs(source)
+        system.mv(source_path, fsspec.core.url_to_fs(target)[1])
+    else:
+        os.replace(source, target)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of that name."""
+    if is_url(path):
+        system, inner = fsspec.core.url_to_fs(path)
+        return system.exists(inner)
+    return os.path.exists(path)
+
+
+def is_dir(path: str) -> bool:
+    """Whether `path` is a folder."""
+    if is_url(path):
+        system, inner = fsspec.core.url_to_fs(path)
+        return system.isdir(inner)
+    return os.path.isdir(path)
+
+
+def stamp(path: str) -> str:
+    """A cheap mark that changes when the file does: size and time of change (or a tag)."""
+    if is_url(path):
+        system, inner = fsspec.core.url_to_fs(path)
+        info = system.info(inner)
+        mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
+        return f"{info['size']}-{mark}"
+    status = os.stat(path)
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def listdir(folder: str) -> list[str]:
+    """Sorted names in a folder, temporary files left out; raises InputError where there is none."""
+    if not is_dir(folder):
+        found = "a file" if exists(folder) else "nothing"
+        raise InputError(f"{folder}: expected a folder, found {found}")
+    if is_url(folder):
+        system, inner = fsspec.core.url_to_fs(folder)
+        names = [name(entry) for entry in system.ls(inner, detail=False)]
+    else:
+        names = os.listdir(folder)
+    return sorted(entry for entry in names if entry and not entry.startswith(TEMPORARY_PREFIX))
+
+
+def makedirs(folder: str) -> None:
+    """Makes the folder and those above it, where they are missing."""
+    if is_url(folder):
+        system, inner = fsspec.core.url_to_fs(folder)
+        system.makedirs(inner, exist_ok=True)
+    else:
+        os.makedirs(folder, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Removes one file."""
+    if is_url(path):
+        system, inner = fsspec.core.url_to_fs(path)
+        system.rm(inner)
+    else:
+        os.remove(path)
+
+
+def sha256(path: str) -> str:
+    """Hexadecimal SHA-256 of the file's bytes."""
+    digest = hashlib.sha256()
+    with open_read(path) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _open_write(path: str):
+    return fsspec.open(path, "wb").open() if is_url(path) else open(path, "wb")

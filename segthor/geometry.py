@@ -1,0 +1,306 @@
+"""From the scan's grid to the network's and back: orientation, body, box, in-plane resampling.
+
+A scan in memory is [X, Y, Z] in the file's order. The network sees [Z, H, W] in canonical (LPS)
+orientation: z runs from inferior to superior, rows from anterior to posterior, columns from the
+patient's right to the left, as a radiologist views it. `Placement` holds one patient's way there
+and the exact way back. Numpy only.
+"""
+
+import itertools
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import ndimage
+
+AIR_HU = -1000
+TISSUE_HU = -400  # lung and air below, fat and all else above
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Which scan axis runs along the patient's left, posterior and superior direction.
+
+    axes: for L, P, S the scan axis (0, 1, 2) nearest to it; flipped: whether it runs the other way.
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, affine: np.ndarray) -> "Orientation":
+        """The orientation nearest to `affine` [4, 4] (voxel index to RAS+ mm)."""
+        directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        cosines = _RAS_TO_LPS @ directions  # [patient axis, scan axis]
+        axes = max(
+            itertools.permutations(range(3)),
+            key=lambda order: sum(abs(cosines[i, axis]) for i, axis in enumerate(order)),
+        )
+        return cls(axes, tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes)))
+
+    def to_zyx(self, scan: np.ndarray) -> np.ndarray:
+        """[X, Y, Z] in the scan's order to [Z, Y, X] in canonical order; a view."""
+        steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
+        return scan.transpose(self.axes)[steps].transpose(2, 1, 0)
+
+    def to_scan(self, zyx: np.ndarray) -> np.ndarray:
+        """The way back of `to_zyx`; a view."""
+        steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
+        return zyx.transpose(2, 1, 0)[steps].transpose(np.argsort(self.axes))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one patient's prepared slices [Z, H, W] lie in the scan, H = W = size_px.
+
+    scan_shape: [X, Y, Z]. first_px: canonical (row, column) of the centre of the first prepared
+    pixel. step_px: distance between prepared pixels, in the scan's pixels (row, column); exactly 1
+    where the scan's own pixels are kept. Every slice is kept.
+    """
+
+    scan_shape: tuple[int, int, int]
+    orientation: Orientation
+    spacing_zyx_mm: tuple[float, float, float]
+    first_px: tuple[float, float]
+    step_px: tuple[float, float]
+    size_px: int
+
+    @classmethod
+    def centred(
+        cls, shape, affine: np.ndarray, center_px, size_px: int, pixel_mm: float
+    ) -> "Placement":
+        """A box of size_px x size_px about the canonical (row, column) `center_px`.
+
+        pixel_mm: the prepared pixel, or 0 to keep the scan's own pixels (then voxel for voxel).
+        """
+        orientation = Orientation.of(affine)
+        norms = np.linalg.norm(affine[:3, :3], axis=0)
+        spacing = tuple(float(norms[orientation.axes[axis]]) for axis in (2, 1, 0))
+        half = (size_px - 1) / 2
+        if pixel_mm:
+            step = (pixel_mm / spacing[1], pixel_mm / spacing[2])
+            first = tuple(float(c - half * s) for c, s in zip(center_px, step, strict=True))
+        else:
+            step = (1.0, 1.0)
+            first = tuple(float(np.floor(c - half + 0.5)) for c in center_px)
+        return cls(tuple(int(n) for n in shape), orientation, spacing, first, step, size_px)
+
+    @property
+    def num_slices(self) -> int:
+        """Z, the number of axial slices."""
+        return self.scan_shape[self.orientation.axes[2]]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between prepared voxels along [Z, H, W]."""
+        z, y, x = self.spacing_zyx_mm
+        return z, y * self.step_px[0], x * self.step_px[1]
+
+    @property
+    def is_native(self) -> bool:
+        """Whether prepared pixels are the scan's own."""
+        return self.step_px == (1.0, 1.0) and all(float(px).is_integer() for px in self.first_px)
+
+    def to_json(self) -> dict:
+        """Plain values; `from_json` restores them exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Placement":
+        """The way back of `to_json`."""
+        orientation = Orientation(*(tuple(value["orientation"][k]) for k in ("axes", "flipped")))
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**{**plain, "orientation": orientation})
+
+    def image_to_model(self, hu: np.ndarray) -> np.ndarray:
+        """HU [X, Y, Z] of any dtype to [Z, H, W]: float32 resampled, or the scan's own dtype.
+
+        Linear in plane, averaging where pixels grow; what lies outside the scan is air.
+        """
+        zyx = self.orientation.to_zyx(hu)
+        if self.is_native:
+            return self._cut(zyx, AIR_HU)
+        rows, columns = self._weights()
+        return _resample(zyx, rows, columns, outside=AIR_HU)
+
+    def labels_to_model(self, labels: np.ndarray) -> np.ndarray:
+        """Labels [X, Y, Z] to uint8 [Z, H, W]; resampled as one map per label, the largest wins."""
+        zyx = self.orientation.to_zyx(labels)
+        if self.is_native:
+            return self._cut(zyx, 0).astype(np.uint8, copy=False)
+        return _resample_labels(zyx, *self._weights())
+
+    def labels_to_scan(self, labels: np.ndarray) -> np.ndarray:
+        """The way back of `labels_to_model`: uint8 [X, Y, Z] on the scan's grid, 0 outside."""
+        if self.is_native:
+            zyx = self._paste(labels.astype(np.uint8, copy=False))
+        else:
+            zyx = _resample_labels(labels, *self._weights_back())
+        return self.orientation.to_scan(zyx)
+
+    def probabilities_to_scan(self, probabilities: np.ndarray) -> np.ndarray:
+        """Class probabilities [Z, H, W, K] to the most probable label, uint8 [X, Y, Z], 0 outside.
+
+        Resampled before the decision, so boundaries are as smooth as the network drew them.
+        """
+        if self.is_native:
+            return self.labels_to_scan(probabilities.argmax(-1))
+        rows, columns = self._weights_back()
+        (y0, y1), (x0, x1) = _support(rows.T), _support(columns.T)
+        zyx = np.zeros((len(probabilities), len(rows), len(columns)), np.uint8)
+        for z, plane in enumerate(probabilities):
+            maps = rows[y0:y1] @ np.moveaxis(plane, -1, 0) @ columns[x0:x1].T  # [K, y, x]
+            zyx[z, y0:y1, x0:x1] = maps.argmax(0)
+        return self.orientation.to_scan(zyx)
+
+    def labels_outside(self, labels: np.ndarray) -> int:
+        """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""
+        zyx = self.orientation.to_zyx(labels)
+        inside = zyx[(slice(None), *self._inside())]
+        return int(np.count_nonzero(zyx) - np.count_nonzero(inside))
+
+    def _plane_shape(self) -> tuple[int, int]:
+        return tuple(self.scan_shape[self.orientation.axes[axis]] for axis in (1, 0))
+
+    def _inside(self) -> tuple[slice, slice]:
+        """The scan's rows and columns whose centres lie in the box."""
+        slices = []
+        for first, step, length in zip(
+            self.first_px, self.step_px, self._plane_shape(), strict=True
+        ):
+            low = int(np.ceil(first - step / 2))
+            high = int(np.ceil(first + (self.size_px - 0.5) * step))
+            slices.append(slice(min(max(low, 0), length), min(max(high, 0), length)))
+        return tuple(slices)
+
+    def _overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """(rows, columns) of the scan and of the prepared slice that coincide, native pixels."""
+        scan = self._inside()
+        first = tuple(int(px) for px in self.first_px)
+        model = tuple(
+            slice(s.start - px, s.stop - px) if s.stop > s.start else slice(0, 0)
+            for s, px in zip(scan, first, strict=True)
+        )
+        return scan, model
+
+    def _cut(self, zyx: np.ndarray, outside) -> np.ndarray:
+        scan, model = self._overlap()
+        prepared = np.full((len(zyx), self.size_px, self.size_px), outside, zyx.dtype)
+        prepared[(slice(None), *model)] = zyx[(slice(None), *scan)]
+        return prepared
+
+    def _paste(self, prepared: np.ndarray) -> np.ndarray:
+        scan, model = self._overlap()
+        zyx = np.zeros((len(prepared), *self._plane_shape()), prepared.dtype)
+        zyx[(slice(None), *scan)] = prepared[(slice(None), *model)]
+        return zyx
+
+    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column weights [size_px, length] from the scan to the prepared grid."""
+        return tuple(
+            _linear_weights(first + step * np.arange(self.size_px), step, length)
+            for first, step, length in zip(
+                self.first_px, self.step_px, self._plane_shape(), strict=True
+            )
+        )
+
+    def _weights_back(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column weights [length, size_px] from the prepared grid to the scan."""
+        return tuple(
+            _linear_weights((np.arange(length) - first) / step, 1 / step, self.size_px)
+            for first, step, length in zip(
+                self.first_px, self.step_px, self._plane_shape(), strict=True
+            )
+        )
+
+
+def body_center_px(zyx: np.ndarray, spacing_zyx_mm) -> tuple[float, float] | None:
+    """The in-plane (row, column) centre of the body in a canonical HU volume [Z, Y, X].
+
+    The body of a slice is its largest piece of tissue after thin things (couch, tubes) are opened
+    away; its box's centre is taken, and the median over slices, so neither couch nor arms decide.
+    None where no slice shows tissue.
+    """
+    steps = [
+        max(1, round(mm / spacing)) for mm, spacing in zip((9, 4, 4), spacing_zyx_mm, strict=True)
+    ]
+    tissue = zyx[:: steps[0], :: steps[1], :: steps[2]] > TISSUE_HU
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = ndimage.generate_binary_structure(2, 1)
+    radius = max(1, round(8 / (steps[1] * spacing_zyx_mm[1])))
+    tissue = ndimage.binary_opening(tissue, in_plane, iterations=radius)
+    pieces, count = ndimage.label(tissue, in_plane)
+    if not count:
+        return None
+    sizes = np.bincount(pieces.ravel())
+    centers, areas = [], []
+    for piece_slice in pieces:
+        present = np.unique(piece_slice[piece_slice > 0])
+        if not len(present):
+            continue
+        largest = present[sizes[present].argmax()]
+        rows, columns = np.nonzero(piece_slice == largest)
+        centers.append((rows.min() + rows.max(), columns.min() + columns.max()))
+        areas.append(sizes[largest])
+    keep = np.array(areas) >= np.max(areas) / 4  # leaves out slices that only graze the body
+    row, column = np.median(np.array(centers)[keep], axis=0) / 2
+    return float(row * steps[1]), float(column * steps[2])
+
+
+def organ_center_px(zyx_labels: np.ndarray, label_values) -> tuple[float, float] | None:
+    """The in-plane (row, column) centre of the box about the given labels; None where absent."""
+    plane = np.isin(zyx_labels, list(label_values)).any(0)
+    if not plane.any():
+        return None
+    rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
+    return (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+
+
+def _linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarray:
+    """[len(positions), length] float32 weights of a triangle filter about each position.
+
+    The triangle's half width is max(1, step) source pixels: linear interpolation, and averaging
+    where the target is coarser. Rows sum to 1 inside the source, to less at its border, to 0
+    beyond.
+    """
+    width = max(1.0, step)
+    reach = int(np.ceil(width)) + 1
+    taps = np.floor(positions)[:, None].astype(int) + np.arange(-reach, reach + 1)
+    weights = np.maximum(0, 1 - np.abs(taps - positions[:, None]) / width)
+    weights /= weights.sum(1, keepdims=True)
+    matrix = np.zeros((len(positions), length), np.float32)
+    inside = (taps >= 0) & (taps < length)
+    rows = np.broadcast_to(np.arange(len(positions))[:, None], taps.shape)
+    matrix[rows[inside], taps[inside]] = weights[inside]
+    return matrix
+
+
+def _support(weights: np.ndarray) -> tuple[int, int]:
+    """First and one past the last column that carries any weight."""
+    used = np.flatnonzero(weights.any(0))
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+
+
+def _resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float) -> np.ndarray:
+    """float32 [Z, len(rows), len(columns)]: rows @ slice @ columns.T for every slice."""
+    (y0, y1), (x0, x1) = _support(rows), _support(columns)
+    target = np.empty((len(zyx), len(rows), len(columns)), np.float32)
+    for z, plane in enumerate(zyx):
+        source = plane[y0:y1, x0:x1].astype(np.float32) - np.float32(outside)
+        target[z] = rows[:, y0:y1] @ source @ columns[:, x0:x1].T
+    return target + np.float32(outside)
+
+
+def _resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """uint8 [Z, len(rows), len(columns)]: each label resampled as a map, the largest wins."""
+    target = np.zeros((len(zyx), len(rows), len(columns)), np.uint8)
+    values = np.flatnonzero(np.bincount(zyx.ravel().astype(np.uint8), minlength=2)[1:]) + 1
+    best = np.full(target.shape, -1.0, np.float32)
+    background = np.ones(target.shape, np.float32)
+    for value in values:
+        share = _resample(zyx == value, rows, columns, outside=0)
+        background -= share
+        wins = share > best
+        target[wins], best[wins] = value, share[wins]
+    target[background >= best] = 0
+    return target

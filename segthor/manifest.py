@@ -1,0 +1,126 @@
+"""`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from segthor import files, organs
+from segthor.errors import InputError
+from segthor.recipe import Recipe
+
+FILE_NAME = "dataset.json"
+FORMAT = 1
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file. file: relative to the dataset's folder; bytes and sha256 of the file."""
+
+    file: str
+    split: str
+    fold: int
+    records: int
+    bytes: int
+    sha256: str
+    patients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient that was built.
+
+    fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
+    audit: figures and findings (see `segthor.audit`). placement: see `segthor.geometry`.
+    """
+
+    patient: str
+    ct: str
+    labels: str
+    fingerprint: str
+    split: str
+    fold: int
+    shard: str
+    slices: int
+    organs: tuple[str, ...]
+    level_hu: float
+    placement: dict
+    audit: dict
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One patient that was not built, and why. findings: as `segthor.audit` gives them."""
+
+    patient: str
+    ct: str
+    labels: str
+    findings: tuple[dict, ...]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """One patient without contours: kept for prediction, never sharded."""
+
+    patient: str
+    ct: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The whole manifest; lists are sorted by name."""
+
+    recipe: Recipe
+    folds: int
+    shards: tuple[Shard, ...]
+    patients: tuple[Patient, ...]
+    rejected: tuple[Rejected, ...] = ()
+    unlabelled: tuple[Unlabelled, ...] = ()
+    statistics: dict = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+
+    def shards_of(self, split: str, fold: int | None = None) -> tuple[Shard, ...]:
+        """The shards of 'train' or 'validation'.
+
+        fold: None takes the split as built; a number takes this fold for validation and all
+        others for training, for cross-validation.
+        """
+        if fold is None:
+            return tuple(shard for shard in self.shards if shard.split == split)
+        return tuple(s for s in self.shards if (s.fold == fold) == (split == VALIDATION))
+
+    def save(self, folder: str) -> None:
+        """Writes FOLDER/dataset.json atomically."""
+        value = {"format": FORMAT, "organs": list(organs.NAMES), **dataclasses.asdict(self)}
+        files.write_json(files.join(folder, FILE_NAME), value)
+
+    @classmethod
+    def load(cls, folder: str) -> "Dataset":
+        """Reads FOLDER/dataset.json; raises InputError where it is missing or outdated."""
+        path = files.join(folder, FILE_NAME)
+        if not files.exists(path):
+            raise InputError(
+                f"{folder}: expected a dataset, found no {FILE_NAME}; "
+                f"make one with python -m beam_jobs.build --output={folder}"
+            )
+        value = files.read_json(path)
+        if value.get("format") != FORMAT or value.get("organs") != list(organs.NAMES):
+            raise InputError(
+                f"{path}: expected format {FORMAT} with organs {list(organs.NAMES)}, found format "
+                f"{value.get('format')} with {value.get('organs')}; build the dataset again"
+            )
+        return cls(
+            recipe=Recipe.from_json(value["recipe"]),
+            folds=value["folds"],
+            shards=_rows(Shard, value["shards"]),
+            patients=_rows(Patient, value["patients"]),
+            rejected=_rows(Rejected, value["rejected"]),
+            unlabelled=_rows(Unlabelled, value["unlabelled"]),
+            statistics=value["statistics"],
+            versions=value["versions"],
+        )
+
+
+def _rows(kind, rows) -> tuple:
+    return tuple(
+        kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows
+    )

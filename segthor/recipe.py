@@ -1,0 +1,208 @@
+"""How a scan becomes the network's input: one frozen value that every program shares.
+
+The data job writes the recipe into the dataset's manifest; the trainer, the SavedModel and the
+predictor carry it on. `prepare` is the only code that applies it. Numpy only.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from segthor import organs
+from segthor.errors import InputError
+from segthor.geometry import Orientation, Placement, body_center_px, organ_center_px
+
+NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
+_STRIDE_PX = 32  # the networks halve the image five times
+_LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of the preparation.
+
+    crop_mm: side of the square box about the centre, rounded up to a multiple of 32 pixels.
+    pixel_mm: in-plane pixel; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).
+    context: neighbouring slices as channels, odd; at either end the last slice stands in.
+    window_width_hu: width of the HU window that becomes 0..255.
+    window_level: its centre: a number of HU, or 'median:ORGAN,...' or 'mean:ORGAN,...' for the
+      patient's own, taken inside these organs.
+    crop_center: 'body', or 'organs:ORGAN,...' for the centre of the box about these organs.
+    """
+
+    crop_mm: float = 256.0
+    pixel_mm: float = 1.0
+    context: int = 3
+    window_width_hu: float = 350.0
+    window_level: str = "50"
+    crop_center: str = "body"
+
+    def __post_init__(self):
+        _check(self.crop_mm > 0, "crop_mm", "a length above 0", self.crop_mm)
+        _check(self.pixel_mm >= 0, "pixel_mm", "a length, or 0 for the scan's own", self.pixel_mm)
+        _check(self.size_px <= 2048, "crop_mm / pixel_mm", "at most 2048 pixels", self.size_px)
+        odd = self.context >= 1 and self.context % 2 == 1
+        _check(odd, "context", "an odd number of slices", self.context)
+        _check(self.window_width_hu > 0, "window_width", "HU above 0", self.window_width_hu)
+        statistic, named = _split(self.window_level)
+        constant = statistic == "" and _is_number(named[0])
+        own = statistic in _LEVEL_STATISTICS and _are_organs(named)
+        _check(
+            constant or own, "window_level", "HU, median:ORGANS or mean:ORGANS", self.window_level
+        )
+        kind, named = _split(self.crop_center)
+        about = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
+        _check(about, "crop_center", "body or organs:ORGANS", self.crop_center)
+
+    @property
+    def size_px(self) -> int:
+        """H and W of a prepared slice."""
+        pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
+        return int(np.ceil(pixels / _STRIDE_PX - 1e-9)) * _STRIDE_PX
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether level or centre come from organs, so that contours or a prediction are needed."""
+        return ":" in self.window_level or ":" in self.crop_center
+
+    def to_json(self) -> dict:
+        """Plain values, in the order of the fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Recipe":
+        """The way back of `to_json`; raises InputError for a field this version does not know."""
+        unknown = sorted(set(value) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise InputError(f"recipe: unknown fields {unknown}; it was made by another version")
+        return cls(**value)
+
+    def digest(self) -> str:
+        """A short name of the recipe's content, equal where and only where it is equal."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One patient, ready to be cut into records.
+
+    hu: [Z, H, W] float32 or the scan's dtype, HU. labels: uint8 [Z, H, W] or None.
+    level_hu: the window level used. labels_outside: labelled voxels that the box left out.
+    """
+
+    hu: np.ndarray
+    labels: np.ndarray | None
+    placement: Placement
+    level_hu: float
+    labels_outside: int
+
+    def images(self, recipe: Recipe) -> np.ndarray:
+        """uint8 [Z, H, W], windowed."""
+        return window(self.hu, self.level_hu, recipe.window_width_hu)
+
+
+def prepare(
+    hu: np.ndarray,
+    affine: np.ndarray,
+    recipe: Recipe,
+    labels: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
+) -> Prepared:
+    """Centre, crop, resample, choose the level.
+
+    hu: [X, Y, Z] HU. labels: the contours, same shape. masks: labels that give level and centre
+    where the recipe asks for a patient's own (by default the contours; for a patient without
+    contours an earlier prediction).
+
+    Raises:
+      InputError: no body in the scan, or level or centre are asked for from absent organs.
+    """
+    masks = labels if masks is None else masks
+    if recipe.needs_masks and masks is None:
+        raise InputError(
+            "level or centre come from organs, but there are neither contours nor masks"
+        )
+    placement = Placement.centred(
+        hu.shape, affine, _center_px(hu, affine, recipe, masks), recipe.size_px, recipe.pixel_mm
+    )
+    return Prepared(
+        hu=placement.image_to_model(hu),
+        labels=None if labels is None else placement.labels_to_model(labels),
+        placement=placement,
+        level_hu=_level_hu(hu, recipe, masks),
+        labels_outside=0 if labels is None else placement.labels_outside(labels),
+    )
+
+
+def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
+    """uint8 of the same shape: level - width / 2 becomes 0, level + width / 2 becomes 255.
+
+    Values outside are clipped, values between are rounded half up.
+    """
+    scale = np.float32(255 / width_hu)
+    scaled = np.multiply(hu, scale, dtype=np.float32)
+    scaled += np.float32(127.5 - level_hu * 255 / width_hu)
+    np.clip(scaled, 0, 255, out=scaled)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)
+
+
+def context_indices(z: int, num_slices: int, context: int) -> np.ndarray:
+    """The `context` slice numbers about z; beyond either end the end slice stands in."""
+    return np.clip(np.arange(context) - context // 2 + z, 0, num_slices - 1)
+
+
+def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
+    """[H, W, context] of slices [Z, H, W] about z, channels from inferior to superior."""
+    return np.moveaxis(slices[context_indices(z, len(slices), context)], 0, -1)
+
+
+def _center_px(hu, affine, recipe: Recipe, masks) -> tuple[float, float]:
+    orientation = Orientation.of(affine)
+    kind, named = _split(recipe.crop_center)
+    if kind == "organs":
+        labels = [organs.BY_NAME[name].label for name in named]
+        center = organ_center_px(orientation.to_zyx(masks), labels)
+        if center is None:
+            raise InputError(f"crop_center {recipe.crop_center}: none of these organs is present")
+        return center
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[list(orientation.axes)][::-1]
+    center = body_center_px(orientation.to_zyx(hu), spacing)
+    if center is None:
+        raise InputError("no body found: nothing in the scan is denser than lung")
+    return center
+
+
+def _level_hu(hu, recipe: Recipe, masks) -> float:
+    statistic, named = _split(recipe.window_level)
+    if not statistic:
+        return float(named[0])
+    inside = np.isin(masks, [organs.BY_NAME[name].label for name in named])
+    if not inside.any():
+        raise InputError(f"window_level {recipe.window_level}: none of these organs is present")
+    return float(_LEVEL_STATISTICS[statistic](hu[inside]))
+
+
+def _split(choice: str) -> tuple[str, list[str]]:
+    """'median:heart,aorta' to ('median', ['heart', 'aorta']); '50' to ('', ['50'])."""
+    kind, _, named = str(choice).rpartition(":")
+    return kind, named.split(",")
+
+
+def _are_organs(named: list[str]) -> bool:
+    return all(name in organs.BY_NAME for name in named)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _check(holds: bool, field: str, expected: str, found) -> None:
+    if not holds:
+        raise InputError(f"{field}: expected {expected}, found {found!r}")

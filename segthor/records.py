@@ -1,0 +1,190 @@
+"""One axial slice as a TFRecord: its schema, writer and readers, side by side.
+
+The writer needs no TensorFlow: the Example message is built from its public schema, framed as a
+TFRecord with masked CRC-32C checksums
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
+`parse` is the TensorFlow reader, `decode` the one without.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from segthor import organs
+from segthor.errors import InputError
+
+PATIENT = "patient"  # bytes: the patient's name
+Z = "z"  # int64: the slice's number, from inferior to superior
+IMAGE = "image"  # bytes: uint8 [H, W, C], windowed, row-major
+LABELS = "labels"  # bytes: uint8 [H, W], row-major
+SHAPE = "shape"  # int64 [3]: H, W, C
+PRESENT = "organs_present"  # int64 [4]: 1 where the slice holds a voxel of the organ
+CONTOURED = "organs_contoured"  # int64 [4]: 1 where the organ was contoured in this patient
+SCAN_SHAPE = "scan_shape"  # int64 [3]: X, Y, Z of the scan
+AFFINE = "affine"  # float32 [16]: the scan's, row-major, voxel index to RAS+ mm
+BOX_PX = "box_px"  # float32 [4]: first row, first column, row step, column step, in scan pixels
+LEVEL_HU = "window_level_hu"  # float32
+WIDTH_HU = "window_width_hu"  # float32
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One record. image: uint8 [H, W, C]; labels: uint8 [H, W]; contoured: 0 or 1 per organ."""
+
+    patient: str
+    z: int
+    image: np.ndarray
+    labels: np.ndarray
+    contoured: tuple[int, ...]
+    scan_shape: tuple[int, int, int]
+    affine: np.ndarray
+    box_px: tuple[float, float, float, float]
+    level_hu: float
+    width_hu: float
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """1 per organ that has a voxel in this slice."""
+        found = np.bincount(self.labels.ravel(), minlength=organs.NUM_CLASSES)
+        return tuple(int(found[organ.label] > 0) for organ in organs.ORGANS)
+
+
+def encode(record: Slice) -> bytes:
+    """The serialized tf.train.Example; equal records give equal bytes."""
+    example = _Example()
+    feature = example.features.feature
+    feature[PATIENT].bytes_list.value.append(record.patient.encode())
+    feature[IMAGE].bytes_list.value.append(record.image.tobytes())
+    feature[LABELS].bytes_list.value.append(record.labels.tobytes())
+    feature[Z].int64_list.value.append(record.z)
+    feature[SHAPE].int64_list.value.extend(record.image.shape)
+    feature[PRESENT].int64_list.value.extend(record.present)
+    feature[CONTOURED].int64_list.value.extend(record.contoured)
+    feature[SCAN_SHAPE].int64_list.value.extend(record.scan_shape)
+    feature[AFFINE].float_list.value.extend(np.asarray(record.affine, float).ravel())
+    feature[BOX_PX].float_list.value.extend(record.box_px)
+    feature[LEVEL_HU].float_list.value.append(record.level_hu)
+    feature[WIDTH_HU].float_list.value.append(record.width_hu)
+    return example.SerializeToString(deterministic=True)
+
+
+def decode(serialized: bytes) -> Slice:
+    """The way back of `encode`, without TensorFlow; floats come back as float32."""
+    example = _Example()
+    example.ParseFromString(serialized)
+    feature = example.features.feature
+    height, width, channels = feature[SHAPE].int64_list.value
+    image = np.frombuffer(feature[IMAGE].bytes_list.value[0], np.uint8)
+    labels = np.frombuffer(feature[LABELS].bytes_list.value[0], np.uint8)
+    return Slice(
+        patient=feature[PATIENT].bytes_list.value[0].decode(),
+        z=feature[Z].int64_list.value[0],
+        image=image.reshape(height, width, channels),
+        labels=labels.reshape(height, width),
+        contoured=tuple(feature[CONTOURED].int64_list.value),
+        scan_shape=tuple(feature[SCAN_SHAPE].int64_list.value),
+        affine=np.array(feature[AFFINE].float_list.value, np.float32).reshape(4, 4),
+        box_px=tuple(feature[BOX_PX].float_list.value),
+        level_hu=feature[LEVEL_HU].float_list.value[0],
+        width_hu=feature[WIDTH_HU].float_list.value[0],
+    )
+
+
+def parse(serialized, size_px: int, context: int) -> dict:
+    """The TensorFlow reader, for `tf.data.Dataset.map`.
+
+    serialized: a string tensor []. Returns image uint8 [size_px, size_px, context], labels uint8
+    [size_px, size_px], present and contoured int64 [4], patient string [], z int64 [].
+    """
+    import tensorflow as tf  # here, so that the data job's workers need not load it
+
+    count = len(organs.ORGANS)
+    values = tf.io.parse_single_example(
+        serialized,
+        {
+            PATIENT: tf.io.FixedLenFeature([], tf.string),
+            Z: tf.io.FixedLenFeature([], tf.int64),
+            IMAGE: tf.io.FixedLenFeature([], tf.string),
+            LABELS: tf.io.FixedLenFeature([], tf.string),
+            PRESENT: tf.io.FixedLenFeature([count], tf.int64),
+            CONTOURED: tf.io.FixedLenFeature([count], tf.int64),
+        },
+    )
+    image = tf.io.decode_raw(values[IMAGE], tf.uint8)
+    labels = tf.io.decode_raw(values[LABELS], tf.uint8)
+    return {
+        **values,
+        IMAGE: tf.reshape(image, [size_px, size_px, context]),
+        LABELS: tf.reshape(labels, [size_px, size_px]),
+    }
+
+
+def write_frame(stream, payload: bytes) -> None:
+    """Appends one TFRecord frame to a binary stream."""
+    length = struct.pack("<Q", len(payload))
+    stream.write(length + _masked_crc(length))
+    stream.write(payload)
+    stream.write(_masked_crc(payload))
+
+
+def read_frames(stream, path: str):
+    """Yields the payload of each TFRecord frame; raises InputError at the first damaged one."""
+    number = 0
+    while head := stream.read(12):
+        if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
+            raise InputError(f"{path}: record {number} has a damaged length; build the shard again")
+        size = struct.unpack("<Q", head[:8])[0]
+        payload, crc = stream.read(size), stream.read(4)
+        if len(payload) < size or _masked_crc(payload) != crc:
+            raise InputError(
+                f"{path}: record {number} is damaged or cut off; build the shard again"
+            )
+        yield payload
+        number += 1
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _example_class():
+    """The message of tensorflow/core/example/example.proto, in a pool of its own."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    proto = descriptor_pb2.FileDescriptorProto(
+        name="segthor/example.proto", package="segthor", syntax="proto3"
+    )
+
+    def message(name, *fields):
+        added = proto.message_type.add(name=name)
+        for number, (field, kind, label, type_name) in enumerate(fields, 1):
+            added.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
+        return added
+
+    one, many = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
+    message("BytesList", ("value", kinds.TYPE_BYTES, many, None))
+    message("FloatList", ("value", kinds.TYPE_FLOAT, many, None))
+    message("Int64List", ("value", kinds.TYPE_INT64, many, None))
+    lists = [(f"{n.lower()}_list", kinds.TYPE_MESSAGE, one, f".segthor.{n}List") for n in _LISTS]
+    feature = message("Feature", *lists)
+    feature.oneof_decl.add(name="kind")
+    for field in feature.field:
+        field.oneof_index = 0
+    entry = ".segthor.Features.FeatureEntry"
+    features = message("Features", ("feature", kinds.TYPE_MESSAGE, many, entry))
+    nested = features.nested_type.add(name="FeatureEntry")
+    nested.options.map_entry = True
+    nested.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=one)
+    value = nested.field.add(name="value", number=2, type=kinds.TYPE_MESSAGE, label=one)
+    value.type_name = ".segthor.Feature"
+    message("Example", ("features", kinds.TYPE_MESSAGE, one, ".segthor.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(proto)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("segthor.Example"))
+
+
+_LISTS = ("Bytes", "Float", "Int64")
+_Example = _example_class()

@@ -1,0 +1,182 @@
+"""The way to the network's grid and the way back."""
+
+import itertools
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from segthor.geometry import AIR_HU, Orientation, Placement, body_center_px, organ_center_px
+
+ALL_AXCODES = [
+    "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))
+    for order in itertools.permutations(("LR", "PA", "SI"))
+    for flips in itertools.product((0, 1), repeat=3)
+]
+
+
+def affine_of(axcodes, spacing_mm=(1.0, 1.0, 1.0), shape=(1, 1, 1), oblique_deg=0.0):
+    """An affine whose axes run along `axcodes`, by nibabel's own orientation functions."""
+    target = nibabel.orientations.axcodes2ornt(axcodes)
+    affine = nibabel.orientations.inv_ornt_aff(target, shape)
+    tilt = np.deg2rad(oblique_deg)
+    turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    directions = turn @ np.linalg.inv(affine)[:3, :3]
+    result = np.eye(4)
+    result[:3, :3] = directions * np.asarray(spacing_mm)
+    result[:3, 3] = (-31.5, 17.25, 112.0)
+    return result
+
+
+def test_all_48_orientations_are_distinct():
+    assert len(set(ALL_AXCODES)) == 48
+
+
+@pytest.mark.parametrize("axcodes", ALL_AXCODES)
+def test_orientation_agrees_with_nibabel_for_every_axis_order_and_flip(axcodes):
+    rng = np.random.default_rng(0)
+    scan = rng.integers(0, 100, (3, 4, 5))
+    affine = affine_of(axcodes, (0.9, 1.1, 2.5), scan.shape, oblique_deg=12)
+    image = nibabel.Nifti1Image(scan.astype(np.int16), affine)
+    start = nibabel.io_orientation(affine)
+    to_lps = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt("LPS"))
+    expected = np.asarray(image.as_reoriented(to_lps).dataobj).transpose(2, 1, 0)
+    orientation = Orientation.of(affine)
+    np.testing.assert_array_equal(orientation.to_zyx(scan), expected)
+    np.testing.assert_array_equal(orientation.to_scan(orientation.to_zyx(scan)), scan)
+
+
+@pytest.mark.parametrize("axcodes", ALL_AXCODES)
+@pytest.mark.parametrize("shape", [(40, 37, 33), (37, 40, 34)])
+def test_native_round_trip_is_exact_for_every_axis_order_and_flip(axcodes, shape):
+    affine = affine_of(axcodes, (0.9, 1.3, 2.5), shape, oblique_deg=7)
+    labels = np.random.default_rng(1).integers(0, 5, shape).astype(np.uint8)
+    center = (17.25, 19.5)
+    placement = Placement.centred(shape, affine, center, size_px=64, pixel_mm=0)
+    prepared = placement.labels_to_model(labels)
+    assert prepared.shape == (placement.num_slices, 64, 64)
+    assert placement.labels_outside(labels) == 0
+    np.testing.assert_array_equal(placement.labels_to_scan(prepared), labels)
+    one_hot = np.eye(5, dtype=np.float32)[prepared]
+    np.testing.assert_array_equal(placement.probabilities_to_scan(one_hot), labels)
+
+
+@pytest.mark.parametrize("center", [(0, 0), (-40, 5), (39, 36), (90, 90), (12.5, 7.49)])
+@pytest.mark.parametrize("size_px", [8, 15, 32])
+def test_box_over_the_edge_is_padded_and_what_it_holds_comes_back_exactly(center, size_px):
+    shape = (40, 37, 3)
+    affine = affine_of("LPS", (1, 1, 2))
+    rng = np.random.default_rng(2)
+    labels = rng.integers(1, 5, shape).astype(np.uint8)
+    placement = Placement.centred(shape, affine, center, size_px, pixel_mm=0)
+    back = placement.labels_to_scan(placement.labels_to_model(labels))
+    kept = back > 0
+    np.testing.assert_array_equal(back[kept], labels[kept])
+    assert placement.labels_outside(labels) == np.count_nonzero(~kept)
+    hu = placement.image_to_model(rng.integers(0, 9, shape).astype(np.int16))
+    assert np.count_nonzero(hu != AIR_HU) == np.count_nonzero(kept)
+    # By hand: the box spans first .. first + size - 1 in rows (Y) and columns (X).
+    first = [int(np.floor(c - (size_px - 1) / 2 + 0.5)) for c in center]
+    expected = np.zeros(shape, bool)
+    rows = slice(max(first[0], 0), max(first[0] + size_px, 0))
+    columns = slice(max(first[1], 0), max(first[1] + size_px, 0))
+    expected[columns, rows] = True
+    np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize("pixel_mm", [0.7, 1.0, 1.9, 3.0])
+def test_resampling_agrees_with_linear_interpolation_where_pixels_do_not_grow(pixel_mm):
+    shape, spacing = (50, 44, 3), (1.9, 1.9, 4.0)
+    hu = np.random.default_rng(3).normal(0, 300, shape).astype(np.float32)
+    placement = Placement.centred(shape, affine_of("LPS", spacing), (20.3, 24.1), 32, pixel_mm)
+    prepared = placement.image_to_model(hu)
+    step = placement.step_px[0]
+    assert step == pytest.approx(pixel_mm / 1.9)
+    positions = [first + step * np.arange(32) for first in placement.first_px]
+    if step <= 1:
+        for z in range(3):
+            mesh = np.meshgrid(*positions, indexing="ij")
+            expected = ndimage.map_coordinates(hu[:, :, z].T, mesh, order=1, cval=AIR_HU)
+            inside = (mesh[0] >= 0) & (mesh[0] <= 43) & (mesh[1] >= 0) & (mesh[1] <= 49)
+            np.testing.assert_allclose(prepared[z][inside], expected[inside], atol=1e-2)
+    flat = placement.image_to_model(np.full(shape, 37, np.int16))
+    inside = (positions[0] >= 2) & (positions[0] <= 41)
+    np.testing.assert_allclose(flat[:, inside][:, :, 14:18], 37, atol=1e-3)
+
+
+def test_a_linear_ramp_survives_resampling_at_every_pixel_size():
+    shape, spacing = (60, 60, 2), (1.2, 0.8, 3.0)
+    x, y = np.meshgrid(np.arange(60) * 1.2, np.arange(60) * 0.8, indexing="ij")
+    hu = np.repeat((3 * x - 2 * y)[..., None], 2, axis=2).astype(np.float32)
+    for pixel_mm in (0.5, 1.0, 1.6):
+        placement = Placement.centred(shape, affine_of("LPS", spacing), (30, 30), 16, pixel_mm)
+        rows = (placement.first_px[0] + placement.step_px[0] * np.arange(16)) * 0.8
+        columns = (placement.first_px[1] + placement.step_px[1] * np.arange(16)) * 1.2
+        expected = 3 * columns[None, :] - 2 * rows[:, None]
+        # A sampled triangle wider than a pixel keeps its centre to within 0.05 source pixels.
+        shift_px = 0.05 if max(placement.step_px) > 1 else 0.005
+        tolerance_hu = shift_px * (2 * 0.8 + 3 * 1.2)
+        np.testing.assert_allclose(placement.image_to_model(hu)[0], expected, atol=tolerance_hu)
+
+
+@pytest.mark.parametrize("axcodes", ["LPS", "RAS", "PIR", "SAL"])
+def test_resampled_labels_come_back_nearly_whole(axcodes):
+    shape = (70, 64, 66)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    labels = np.zeros(shape, np.uint8)
+    labels[((grid - (35, 30, 33)) ** 2).sum(-1) < 18**2] = 2
+    labels[((grid - (35, 52, 33)) ** 2).sum(-1) < 7**2] = 1
+    placement = Placement.centred(shape, affine_of(axcodes, (1.3,) * 3, shape), (33, 33), 128, 1.0)
+    back = placement.labels_to_scan(placement.labels_to_model(labels))
+    for value, least in ((1, 0.95), (2, 0.97)):
+        both = np.count_nonzero((back == value) & (labels == value))
+        dice = 2 * both / (np.count_nonzero(back == value) + np.count_nonzero(labels == value))
+        assert dice >= least
+
+
+def test_labels_and_probabilities_take_the_same_way_back():
+    shape = (40, 44, 5)
+    labels = np.zeros(shape, np.uint8)
+    labels[10:22, 12:30, 1:4], labels[22:30, 14:22, :] = 3, 4
+    placement = Placement.centred(shape, affine_of("LPS", (1.4, 1.1, 3)), (21, 19), 64, 1.0)
+    prepared = placement.labels_to_model(labels)
+    one_hot = np.eye(5, dtype=np.float32)[prepared]
+    np.testing.assert_array_equal(
+        placement.probabilities_to_scan(one_hot), placement.labels_to_scan(prepared)
+    )
+
+
+def test_placement_survives_json():
+    import json
+
+    placement = Placement.centred((40, 44, 5), affine_of("PIR"), (1.1, 2 / 3), 32, 1.7)
+    assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
+
+
+def body_phantom():
+    """[Z, Y, X] at 2 mm: an elliptic body about (90, 110), arms, and a couch below."""
+    y, x = np.mgrid[:200, :220]
+    plane = np.full(y.shape, -1000)
+    plane[((y - 90) / 50) ** 2 + ((x - 110) / 75) ** 2 < 1] = 40
+    for side in (-0.2, 0.6):
+        plane[((y - 90) / 16) ** 2 + ((x - 110 * (1 + side) - 98 * side) / 12) ** 2 < 1] = 40
+    plane[150:153, 10:210] = 200
+    return np.repeat(plane[None], 6, axis=0)
+
+
+def test_neither_couch_nor_one_arm_moves_the_bodys_centre():
+    row, column = body_center_px(body_phantom(), (5.0, 2.0, 2.0))
+    assert abs(row - 90) <= 2 and abs(column - 110) <= 2
+
+
+def test_air_has_no_body():
+    assert body_center_px(np.full((4, 50, 50), -1000), (5, 2, 2)) is None
+
+
+def test_organ_centre_is_the_centre_of_its_box():
+    zyx = np.zeros((3, 20, 30), np.uint8)
+    zyx[1, 4:9, 10:21], zyx[2, 15, 2] = 2, 4
+    assert organ_center_px(zyx, [2]) == (6, 15)
+    assert organ_center_px(zyx, [2, 4]) == (9.5, 11)
+    assert organ_center_px(zyx, [1]) is None

@@ -1,0 +1,122 @@
+"""The recipe: frozen, checked, serialisable; window, level, context."""
+
+import json
+
+import numpy as np
+import pytest
+
+from segthor.errors import InputError
+from segthor.recipe import Recipe, context_indices, prepare, window, with_context
+
+AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
+
+
+def a_scan():
+    """[X, Y, Z] with a body of 40 HU, a heart of 120 HU; labels alike."""
+    hu = np.full((100, 90, 8), -1000, np.int16)
+    hu[20:80, 20:70] = 40
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[50:70, 30:50, 2:6] = 2
+    hu[labels == 2] = 120
+    return hu, labels
+
+
+def test_json_restores_the_recipe_and_its_digest():
+    recipe = Recipe(
+        crop_mm=200, pixel_mm=0, window_level="median:heart,aorta", crop_center="organs:heart"
+    )
+    back = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
+    assert back == recipe and back.digest() == recipe.digest()
+    assert Recipe().digest() != recipe.digest()
+
+
+def test_a_field_of_another_version_is_refused():
+    with pytest.raises(InputError, match="zoom"):
+        Recipe.from_json({**Recipe().to_json(), "zoom": 2})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop_mm", -1),
+        ("pixel_mm", -0.1),
+        ("pixel_mm", 1e-9),
+        ("context", 2),
+        ("context", 0),
+        ("window_width_hu", 0),
+        ("window_level", "median:liver"),
+        ("window_level", "mode:heart"),
+        ("window_level", "bright"),
+        ("window_level", "nan"),
+        ("crop_center", "organs:"),
+        ("crop_center", "lung"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(field, value):
+    with pytest.raises(InputError, match="expected .* found"):
+        Recipe(**{field: value})
+
+
+def test_matrix_is_a_multiple_of_32_that_covers_the_box():
+    assert Recipe(crop_mm=256, pixel_mm=1).size_px == 256
+    assert Recipe(crop_mm=257, pixel_mm=1).size_px == 288
+    assert Recipe(crop_mm=240, pixel_mm=2.5).size_px == 96
+    assert Recipe(crop_mm=224, pixel_mm=0).size_px == 224
+
+
+def test_window_maps_the_originals_range_to_0_and_255():
+    hu = np.array([-3024, -125, -124, 50, 224, 225, 31743])
+    assert window(hu, 50, 350).tolist() == [0, 0, 1, 128, 254, 255, 255]
+
+
+def test_window_is_monotonic_and_follows_the_level():
+    hu = np.arange(-1000, 1000)
+    assert (np.diff(window(hu, 77, 300).astype(int)) >= 0).all()
+    # One grey level per HU, so that rounding hides nothing.
+    np.testing.assert_array_equal(window(hu + 31, 77.5 + 31, 255), window(hu, 77.5, 255))
+    assert window(np.array([77, 78]), 77.5, 255).tolist() == [127, 128]
+
+
+def test_level_is_the_organs_own():
+    hu, labels = a_scan()
+    hu[60, 40, 3] = 3000  # metal moves the mean, not the median
+    assert prepare(hu, AFFINE, Recipe(window_level="median:heart"), labels).level_hu == 120
+    mean = prepare(hu, AFFINE, Recipe(window_level="mean:heart"), labels).level_hu
+    assert mean == pytest.approx(120 + 2880 / 1600)
+    assert prepare(hu, AFFINE, Recipe(window_level="-7.5"), labels).level_hu == -7.5
+
+
+def test_masks_give_level_and_centre_where_there_are_no_contours():
+    hu, labels = a_scan()
+    recipe = Recipe(window_level="median:heart", crop_center="organs:heart", crop_mm=64, pixel_mm=0)
+    from_masks = prepare(hu, AFFINE, recipe, masks=labels)
+    assert from_masks.level_hu == 120 and from_masks.labels is None
+    assert from_masks.placement == prepare(hu, AFFINE, recipe, labels).placement
+    with pytest.raises(InputError, match="neither contours nor masks"):
+        prepare(hu, AFFINE, recipe)
+    with pytest.raises(InputError, match="none of these organs"):
+        prepare(hu, AFFINE, recipe, masks=np.zeros_like(labels))
+
+
+def test_box_follows_body_or_organ():
+    hu, labels = a_scan()
+    body = prepare(hu, AFFINE, Recipe(crop_mm=32, pixel_mm=0), labels)
+    heart = prepare(hu, AFFINE, Recipe(crop_mm=32, pixel_mm=0, crop_center="organs:heart"), labels)
+    assert body.placement.first_px == (45 - 16, 50 - 16)
+    assert heart.placement.first_px == (40 - 16, 60 - 16)
+    assert heart.labels_outside == 0
+    assert np.count_nonzero(heart.labels == 2) == np.count_nonzero(labels == 2)
+
+
+def test_air_alone_is_refused():
+    with pytest.raises(InputError, match="no body"):
+        prepare(np.full((40, 40, 4), -1000, np.int16), AFFINE, Recipe())
+
+
+def test_context_repeats_the_end_slice():
+    assert context_indices(0, 5, 3).tolist() == [0, 0, 1]
+    assert context_indices(4, 5, 5).tolist() == [2, 3, 4, 4, 4]
+    assert context_indices(0, 1, 3).tolist() == [0, 0, 0]
+    slices = np.arange(4 * 2 * 2).reshape(4, 2, 2)
+    np.testing.assert_array_equal(with_context(slices, 1, 3)[..., 0], slices[0])
+    np.testing.assert_array_equal(with_context(slices, 1, 3)[..., 2], slices[2])

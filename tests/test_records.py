@@ -1,0 +1,103 @@
+"""The record: keys pinned, writer and readers a pair, and TensorFlow agrees."""
+
+import io
+
+import numpy as np
+import pytest
+
+from segthor import records
+from segthor.errors import InputError
+
+
+def a_slice(seed=0, size=8, context=3):
+    rng = np.random.default_rng(seed)
+    return records.Slice(
+        patient="Patient_01",
+        z=17,
+        image=rng.integers(0, 256, (size, size, context)).astype(np.uint8),
+        labels=rng.choice([0, 1, 4], (size, size)).astype(np.uint8),
+        contoured=(1, 1, 0, 1),
+        scan_shape=(512, 512, 177),
+        affine=np.arange(16, dtype=np.float32).reshape(4, 4),
+        box_px=(10.5, -3.25, 1.0, 1.0),
+        level_hu=63.5,
+        width_hu=350.0,
+    )
+
+
+def test_keys_are_pinned():
+    assert {
+        name: getattr(records, name) for name in dir(records) if name.isupper() and name[0] != "_"
+    } == {
+        "PATIENT": "patient",
+        "Z": "z",
+        "IMAGE": "image",
+        "LABELS": "labels",
+        "SHAPE": "shape",
+        "PRESENT": "organs_present",
+        "CONTOURED": "organs_contoured",
+        "SCAN_SHAPE": "scan_shape",
+        "AFFINE": "affine",
+        "BOX_PX": "box_px",
+        "LEVEL_HU": "window_level_hu",
+        "WIDTH_HU": "window_width_hu",
+    }
+
+
+def test_decode_undoes_encode():
+    source, back = a_slice(), records.decode(records.encode(a_slice()))
+    for field in source.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(back, field), getattr(source, field))
+    assert source.present == (1, 0, 0, 1)
+
+
+def test_equal_records_are_equal_bytes():
+    assert records.encode(a_slice()) == records.encode(a_slice())
+
+
+def test_tensorflow_reads_what_was_written(tmp_path):
+    import tensorflow as tf
+
+    path = str(tmp_path / "a.tfrecord")
+    sources = [a_slice(seed) for seed in range(5)]
+    with open(path, "wb") as stream:
+        for source in sources:
+            records.write_frame(stream, records.encode(source))
+    chain = tf.data.TFRecordDataset(path).map(lambda s: records.parse(s, 8, 3))
+    for source, read in zip(sources, chain.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(read["image"], source.image)
+        np.testing.assert_array_equal(read["labels"], source.labels)
+        assert read["patient"] == b"Patient_01" and read["z"] == 17
+        assert tuple(read["organs_present"]) == source.present
+        assert tuple(read["organs_contoured"]) == source.contoured
+    example = tf.train.Example.FromString(records.encode(sources[0]))
+    assert len(example.features.feature) == 12
+    assert example.features.feature["window_level_hu"].float_list.value[0] == 63.5
+
+
+def test_we_read_what_tensorflow_wrote(tmp_path):
+    import tensorflow as tf
+
+    path = str(tmp_path / "a.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(b"one")
+        writer.write(b"")
+        writer.write(b"three")
+    with open(path, "rb") as stream:
+        assert list(records.read_frames(stream, path)) == [b"one", b"", b"three"]
+
+
+def test_every_flipped_byte_and_every_cut_is_found():
+    stream = io.BytesIO()
+    records.write_frame(stream, b"some payload")
+    records.write_frame(stream, b"another")
+    whole = stream.getvalue()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        with pytest.raises(InputError, match="shard.tfrecord: record [01]"):
+            list(records.read_frames(io.BytesIO(bytes(damaged)), "shard.tfrecord"))
+    for length in range(1, len(whole)):
+        if length != 16 + len(b"some payload"):
+            with pytest.raises(InputError, match="shard.tfrecord: record [01]"):
+                list(records.read_frames(io.BytesIO(whole[:length]), "shard.tfrecord"))
