@@ -1,0 +1,91 @@
+"""The file seam: the same laws for local folders and for a URL file system."""
+
+import os
+import uuid
+
+import pytest
+
+from segthor import files
+from segthor.errors import InputError
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    if request.param == "local":
+        return str(tmp_path / "data")
+    return f"memory://{uuid.uuid4().hex}/data"
+
+
+def write(path, content):
+    with files.atomic_write(path) as stream:
+        stream.write(content)
+
+
+def test_what_was_written_is_read(folder):
+    path = files.join(folder, "sub", "a.bin")
+    write(path, b"one")
+    assert files.read_bytes(path) == b"one"
+    assert files.exists(path) and not files.is_dir(path)
+    assert files.is_dir(files.parent(path))
+    assert files.name(path) == "a.bin"
+    assert files.listdir(files.parent(path)) == ["a.bin"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(folder):
+    path = files.join(folder, "a.bin")
+    write(path, b"old")
+    with pytest.raises(RuntimeError), files.atomic_write(path) as stream:
+        stream.write(b"new")
+        raise RuntimeError("cut off")
+    assert files.read_bytes(path) == b"old"
+    assert files.listdir(folder) == ["a.bin"]
+    if not files.is_url(folder):
+        assert os.listdir(folder) == ["a.bin"]
+
+
+def test_a_reader_never_meets_a_file_that_is_being_written(folder):
+    path = files.join(folder, "a.bin")
+    with files.atomic_write(path) as stream:
+        stream.write(b"half")
+        assert not files.exists(path)
+        assert files.listdir(folder) == []
+    assert files.read_bytes(path) == b"half"
+
+
+def test_json_and_digest(folder):
+    path = files.join(folder, "a.json")
+    files.write_json(path, {"b": [1, 2.5], "a": "é"})
+    assert files.read_json(path) == {"b": [1, 2.5], "a": "é"}
+    write(path, b"abc")
+    # FIPS 180-2's own example.
+    assert files.sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
+    with pytest.raises(InputError, match="a.json: expected JSON"):
+        files.read_json(path)
+
+
+def test_stamp_changes_with_the_file(folder):
+    path = files.join(folder, "a.bin")
+    write(path, b"one")
+    before = files.stamp(path)
+    assert files.stamp(path) == before
+    write(path, b"three")
+    assert files.stamp(path) != before
+
+
+def test_what_is_missing_is_named(folder):
+    path = files.join(folder, "none.bin")
+    with pytest.raises(InputError, match="none.bin"):
+        files.read_bytes(path)
+    with pytest.raises(InputError, match="expected a folder, found nothing"):
+        files.listdir(files.join(folder, "none"))
+    write(path, b"")
+    with pytest.raises(InputError, match="expected a folder, found a file"):
+        files.listdir(path)
+    files.remove(path)
+    assert not files.exists(path)
+
+
+def test_parents_of_bare_and_root_names():
+    assert files.parent("a.json") == "."
+    assert files.parent("/a.json") == "/"
+    assert files.parent("gs://bucket/x/a.json") == "gs://bucket/x"
