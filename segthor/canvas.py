@@ -1,0 +1,182 @@
+"""Draws smooth shapes, given in millimetres of the patient, on a canonical voxel grid. Numpy only.
+
+Arrays are [Z, Y, X]: z from inferior to superior, y from anterior to posterior, x from the
+patient's right to the left (LPS). Shapes are signed distances in mm, negative inside; each is
+evaluated on its own bounding box alone, so that a full-size scan is drawn in seconds.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the patient lies in the scanner; the patient's origin is the carina.
+
+    origin_mm: the carina in the scanner (x, y, z), from the centre of the grid's first voxel.
+    scale: size of the patient relative to the anatomy's reference. roll_rad: rotation about z.
+    lean: shift in (x, y) per mm along z.
+    """
+
+    origin_mm: tuple[float, float, float]
+    scale: float
+    roll_rad: float
+    lean: tuple[float, float]
+
+    def to_scanner(self, points: np.ndarray) -> np.ndarray:
+        """Patient mm [..., 3] to scanner mm [..., 3]."""
+        x, y, z = (self.scale * points[..., axis] for axis in range(3))
+        cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
+        turned = (cos * x - sin * y + self.lean[0] * z, sin * x + cos * y + self.lean[1] * z, z)
+        return np.stack(turned, -1) + self.origin_mm
+
+
+class Field(NamedTuple):
+    """Signed distance in mm, float32, on a part of the canvas."""
+
+    region: tuple[slice, slice, slice]
+    mm: np.ndarray
+
+
+class Canvas:
+    """HU (float32) and labels (uint8) under drawing, both [Z, Y, X]."""
+
+    def __init__(self, shape_zyx, spacing_mm, pose: Pose):
+        """`spacing_mm` is (x, y, z)."""
+        self.pose, self.spacing_mm = pose, np.asarray(spacing_mm, float)
+        self.hu = np.full(shape_zyx, AIR_HU, np.float32)
+        self.labels = np.zeros(shape_zyx, np.uint8)
+        # An edge is as soft as a pixel is wide: the partial volume of a voxel that it crosses.
+        self.edge_mm = 1.3 * max(self.spacing_mm[:2]) / pose.scale
+        nz, ny, nx = shape_zyx
+        self.z_mm = ((np.arange(nz) * self.spacing_mm[2] - pose.origin_mm[2]) / pose.scale).astype(
+            np.float32
+        )
+        self.scanner_x = (np.arange(nx) * self.spacing_mm[0] - pose.origin_mm[0])[None, :]
+        self.scanner_y = (np.arange(ny) * self.spacing_mm[1] - pose.origin_mm[1])[:, None]
+        cos = float(np.cos(pose.roll_rad) / pose.scale)
+        sin = float(np.sin(pose.roll_rad) / pose.scale)
+        self._x = (cos * self.scanner_x + sin * self.scanner_y).astype(np.float32)
+        self._y = (-sin * self.scanner_x + cos * self.scanner_y).astype(np.float32)
+        # The patient leans by whole slices, so that x and y stay [Y, X] planes.
+        shift_x, shift_y = (pose.scale * lean * self.z_mm for lean in pose.lean)
+        self._shift_x = cos * shift_x + sin * shift_y
+        self._shift_y = -sin * shift_x + cos * shift_y
+
+    def plane(self, k: int):
+        """Patient x and y in mm, each [Y, X], of slice `k`."""
+        return self._x - self._shift_x[k], self._y - self._shift_y[k]
+
+    def coordinates(self, region):
+        """Patient x, y [Z, Y, X] and z [Z, 1, 1] in mm of a region."""
+        zs, ys, xs = region
+        x = self._x[ys, xs] - self._shift_x[zs, None, None]
+        y = self._y[ys, xs] - self._shift_y[zs, None, None]
+        return x, y, self.z_mm[zs, None, None]
+
+    def region(self, low, high):
+        """The part of the grid that covers a patient box, given as two corners (x, y, z) in mm."""
+        corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1)
+        index = self.pose.to_scanner(corners.reshape(-1, 3)) / self.spacing_mm
+        first = np.floor(index.min(0)).astype(int)
+        last = np.ceil(index.max(0)).astype(int) + 1
+        size = np.array(self.hu.shape[::-1])
+        first, last = np.clip(first, 0, size), np.clip(last, 0, size)
+        return tuple(slice(first[axis], max(first[axis], last[axis])) for axis in (2, 1, 0))
+
+    def tube(self, points, radii, margin_mm=0.0) -> Field:
+        """A chain of round cones through `points` [N, 3]; `radii` [N] or one; mm.
+
+        The distance is right up to `margin_mm` outside the tube and large beyond.
+        """
+        points = np.asarray(points, np.float32)
+        radii = np.broadcast_to(np.asarray(radii, np.float32), len(points))
+        reach = radii + margin_mm + self.edge_mm
+        low, high = points - reach[:, None], points + reach[:, None]
+        whole = self.region(low.min(0), high.max(0))
+        mm = np.full([part.stop - part.start for part in whole], 1e3, np.float32)
+        for i in range(len(points) - 1):
+            part = self.region(low[i : i + 2].min(0), high[i : i + 2].max(0))
+            if all(axis.stop > axis.start for axis in part):
+                inner = tuple(
+                    slice(p.start - w.start, p.stop - w.start)
+                    for p, w in zip(part, whole, strict=True)
+                )
+                cone = _cone(self.coordinates(part), points[i : i + 2], radii[i : i + 2])
+                np.minimum(mm[inner], cone, out=mm[inner])
+        return Field(whole, mm)
+
+    def ellipsoid(self, centre, semi_axes, axes=None, margin_mm=0.0) -> Field:
+        """`axes` [3, 3]: the directions of the semi-axes as rows (x, y, z by default); mm."""
+        semi = np.asarray(semi_axes, np.float32)
+        axes = np.eye(3, dtype=np.float32) if axes is None else np.asarray(axes, np.float32)
+        reach = np.sqrt(((semi[:, None] * axes) ** 2).sum(0)) + margin_mm + self.edge_mm
+        region = self.region(centre - reach, centre + reach)
+        x, y, z = (c - o for c, o in zip(self.coordinates(region), centre, strict=True))
+        near = far = 0
+        for axis, length in zip(axes, semi, strict=True):
+            along = (axis[0] * x + axis[1] * y + axis[2] * z) / length
+            near, far = near + along**2, far + (along / length) ** 2
+        near = np.sqrt(near)
+        return Field(region, near * (near - 1) / np.maximum(np.sqrt(far), 1e-6))
+
+    def paint(self, field: Field, hu, grow_mm=0.0) -> None:
+        """Fills the shape, grown by `grow_mm`; `hu` is a number or broadcasts over the region."""
+        self.blend(field.region, field.mm - np.float32(grow_mm), hu)
+
+    def blend(self, region, mm, hu) -> None:
+        """Fills where `mm` is negative, with a soft edge."""
+        cover = np.clip(np.float32(0.5) - mm / np.float32(self.edge_mm), 0, 1)
+        view = self.hu[region]
+        view += cover * (hu - view)
+
+    def mark(self, field: Field, label: int, from_mm=-np.inf, to_mm=np.inf) -> None:
+        """Labels the shape's voxels whose centres lie inside, between two patient heights z."""
+        z = self.z_mm[field.region[0], None, None]
+        inside = (field.mm < 0) & (z >= from_mm) & (z <= to_mm)
+        self.labels[field.region][inside] = label
+
+
+def merged(canvas: Canvas, fields, round_mm=0.0) -> Field:
+    """The union of shapes; creases are filled with a radius of about `round_mm`."""
+    low = [min(field.region[axis].start for field in fields) for axis in range(3)]
+    high = [max(field.region[axis].stop for field in fields) for axis in range(3)]
+    whole = np.full([b - a for a, b in zip(low, high, strict=True)], 1e3, np.float32)
+    for region, mm in fields:
+        inner = tuple(slice(s.start - a, s.stop - a) for s, a in zip(region, low, strict=True))
+        view = whole[inner]
+        crease = np.maximum(round_mm - np.abs(view - mm), 0)
+        whole[inner] = np.minimum(view, mm) - crease**2 / (4 * round_mm or 1)
+    return Field(tuple(slice(a, b) for a, b in zip(low, high, strict=True)), whole)
+
+
+def curve(knots, step_mm=6.0) -> np.ndarray:
+    """Points [N, 3 or more] on a smooth curve through `knots`, about `step_mm` apart.
+
+    Columns beyond the third (a radius, say) run along smoothly.
+    """
+    knots = np.asarray(knots, float)
+    chord = np.r_[0, np.cumsum(np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1))]
+    count = max(int(np.ceil(chord[-1] / step_mm)), 1) + 1
+    return CubicSpline(chord, knots)(np.linspace(0, chord[-1], count))
+
+
+def oval(x, y, half_x: float, half_y: float):
+    """Distance in mm, along the ray from the origin, to an oval a little squarer than an ellipse."""
+    u, v = np.abs(x) / np.float32(half_x), np.abs(y) / np.float32(half_y)
+    f = (u * u * np.sqrt(u) + v * v * np.sqrt(v)) ** np.float32(0.4)
+    return np.sqrt(x * x + y * y) * (1 - 1 / np.maximum(f, np.float32(1e-3)))
+
+
+def _cone(coordinates, ends, radii):
+    (ax, ay, az), (dx, dy, dz) = ends[0], ends[1] - ends[0]
+    x, y, z = coordinates[0] - ax, coordinates[1] - ay, coordinates[2] - az
+    length2 = max(float(dx * dx + dy * dy + dz * dz), 1e-6)
+    t = np.clip((x * dx + y * dy + z * dz) / np.float32(length2), 0, 1)
+    distance = np.sqrt((x - t * dx) ** 2 + (y - t * dy) ** 2 + (z - t * dz) ** 2)
+    return distance - (radii[0] + t * (radii[1] - radii[0]))

@@ -1,0 +1,206 @@
+"""What surrounds the organs at risk: couch, trunk, lungs, abdomen, arms and bones. Units: mm, HU."""
+
+import numpy as np
+
+from segthor.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y, trachea_path
+from segthor.canvas import Canvas, curve, oval
+
+# Half widths (x) and half depths (y) by height z, of the body's surface and of the rib cage inside.
+_BODY_Z = (-420, -200, -60, 20, 70, 100, 125, 145, 165, 190, 340)
+_BODY_X = (158, 163, 168, 176, 186, 190, 172, 120, 76, 66, 70)
+_BODY_Y = (112, 116, 117, 112, 100, 90, 80, 70, 64, 64, 80)
+_CAGE_Z = (-420, -150, -60, 0, 40, 70, 90, 102, 110)
+_CAGE_X = (128, 133, 133, 127, 112, 88, 62, 38, 12)
+_CAGE_Y = (88, 94, 94, 88, 76, 60, 44, 28, 10)
+_BACK_Y = 113.0
+_RIBS_Z = (86, 66, 44, 22, 0, -24, -50, -78, -106, -136)
+
+
+def draw_couch(canvas: Canvas, t: Traits) -> None:
+    """A foam plate with two hard faces below the back; it stays level when the patient rolls."""
+    x, y = canvas.scanner_x, canvas.scanner_y
+    top = canvas.pose.scale * (_BACK_Y + 0.5 * (t.fat - 16)) + t.couch_gap - t.couch_curve * x**2
+    sides = np.abs(x) - 225
+    for depth, thickness, hu in ((15, 15, -870), (1.5, 3, -60), (27, 3, -120)):
+        plate = np.maximum(np.abs(y - top - depth) - thickness / 2, sides)
+        canvas.blend(np.s_[:], plate.astype(np.float32)[None], hu)
+
+
+def draw_trunk(canvas: Canvas, t: Traits) -> None:
+    """Skin, fat, muscle, lungs and what fills the rib cage below them, slice by slice."""
+    for k, z in enumerate(canvas.z_mm):
+        x, y = canvas.plane(k)
+        half_x, half_y, centre_y = _body_section(t, float(z))
+        body = oval(x, y - centre_y, half_x, half_y)
+        for grow, hu in ((0, 10), (-1.5, FAT_HU - 5), (-t.fat, MUSCLE_HU)):
+            canvas.blend(k, body - grow, hu)
+        if z < _CAGE_Z[-1]:
+            _draw_cage_section(canvas, t, k, x, y, float(z))
+
+
+def _body_section(t, z):
+    half_x = t.girth * np.interp(z, _BODY_Z, _BODY_X) + 0.7 * (t.fat - 16)
+    half_y = np.interp(z, _BODY_Z, _BODY_Y) + 0.5 * (t.fat - 16)
+    back = _BACK_Y + 0.5 * (t.fat - 16) - np.interp(z, (120, 180), (0, 20))
+    return half_x, half_y, back - half_y
+
+
+def _cage_section(z):
+    half_x, half_y = np.interp(z, _CAGE_Z, _CAGE_X), np.interp(z, _CAGE_Z, _CAGE_Y)
+    return half_x, half_y, np.interp(z, (-100, 0, 110), (0, 4, 26))
+
+
+def _draw_cage_section(canvas, t, k, x, y, z):
+    half_x, half_y, centre_y = _cage_section(z)
+    cage = oval(x, y - centre_y, half_x, half_y)
+    canvas.blend(k, cage, FAT_HU)
+    dome = _dome_mm(t, x, y)
+    below = 0.7 * (z - dome)  # its slope makes the height a distance
+    half_mediastinum = 24 * np.clip(1 - ((y - 20) / 95) ** 2, 0.2, 1)
+    lung = np.maximum(cage + 1, half_mediastinum - np.abs(x - 2))
+    canvas.blend(k, np.maximum(lung, -below), t.lung_hu)
+    if z < -90 + t.diaphragm:
+        canvas.blend(k, np.maximum(np.maximum(cage + 1, below), -below - 3), MUSCLE_HU)
+        liver = np.maximum(x - (60 + 0.6 * (z + 110)), y - 62 + 0.3 * np.abs(x + 60))
+        liver = np.maximum(np.maximum(cage + 4, below + 3), np.maximum(liver, -250 - z))
+        canvas.blend(k, liver, 58 + 0.4 * t.contrast_hu)
+
+
+def _dome_mm(t, x, y):
+    """Height z of the diaphragm above each point."""
+    right = -100 - 0.0075 * ((x + 72) ** 2 + 0.8 * (y - 5) ** 2)
+    left = -114 - 0.0085 * ((x - 76) ** 2 + 0.8 * (y - 5) ** 2)
+    return np.maximum(right, left) + np.float32(t.diaphragm)
+
+
+def draw_abdomen(canvas: Canvas, t: Traits) -> None:
+    """Spleen, kidneys and some bowel; the stomach comes last (`draw_stomach`)."""
+    spleen_hu, down = 50 + 0.6 * t.contrast_hu, t.diaphragm
+    for centre, semi, hu in (
+        ((98, 44, -188 + down), (26, 38, 40), spleen_hu),
+        ((52, 44, -255), (25, 24, 55), 35 + t.contrast_hu),
+        ((-56, 44, -270), (25, 24, 55), 35 + t.contrast_hu),
+        ((20, -40, -290), (85, 30, 45), 30.0),
+        ((-40, -30, -350), (70, 35, 40), 30.0),
+        ((60, -20, -370), (50, 40, 50), 30.0),
+    ):
+        canvas.paint(canvas.ellipsoid(np.array(centre), semi), hu)
+
+
+def draw_stomach(canvas: Canvas, t: Traits) -> None:
+    """Wall, fluid, and the air that rises to the front; the esophagus ends at its wall."""
+    centre = np.array([66.0, -8, -182 + 0.5 * t.diaphragm])
+    stomach = canvas.ellipsoid(centre, (38, 44, 32), margin_mm=3)
+    canvas.paint(stomach, 55 + 0.3 * t.contrast_hu)
+    canvas.paint(stomach, 12.0, grow_mm=-4)
+    _, y, _ = canvas.coordinates(stomach.region)
+    canvas.blend(stomach.region, np.maximum(stomach.mm + 5, y - centre[1] + 18), -980.0)
+    canvas.mark(stomach, 0)
+
+
+def draw_lung_vessels(canvas: Canvas, t: Traits, rng: np.random.Generator) -> None:
+    """Branches that leave each hilum and thin out; drawn only where there is lung."""
+    for side in (-1, 1):
+        for _ in range(26):
+            start = np.array([side * 46, 10, -22]) + rng.normal(0, 5, 3)
+            goal = np.array([side * rng.uniform(70, 120), rng.uniform(-75, 85), 0])
+            goal[2] = rng.uniform(-125, 80)
+            middle = (start + goal) / 2 + rng.normal(0, 8, 3)
+            radius = rng.uniform(2.2, 3.6)
+            _draw_lung_vessel(canvas, t, [start, middle, goal], radius)
+            for _ in range(2):
+                tip = (middle + goal) / 2 + rng.normal(0, 28, 3)
+                _draw_lung_vessel(canvas, t, [middle, (middle + tip) / 2, tip], 0.6 * radius)
+
+
+def _draw_lung_vessel(canvas, t, knots, radius):
+    points = curve(knots, 14)
+    vessel = canvas.tube(points, np.linspace(radius, 0.35 * radius, len(points)))
+    wall = 1e3 * (canvas.hu[vessel.region] > -600)
+    canvas.blend(vessel.region, vessel.mm + wall, t.blood_hu - 20)
+
+
+def draw_arms(canvas: Canvas, t: Traits) -> None:
+    """Along the body, or raised beside the head; the shoulders are in every scan that shows them."""
+    body_x, _, _ = _body_section(t, 90)
+    for side in (-1, 1):
+        shoulder = (side * (body_x - 22), 20, 92)
+        hand = (side * (body_x + 42), 30, -420) if t.arms_down else (side * 150, -40, 340)
+        elbow = (side * (body_x + 36), 26, 10) if t.arms_down else (side * (body_x - 8), 0, 180)
+        arm = curve([shoulder, elbow, hand], 25)
+        field = canvas.tube(arm, 40)
+        for grow, hu in ((0, 10), (-1.5, FAT_HU), (-8, MUSCLE_HU)):
+            canvas.paint(field, hu, grow)
+        _bone(canvas, arm, 11, 700, 150, 4)
+
+
+def draw_skeleton(canvas: Canvas, t: Traits) -> None:
+    """Spine, ribs, sternum, collarbones, shoulder blades, and the larynx above the trachea."""
+    _draw_spine(canvas)
+    for side in (-1, 1):
+        for level in _RIBS_Z:
+            _bone(canvas, _rib_path(side, level), 5.5, 380, 180, 2.5)
+        clavicle = [(side * 14, -62, 46), (side * 70, -60, 72), (side * 150, 12, 96)]
+        _bone(canvas, curve(clavicle, 15), 6.5, 420, 180, 2.5)
+        blade = np.array([[0.55 * side, 0.83, 0], [-0.83 * side, 0.55, 0], [0, 0, 1]])
+        canvas.paint(canvas.ellipsoid(np.array([side * 112, 76, 34]), (5, 38, 58), blade), 280.0)
+    for x in (-12, -4, 4, 12):
+        sternum = [(x, _front_y(z) - 7, z) for z in (44, 10, -30, -70, -100)]
+        _bone(canvas, curve(sternum, 15), 6, 250, 140, 2)
+    airway = trachea_path(t)
+    throat = airway[airway[:, 2] > CRICOID_MM + 3]
+    larynx = canvas.tube(throat[:6, :3], throat[:6, 3] + 5)
+    canvas.paint(larynx, 190.0)
+
+
+def _front_y(z):
+    _, half_y, centre_y = _cage_section(max(z, -100) if z < 44 else 44)
+    return centre_y - half_y
+
+
+def _rib_path(side, level):
+    """From the vertebra round the cage, falling towards the front."""
+    turns = np.deg2rad(np.linspace(12, 156 if level > -100 else 120, 14))
+    points = []
+    for turn in turns:
+        z = level - 62 * (turn / np.pi) ** 1.3
+        half_x, half_y, centre_y = _cage_section(z)
+        x = side * (half_x + 6) * np.sin(turn)
+        points.append((x, centre_y + (half_y + 6) * np.cos(turn), z))
+    root = (side * 20, spine_y(level) + 12, level + 2)
+    return curve([root, *points], 14)
+
+
+def _draw_spine(canvas):
+    heights = np.arange(-420, 341, 10.0)
+    column = np.stack([0 * heights, spine_y(heights), heights], 1)
+    muscle = canvas.tube(column + [0, 22, 0], 38)
+    canvas.paint(muscle, MUSCLE_HU)
+    for height in np.arange(-408, 330, 25.0):
+        centre = np.array([0, spine_y(height), height])
+        for side in (-1, 1):
+            process = np.array([centre + [side * 10, 20, 0], centre + [side * 32, 28, 4]])
+            _bone(canvas, process, 5, 300, 200, 2)
+        spinous = np.array([centre + [0, 34, -2], centre + [0, 52, -14]])
+        _bone(canvas, spinous, 4, 300, 200, 2)
+    body, arch = canvas.tube(column, 17), canvas.tube(column + [0, 26, 0], 14)
+    canvas.paint(arch, 320.0)
+    canvas.paint(body, 330.0)
+    z = canvas.z_mm[body.region[0], None, None]
+    disc = np.abs((z + 408) % 25 - 12.5) < 3.5
+    canvas.paint(body, np.where(disc, 90, 190).astype(np.float32), grow_mm=-2)
+    canvas.paint(canvas.tube(column + [0, 26, 0], 9), 30.0)
+
+
+def _bone(canvas, points, radius, cortex_hu, marrow_hu, cortex_mm):
+    bone = canvas.tube(points, radius)
+    canvas.paint(bone, cortex_hu)
+    canvas.paint(bone, marrow_hu, grow_mm=-cortex_mm)
+
+
+def draw_metal(canvas: Canvas, t: Traits) -> None:
+    """Wire loops in the sternum of a patient who was operated on: a few voxels far above bone."""
+    if t.metal_hu is not None:
+        for z in (20, -10, -40):
+            y = _front_y(z) - 8
+            canvas.paint(canvas.tube([(-5, y, z), (5, y, z)], 1.6), t.metal_hu)
