@@ -1,0 +1,84 @@
+"""Pictures for people: contours on CT slices, contact sheets, PNG files. No tensorflow."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from segthor import files, organs
+
+PALE = 0.55  # how far towards white the colour of a true contour lies
+_GAP_PX, _FONT_PX = 6, 13
+_PAPER, _INK = (24, 24, 27), (225, 225, 225)
+
+
+def overlay(
+    image: np.ndarray,
+    truth: np.ndarray | None = None,
+    predicted: np.ndarray | None = None,
+    scale: int = 1,
+) -> np.ndarray:
+    """Contours on a slice, in the organs' colours: predicted solid, true pale, thin and dashed.
+
+    image: uint8 [H, W]. truth, predicted: labels [H, W]. Returns uint8 [H * scale, W * scale, 3].
+    Where both agree the line is striped.
+    """
+    height, width = image.shape
+    grey = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    rgb = np.repeat(np.asarray(grey)[..., None], 3, -1)
+    if predicted is not None:
+        _draw(rgb, _enlarged(predicted, scale), scale)
+    if truth is not None:
+        rows, columns = np.indices(rgb.shape[:2])
+        # Alternates along each of the eight directions in which a contour can run.
+        dashes = (rows + 2 * columns) // (2 * scale) % 2 == 0
+        _draw(rgb, _enlarged(truth, scale), (scale + 1) // 2, PALE, dashes)
+    return rgb
+
+
+def sheet(tiles, columns: int, captions, note: str = "") -> np.ndarray:
+    """Tiles uint8 [H, W, 3] of any sizes in rows of `columns`, a caption under each.
+
+    The foot names the organs in their colours, then says `note`. Returns uint8 [H, W, 3].
+    """
+    font = ImageFont.load_default(_FONT_PX)
+    line = _FONT_PX + _GAP_PX
+    cell_height = max(tile.shape[0] for tile in tiles) + line + _GAP_PX
+    captions_px = max((font.getlength(caption) for caption in captions), default=0)
+    cell_width = max([int(captions_px), *(tile.shape[1] for tile in tiles)]) + _GAP_PX
+    foot = [(organ.name, organ.rgb) for organ in organs.ORGANS] + [(note, _INK)]
+    foot_px = _GAP_PX + sum(int(font.getlength(text)) + 2 * _GAP_PX for text, _ in foot)
+    rows = -(-len(tiles) // columns)
+    size = (max(columns * cell_width + _GAP_PX, foot_px), rows * cell_height + line + 2 * _GAP_PX)
+    page = Image.new("RGB", size, _PAPER)
+    pen = ImageDraw.Draw(page)
+    for index, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        x = _GAP_PX + index % columns * cell_width
+        y = _GAP_PX + index // columns * cell_height
+        page.paste(Image.fromarray(tile), (x, y))
+        pen.text((x, y + tile.shape[0] + 2), caption, _INK, font)
+    x = _GAP_PX
+    for text, colour in foot:
+        pen.text((x, size[1] - line), text, colour, font)
+        x += int(font.getlength(text)) + 2 * _GAP_PX
+    return np.asarray(page)
+
+
+def save_png(path: str, rgb: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] or [H, W] atomically; `path` may be a URL."""
+    with files.atomic_write(path) as stream:
+        Image.fromarray(rgb).save(stream, "PNG", optimize=True)
+
+
+def _enlarged(labels, scale):
+    return np.asarray(labels, np.uint8).repeat(scale, 0).repeat(scale, 1)
+
+
+def _draw(rgb, labels, thickness_px, pale=0.0, where=True):
+    """Colours the pixels of each organ that lie within `thickness_px` of its edge, in place."""
+    size = 2 * thickness_px + 1
+    lowest = ndimage.minimum_filter(labels, size, mode="constant")
+    highest = ndimage.maximum_filter(labels, size, mode="constant")
+    edge = (lowest != highest) & where
+    for organ in organs.ORGANS:
+        colour = np.array(organ.rgb) * (1 - pale) + 255 * pale
+        rgb[edge & (labels == organ.label)] = colour.astype(np.uint8)
