@@ -23,7 +23,8 @@ $(STAMP): $(LOCK) setup.py
 	  "error: Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=..." % v)'
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $(LOCK) into $(VENV) (a few minutes the first time) ..."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes \
+	  -r $(LOCK)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
