@@ -139,19 +139,39 @@ class Placement:
         return self.orientation.to_scan(zyx)
 
     def probabilities_to_scan(self, probabilities: np.ndarray) -> np.ndarray:
-        """Class probabilities [Z, H, W, K] to the most probable label, uint8 [X, Y, Z], 0 outside.
+        """Class probabilities [Z, H, W, K] to the most probable class, uint8 [X, Y, Z], 0 outside.
 
         Resampled before the decision, so boundaries are as smooth as the network drew them.
         """
-        if self.is_native:
-            return self.labels_to_scan(probabilities.argmax(-1))
+        return self.orientation.to_scan(self.most_probable(probabilities)[0])
+
+    def most_probable(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class probabilities [N, H, W, K] of any slices to the scan's canonical planes.
+
+        Probabilities sum to 1 over K; class 0 is background. Returns the most probable class,
+        uint8 [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
+        """
+        classes = np.zeros((len(probabilities), *self._plane_shape()), np.uint8)
+        shares = np.zeros(classes.shape, np.float32)
         rows, columns = self._weights_back()
-        (y0, y1), (x0, x1) = _support(rows.T), _support(columns.T)
-        zyx = np.zeros((len(probabilities), len(rows), len(columns)), np.uint8)
-        for z, plane in enumerate(probabilities):
-            maps = rows[y0:y1] @ np.moveaxis(plane, -1, 0) @ columns[x0:x1].T  # [K, y, x]
-            zyx[z, y0:y1, x0:x1] = maps.argmax(0)
-        return self.orientation.to_scan(zyx)
+        for n, plane in enumerate(probabilities):
+            # A pixel all of whose neighbours are more likely background than not is background:
+            # only the box about the others is resampled.
+            likely = np.nonzero(plane[..., 0] <= 0.5)
+            if not len(likely[0]):
+                continue
+            outer = tuple(
+                slice(*_support(w[:, px.min() : px.max() + 1].T))
+                for w, px in zip((rows, columns), likely, strict=True)
+            )
+            r, c = (w[part] for w, part in zip((rows, columns), outer, strict=True))
+            (y0, y1), (x0, x1) = _support(r), _support(c)
+            maps = np.moveaxis(plane[y0:y1, x0:x1], -1, 0)
+            maps = r[:, y0:y1] @ maps @ c[:, x0:x1].T  # [K, y, x]
+            winner = maps.argmax(0)
+            classes[n][outer] = winner
+            shares[n][outer] = np.where(winner, maps.max(0), 0)
+        return classes, shares
 
     def labels_outside(self, labels: np.ndarray) -> int:
         """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""

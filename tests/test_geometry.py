@@ -147,6 +147,26 @@ def test_labels_and_probabilities_take_the_same_way_back():
     )
 
 
+def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_cuts():
+    rng = np.random.default_rng(5)
+    shape = (44, 40, 6)
+    probabilities = rng.dirichlet([2, 1, 1], (6, 32, 32)).astype(np.float32)
+    probabilities[0] = [0.9, 0.06, 0.04]
+    probabilities[1:4, :20, 9:] = [0.6, 0.3, 0.1]
+    for center, pixel_mm in (((20, 22), 1.0), ((20, 22), 2.4), ((3, 41), 1.3), ((90, 90), 1.0)):
+        placement = Placement.centred(shape, affine_of("LPS", (1.4, 1.1, 3)), center, 32, pixel_mm)
+        rows, columns = placement._weights_back()
+        maps = np.einsum("yh,nhwk,xw->nkyx", rows, probabilities, columns, optimize=True)
+        lead = np.diff(np.sort(maps, 1)[:, -2:], axis=1)[:, 0]
+        clear = (lead == 0) | (lead > 1e-5)  # a tie of zeros, or no tie in another order of adding
+        classes, shares = placement.most_probable(probabilities)
+        assert classes.shape == shares.shape == (6, 40, 44)
+        np.testing.assert_array_equal(classes[clear], maps.argmax(1)[clear])
+        expected = np.where(maps.argmax(1), maps.max(1), 0)
+        np.testing.assert_allclose(shares[clear], expected[clear], atol=1e-5)
+        assert not classes[0].any() and classes[1:].any() == (center != (90, 90))
+
+
 def test_placement_survives_json():
     import json
 
