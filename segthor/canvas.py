@@ -5,11 +5,12 @@ patient's right to the left (LPS). Shapes are signed distances in mm, negative i
 evaluated on its own bounding box alone, so that a full-size scan is drawn in seconds.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicHermiteSpline
 
 AIR_HU = -1000.0
 
@@ -28,12 +29,12 @@ class Pose:
     roll_rad: float
     lean: tuple[float, float]
 
-    def to_scanner(self, points: np.ndarray) -> np.ndarray:
-        """Patient mm [..., 3] to scanner mm [..., 3]."""
-        x, y, z = (self.scale * points[..., axis] for axis in range(3))
+    def matrix(self) -> np.ndarray:
+        """[3, 3]: patient mm to scanner mm from `origin_mm`."""
         cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
-        turned = (cos * x - sin * y + self.lean[0] * z, sin * x + cos * y + self.lean[1] * z, z)
-        return np.stack(turned, -1) + self.origin_mm
+        return self.scale * np.array(
+            [[cos, -sin, self.lean[0]], [sin, cos, self.lean[1]], [0, 0, 1]]
+        )
 
 
 class Field(NamedTuple):
@@ -53,6 +54,8 @@ class Canvas:
         self.labels = np.zeros(shape_zyx, np.uint8)
         # An edge is as soft as a pixel is wide: the partial volume of a voxel that it crosses.
         self.edge_mm = 1.3 * max(self.spacing_mm[:2]) / pose.scale
+        self._to_index = pose.matrix() / self.spacing_mm[:, None]
+        self._origin_index = np.asarray(pose.origin_mm) / self.spacing_mm
         nz, ny, nx = shape_zyx
         self.z_mm = ((np.arange(nz) * self.spacing_mm[2] - pose.origin_mm[2]) / pose.scale).astype(
             np.float32
@@ -81,13 +84,14 @@ class Canvas:
 
     def region(self, low, high):
         """The part of the grid that covers a patient box, given as two corners (x, y, z) in mm."""
-        corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1)
-        index = self.pose.to_scanner(corners.reshape(-1, 3)) / self.spacing_mm
-        first = np.floor(index.min(0)).astype(int)
-        last = np.ceil(index.max(0)).astype(int) + 1
-        size = np.array(self.hu.shape[::-1])
-        first, last = np.clip(first, 0, size), np.clip(last, 0, size)
-        return tuple(slice(first[axis], max(first[axis], last[axis])) for axis in (2, 1, 0))
+        centre = self._to_index @ ((low + high) / 2) + self._origin_index
+        reach = np.abs(self._to_index) @ ((high - low) / 2)
+        slices = []
+        for axis, size in zip((2, 1, 0), self.hu.shape, strict=True):
+            first = min(max(math.floor(centre[axis] - reach[axis]), 0), size)
+            last = min(max(math.ceil(centre[axis] + reach[axis]) + 1, first), size)
+            slices.append(slice(first, last))
+        return tuple(slices)
 
     def tube(self, points, radii, margin_mm=0.0) -> Field:
         """A chain of round cones through `points` [N, 3]; `radii` [N] or one; mm.
@@ -163,11 +167,12 @@ def curve(knots, step_mm=6.0) -> np.ndarray:
     knots = np.asarray(knots, float)
     chord = np.r_[0, np.cumsum(np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1))]
     count = max(int(np.ceil(chord[-1] / step_mm)), 1) + 1
-    return CubicSpline(chord, knots)(np.linspace(0, chord[-1], count))
+    slopes = np.gradient(knots, chord, axis=0)
+    return CubicHermiteSpline(chord, knots, slopes)(np.linspace(0, chord[-1], count))
 
 
 def oval(x, y, half_x: float, half_y: float):
-    """Distance in mm, along the ray from the origin, to an oval a little squarer than an ellipse."""
+    """Distance in mm, along the ray from the origin, to an oval squarer than an ellipse."""
     u, v = np.abs(x) / np.float32(half_x), np.abs(y) / np.float32(half_y)
     f = (u * u * np.sqrt(u) + v * v * np.sqrt(v)) ** np.float32(0.4)
     return np.sqrt(x * x + y * y) * (1 - 1 / np.maximum(f, np.float32(1e-3)))

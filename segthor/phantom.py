@@ -20,6 +20,8 @@ FIRST_TEST_PATIENT = 41  # as in the challenge, whose training patients end at 4
 VERSION = 1  # of the anatomy: raised whenever the same seed gives other voxels
 _AXCODES = ("LPS", "LPS", "LPS", "LPS", "RAS", "LAS", "LPI", "ASL")
 _PADDING_HU = (None, None, -1024, -2000, -3024)
+_PIXELS = {"full": 512, "small": 128, "tiny": 48}
+_COVER_MM = {"full": (390, 470), "small": (285, 320), "tiny": (290, 310)}
 _SCAN = ("shape", "spacing_mm", "axcodes", "oblique_deg", "noise_hu", "padding_hu")
 
 
@@ -100,11 +102,7 @@ def _draw_patient(canvas, traits, rng):
 
 def _draw_scan(rng, size, traits, overrides) -> _Scan:
     between = rng.uniform
-    pixels, cover = {
-        "full": (512, (390, 470)),
-        "small": (128, (285, 320)),
-        "tiny": (48, (290, 310)),
-    }[size]
+    pixels = _PIXELS[size]
     width = 2 * 176 * traits.girth * traits.scale
     if size == "full":
         pixel = 0.9 + 0.47 * rng.beta(1, 3)
@@ -112,7 +110,7 @@ def _draw_scan(rng, size, traits, overrides) -> _Scan:
     else:
         pixel = between(1.1, 1.32) * width / pixels
         dz = between(6.8, 8.0) if size == "small" else 19.0
-    count = round(between(*cover) / dz)
+    count = round(between(*_COVER_MM[size]) / dz)
     count = int(np.clip(count, 150, 284)) if size == "full" else count
     scan = {
         "shape": (pixels, pixels, count),

@@ -1,4 +1,4 @@
-"""What surrounds the organs at risk: couch, trunk, lungs, abdomen, arms and bones. Units: mm, HU."""
+"""What surrounds the organs at risk: couch, trunk, lungs, abdomen, arms, bones. In mm and HU."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def draw_couch(canvas: Canvas, t: Traits) -> None:
     x, y = canvas.scanner_x, canvas.scanner_y
     top = canvas.pose.scale * (_BACK_Y + 0.5 * (t.fat - 16)) + t.couch_gap - t.couch_curve * x**2
     sides = np.abs(x) - 225
-    for depth, thickness, hu in ((15, 15, -870), (1.5, 3, -60), (27, 3, -120)):
+    for depth, thickness, hu in ((15, 26, -870), (2.5, 5, 60), (27.5, 5, 20)):
         plate = np.maximum(np.abs(y - top - depth) - thickness / 2, sides)
         canvas.blend(np.s_[:], plate.astype(np.float32)[None], hu)
 
@@ -114,6 +114,8 @@ def draw_lung_vessels(canvas: Canvas, t: Traits, rng: np.random.Generator) -> No
 
 
 def _draw_lung_vessel(canvas, t, knots, radius):
+    if radius < canvas.edge_mm / 3:  # too thin for the scan's pixels to show
+        return
     points = curve(knots, 14)
     vessel = canvas.tube(points, np.linspace(radius, 0.35 * radius, len(points)))
     wall = 1e3 * (canvas.hu[vessel.region] > -600)
@@ -121,7 +123,7 @@ def _draw_lung_vessel(canvas, t, knots, radius):
 
 
 def draw_arms(canvas: Canvas, t: Traits) -> None:
-    """Along the body, or raised beside the head; the shoulders are in every scan that shows them."""
+    """Along the body, or raised beside the head; the shoulders are part of both."""
     body_x, _, _ = _body_section(t, 90)
     for side in (-1, 1):
         shoulder = (side * (body_x - 22), 20, 92)
