@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from segthor import files, organs
 
-PALE = 0.55  # how far towards white the colour of a true contour lies
+PALE = 0.4  # how far towards white the colour of a true contour lies
 _GAP_PX, _FONT_PX = 6, 13
 _PAPER, _INK = (24, 24, 27), (225, 225, 225)
 
@@ -30,7 +30,7 @@ def overlay(
     if truth is not None:
         rows, columns = np.indices(rgb.shape[:2])
         # Alternates along each of the eight directions in which a contour can run.
-        dashes = (rows + 2 * columns) // (2 * scale) % 2 == 0
+        dashes = (rows + 2 * columns) // (3 * scale) % 2 == 0
         _draw(rgb, _enlarged(truth, scale), (scale + 1) // 2, PALE, dashes)
     return rgb
 
