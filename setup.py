@@ -1,6 +1,6 @@
 """Packaging of segthor: the shared core, the data job, the trainer and the predictor."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 RUNTIME = [
     "absl-py",
@@ -35,7 +35,7 @@ setup(
     description="Organ-at-risk segmentation on thoracic CT: data job, training, prediction",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=["segthor", "beam_jobs", "trainer", "serving"],
+    packages=find_packages(include=["segthor*", "beam_jobs*", "trainer*", "serving*"]),
     install_requires=RUNTIME,
     extras_require=EXTRAS,
 )
