@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from segthor.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y, trachea_path
-from segthor.canvas import Canvas, curve, oval
+from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y, trachea_path
+from segthor.phantom.canvas import Canvas, curve, merged, oval
 
 # Half widths (x) and half depths (y) by height z, of the body's surface and of the rib cage inside.
 _BODY_Z = (-420, -200, -60, 20, 70, 100, 125, 145, 165, 190, 340)
@@ -61,7 +61,9 @@ def _draw_cage_section(canvas, t, k, x, y, z):
     canvas.blend(k, np.maximum(lung, -below), t.lung_hu)
     if z < -90 + t.diaphragm:
         canvas.blend(k, np.maximum(np.maximum(cage + 1, below), -below - 3), MUSCLE_HU)
-        liver = np.maximum(x - (60 + 0.6 * (z + 110)), y - 62 + 0.3 * np.abs(x + 60))
+        # The left lobe lies in front and thins out downwards.
+        medial = x - (45 + 0.6 * (z + 110)) + 0.5 * (y + 40) + 0.004 * (y + 20) ** 2
+        liver = np.maximum(medial, y - 62 + 0.3 * np.abs(x + 60))
         liver = np.maximum(np.maximum(cage + 4, below + 3), np.maximum(liver, -250 - z))
         canvas.blend(k, liver, 58 + 0.4 * t.contrast_hu)
 
@@ -146,9 +148,10 @@ def draw_skeleton(canvas: Canvas, t: Traits) -> None:
         _bone(canvas, curve(clavicle, 15), 6.5, 420, 180, 2.5)
         blade = np.array([[0.55 * side, 0.83, 0], [-0.83 * side, 0.55, 0], [0, 0, 1]])
         canvas.paint(canvas.ellipsoid(np.array([side * 112, 76, 34]), (5, 38, 58), blade), 280.0)
-    for x in (-12, -4, 4, 12):
-        sternum = [(x, _front_y(z) - 7, z) for z in (44, 10, -30, -70, -100)]
-        _bone(canvas, curve(sternum, 15), 6, 250, 140, 2)
+    front = np.array([(0, _front_y(z) - 7, z) for z in (44, 10, -30, -70, -100)])
+    sternum = merged(canvas, [canvas.tube(front + [x, 0, 0], 6) for x in range(-14, 15, 4)])
+    canvas.paint(sternum, 280.0)
+    canvas.paint(sternum, 140.0, grow_mm=-2)
     airway = trachea_path(t)
     throat = airway[airway[:, 2] > CRICOID_MM + 3]
     larynx = canvas.tube(throat[:6, :3], throat[:6, 3] + 5)
