@@ -42,7 +42,8 @@ def open_read(path: str):
     """A binary stream; raises InputError where there is no such file."""
     try:
         if is_url(path):
-            return fsspec.open(path, "rb").open()
+            system, inner = _system(path)
+            return system.open(inner, "rb")
         return open(path, "rb")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'})") from error
@@ -89,8 +90,8 @@ def atomic_write(path: str):
 def move(source: str, target: str) -> None:
     """Renames a file, replacing `target`."""
     if is_url(source):
-        system, source_path = fsspec.core.url_to_fs(source)
-        system.mv(source_path, fsspec.core.url_to_fs(target)[1])
+        system, source_path = _system(source)
+        system.mv(source_path, _system(target)[1])
     else:
         os.replace(source, target)
 
@@ -98,7 +99,7 @@ def move(source: str, target: str) -> None:
 def exists(path: str) -> bool:
     """Whether there is a file or folder of that name."""
     if is_url(path):
-        system, inner = fsspec.core.url_to_fs(path)
+        system, inner = _system(path)
         return system.exists(inner)
     return os.path.exists(path)
 
@@ -106,15 +107,23 @@ def exists(path: str) -> bool:
 def is_dir(path: str) -> bool:
     """Whether `path` is a folder."""
     if is_url(path):
-        system, inner = fsspec.core.url_to_fs(path)
+        system, inner = _system(path)
         return system.isdir(inner)
     return os.path.isdir(path)
+
+
+def size(path: str) -> int:
+    """The file's bytes."""
+    if is_url(path):
+        system, inner = _system(path)
+        return system.size(inner)
+    return os.path.getsize(path)
 
 
 def stamp(path: str) -> str:
     """A cheap mark that changes when the file does: size and time of change (or a tag)."""
     if is_url(path):
-        system, inner = fsspec.core.url_to_fs(path)
+        system, inner = _system(path)
         info = system.info(inner)
         mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
         return f"{info['size']}-{mark}"
@@ -128,7 +137,7 @@ def listdir(folder: str) -> list[str]:
         found = "a file" if exists(folder) else "nothing"
         raise InputError(f"{folder}: expected a folder, found {found}")
     if is_url(folder):
-        system, inner = fsspec.core.url_to_fs(folder)
+        system, inner = _system(folder)
         names = [name(entry) for entry in system.ls(inner, detail=False)]
     else:
         names = os.listdir(folder)
@@ -138,7 +147,7 @@ def listdir(folder: str) -> list[str]:
 def makedirs(folder: str) -> None:
     """Makes the folder and those above it, where they are missing."""
     if is_url(folder):
-        system, inner = fsspec.core.url_to_fs(folder)
+        system, inner = _system(folder)
         system.makedirs(inner, exist_ok=True)
     else:
         os.makedirs(folder, exist_ok=True)
@@ -147,7 +156,7 @@ def makedirs(folder: str) -> None:
 def remove(path: str) -> None:
     """Removes one file."""
     if is_url(path):
-        system, inner = fsspec.core.url_to_fs(path)
+        system, inner = _system(path)
         system.rm(inner)
     else:
         os.remove(path)
@@ -163,4 +172,12 @@ def sha256(path: str) -> str:
 
 
 def _open_write(path: str):
-    return fsspec.open(path, "wb").open() if is_url(path) else open(path, "wb")
+    if is_url(path):
+        system, inner = _system(path)
+        return system.open(inner, "wb")
+    return open(path, "wb")
+
+
+def _system(url: str):
+    """(file system, path inside). Listings are never cached: other processes write there too."""
+    return fsspec.core.url_to_fs(url, use_listings_cache=False)
