@@ -1,0 +1,214 @@
+"""Scores of a label map against a reference, in millimetres and cubic centimetres.
+
+All of an organ's distances come from one definition. A mask's surface is its voxels with at least
+one of the six face neighbours outside the mask; beyond the array is outside. Distances run between
+voxel centres. docs/metrics.md gives each formula, its source, and the libraries that share it.
+
+Where a mask is empty:
+
+  both empty     the masks are equal, hence what equal masks always score: Dice 1, distances 0
+  one is empty   Dice and surface Dice 0, every distance infinite (`None` in `as_dict`, as JSON
+                 knows no infinity); segthor.statistics leaves such values out and counts them
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from segthor.errors import InputError
+
+TOLERANCES_MM = (1.0, 2.0, 3.0)
+
+# Spacing read from an oblique float32 affine is off in its seventh digit: without slack a voxel
+# 1 mm away would fall outside of 1 mm in one scan and inside in the next.
+_TOLERANCE_SLACK_MM = 1e-4
+
+# Above so many (point, target) pairs per voxel of the box, a distance transform of the box is
+# cheaper than the worst that a k-d tree can do (all targets equally far). Time only, not result.
+_PAIRS_PER_VOXEL = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class OrganScore:
+    """One organ's scores in one patient: floats, distances infinite where one mask is empty."""
+
+    dice: float
+    hausdorff_mm: float
+    hausdorff95_mm: float
+    average_hausdorff_mm: float
+    mean_surface_distance_mm: float
+    surface_dice_1mm: float
+    surface_dice_2mm: float
+    surface_dice_3mm: float
+    predicted_cm3: float
+    truth_cm3: float
+    difference_cm3: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The scores by name, None for infinite: safe for JSON and CSV."""
+        scores = dataclasses.asdict(self)
+        return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+SCORES = tuple(field.name for field in dataclasses.fields(OrganScore))
+
+
+def score(
+    predicted: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], labels: Iterable[int]
+) -> dict[int, OrganScore]:
+    """Scores every organ of a label map against the reference on the same grid.
+
+    Args:
+      predicted: [X, Y, Z] integer label map.
+      truth: [X, Y, Z] integer label map, the reference. May be any axis order, if all share it.
+      spacing_mm: Distance of neighbouring voxel centres along each array axis, in that order:
+        `Grid.spacing_mm`. The axes are orthogonal, however they lie in the room.
+      labels: The label values to score: those that the reference has contours for; never 0.
+
+    Returns:
+      One score per label, in the order of `labels`. `difference_cm3` is predicted minus truth.
+
+    Raises:
+      InputError: Label maps that are not 3D integers of one shape, spacing that is not three
+        positive lengths, or a label of 0, the background.
+    """
+    labels = tuple(labels)
+    predicted, truth, spacing_mm = _checked(predicted, truth, spacing_mm, labels)
+    if truth.flags.f_contiguous:  # as NIfTI is read: walk the memory as it lies
+        predicted, truth, spacing_mm = predicted.T, truth.T, spacing_mm[::-1]
+    box = _bounding_box((predicted != 0) | (truth != 0))
+    # With a margin of background every voxel has its six neighbours.
+    predicted, truth = (
+        np.ascontiguousarray(np.pad(label_map[box], 1)) for label_map in (predicted, truth)
+    )
+    return {label: _score_organ(predicted, truth, spacing_mm, label) for label in labels}
+
+
+def dice_from_counts(intersection, predicted, truth):
+    """Dice from voxel counts summed over a whole volume; 1 where both masks are empty.
+
+    Args:
+      intersection, predicted, truth: Counts, numbers or arrays of one shape.
+
+    Returns:
+      2 * intersection / (predicted + truth), float64, of that shape.
+    """
+    total = np.asarray(predicted, np.float64) + np.asarray(truth, np.float64)
+    dice = np.where(total > 0, 2 * np.asarray(intersection) / np.maximum(total, 1), 1.0)
+    return dice[()]
+
+
+class _Mask(NamedTuple):
+    """The N voxels of one organ in one of two label maps."""
+
+    index: np.ndarray  # [N, 3] int32
+    on_surface: np.ndarray  # [N] bool
+    outside: np.ndarray  # [N] bool: not of this organ in the other map
+
+
+def _score_organ(predicted, truth, spacing_mm, label) -> OrganScore:
+    mask, truth_mask = _find(predicted, truth, label), _find(truth, predicted, label)
+    n_predicted, n_truth = len(mask.index), len(truth_mask.index)
+    intersection = n_predicted - np.count_nonzero(mask.outside)
+    voxel_cm3 = math.prod(spacing_mm) / 1000
+    return OrganScore(
+        float(dice_from_counts(intersection, n_predicted, n_truth)),
+        *_distance_scores(mask, truth_mask, spacing_mm),
+        predicted_cm3=n_predicted * voxel_cm3,
+        truth_cm3=n_truth * voxel_cm3,
+        difference_cm3=(n_predicted - n_truth) * voxel_cm3,
+    )
+
+
+def _find(own, other, label) -> _Mask:
+    """Lists voxels instead of walking boxes: a stray voxel far away makes a box large."""
+    voxels = np.flatnonzero(own == label)
+    inside = np.ones(len(voxels), bool)
+    for step in (own.shape[1] * own.shape[2], own.shape[2], 1):
+        for neighbour in (voxels - step, voxels + step):
+            inside &= own.ravel()[neighbour] == label
+    index = np.stack(np.unravel_index(voxels, own.shape), axis=1, dtype=np.int32, casting="unsafe")
+    return _Mask(index, ~inside, other.ravel()[voxels] != label)
+
+
+def _distance_scores(predicted: _Mask, truth: _Mask, spacing_mm) -> tuple[float, ...]:
+    """The scores from Hausdorff to surface Dice, in OrganScore's order."""
+    if not len(predicted.index) or not len(truth.index):
+        equal = len(predicted.index) == len(truth.index)
+        return (0.0 if equal else math.inf,) * 4 + (float(equal),) * len(TOLERANCES_MM)
+    to_truth, mean_to_truth = _directed(predicted, truth, spacing_mm)
+    to_predicted, mean_to_predicted = _directed(truth, predicted, spacing_mm)
+    both = np.concatenate([to_truth, to_predicted])
+    return (
+        float(both.max()),
+        float(max(np.percentile(to_truth, 95), np.percentile(to_predicted, 95))),
+        max(mean_to_truth, mean_to_predicted),
+        float(both.mean()),
+        *(float(np.mean(both <= limit + _TOLERANCE_SLACK_MM)) for limit in TOLERANCES_MM),
+    )
+
+
+def _directed(mask: _Mask, target: _Mask, spacing_mm) -> tuple[np.ndarray, float]:
+    """Distances in mm from one mask to the other.
+
+    Returns:
+      From every surface voxel to the other surface; and the mean over all voxels of the distance to
+      the other mask, to which a voxel inside the other mask adds 0.
+    """
+    # The voxel of a mask nearest to a point outside of it lies on its surface, so one search
+    # towards the surface answers both questions.
+    asked = mask.on_surface | mask.outside
+    distances = _nearest_mm(mask.index[asked], target.index[target.on_surface], spacing_mm)
+    total = distances[mask.outside[asked]].sum()
+    return distances[mask.on_surface[asked]], float(total / len(mask.index))
+
+
+def _nearest_mm(points, targets, spacing_mm) -> np.ndarray:
+    """Distance in mm of each of the points [N, 3] to the nearest of the targets [M, 3], indices."""
+    low = np.minimum(points.min(axis=0), targets.min(axis=0))
+    shape = np.maximum(points.max(axis=0), targets.max(axis=0)) - low + 1
+    if len(points) * len(targets) < _PAIRS_PER_VOXEL * math.prod(shape.tolist()):
+        return KDTree(targets * spacing_mm).query(points * spacing_mm)[0]
+    free = np.ones(shape, bool)
+    free[tuple((targets - low).T)] = False
+    nearest = ndimage.distance_transform_edt(
+        free, sampling=spacing_mm, return_distances=False, return_indices=True
+    )
+    here = points - low
+    return np.linalg.norm((nearest[(slice(None), *here.T)].T - here) * spacing_mm, axis=1)
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box of slices that holds all true voxels, of size 0 where there are none."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        hit = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(hit[0], hit[-1] + 1) if hit.size else slice(0, 0))
+    return tuple(box)
+
+
+def _checked(predicted, truth, spacing_mm, labels):
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    for name, label_map in (("predicted", predicted), ("truth", truth)):
+        if label_map.ndim != 3 or label_map.dtype.kind not in "biu":
+            raise InputError(
+                f"{name}: expected a label map [X, Y, Z] of integers, "
+                f"got {label_map.dtype} of shape {label_map.shape}"
+            )
+    if predicted.shape != truth.shape:
+        raise InputError(
+            f"predicted and truth: expected one shape, got {predicted.shape} and {truth.shape}; "
+            "score them on the same grid"
+        )
+    spacing = np.asarray(spacing_mm, np.float64)
+    if spacing.shape != (3,) or not np.all(np.isfinite(spacing)) or np.any(spacing <= 0):
+        raise InputError(f"spacing_mm: expected three positive lengths, got {spacing_mm}")
+    if 0 in labels:
+        raise InputError(f"labels: expected organs, got {labels}; 0 is the background")
+    return predicted, truth, tuple(spacing.tolist())
