@@ -9,6 +9,7 @@ from segthor.recipe import Recipe
 
 FILE_NAME = "dataset.json"
 FORMAT = 1
+DEFAULT_DATASET = "data/dataset"  # what the data job writes and the trainer reads unless told
 TRAIN, VALIDATION = "train", "validation"
 
 

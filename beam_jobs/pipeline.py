@@ -1,0 +1,81 @@
+"""The Beam pipeline: an element is the plan of one shard, and no pixel ever crosses workers."""
+
+import argparse
+import logging
+import os
+
+import apache_beam as beam
+from apache_beam.options import pipeline_options
+
+from beam_jobs import shards
+from beam_jobs.statistics import AddCounts
+from segthor import files
+from segthor.errors import InputError
+
+STATISTICS = "statistics.json"
+# Below this many bytes of input a second worker costs more than it brings.
+_BYTES_PER_WORKER = 100 << 20
+
+
+class WriteShard(beam.DoFn):
+    """Writes the shard of a plan, or takes the one that an earlier run completed."""
+
+    def __init__(self, job: shards.Job):
+        self._job = job
+
+    def process(self, plan):
+        """Yields the shard's counts."""
+        part = shards.load_part(self._job.output, plan) or shards.write(plan, self._job)
+        yield part["statistics"]
+
+
+def run(plans, job: shards.Job, options: pipeline_options.PipelineOptions, runner) -> None:
+    """Writes every shard and the statistics over all of them; returns when done."""
+    path = files.join(job.output, shards.PARTS, STATISTICS)
+    with beam.Pipeline(runner=runner, options=options) as pipeline:
+        (
+            pipeline
+            | "Plans" >> beam.Create(plans)
+            | "Write shards" >> beam.ParDo(WriteShard(job))
+            | "Add counts" >> beam.CombineGlobally(AddCounts())
+            | "Write statistics" >> beam.Map(lambda counts: files.write_json(path, counts))
+        )
+
+
+def options_of(name: str, arguments, input_bytes: int):
+    """(options, runner) for the runner's name and the options that are not this job's own.
+
+    DirectRunner runs in this process, with as many threads as the work is worth, and never looks
+    for anything on the network, which Beam's own switch of that name would.
+
+    Raises:
+      InputError: an option that neither this job nor Beam knows.
+    """
+    options = pipeline_options.PipelineOptions(arguments)
+    if name not in ("DirectRunner", "direct"):
+        options.view_as(pipeline_options.StandardOptions).runner = name
+        return options, name
+    unknown = _parser().parse_known_args(arguments)[1]
+    if unknown:
+        raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    direct = options.view_as(pipeline_options.DirectOptions)
+    given = " ".join(arguments)
+    if "--direct_num_workers" not in given:
+        worth = max(1, input_bytes // _BYTES_PER_WORKER)
+        direct.direct_num_workers = min(os.cpu_count() or 1, worth)
+    if "--direct_running_mode" not in given and direct.direct_num_workers != 1:
+        direct.direct_running_mode = "multi_threading"
+    return options, FnApiRunner()
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Knows every option of Beam."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for kind in {
+        str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()
+    }.values():
+        kind._add_argparse_args(parser)
+    return parser

@@ -1,0 +1,57 @@
+"""How far a long step is: one line that is rewritten on a terminal, plain lines in a log."""
+
+import contextlib
+import sys
+import threading
+import time
+
+_TERMINAL_SECONDS, _LOG_SECONDS = 0.5, 15
+
+
+@contextlib.contextmanager
+def watch(count_done, total: int, unit: str, stream=None):
+    """Shows done, rate and time left while the block runs.
+
+    count_done: called from a thread of its own; says how many of `total` are done.
+    """
+    stream = stream or sys.stderr
+    stop = threading.Event()
+    thread = threading.Thread(target=_show, args=(count_done, total, unit, stream, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _show(count_done, total, unit, stream, stop):
+    terminal = stream.isatty()
+    started, first, shown = time.monotonic(), count_done(), None
+    while True:
+        ended = stop.wait(_TERMINAL_SECONDS if terminal else _LOG_SECONDS)
+        line = _line(first, count_done(), total, unit, time.monotonic() - started)
+        if terminal:
+            print(f"\r{line:<78}", end="\n" if ended else "", file=stream, flush=True)
+        elif line != shown:
+            print(line, file=stream, flush=True)
+        shown = line
+        if ended:
+            return
+
+
+def _line(first: int, done: int, total: int, unit: str, seconds: float) -> str:
+    line = f"{done} of {total} {unit}"
+    rate = (done - first) / seconds if seconds else 0
+    if rate:
+        line += f", {rate:.2g} per second"
+        line += f", {duration((total - done) / rate)} left" if done < total else ""
+    return line
+
+
+def duration(seconds: float) -> str:
+    """'48 s', '12 min', '3 h 05 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
