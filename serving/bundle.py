@@ -1,0 +1,250 @@
+"""The model directory: a SavedModel that explains itself; its writer and its reader.
+
+FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
+
+  recipe.json    how a scan becomes the network's input (segthor.recipe)
+  organs.json    what the network's classes mean: names, label values, colours
+  training.json  the run that made the network
+  model.json     digest of the weights, versions of the libraries
+  example.npz    an input and the output it must give
+
+It loads with `tf.saved_model.load`, without Keras and without this package.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from segthor import files, organs
+from segthor.errors import InputError
+from segthor.recipe import Recipe
+
+FORMAT = 1
+# Another processor adds in another order and a GPU may round factors to 10 bits: probabilities
+# then differ in the third decimal. A wrong weight or a wrong scale moves them far more.
+EXAMPLE_TOLERANCE = 0.02
+_LOAD_ERRORS = (OSError, ValueError, tf.errors.OpError)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model directory.
+
+    organs: in the order of the network's classes, which start with background. digest: names the
+    weights and what belongs to them. training: what the trainer recorded.
+    """
+
+    folder: str
+    recipe: Recipe
+    organs: tuple[str, ...]
+    digest: str
+    training: dict
+    network: object
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K]."""
+        return self.network(images=tf.constant(images))["probabilities"].numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """uint8 [K]: the label value of each class."""
+        return label_values(self.organs)
+
+
+def label_values(names) -> np.ndarray:
+    """uint8 [K]: the label values of background and these organs, in this order."""
+    return np.array([organs.BACKGROUND, *(organs.BY_NAME[n].label for n in names)], np.uint8)
+
+
+def save(folder, network, variables, recipe: Recipe, names, training: dict, versions: dict) -> str:
+    """Writes the next FOLDER/<version>/ under a temporary name, then renames it.
+
+    network: callable, float32 [N, H, W, C] of 0..255 to float32 probabilities [N, H, W, K].
+    variables: every tf.Variable that `network` reads. names: the organs of classes 1 to K - 1.
+    Returns the folder of the version.
+    """
+    servable = _servable(network, variables, recipe, label_values(names))
+    example = _example(recipe)
+    expected = servable.probabilities(tf.constant(example))["probabilities"].numpy()
+    assets = {
+        "recipe.json": _json(recipe.to_json()),
+        "organs.json": _json(_organ_rows(names)),
+        "training.json": _json(training),
+        "model.json": _json(
+            {"format": FORMAT, "digest": _digest(variables, recipe, names), "versions": versions}
+        ),
+        "example.npz": _npz(images=example, probabilities=expected),
+    }
+    files.makedirs(folder)
+    temporary = files.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        with tempfile.TemporaryDirectory() as source:
+            servable.assets = []
+            for name, content in assets.items():
+                with open(os.path.join(source, name), "wb") as stream:
+                    stream.write(content)
+                servable.assets.append(tf.saved_model.Asset(stream.name))
+            _save(servable, temporary)
+        version = files.join(folder, str(max(_versions(folder), default=0) + 1))
+        os.rename(temporary, version)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return version
+
+
+def load(folder: str) -> Bundle:
+    """Loads FOLDER's highest version (or FOLDER itself, if it is one) and tries the example.
+
+    Raises:
+      InputError: no model there, one of another format, or one that does not give the stored
+        output.
+    """
+    version = _newest(folder)
+
+    def asset(name):
+        return files.read_json(files.join(version, "assets", name))
+
+    model = asset("model.json")
+    if model.get("format") != FORMAT:
+        raise InputError(
+            f"{version}: expected a model of format {FORMAT}, found {model.get('format')}; "
+            "export it again with python -m serving.export"
+        )
+    try:
+        loaded = tf.saved_model.load(version)
+        network = loaded.signatures["probabilities"]
+    except (*_LOAD_ERRORS, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
+    bundle = Bundle(
+        folder=version,
+        recipe=Recipe.from_json(asset("recipe.json")),
+        organs=tuple(row["name"] for row in asset("organs.json") if row["label"]),
+        digest=model["digest"],
+        training=asset("training.json"),
+        # The loaded object owns the variables; without it they would be freed.
+        network=_kept(network, loaded),
+    )
+    _check_example(bundle)
+    return bundle
+
+
+def _servable(network, variables, recipe: Recipe, values: np.ndarray) -> tf.Module:
+    """A tf.Module with the two signatures; it holds the variables but no Keras object."""
+    size, channels = recipe.size_px, recipe.context
+    scale = np.float32(255 / recipe.window_width_hu)
+    module = tf.Module(name="segthor")
+    module.variables_used = list(variables)
+
+    def predict(images):
+        # A batch of no slices fails in the CPU's batch normalisation, so one is added to it.
+        count = tf.shape(images)[0]
+        filler = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), size, size, channels])
+        return network(tf.concat([tf.cast(images, tf.float32), filler], 0))[:count]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, channels], tf.uint8, "images")])
+    def probabilities(images):
+        return {"probabilities": predict(images)}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, size, size, channels], tf.float32, "hu"),
+            tf.TensorSpec([None], tf.float32, "level_hu"),
+        ]
+    )
+    def labels_from_hu(hu, level_hu):
+        # segthor.recipe.window, step by step in the same precision.
+        offset = 127.5 - tf.cast(level_hu, tf.float64) * 255 / recipe.window_width_hu
+        scaled = hu * scale + tf.cast(offset, tf.float32)[:, None, None, None]
+        images = tf.cast(tf.clip_by_value(scaled, 0.0, 255.0) + 0.5, tf.uint8)
+        classes = tf.argmax(predict(images), -1, tf.int32)
+        return {"labels": tf.gather(tf.constant(values), classes)}
+
+    module.probabilities, module.labels_from_hu = probabilities, labels_from_hu
+    return module
+
+
+def _save(servable, path: str) -> None:
+    signatures = {
+        "serving_default": servable.probabilities,
+        "probabilities": servable.probabilities,
+        "labels_from_hu": servable.labels_from_hu,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        tf.saved_model.save(servable, path, signatures)
+
+
+def _example(recipe: Recipe) -> np.ndarray:
+    """uint8 [2, H, W, C]: a body-like disc with discs inside, noisy; every grey level occurs."""
+    size = recipe.size_px
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    noise = np.random.default_rng(0).normal(0, 12, (2, size, size, recipe.context))
+    plane = np.where(np.hypot(x / 0.45, y / 0.3) < 1, 120.0, 0.0)
+    plane[np.hypot(x - 0.08, y + 0.02) < 0.12] = 190
+    plane[np.hypot(x, y - 0.12) < 0.04] = 160
+    plane[np.hypot(x + 0.02, y - 0.05) < 0.035] = 0
+    plane += np.linspace(0, 40, size)
+    return np.clip(plane[None, :, :, None] + noise, 0, 255).astype(np.uint8)
+
+
+def _check_example(bundle: Bundle) -> None:
+    with np.load(io.BytesIO(files.read_bytes(f"{bundle.folder}/assets/example.npz"))) as example:
+        difference = bundle.probabilities(example["images"]) - example["probabilities"]
+    worst = float(np.abs(difference).max())
+    if not worst <= EXAMPLE_TOLERANCE:
+        raise InputError(
+            f"{bundle.folder}: the stored example should give the stored output, but differs by "
+            f"{worst:.3f} (at most {EXAMPLE_TOLERANCE}); the model is damaged, export it again"
+        )
+
+
+def _newest(folder: str) -> str:
+    if files.exists(files.join(folder, "saved_model.pb")):
+        return folder.rstrip("/")
+    versions = _versions(folder) if files.is_dir(folder) else []
+    if not versions:
+        raise InputError(
+            f"{folder}: expected a model directory with a version (1, 2, ...), found none; "
+            "make one with python -m serving.export --workdir=... --output=..."
+        )
+    return files.join(folder, str(max(versions)))
+
+
+def _versions(folder: str) -> list[int]:
+    return [int(name) for name in files.listdir(folder) if name.isdigit()]
+
+
+def _kept(network, owner):
+    return lambda **inputs: network(**inputs) if owner else None
+
+
+def _organ_rows(names) -> list[dict]:
+    rows = [{"name": "background", "label": organs.BACKGROUND, "rgb": [0, 0, 0]}]
+    known = (organs.BY_NAME[name] for name in names)
+    return rows + [{"name": o.name, "label": o.label, "rgb": list(o.rgb)} for o in known]
+
+
+def _digest(variables, recipe: Recipe, names) -> str:
+    digest = hashlib.sha256(json.dumps([recipe.digest(), list(names)]).encode())
+    for variable in variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _json(value) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _npz(**arrays) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()

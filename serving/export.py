@@ -1,0 +1,52 @@
+"""Exports a trained run as a SavedModel that needs neither Keras nor this package to run.
+
+  python -m serving.export --workdir=runs/all --output=models/all
+
+Writes OUTPUT/<version>/, the next number each time, ready for TensorFlow Serving.
+"""
+
+import trainer  # noqa: F401, I001  before tensorflow, which reads trainer's environment variables
+import importlib.metadata
+import platform
+
+from absl import flags
+
+from segthor.errors import run
+from segthor.recipe import Recipe
+from serving import bundle
+from trainer import model
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Where the model goes.", required=True)
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Which of the run's checkpoints."
+)
+
+
+def main(_):
+    """Restores the run, writes the model, loads it again."""
+    network, record = model.restore(WORKDIR.value, which=CHECKPOINT.value)
+    version = bundle.save(
+        OUTPUT.value,
+        network=lambda images: network(images, training=False),
+        variables=network.variables,
+        recipe=Recipe.from_json(record["recipe"]),
+        names=record["organs"],
+        training=record,
+        versions=_versions(),
+    )
+    bundle.load(version)  # what was written must load and give the stored output
+    print(f"Wrote {version}: organs {', '.join(record['organs'])}; the stored example agrees.")
+    print(
+        f"Next: python -m serving.predict --model={OUTPUT.value} --input=SCANS --output=predictions"
+    )
+
+
+def _versions() -> dict:
+    packages = ("segthor", "tensorflow", "numpy")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), **found}
+
+
+if __name__ == "__main__":
+    run(main)
