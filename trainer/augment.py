@@ -1,0 +1,150 @@
+"""Augmentation in the training step: batched, on the device, a function of (seed, step, example).
+
+`augment` first moves image and labels by one map (`trainer.warp`), then changes the image alone
+(`trainer.appearance`). What an example gets depends on its place in the global batch, never on its
+neighbours, so that one replica and several see the same pictures, and so does a resumed run.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from segthor.errors import InputError
+from trainer import appearance, warp
+
+
+def _strength(default: float, highest: float, text: str):
+    return dataclasses.field(default=default, metadata={"help": text, "highest": highest})
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How strongly to augment: plain numbers, 0 is off, all 0 gives every slice as it was stored.
+
+    Geometry and grey scale vary both ways: each example draws uniformly between -strength and
+    +strength, factors uniformly in their logarithm. Damage goes one way: an example suffers each
+    kind with `probability`, at a magnitude drawn uniformly between 0 and the strength.
+
+    No flips by default: a thorax mirrored left to right is situs inversus (one person in ten
+    thousand) and takes from the network which side the aorta lies on; every scan is brought to
+    lie on its back, so front and back are never exchanged.
+    """
+
+    flip_left_right: float = _strength(0.0, 1, "Share of slices mirrored left to right.")
+    flip_front_back: float = _strength(0.0, 1, "Share of slices mirrored front to back.")
+    rotation_deg: float = _strength(15.0, 180, "Turn about the image's centre, in degrees.")
+    scale: float = _strength(0.15, 1, "Size: a factor between 1 / (1 + this) and 1 + this.")
+    shift: float = _strength(0.06, 1, "Shift along rows and columns, as a share of the side.")
+    elastic_px: float = _strength(
+        4.0,
+        warp.NO_FOLDING * warp.ELASTIC_GRID_PX,
+        f"Displacement in pixels of control points {warp.ELASTIC_GRID_PX} pixels apart.",
+    )
+
+    window_level: float = _strength(0.08, 1, "Level of the window, as a share of its width.")
+    window_width: float = _strength(0.15, 4, "Width: a factor between 1 / (1 + this) and 1 + this.")
+    gamma: float = _strength(0.2, 4, "Exponent of grey, between 1 / (1 + this) and 1 + this.")
+    contrast: float = _strength(
+        0.1, 4, "Contrast about the slice's mean: a factor between 1 / (1 + this) and 1 + this."
+    )
+    brightness: float = _strength(0.05, 1, "Added grey, as a share of the whole scale.")
+
+    probability: float = _strength(0.2, 1, "Share of slices that each of the following damages.")
+    blur_px: float = _strength(1.2, 20, "Gaussian blur: standard deviation in pixels.")
+    low_resolution: float = _strength(
+        1.0, 15, "Pixels enlarged to 1 + this, then interpolated back."
+    )
+    sharpen: float = _strength(1.0, 10, "Difference to the smoothed slice, added this many times.")
+    emboss: float = _strength(0.5, 10, "Gradient along the diagonal, added this many times.")
+    noise: float = _strength(0.05, 1, "Gaussian noise: standard deviation, share of the scale.")
+    cutout: float = _strength(0.2, 1, "Sides of a rectangle set to grey, as a share of the image.")
+
+    def __post_init__(self):
+        for spec in dataclasses.fields(self):
+            value, highest = getattr(self, spec.name), spec.metadata["highest"]
+            if not 0 <= value <= highest:
+                raise InputError(
+                    f"augmentation {spec.name}: expected 0 to {highest:g}, found {value}"
+                )
+
+    @classmethod
+    def none(cls) -> "Strengths":
+        """All 0: nothing is changed."""
+        return cls(**{spec.name: 0.0 for spec in dataclasses.fields(cls)})
+
+
+# One number in [0, 1) per example for each; a choice keeps its own when others are switched off.
+_CHOICES = (
+    *("flip_left_right", "flip_front_back", "rotation", "scale", "shift_rows", "shift_columns"),
+    *("window_level", "window_width", "gamma", "contrast", "brightness"),
+    *("blur", "low_resolution", "sharpen", "emboss", "noise"),
+    *("cutout", "cutout_aspect", "cutout_row", "cutout_column"),
+)
+_STREAMS = {
+    "choices": tf.random.stateless_uniform,
+    "control": tf.random.stateless_uniform,
+    "noise": tf.random.stateless_normal,
+}
+_GEOMETRY = ("flip_left_right", "flip_front_back", "rotation_deg", "scale", "shift", "elastic_px")
+
+
+def augment(images, labels, index, seed, strengths: Strengths):
+    """The batch as the network is to see it.
+
+    images: uint8 [N, H, W, C]. labels: uint8 [N, H, W]. index: int32 [N], each example's place in
+    the global batch. seed: int32 [2], the run's seed and the step. H, W and C are static.
+    Returns images float32 [N, H, W, C] in 0 to 255 and labels uint8 [N, H, W].
+    """
+    if strengths == Strengths.none():
+        return tf.cast(images, tf.float32), labels
+    choices, control, noise = _draw(index, seed, strengths, images.shape[1:])
+    if any(getattr(strengths, name) for name in _GEOMETRY):
+        rows, columns = _positions(choices, control, strengths, images.shape[1:3])
+        images, labels = warp.resample(images, labels, rows, columns)
+    return appearance.change(tf.cast(images, tf.float32), choices, noise, strengths), labels
+
+
+def _draw(index, seed, strengths, shape):
+    """Choices by name [N], control points [N, 2, gh, gw], noise [N, H, W, C]; unused ones None."""
+    shapes = {"choices": [len(_CHOICES)]}
+    if strengths.elastic_px:
+        shapes["control"] = warp.control_shape(*shape[:2])
+    if strengths.noise:
+        shapes["noise"] = shape
+    specs = {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
+
+    def draw_one(place):
+        keys = tf.unstack(tf.random.split(tf.random.fold_in(seed, place), len(_STREAMS)))
+        return {
+            name: stream(shapes[name], key)
+            for (name, stream), key in zip(_STREAMS.items(), keys, strict=True)
+            if name in shapes
+        }
+
+    drawn = tf.map_fn(draw_one, index, fn_output_signature=specs)
+    choices = dict(zip(_CHOICES, tf.unstack(drawn["choices"], axis=1), strict=True))
+    return choices, drawn.get("control"), drawn.get("noise")
+
+
+def _positions(choices, control, strengths, shape):
+    def mirrored(name):
+        return tf.where(choices[name] < getattr(strengths, name), -1.0, 1.0)
+
+    def both_ways(name):
+        return appearance.both_ways(choices[name])
+
+    height, width = shape
+    return warp.positions(
+        height,
+        width,
+        flips=(mirrored("flip_front_back"), mirrored("flip_left_right")),
+        rotation=both_ways("rotation") * np.radians(strengths.rotation_deg),
+        scale=appearance.factor(choices["scale"], strengths.scale),
+        shift=(
+            both_ways("shift_rows") * strengths.shift * height,
+            both_ways("shift_columns") * strengths.shift * width,
+        ),
+        control=None if control is None else appearance.both_ways(control) * strengths.elastic_px,
+    )
