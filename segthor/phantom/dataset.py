@@ -1,5 +1,6 @@
 """Phantoms in the SegTHOR data set's layout."""
 
+import functools
 import time
 
 from segthor import files
@@ -12,8 +13,11 @@ FIRST_TEST_PATIENT = 41  # as in the challenge, whose training patients end at 4
 VERSION = 1  # of the anatomy: raised whenever the same seed gives other voxels
 
 
+_say = functools.partial(print, flush=True)
+
+
 def write_dataset(
-    output: str, patients: int, test_patients: int, size: str, seed: int, report=print
+    output: str, patients: int, test_patients: int, size: str, seed: int, report=_say
 ) -> None:
     """Writes patients into `output`, one after the other; those that are there are left alone.
 
@@ -28,9 +32,9 @@ def write_dataset(
         "test_patients": test_patients,
     }
     _claim(output, settings)
-    places = list(_places(output, patients, test_patients))
+    todo = list(places(output, patients, test_patients))
     started = time.monotonic()
-    for done, (number, scan_path, labels_path) in enumerate(places, 1):
+    for done, (number, scan_path, labels_path) in enumerate(todo, 1):
         if files.exists(scan_path) and files.exists(labels_path):
             state = "is there already"
         else:
@@ -40,7 +44,7 @@ def write_dataset(
             write(scan_path, made.hu, grid)
             state = "x".join(map(str, made.hu.shape))
         seconds = time.monotonic() - started
-        report(f"[{done}/{len(places)}] {files.name(scan_path)}: {state} ({seconds:.0f} s)")
+        report(f"[{done}/{len(todo)}] {files.name(scan_path)}: {state} ({seconds:.0f} s)")
 
 
 def patient_seed(seed: int, number: int) -> int:
@@ -71,7 +75,7 @@ def _text(settings):
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _places(output, patients, test_patients):
+def places(output, patients, test_patients):
     """(number, scan, labels) of every patient, in SegTHOR's layout."""
     for number in range(1, patients + 1):
         folder = files.join(output, "train", f"Patient_{number:02d}")
