@@ -29,10 +29,10 @@ from segthor.errors import InputError
 from segthor.recipe import Recipe
 
 FORMAT = 1
+PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
 # Another processor adds in another order and a GPU may round factors to 10 bits: probabilities
 # then differ in the third decimal. A wrong weight or a wrong scale moves them far more.
 EXAMPLE_TOLERANCE = 0.02
-_LOAD_ERRORS = (OSError, ValueError, tf.errors.OpError)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Bundle:
     """A loaded model directory.
 
     organs: in the order of the network's classes, which start with background. digest: names the
-    weights and what belongs to them. training: what the trainer recorded.
+    weights and what belongs to them. training: what the trainer recorded. signatures: name ->
+    callable of tensors.
     """
 
     folder: str
@@ -48,11 +49,27 @@ class Bundle:
     organs: tuple[str, ...]
     digest: str
     training: dict
-    network: object
+    signatures: dict
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K]."""
-        return self.network(images=tf.constant(images))["probabilities"].numpy()
+        """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K], which sum to 1 over K."""
+        return self._call(PROBABILITIES, images)
+
+    def presence(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, C], windowed, to float32 [N, K - 1]: whether a slice holds each organ."""
+        return self._call(PRESENCE, images)
+
+    def require(self, output: str) -> "Bundle":
+        """Itself; raises InputError where the model does not give this output."""
+        if output not in self.signatures:
+            raise InputError(
+                f"{self.folder}: expected a model that gives {output}, found "
+                f"{', '.join(sorted(self.signatures))}; was it trained with another --task?"
+            )
+        return self
+
+    def _call(self, output: str, images: np.ndarray) -> np.ndarray:
+        return self.signatures[output](images=tf.constant(images))[output].numpy()
 
     @property
     def labels(self) -> np.ndarray:
@@ -68,13 +85,18 @@ def label_values(names) -> np.ndarray:
 def save(folder, network, variables, recipe: Recipe, names, training: dict, versions: dict) -> str:
     """Writes the next FOLDER/<version>/ under a temporary name, then renames it.
 
-    network: callable, float32 [N, H, W, C] of 0..255 to float32 probabilities [N, H, W, K].
+    network: callable, float32 [N, H, W, C] of 0..255 to a dict of what it gives, float32:
+      'probabilities' [N, H, W, K] that sum to 1, or 'presence' [N, K - 1], or both.
     variables: every tf.Variable that `network` reads. names: the organs of classes 1 to K - 1.
     Returns the folder of the version.
     """
-    servable = _servable(network, variables, recipe, label_values(names))
+    signatures = _signatures(network, recipe, label_values(names))
     example = _example(recipe)
-    expected = servable.probabilities(tf.constant(example))["probabilities"].numpy()
+    expected = {
+        name: call(images=tf.constant(example))[name].numpy()
+        for name, call in signatures.items()
+        if name in (PROBABILITIES, PRESENCE)
+    }
     assets = {
         "recipe.json": _json(recipe.to_json()),
         "organs.json": _json(_organ_rows(names)),
@@ -82,18 +104,20 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
         "model.json": _json(
             {"format": FORMAT, "digest": _digest(variables, recipe, names), "versions": versions}
         ),
-        "example.npz": _npz(images=example, probabilities=expected),
+        "example.npz": _npz(images=example, **expected),
     }
     files.makedirs(folder)
     temporary = files.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         with tempfile.TemporaryDirectory() as source:
-            servable.assets = []
+            servable = tf.Module(name="segthor")  # holds the variables, and no Keras object
+            servable.weights, servable.assets = list(variables), []
             for name, content in assets.items():
                 with open(os.path.join(source, name), "wb") as stream:
                     stream.write(content)
                 servable.assets.append(tf.saved_model.Asset(stream.name))
-            _save(servable, temporary)
+            with contextlib.redirect_stdout(io.StringIO()):
+                tf.saved_model.save(servable, temporary, signatures)
         version = files.join(folder, str(max(_versions(folder), default=0) + 1))
         os.rename(temporary, version)
     finally:
@@ -121,9 +145,8 @@ def load(folder: str) -> Bundle:
         )
     try:
         loaded = tf.saved_model.load(version)
-        network = loaded.signatures["probabilities"]
-    except (*_LOAD_ERRORS, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # tensorflow raises many kinds for a file that is damaged
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
     bundle = Bundle(
         folder=version,
@@ -132,55 +155,49 @@ def load(folder: str) -> Bundle:
         digest=model["digest"],
         training=asset("training.json"),
         # The loaded object owns the variables; without it they would be freed.
-        network=_kept(network, loaded),
+        signatures={name: _kept(call, loaded) for name, call in loaded.signatures.items()},
     )
     _check_example(bundle)
     return bundle
 
 
-def _servable(network, variables, recipe: Recipe, values: np.ndarray) -> tf.Module:
-    """A tf.Module with the two signatures; it holds the variables but no Keras object."""
+def _signatures(network, recipe: Recipe, values: np.ndarray) -> dict:
+    """The named signatures, as concrete functions. values: uint8 [K], the classes' labels."""
     size, channels = recipe.size_px, recipe.context
     scale = np.float32(255 / recipe.window_width_hu)
-    module = tf.Module(name="segthor")
-    module.variables_used = list(variables)
 
     def predict(images):
         # A batch of no slices fails in the CPU's batch normalisation, so one is added to it.
         count = tf.shape(images)[0]
         filler = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), size, size, channels])
-        return network(tf.concat([tf.cast(images, tf.float32), filler], 0))[:count]
+        given = network(tf.concat([tf.cast(images, tf.float32), filler], 0))
+        return {name: tf.identity(value[:count], name) for name, value in given.items()}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, channels], tf.uint8, "images")])
-    def probabilities(images):
-        return {"probabilities": predict(images)}
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, size, size, channels], tf.float32, "hu"),
-            tf.TensorSpec([None], tf.float32, "level_hu"),
-        ]
-    )
     def labels_from_hu(hu, level_hu):
         # segthor.recipe.window, step by step in the same precision.
         offset = 127.5 - tf.cast(level_hu, tf.float64) * 255 / recipe.window_width_hu
         scaled = hu * scale + tf.cast(offset, tf.float32)[:, None, None, None]
         images = tf.cast(tf.clip_by_value(scaled, 0.0, 255.0) + 0.5, tf.uint8)
-        classes = tf.argmax(predict(images), -1, tf.int32)
+        classes = tf.argmax(predict(images)[PROBABILITIES], -1, tf.int32)
         return {"labels": tf.gather(tf.constant(values), classes)}
 
-    module.probabilities, module.labels_from_hu = probabilities, labels_from_hu
-    return module
+    def signature(function, **specs):
+        specs = [tf.TensorSpec(*spec, name) for name, spec in specs.items()]
+        return tf.function(function, input_signature=specs).get_concrete_function()
 
-
-def _save(servable, path: str) -> None:
+    slices = [None, size, size, channels]
+    given = signature(predict, images=(slices, tf.uint8)).structured_outputs
     signatures = {
-        "serving_default": servable.probabilities,
-        "probabilities": servable.probabilities,
-        "labels_from_hu": servable.labels_from_hu,
+        name: signature(lambda images, n=name: {n: predict(images)[n]}, images=(slices, tf.uint8))
+        for name in given
     }
-    with contextlib.redirect_stdout(io.StringIO()):
-        tf.saved_model.save(servable, path, signatures)
+    if PROBABILITIES in given:
+        signatures["labels_from_hu"] = signature(
+            labels_from_hu, hu=(slices, tf.float32), level_hu=([None], tf.float32)
+        )
+    first = PROBABILITIES if PROBABILITIES in given else PRESENCE
+    signatures["serving_default"] = signatures[first]
+    return signatures
 
 
 def _example(recipe: Recipe) -> np.ndarray:
@@ -197,9 +214,12 @@ def _example(recipe: Recipe) -> np.ndarray:
 
 
 def _check_example(bundle: Bundle) -> None:
-    with np.load(io.BytesIO(files.read_bytes(f"{bundle.folder}/assets/example.npz"))) as example:
-        difference = bundle.probabilities(example["images"]) - example["probabilities"]
-    worst = float(np.abs(difference).max())
+    stored = files.read_bytes(files.join(bundle.folder, "assets", "example.npz"))
+    with np.load(io.BytesIO(stored)) as example:
+        expected = dict(example)
+    images = expected.pop("images")
+    differences = (bundle._call(name, images) - value for name, value in expected.items())
+    worst = max(float(np.abs(difference).max()) for difference in differences)
     if not worst <= EXAMPLE_TOLERANCE:
         raise InputError(
             f"{bundle.folder}: the stored example should give the stored output, but differs by "

@@ -28,7 +28,7 @@ def main(_):
     network, record = model.restore(WORKDIR.value, which=CHECKPOINT.value)
     version = bundle.save(
         OUTPUT.value,
-        network=lambda images: network(images, training=False),
+        network=lambda images: _outputs(network(images, training=False), record),
         variables=network.variables,
         recipe=Recipe.from_json(record["recipe"]),
         names=record["organs"],
@@ -40,6 +40,14 @@ def main(_):
     print(
         f"Next: python -m serving.predict --model={OUTPUT.value} --input=SCANS --output=predictions"
     )
+
+
+def _outputs(given, record) -> dict:
+    """The network's outputs under the names of the model directory."""
+    names = {model.SEGMENT: bundle.PROBABILITIES, model.CLASSIFY: bundle.PRESENCE}
+    if not isinstance(given, dict):
+        given = {record["config"]["task"]: given}
+    return {names[task]: value for task, value in given.items()}
 
 
 def _versions() -> dict:

@@ -34,7 +34,7 @@ def main(_):
     found = cases.scans(INPUT.value)
     if any(_same(files.parent(scan.ct), OUTPUT.value) for scan in found):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
-    model = bundle.load(MODEL.value)
+    model = bundle.load(MODEL.value).require(bundle.PROBABILITIES)
     if model.recipe.needs_masks:
         raise InputError(
             f"{model.folder}: its window level or crop centre comes from organs "

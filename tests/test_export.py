@@ -1,0 +1,248 @@
+"""The model directory: what is in it, what it gives, and how it loads elsewhere."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_models import run_entry, save_coded
+
+from segthor import organs
+from segthor.errors import InputError
+from segthor.recipe import Recipe, window
+from serving import bundle
+from trainer import model
+from trainer.config import Config
+
+RECIPE = Recipe(crop_mm=32, pixel_mm=1.0, window_width_hu=350)
+
+
+def every_grey_level_counts(images):
+    """Classes by grey level modulo 5: one level more or less is another class."""
+    levels = tf.cast(images[..., 1], tf.int32)
+    return {"probabilities": tf.one_hot(levels % 5, 5)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("model"))
+    training = {"config": {"backbone": "resnet18"}, "score": 0.9}
+    bundle.save(folder, every_grey_level_counts, [], RECIPE, organs.NAMES, training, {"numpy": "2"})
+    return folder
+
+
+def test_assets_explain_the_model(folder):
+    assets = Path(folder) / "1" / "assets"
+    assert Recipe.from_json(json.loads((assets / "recipe.json").read_text())) == RECIPE
+    rows = json.loads((assets / "organs.json").read_text())
+    assert rows[0] == {"name": "background", "label": 0, "rgb": [0, 0, 0]}
+    assert [(row["name"], row["label"], tuple(row["rgb"])) for row in rows[1:]] == [
+        (organ.name, organ.label, organ.rgb) for organ in organs.ORGANS
+    ]
+    assert json.loads((assets / "training.json").read_text())["score"] == 0.9
+    assert json.loads((assets / "model.json").read_text())["versions"] == {"numpy": "2"}
+
+
+def test_what_was_saved_is_what_loads(folder):
+    loaded = bundle.load(folder)
+    assert (loaded.recipe, loaded.organs) == (RECIPE, organs.NAMES)
+    assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+    assert loaded.training["score"] == 0.9
+    assert set(loaded.signatures) == {"serving_default", "probabilities", "labels_from_hu"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_every_batch_size_gives_as_many_slices(folder, count):
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+    found = bundle.load(folder).probabilities(images)
+    assert (found.shape, found.dtype) == ((count, 32, 32, 5), np.float32)
+    np.testing.assert_array_equal(found, np.eye(5, dtype=np.float32)[images[..., 1] % 5])
+
+
+def test_labels_from_hu_are_those_of_the_recipes_window_bit_for_bit(folder):
+    rng = np.random.default_rng(1)
+    hu = rng.integers(-1100, 1500, (6, 32, 32, 3)).astype(np.float32)
+    hu[1:3] += rng.normal(0, 1, (2, 32, 32, 3)).astype(np.float32)
+    hu[3] = np.linspace(-200, 300, 32 * 32 * 3, dtype=np.float32).reshape(32, 32, 3)
+    # 127.5 + 0.5 * 255 / 350 and the like: values at exact halves round up.
+    level_hu = np.array([50, 50.5, 137, 12.25, -31, 400], np.float32)
+    loaded = tf.saved_model.load(f"{folder}/1")
+    found = loaded.signatures["labels_from_hu"](hu=hu, level_hu=level_hu)["labels"]
+    images = [window(plane, float(level), 350) for plane, level in zip(hu, level_hu, strict=True)]
+    assert found.dtype == tf.uint8
+    np.testing.assert_array_equal(found, np.stack(images)[..., 1] % 5)
+
+
+def test_labels_from_hu_of_no_slices_are_no_labels(folder):
+    loaded = tf.saved_model.load(f"{folder}/1")
+    none = loaded.signatures["labels_from_hu"](hu=np.zeros((0, 32, 32, 3), "f"), level_hu=[])
+    assert none["labels"].shape == (0, 32, 32)
+
+
+def test_labels_are_the_organs_own_where_the_model_knows_only_some(tmp_path):
+    save_coded(tmp_path, names=("heart", "aorta"))
+    loaded = bundle.load(str(tmp_path))
+    assert loaded.labels.tolist() == [0, 2, 4]
+    hu = np.array([-40, 40, 120, 30], np.float32).reshape(1, 2, 2, 1).repeat(32, 1).repeat(32, 2)
+    call = tf.saved_model.load(loaded.folder).signatures["labels_from_hu"]
+    found = call(hu=hu, level_hu=[40.0])["labels"].numpy()
+    assert found[0, ::32, ::32].tolist() == [[0, 2], [4, 2]]
+
+
+def test_each_export_is_the_next_version_and_the_newest_is_loaded(tmp_path):
+    first = save_coded(tmp_path)
+    second = save_coded(tmp_path, training={"second": True})
+    assert [Path(first).name, Path(second).name] == ["1", "2"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "2"]
+    assert bundle.load(str(tmp_path)).training == {"second": True}
+    assert bundle.load(first).training == {}
+    assert bundle.load(first).digest == bundle.load(second).digest
+
+
+def test_the_digest_names_the_weights(tmp_path):
+    def save(name, weight):
+        variable = tf.Variable([weight, 1.0])
+        network = lambda images: {"presence": tf.sigmoid(images[:, 0, 0, :2] * variable)}  # noqa: E731
+        saved = bundle.save(
+            str(tmp_path / name), network, [variable], RECIPE, ("heart", "aorta"), {}, {}
+        )
+        return bundle.load(saved).digest
+
+    assert save("a", 1.0) == save("b", 1.0) != save("c", 1.001)
+
+
+def test_a_classifier_gives_presence_and_no_labels(tmp_path):
+    def network(images):
+        return {"presence": tf.reduce_mean(images, [1, 2])[:, :2] / 255}
+
+    saved = bundle.save(str(tmp_path), network, [], RECIPE, ("heart", "aorta"), {}, {})
+    loaded = bundle.load(saved)
+    assert set(loaded.signatures) == {"serving_default", "presence"}
+    assert loaded.presence(np.full((3, 32, 32, 3), 255, np.uint8)).tolist() == [[1, 1]] * 3
+    assert loaded.presence(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 2)
+    with pytest.raises(InputError, match="probabilities, found presence"):
+        loaded.require("probabilities")
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path):
+    def breaks_in_the_middle(images):
+        variable = tf.Variable([1.0])  # a variable made in a graph is an error
+        return {"probabilities": images * variable}
+
+    with pytest.raises(ValueError):
+        bundle.save(str(tmp_path), breaks_in_the_middle, [], RECIPE, organs.NAMES, {}, {})
+    untracked = tf.Variable(tf.ones([5]))
+    with pytest.raises(AssertionError):  # found only while the SavedModel is written
+        bundle.save(
+            str(tmp_path),
+            lambda images: {"probabilities": tf.nn.softmax(images[..., :1] * untracked)},
+            [],
+            RECIPE,
+            organs.NAMES,
+            {},
+            {},
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_model_is_one_clear_line(tmp_path):
+    for missing in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="expected a model directory"):
+            bundle.load(str(missing))
+
+
+def test_a_model_that_forgot_its_output_is_refused(tmp_path):
+    version = Path(save_coded(tmp_path))
+    example = version / "assets" / "example.npz"
+    with np.load(example) as stored:
+        arrays = dict(stored)
+    arrays["probabilities"] = np.roll(arrays["probabilities"], 1, -1)
+    np.savez(example, **arrays)
+    with pytest.raises(InputError, match="stored output, but differs by 1"):
+        bundle.load(str(tmp_path))
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    version = Path(save_coded(tmp_path))
+    (weights,) = (version / "variables").glob("variables.data*")
+    weights.write_bytes(b"\0" * 7)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        bundle.load(str(tmp_path))
+
+
+STRANGER = """
+import sys
+import numpy as np, tensorflow as tf
+folder = sys.argv[1]
+loaded = tf.saved_model.load(folder)
+with np.load(folder + "/assets/example.npz") as example:
+    found = loaded.signatures["serving_default"](images=tf.constant(example["images"]))
+    print(np.abs(found["probabilities"].numpy() - example["probabilities"]).max() < 1e-5)
+roots = {name.split(".")[0] for name in sys.modules}
+print(sorted(roots & {"keras", "tf_keras", "segthor", "serving", "trainer"}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(network, model directory, what the entry said) of a run that was "trained" in bfloat16."""
+    folder = tmp_path_factory.mktemp("run")
+    config = Config(backbone="resnet18", precision="bfloat16")
+    network = model.build(config, RECIPE.size_px, RECIPE.context)
+    for variable in network.variables:  # as training would leave them: no two alike
+        variable.assign_add(0.01 * tf.random.stateless_uniform(variable.shape, [3, 4]))
+    tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=network), str(folder / "run" / "best"), 1
+    ).save()
+    run = {
+        "config": dataclasses.asdict(config),
+        "recipe": RECIPE.to_json(),
+        "organs": list(config.organs),
+    }
+    (folder / "run" / model.RUN_FILE).write_text(json.dumps(run))
+    done = run_entry("serving.export", workdir=folder / "run", output=folder / "model")
+    assert done.returncode == 0, done.stderr
+    return model.restore(str(folder / "run"))[0], folder / "model", done.stdout
+
+
+def test_the_entry_exports_what_the_trainer_restores(exported):
+    network, folder, said = exported
+    images = np.random.default_rng(2).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    expected = network(images.astype(np.float32), training=False).numpy()
+    found = bundle.load(str(folder)).probabilities(images)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert "python -m serving.predict" in said
+
+
+def test_the_arithmetic_is_float32_whatever_the_training_precision(exported):
+    call = tf.saved_model.load(str(exported[1] / "1")).signatures["probabilities"]
+    graphs = [call.graph, *(f.graph for f in call.graph._functions.values() if hasattr(f, "graph"))]
+    kinds = {tensor.dtype for g in graphs for op in g.get_operations() for tensor in op.outputs}
+    assert tf.float32 in kinds
+    assert not kinds & {tf.bfloat16, tf.float16}
+
+
+def test_a_stranger_without_keras_and_without_this_package_gets_the_stored_output(
+    exported, tmp_path
+):
+    script = tmp_path / "stranger.py"
+    script.write_text(STRANGER)
+    done = subprocess.run(
+        [sys.executable, "-I", str(script), str(exported[1] / "1")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "True\n[]\n", done.stderr
+
+
+def test_a_folder_without_a_run_is_one_clear_line(tmp_path):
+    done = run_entry("serving.export", workdir=tmp_path, output=tmp_path / "model")
+    assert done.returncode == 2
+    assert "run.json" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "model").exists()
