@@ -12,6 +12,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
+from segthor.resample import (
+    linear_weights,
+    nonzero_box,
+    resample,
+    resample_labels,
+    support,
+)
+
 AIR_HU = -1000
 TISSUE_HU = -400  # lung and air below, fat and all else above
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -121,21 +129,21 @@ class Placement:
         if self.is_native:
             return self._cut(zyx, AIR_HU)
         rows, columns = self._weights()
-        return _resample(zyx, rows, columns, outside=AIR_HU)
+        return resample(zyx, rows, columns, outside=AIR_HU)
 
     def labels_to_model(self, labels: np.ndarray) -> np.ndarray:
         """Labels [X, Y, Z] to uint8 [Z, H, W]; resampled as one map per label, the largest wins."""
         zyx = self.orientation.to_zyx(labels)
         if self.is_native:
             return self._cut(zyx, 0).astype(np.uint8, copy=False)
-        return _resample_labels(zyx, *self._weights())
+        return resample_labels(zyx, *self._weights())
 
     def labels_to_scan(self, labels: np.ndarray) -> np.ndarray:
         """The way back of `labels_to_model`: uint8 [X, Y, Z] on the scan's grid, 0 outside."""
         if self.is_native:
             zyx = self._paste(labels.astype(np.uint8, copy=False))
         else:
-            zyx = _resample_labels(labels, *self._weights_back())
+            zyx = resample_labels(labels, *self._weights_back())
         return self.orientation.to_scan(zyx)
 
     def probabilities_to_scan(self, probabilities: np.ndarray) -> np.ndarray:
@@ -161,11 +169,11 @@ class Placement:
             if not len(likely[0]):
                 continue
             outer = tuple(
-                slice(*_support(w[:, px.min() : px.max() + 1].T))
+                slice(*support(w[:, px.min() : px.max() + 1].T))
                 for w, px in zip((rows, columns), likely, strict=True)
             )
             r, c = (w[part] for w, part in zip((rows, columns), outer, strict=True))
-            (y0, y1), (x0, x1) = _support(r), _support(c)
+            (y0, y1), (x0, x1) = support(r), support(c)
             maps = np.moveaxis(plane[y0:y1, x0:x1], -1, 0)
             maps = r[:, y0:y1] @ maps @ c[:, x0:x1].T  # [K, y, x]
             winner = maps.argmax(0)
@@ -176,8 +184,9 @@ class Placement:
     def labels_outside(self, labels: np.ndarray) -> int:
         """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""
         zyx = self.orientation.to_zyx(labels)
+        held = zyx[nonzero_box(zyx)]
         inside = zyx[(slice(None), *self._inside())]
-        return int(np.count_nonzero(zyx) - np.count_nonzero(inside))
+        return int(np.count_nonzero(held) - np.count_nonzero(inside[nonzero_box(inside)]))
 
     def _plane_shape(self) -> tuple[int, int]:
         return tuple(self.scan_shape[self.orientation.axes[axis]] for axis in (1, 0))
@@ -218,7 +227,7 @@ class Placement:
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column weights [size_px, length] from the scan to the prepared grid."""
         return tuple(
-            _linear_weights(first + step * np.arange(self.size_px), step, length)
+            linear_weights(first + step * np.arange(self.size_px), step, length)
             for first, step, length in zip(
                 self.first_px, self.step_px, self._plane_shape(), strict=True
             )
@@ -227,7 +236,7 @@ class Placement:
     def _weights_back(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column weights [length, size_px] from the prepared grid to the scan."""
         return tuple(
-            _linear_weights((np.arange(length) - first) / step, 1 / step, self.size_px)
+            linear_weights((np.arange(length) - first) / step, 1 / step, self.size_px)
             for first, step, length in zip(
                 self.first_px, self.step_px, self._plane_shape(), strict=True
             )
@@ -274,53 +283,3 @@ def organ_center_px(zyx_labels: np.ndarray, label_values) -> tuple[float, float]
         return None
     rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
     return (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
-
-
-def _linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarray:
-    """[len(positions), length] float32 weights of a triangle filter about each position.
-
-    The triangle's half width is max(1, step) source pixels: linear interpolation, and averaging
-    where the target is coarser. Rows sum to 1 inside the source, to less at its border, to 0
-    beyond.
-    """
-    width = max(1.0, step)
-    reach = int(np.ceil(width)) + 1
-    taps = np.floor(positions)[:, None].astype(int) + np.arange(-reach, reach + 1)
-    weights = np.maximum(0, 1 - np.abs(taps - positions[:, None]) / width)
-    weights /= weights.sum(1, keepdims=True)
-    matrix = np.zeros((len(positions), length), np.float32)
-    inside = (taps >= 0) & (taps < length)
-    rows = np.broadcast_to(np.arange(len(positions))[:, None], taps.shape)
-    matrix[rows[inside], taps[inside]] = weights[inside]
-    return matrix
-
-
-def _support(weights: np.ndarray) -> tuple[int, int]:
-    """First and one past the last column that carries any weight."""
-    used = np.flatnonzero(weights.any(0))
-    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-
-
-def _resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float) -> np.ndarray:
-    """float32 [Z, len(rows), len(columns)]: rows @ slice @ columns.T for every slice."""
-    (y0, y1), (x0, x1) = _support(rows), _support(columns)
-    target = np.empty((len(zyx), len(rows), len(columns)), np.float32)
-    for z, plane in enumerate(zyx):
-        source = plane[y0:y1, x0:x1].astype(np.float32) - np.float32(outside)
-        target[z] = rows[:, y0:y1] @ source @ columns[:, x0:x1].T
-    return target + np.float32(outside)
-
-
-def _resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """uint8 [Z, len(rows), len(columns)]: each label resampled as a map, the largest wins."""
-    target = np.zeros((len(zyx), len(rows), len(columns)), np.uint8)
-    values = np.flatnonzero(np.bincount(zyx.ravel().astype(np.uint8), minlength=2)[1:]) + 1
-    best = np.full(target.shape, -1.0, np.float32)
-    background = np.ones(target.shape, np.float32)
-    for value in values:
-        share = _resample(zyx == value, rows, columns, outside=0)
-        background -= share
-        wins = share > best
-        target[wins], best[wins] = value, share[wins]
-    target[background >= best] = 0
-    return target

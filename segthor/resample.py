@@ -1,0 +1,112 @@
+"""In-plane resampling of volumes and label maps by linear weights. Numpy and scipy only.
+
+Sums are taken entry by entry in a fixed order, not by a linear algebra library, whose last bits
+depend on the processor: the same scan must give the same bytes on every machine.
+"""
+
+import numpy as np
+from scipy import sparse
+
+
+def linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarray:
+    """[len(positions), length] float32 weights of a triangle filter about each position.
+
+    The triangle's half width is max(1, step) source pixels: linear interpolation, and averaging
+    where the target is coarser. Rows sum to 1 inside the source, to less at its border, to 0
+    beyond.
+    """
+    width = max(1.0, step)
+    reach = int(np.ceil(width)) + 1
+    taps = np.floor(positions)[:, None].astype(int) + np.arange(-reach, reach + 1)
+    weights = np.maximum(0, 1 - np.abs(taps - positions[:, None]) / width)
+    weights /= weights.sum(1, keepdims=True)
+    matrix = np.zeros((len(positions), length), np.float32)
+    inside = (taps >= 0) & (taps < length)
+    rows = np.broadcast_to(np.arange(len(positions))[:, None], taps.shape)
+    matrix[rows[inside], taps[inside]] = weights[inside]
+    return matrix
+
+
+def support(weights: np.ndarray) -> tuple[int, int]:
+    """First and one past the last column that carries any weight."""
+    used = np.flatnonzero(weights.any(0))
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+
+
+def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float) -> np.ndarray:
+    """float32 [Z, len(rows), len(columns)]: rows @ slice @ columns.T for every slice.
+
+    zyx: [Z, Y, X]. rows, columns: weights [H, Y] and [W, X]. outside: the value where weights sum
+    to less than 1.
+    """
+    y, x = slice(*support(rows)), slice(*support(columns))
+    operator = _operator(rows[:, y], columns[:, x])
+    target = np.empty((len(zyx), len(rows), len(columns)), np.float32)
+    for plane, prepared in zip(zyx[:, y, x], target, strict=True):
+        source = plane.astype(np.float32, order="C")
+        source -= np.float32(outside)
+        np.add(operator.dot(source.ravel()), np.float32(outside), out=prepared.reshape(-1))
+    return target
+
+
+def resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """uint8 [Z, len(rows), len(columns)]: each label resampled as a map, the largest wins.
+
+    The background is a map like any other, and wins where it ties.
+    """
+    zyx = zyx.astype(np.uint8, copy=False)
+    target = np.zeros((len(zyx), len(rows), len(columns)), np.uint8)
+    maps = {value: _Map(box, rows, columns) for value, box in label_boxes(zyx).items()}
+    for z in sorted({z for one in maps.values() for z in range(one.z.start, one.z.stop)}):
+        best = np.zeros(target.shape[1:], np.float32)
+        background = np.ones_like(best)
+        for value, one in maps.items():
+            if not one.z.start <= z < one.z.stop:
+                continue
+            share = one.operator.dot((zyx[z][one.source] == value).ravel().astype(np.float32))
+            share = share.reshape(best[one.target].shape)
+            background[one.target] -= share
+            wins = share > best[one.target]
+            target[z][one.target][wins], best[one.target][wins] = value, share[wins]
+        target[z][background >= best] = 0
+    return target
+
+
+def label_boxes(labels: np.ndarray) -> dict[int, tuple[slice, slice, slice]]:
+    """The bounding box of every value above 0 in a volume of whole numbers, by value."""
+    outer = nonzero_box(labels)
+    boxes = {}
+    for value in range(1, int(labels[outer].max(initial=0)) + 1):
+        inner = nonzero_box(labels[outer] == value)
+        if inner[0].stop:
+            boxes[value] = tuple(
+                slice(part.start + low.start, part.stop + low.start)
+                for part, low in zip(inner, outer, strict=True)
+            )
+    return boxes
+
+
+def nonzero_box(volume: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box about all that is not 0 in a volume of whole numbers; empty where all is."""
+    order = np.argsort([-abs(stride) for stride in volume.strides])  # slowest in memory first
+    ordered = volume.transpose(order)
+    over_middle = np.bitwise_or.reduce(ordered, axis=1)
+    over_first = np.bitwise_or.reduce(ordered, axis=0)
+    box = [slice(*support(profile)) for profile in (over_middle.T, over_first.T, over_middle)]
+    return tuple(box[axis] for axis in np.argsort(order))
+
+
+class _Map:
+    """One label: its slices, its box in their planes, the pixels it reaches and the way there."""
+
+    def __init__(self, box, rows, columns):
+        self.z, *self.source = box
+        self.source = tuple(self.source)
+        y, x = self.source
+        self.target = slice(*support(rows[:, y].T)), slice(*support(columns[:, x].T))
+        self.operator = _operator(rows[self.target[0], y], columns[self.target[1], x])
+
+
+def _operator(rows: np.ndarray, columns: np.ndarray) -> sparse.csr_array:
+    """What turns a flat plane [Y * X] into the flat resampled plane [H * W]."""
+    return sparse.csr_array(sparse.kron(sparse.csr_array(rows), sparse.csr_array(columns), "csr"))
