@@ -98,9 +98,11 @@ def dice_from_counts(intersection, predicted, truth):
     Returns:
       2 * intersection / (predicted + truth), float64, of that shape.
     """
-    total = np.asarray(predicted, np.float64) + np.asarray(truth, np.float64)
-    dice = np.where(total > 0, 2 * np.asarray(intersection) / np.maximum(total, 1), 1.0)
-    return dice[()]
+    intersection, predicted, truth = (
+        np.asarray(count, np.float64) for count in (intersection, predicted, truth)
+    )
+    total = predicted + truth
+    return np.divide(2 * intersection, total, out=np.ones_like(total), where=total > 0)[()]
 
 
 class _Mask(NamedTuple):
