@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from segthor import organs
+from segthor.resample import label_boxes
 
 REJECT, WARN, IGNORE = "reject", "warn", "ignore"
 AFFINE_TOLERANCE_MM = 0.1
@@ -106,9 +107,9 @@ def to_labels(stored: np.ndarray) -> tuple[np.ndarray | None, list[Finding]]:
 def organ_figures(hu: np.ndarray, labels: np.ndarray, spacing_mm, z_axis: int) -> dict:
     """Organ name to `OrganFigures` for every organ that has a voxel in `labels` [X, Y, Z]."""
     figures = {}
-    boxes = ndimage.find_objects(labels, organs.NUM_CLASSES - 1)
+    boxes = label_boxes(labels)
     for organ in organs.ORGANS:
-        box = boxes[organ.label - 1]
+        box = boxes.get(organ.label)
         if box is None:
             continue
         mask = labels[box] == organ.label
