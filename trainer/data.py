@@ -1,0 +1,213 @@
+"""The input: from the dataset's shards to batches, in an order that (seed, epoch) decides.
+
+What a replica gets depends on the global batch alone: row r of global batch s is the same slice
+whether one device, eight, or several processes share the batch.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from segthor import files, records
+from segthor.errors import InputError
+from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
+
+INDEX, OWNER = "index", "owner"
+_DEVICE = (records.IMAGE, records.LABELS, records.CONTOURED)  # no text: it cannot go to a GPU
+_READ_BYTES = 8 << 20  # a shard is one long read: large requests, also from remote storage
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as the trainer uses it."""
+
+    folder: str
+    dataset: Dataset
+    train: tuple[Shard, ...]
+    validation: tuple[Shard, ...]
+
+    @property
+    def size_px(self) -> int:
+        """H and W of a slice."""
+        return self.dataset.recipe.size_px
+
+    @property
+    def context(self) -> int:
+        """C: neighbouring slices as channels."""
+        return self.dataset.recipe.context
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """The validation patients, sorted."""
+        return tuple(sorted(p for shard in self.validation for p in shard.patients))
+
+    def count(self, shards) -> int:
+        """Slices in these shards."""
+        return sum(shard.records for shard in shards)
+
+    def digest(self) -> str:
+        """A short name of the data: equal where shards and recipe are."""
+        value = [[s.file, s.sha256] for s in self.dataset.shards], self.dataset.recipe.digest()
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def open_source(folder: str, fold: int | None) -> Source:
+    """Reads the manifest and checks every shard against it.
+
+    Raises:
+      InputError: no dataset, a fold that it lacks, a shard that is missing or of another size, or
+        no patients to train or to validate on.
+    """
+    dataset = Dataset.load(folder)
+    if fold is not None and not 0 <= fold < dataset.folds:
+        raise InputError(f"--fold: expected 0 to {dataset.folds - 1} for {folder}, found {fold}")
+    source = Source(
+        folder, dataset, dataset.shards_of(TRAIN, fold), dataset.shards_of(VALIDATION, fold)
+    )
+    for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
+        if source.count(shards) == 0:
+            raise InputError(f"{files.join(folder, FILE_NAME)}: no {split} slices; build again")
+    slices = {patient.patient: patient.slices for patient in dataset.patients}
+    for shard in (*source.train, *source.validation):
+        _check_shard(files.join(folder, shard.file), shard, slices)
+    return source
+
+
+def steps_per_epoch(source: Source, global_batch: int) -> int:
+    """Whole batches in an epoch; raises InputError where there is not one."""
+    steps = source.count(source.train) // global_batch
+    if not steps:
+        raise InputError(
+            f"--batch_size: a batch of {global_batch} slices over all devices, but {source.folder} "
+            f"holds only {source.count(source.train)} training slices"
+        )
+    return steps
+
+
+def training(source: Source, config, global_batch: int, first_step: int = 0, worker=(0, 1)):
+    """The endless training input of one worker process, from `first_step` on.
+
+    worker: (number, count) of the process; it gets its rows of every global batch, in order, which
+    `per_replica` then cuts up. Yields image, labels and contoured as `records.parse` gives them,
+    one slice each, and INDEX, int32 [], the slice's row in its global batch.
+    """
+    number, count = worker
+    rows = global_batch // count
+
+    def prepare(row, serialized):
+        return _parse(source, serialized, _DEVICE) | {INDEX: tf.cast(row % global_batch, tf.int32)}
+
+    return (
+        _ordered(source, config, global_batch, first_step)
+        .enumerate()
+        .filter(lambda row, _: row % global_batch // rows == number)
+        .map(prepare, tf.data.AUTOTUNE)
+    )
+
+
+def per_replica(slices, batch: int):
+    """Batches of one replica; a worker's replicas take them in turn."""
+    return slices.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation(source: Source, global_batch: int, worker=(0, 1)):
+    """Every validation slice once, in shard order, then padding up to whole global batches.
+
+    Yields what `training` does and z, INDEX, int32 [], being the slice's place in the split
+    (padding: beyond its end) and OWNER, int32 [], its patient's place in `source.patients`.
+    """
+    total = source.count(source.validation)
+    number, count = worker
+    rows = global_batch // count
+    slices = tf.data.TFRecordDataset(_paths(source, source.validation), buffer_size=_READ_BYTES)
+    patients = tf.constant(source.patients)
+
+    def prepare(row, serialized):
+        values = _parse(source, serialized, (*_DEVICE, records.Z, records.PATIENT))
+        owner = tf.argmax(patients == values.pop(records.PATIENT), output_type=tf.int32)
+        return values | {INDEX: tf.cast(row, tf.int32), OWNER: owner}
+
+    return (
+        slices.concatenate(slices.take(1).repeat(-total % global_batch))
+        .enumerate()
+        .filter(lambda row, _: row % global_batch // rows == number)
+        .map(prepare, tf.data.AUTOTUNE)
+    )
+
+
+def patients_at(source: Source, config, global_batch: int, step: int) -> list[str]:
+    """The patients in the global batch of a step, for messages."""
+    names = _ordered(source, config, global_batch, step).take(global_batch)
+    names = names.map(lambda serialized: _parse(source, serialized, (records.PATIENT,)))
+    return sorted({row[records.PATIENT].decode() for row in names.as_numpy_iterator()})
+
+
+def _ordered(source: Source, config, global_batch: int, first_step: int):
+    """Serialized training slices, epoch after epoch of whole global batches, from a step on."""
+    per_epoch = steps_per_epoch(source, global_batch)
+    epoch, done = divmod(first_step, per_epoch)
+    return (
+        tf.data.Dataset.range(epoch, np.iinfo(np.int64).max)
+        .flat_map(lambda number: _epoch(source, config, number).take(per_epoch * global_batch))
+        .skip(done * global_batch)
+    )
+
+
+def _epoch(source: Source, config, epoch):
+    """Serialized training slices in the order of (seed, epoch).
+
+    A shard holds few patients and a batch should not: the shards' order is drawn anew, many are
+    read in turn, and what they give is mixed, one window after the other. (`Dataset.shuffle` would
+    also ask the process's own random state.)
+    """
+    paths = tf.constant(_paths(source, source.train))
+    keys = tf.random.split(tf.stack([tf.cast(config.seed, tf.int64), epoch]), 2)
+    order = tf.random.experimental.stateless_shuffle(paths, keys[0])
+
+    def mix(window, serialized):
+        return tf.random.experimental.stateless_shuffle(
+            serialized, tf.random.fold_in(keys[1], window)
+        )
+
+    return (
+        tf.data.Dataset.range(len(source.train))
+        .map(lambda place: order[place])
+        .interleave(
+            lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES),
+            cycle_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .batch(config.shuffle_buffer)
+        .enumerate()
+        .map(mix)
+        .prefetch(1)  # the next window is read while this one is used
+        .unbatch()
+    )
+
+
+def _parse(source: Source, serialized, keys):
+    values = records.parse(serialized, source.size_px, source.context)
+    return {key: values[key] for key in keys}
+
+
+def _paths(source: Source, shards) -> list[str]:
+    return [files.join(source.folder, shard.file) for shard in shards]
+
+
+def _check_shard(path: str, shard: Shard, slices: dict[str, int]) -> None:
+    found = files.size(path) if files.exists(path) else "no such file"
+    if found != shard.bytes:
+        raise InputError(
+            f"{path}: expected {shard.bytes} bytes as the manifest says, found {found}; "
+            "build the dataset again"
+        )
+    expected = sum(slices[patient] for patient in shard.patients)
+    if shard.records != expected:
+        raise InputError(
+            f"{path}: expected {expected} slices, as its patients have, found {shard.records}; "
+            "build the dataset again"
+        )

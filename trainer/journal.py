@@ -1,0 +1,153 @@
+"""What a run tells: the terminal, WORKDIR/log.csv, TensorBoard, summary.json."""
+
+import csv
+import io
+import resource
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from segthor import files
+
+LOG, SUMMARY, TENSORBOARD = "log.csv", "summary.json", "tensorboard"
+_TELL_EVERY_S = 10  # where the terminal is a file
+
+
+class Journal:
+    """Tells of one run; the loop calls `begin`, then `trained` and `validated` as it goes."""
+
+    def __init__(self, workdir: str, config):
+        self._workdir, self._config = workdir, config
+        self._rows: list[dict] = []
+        self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
+        self._told = 0.0
+        self._calls = 0
+
+    def begin(self, step: int, steps: int, per_epoch: int, resumed: bool) -> None:
+        """Reads what an interrupted run logged, up to the step that it continues from."""
+        self._steps, self._per_epoch = steps, per_epoch
+        self._writer = tf.summary.create_file_writer(files.join(self._workdir, TENSORBOARD))
+        path = files.join(self._workdir, LOG)
+        if resumed and files.exists(path):
+            rows = csv.DictReader(io.StringIO(files.read_bytes(path).decode()))
+            self._rows = [row for row in rows if int(row["step"]) <= step]
+        if resumed:
+            print(f"Continuing at step {step} of {steps}", flush=True)
+        elif not step:
+            with self._writer.as_default():
+                hparams.hparams(_plain(self._config.to_json()))
+
+    def trained(self, learner, losses, seconds: float, waited_s: float) -> None:
+        """Notes one call of the device."""
+        self._losses += list(losses)
+        self._calls += 1
+        if self._calls > 1:  # the first one compiles
+            self._slices += len(losses) * learner.global_batch
+            self._busy_s += seconds
+            self._waited_s += waited_s
+        if sys.stdout.isatty() or time.monotonic() - self._told > _TELL_EVERY_S:
+            self._told = time.monotonic()
+            left = (self._steps - learner.step) * learner.global_batch / max(self._rate(), 1e-9)
+            end = "\r" if sys.stdout.isatty() else "\n"
+            self._tell(
+                f"step {learner.step}/{self._steps}  loss {np.mean(losses):.4f}  "
+                f"rate {learner.rate:.2e}  {self._rate():.1f} slices/s  left {_clock(left)}",
+                end,
+            )
+
+    def validated(self, learner, scores, better: bool) -> None:
+        """Notes a validation: one row of the log, one step of TensorBoard."""
+        row = {
+            "step": learner.step,
+            "epoch": round(learner.step / self._per_epoch, 3),
+            "loss": float(np.mean(self._losses)) if self._losses else float("nan"),
+            "learning_rate": learner.rate,
+            "slices_per_s": self._rate(),
+            "input_wait": self._waited_s / max(self._busy_s, 1e-9),
+            "memory_gb": _memory_gb(),
+            "dice": scores.mean,
+            **{f"dice_{name}": value for name, value in scores.by_organ.items()},
+        }
+        self._losses = []
+        self._rows.append(row)
+        self._write_log()
+        with self._writer.as_default(step=learner.step):
+            for key, value in row.items():
+                if key not in ("step", "epoch"):
+                    tf.summary.scalar(_TAGS.get(key, key.replace("dice_", "dice/")), value)
+        self._writer.flush()
+        organs = "  ".join(f"{name} {value:.3f}" for name, value in scores.by_organ.items())
+        self._tell(
+            f"step {learner.step}/{self._steps}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
+            f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
+        )
+
+    def end(self, finished: bool) -> dict:
+        """Writes summary.json; returns it."""
+        best = max(self._rows, key=lambda row: float(row["dice"]))
+        summary = {
+            "finished": finished,
+            "steps": int(self._rows[-1]["step"]),
+            "best": {key: float(best[key]) for key in best if key.startswith("dice")}
+            | {"step": int(best["step"])},
+            "slices_per_s": self._rate(),
+            "input_wait": self._waited_s / max(self._busy_s, 1e-9),
+            "memory_gb": _memory_gb(),
+        }
+        files.write_json(files.join(self._workdir, SUMMARY), summary)
+        self._writer.close()
+        return summary
+
+    def _rate(self) -> float:
+        return self._slices / self._busy_s if self._busy_s else 0.0
+
+    def _tell(self, text: str, end: str = "\n") -> None:
+        print(f"{text:<100}" if sys.stdout.isatty() else text, end=end, flush=True)
+
+    def _write_log(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._rows[-1].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        with files.atomic_write(files.join(self._workdir, LOG)) as stream:
+            stream.write(text.getvalue().encode())
+
+
+class Silent:
+    """The journal of a process that is not the chief."""
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+
+_TAGS = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "slices_per_s": "speed/slices_per_s",
+    "input_wait": "speed/input_wait",
+    "memory_gb": "speed/memory_gb",
+    "dice": "dice/mean",
+}
+
+
+def _memory_gb() -> float:
+    """Peak memory: of the first GPU where there is one, else of this process."""
+    if tf.config.list_logical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
+    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+
+
+def _plain(config: dict) -> dict:
+    """HParams takes numbers and text alone."""
+    flat = {f"augment/{key}": value for key, value in config["augment"].items()}
+    flat |= {key: value for key, value in config.items() if key != "augment"}
+    return {key: ",".join(v) if isinstance(v, list) else v for key, v in flat.items()}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(min(seconds, 359999)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,203 @@
+"""What runs on the devices: the network with its optimizer, one training step, one evaluation."""
+
+import tensorflow as tf
+
+from segthor import organs, records
+from trainer import augment, data, losses, model, schedules
+
+INTERSECTION, PREDICTED, TRUE = 0, 1, 2
+
+
+class Learner:
+    """Network, moving average, optimizer, and the functions that the loop calls.
+
+    The sum of the slices' losses is divided by the global batch and gradients are summed over the
+    replicas, so that it does not matter how many there are (BatchNorm's statistics aside).
+    """
+
+    def __init__(self, config, source: data.Source, strategy, total_steps: int):
+        self.config, self.strategy, self.total_steps = config, strategy, total_steps
+        self.global_batch = config.batch_size * strategy.num_replicas_in_sync
+        self._channel = tf.constant(_channels(config.organs), tf.int32)
+        self._labels = tf.constant([organs.BY_NAME[name].label - 1 for name in config.organs])
+        with strategy.scope():
+            self.model = model.build(config, source.size_px, source.context)
+            self.averaged = None
+            if config.ema:
+                self.averaged = model.build(config, source.size_px, source.context)
+                self.averaged.set_weights(self.model.get_weights())
+            self.optimizer = _optimizer(config)
+            self.optimizer.build(self.model.trainable_variables)
+            self.drop = tf.Variable(1.0, trainable=False, name="drop")  # of the plateau schedule
+        self.logits = _logits(self.model)
+
+    @property
+    def scored(self) -> tf.keras.Model:
+        """The network that is validated and exported."""
+        return self.averaged or self.model
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return int(self.optimizer.iterations.numpy())
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step last taken."""
+        return float(_plain(self.optimizer).learning_rate.numpy())
+
+    @tf.function
+    def train(self, iterator, count):
+        """Takes `count` steps; gives their losses, float32 [count], and seconds spent waiting."""
+        result = tf.TensorArray(tf.float32, count)
+        waited = tf.constant(0.0, tf.float64)
+        for i in tf.range(count):
+            start = tf.timestamp()
+            batch = next(iterator)
+            waited += tf.timestamp() - start
+            step = self.optimizer.iterations
+            rate = schedules.learning_rate(self.config, step, self.total_steps, self.drop)
+            _plain(self.optimizer).learning_rate.assign(rate)
+            loss = self.strategy.run(self._replica_step, (batch,))
+            result = result.write(i, self.strategy.reduce("SUM", loss, None))
+            self._average()
+        return result.stack(), waited
+
+    @tf.function
+    def counts(self, batch):
+        """Evaluates a global batch: place in the split and patient, int32 [N]; int32 [N, K, 3].
+
+        Counts are of voxels per slice and organ: intersection, predicted, true; a classifier's
+        are of slices. They are 0 where the organ was not contoured.
+        """
+        found = self.strategy.run(self._replica_counts, (batch,))
+        return [self.strategy.gather(values, 0) for values in found]
+
+    def finish_average(self):
+        """Gives the moving average the BatchNorm statistics, which are averages already."""
+        if self.averaged:
+            pairs = zip(
+                self.averaged.non_trainable_variables,
+                self.model.non_trainable_variables,
+                strict=True,
+            )
+            for average, value in pairs:
+                average.assign(value.numpy())
+
+    def gradients(self, batch):
+        """In a replica: its share of the loss, and the gradient summed over all replicas."""
+        truth, contoured = self._truth(batch[records.LABELS]), self._contoured(batch)
+        with tf.GradientTape() as tape:
+            logits = self.logits(batch[records.IMAGE], training=True)
+            loss = tf.reduce_sum(self._losses(logits, truth, contoured)) / self.global_batch
+            scaled = _scale(self.optimizer, loss)
+        found = _unscale(self.optimizer, tape.gradient(scaled, self.model.trainable_variables))
+        return loss, tf.distribute.get_replica_context().all_reduce("SUM", found)
+
+    def _replica_step(self, batch):
+        seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        image, labels = augment.augment(
+            batch[records.IMAGE],
+            batch[records.LABELS],
+            batch[data.INDEX],
+            seed,
+            self.config.augment,
+        )
+        loss, gradient = self.gradients({**batch, records.IMAGE: image, records.LABELS: labels})
+        if self.config.clip_norm:
+            gradient, _ = tf.clip_by_global_norm(gradient, self.config.clip_norm)
+        self.optimizer.apply_gradients(
+            zip(gradient, self.model.trainable_variables, strict=True),
+            skip_gradients_aggregation=True,  # `gradients` has summed them
+        )
+        return loss
+
+    def _average(self):
+        if self.averaged is None:
+            return
+        step = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.config.ema, (1 + step) / (10 + step))  # forget the random start
+        pairs = zip(self.averaged.trainable_variables, self.model.trainable_variables, strict=True)
+        for average, value in pairs:
+            self.strategy.extended.update(
+                average, lambda a, v, d: a.assign_sub((1 - d) * (a - v)), args=(value, decay)
+            )
+
+    def _losses(self, logits, truth, contoured):
+        kind, total = self.config.loss, 0.0
+        if model.SEGMENT in logits:
+            total += losses.segment(kind, logits[model.SEGMENT], truth, contoured)
+        if model.CLASSIFY in logits:
+            present = _present(truth, len(self.config.organs))
+            loss = losses.classify(kind, logits[model.CLASSIFY], present, contoured)
+            total += loss if self.config.task == model.CLASSIFY else losses.CLASSIFY_SHARE * loss
+        return total
+
+    def _replica_counts(self, batch):
+        output = self.scored(batch[records.IMAGE], training=False)
+        output = output[model.SEGMENT] if isinstance(output, dict) else output
+        truth = self._truth(batch[records.LABELS])
+        count = len(self.config.organs)
+        if self.config.task == model.CLASSIFY:
+            predicted, true = output[:, None, None] > 0.5, _present(truth, count)[:, None, None]
+        else:
+            predicted = _one_hot(tf.argmax(output, -1, tf.int32), count)
+            true = _one_hot(truth, count)
+        masks = tf.stack([predicted & true, predicted, true], -1)
+        counts = tf.reduce_sum(tf.cast(masks, tf.int32), [1, 2])
+        counts *= tf.cast(self._contoured(batch), tf.int32)[..., None]
+        return batch[data.INDEX], batch[data.OWNER], counts
+
+    def _truth(self, labels):
+        """Label values to the network's channels: organs that it does not learn are background."""
+        return tf.gather(self._channel, tf.cast(labels, tf.int32))
+
+    def _contoured(self, batch):
+        return tf.gather(batch[records.CONTOURED], self._labels, axis=1)
+
+
+def _logits(network) -> tf.keras.Model:
+    """The network without its last activations: a dict by task."""
+    names = [layer.name for layer in network.layers if layer.name.endswith(model.LOGITS)]
+    heads = {n.removesuffix(model.LOGITS): network.get_layer(n).output for n in names}
+    return tf.keras.Model(network.input, heads)
+
+
+def _channels(names) -> list[int]:
+    chosen = {organs.BY_NAME[name].label: 1 + place for place, name in enumerate(names)}
+    return [chosen.get(label, 0) for label in range(organs.NUM_CLASSES)]
+
+
+def _one_hot(truth, count):
+    return truth[..., None] == tf.range(1, count + 1)
+
+
+def _present(truth, count):
+    return tf.reduce_any(_one_hot(truth, count), [1, 2])
+
+
+def _optimizer(config):
+    common = {"learning_rate": config.learning_rate, "jit_compile": False}
+    common["weight_decay"] = config.weight_decay or None
+    if config.optimizer == "adamw":
+        optimizer = tf.keras.optimizers.AdamW(**common)
+    else:
+        optimizer = tf.keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if config.precision == "float16":
+        return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _plain(optimizer):
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _scale(optimizer, loss):
+    return optimizer.get_scaled_loss(loss) if optimizer is not _plain(optimizer) else loss
+
+
+def _unscale(optimizer, gradient):
+    if optimizer is _plain(optimizer):
+        return gradient
+    return optimizer.get_unscaled_gradients(gradient)

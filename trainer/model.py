@@ -1,0 +1,148 @@
+"""The networks: segmentation_models' encoders and decoders, and how a run's network comes back.
+
+Every network takes [N, H, W, C] images of 0 to 255 and does its own scaling, so that whoever feeds
+it (trainer, SavedModel, predictor) need not know how. On top stand a linear head and a float32
+activation, whatever the arithmetic below: half precision would spoil the softmax.
+"""
+
+import contextlib
+import dataclasses
+import io
+
+import tensorflow as tf
+
+from segthor import files
+from segthor.errors import InputError
+from segthor.recipe import Recipe
+from trainer import weights
+from trainer.config import Config
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
+    try:
+        import segmentation_models as sm
+    except AttributeError as error:  # Keras 3, where tensorflow was imported before the trainer
+        raise InputError(
+            "segmentation_models needs Keras 2: import trainer before tensorflow, or set "
+            "TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
+        ) from error
+
+SEGMENT, CLASSIFY = "segment", "classify"
+LOGITS = "_logits"
+RUN_FILE = "run.json"
+
+_DECODERS = {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
+_PSPNET_PX = 48  # its pyramid pools an eighth of the image in 1, 2, 3 and 6 parts
+_DEEPEST = {
+    "vgg": "block5_pool",
+    "res": "relu1",
+    "densenet": "relu",
+    "inceptionv3": "mixed10",
+    "inceptionresnetv2": "conv_7b_ac",
+}
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.keras.Model:
+    """A network with the configuration's first weights.
+
+    Takes images [N, size_px, size_px, context], 0 to 255, of any dtype. Gives, as float32,
+      task segment: softmax probabilities [N, H, W, 1 + organs], background first;
+      task classify: the probability that a slice holds the organ, [N, organs];
+      task joint: a dict of both, under 'segment' and 'classify'.
+    The logits are the outputs of the layers 'segment_logits' and 'classify_logits'.
+    pretrained: whether the images are scaled as the published weights want them; by default where
+    the encoder starts from some.
+
+    Raises:
+      InputError: the decoder cannot take this size, or the encoder weights this context.
+    """
+    if config.decoder == "pspnet" and config.task != "classify" and size_px % _PSPNET_PX:
+        raise InputError(
+            f"--decoder=pspnet: expected slices of a multiple of {_PSPNET_PX} pixels, found "
+            f"{size_px}; build the dataset with another --crop_mm, e.g. 288"
+        )
+    path = weights.find(config.encoder_weights, config.backbone)
+    if path and context != 3:
+        raise InputError(
+            f"--encoder_weights={config.encoder_weights}: expected a dataset of 3 channels, found "
+            f"{context}; build it with --context=3, or train with --encoder_weights=none"
+        )
+    scaled = bool(path) if pretrained is None else pretrained
+    scaling = weights.scaling(config.backbone if scaled else None)
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(_POLICIES[config.precision])
+    try:
+        return _build(config, size_px, context, path, scaling)
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+
+
+def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
+    """A run's trained network and its run.json, for export; nothing is fetched from the web.
+
+    which: 'best' by validation score, or 'last'. Where the run kept a moving average of the
+    weights, these are it. The network computes in float32, whatever it was trained in.
+
+    Raises:
+      InputError: no run there, or no such checkpoint yet.
+    """
+    run = files.read_json(files.join(workdir, RUN_FILE))
+    folder = files.join(workdir, {"best": "best", "last": "checkpoints"}[which])
+    path = tf.train.latest_checkpoint(folder)
+    if path is None:
+        raise InputError(f"{folder}: expected a checkpoint, found none; train first")
+    config = dataclasses.replace(
+        Config.from_json(run["config"]), encoder_weights=weights.NONE, precision="float32"
+    )
+    recipe = Recipe.from_json(run["recipe"])
+    pretrained = run["config"]["encoder_weights"] != weights.NONE
+    network = build(config, recipe.size_px, recipe.context, pretrained)
+    key = "averaged" if which == "last" and config.ema else "model"
+    reader = tf.train.Checkpoint(**{key: network})
+    reader.restore(path).expect_partial().assert_existing_objects_matched()
+    return network, run
+
+
+def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
+    images = x = tf.keras.Input([size_px, size_px, context], name="images")
+    for layer in scaling:
+        x = layer(x)
+    features = _body(config, [size_px, size_px, context], path)(x)
+    outputs = {}
+    if config.task != CLASSIFY:
+        outputs[SEGMENT] = _head(features[SEGMENT], SEGMENT, "softmax")
+    if config.task != SEGMENT:
+        pooled = tf.keras.layers.GlobalAveragePooling2D(dtype="float32")(features[CLASSIFY])
+        logits = tf.keras.layers.Dense(len(config.organs), dtype="float32")(pooled)
+        outputs[CLASSIFY] = _head(logits, CLASSIFY, "sigmoid")
+    return tf.keras.Model(images, outputs if len(outputs) > 1 else outputs.popitem()[1])
+
+
+def _body(config, shape, path) -> tf.keras.Model:
+    """The library's network: images to the outlines' logits and the encoder's deepest features."""
+    decoder = "unet" if config.task == CLASSIFY else config.decoder  # its encoder is whole
+    body = _DECODERS[decoder](
+        config.backbone,
+        input_shape=shape,
+        classes=1 + len(config.organs),
+        activation="linear",
+        encoder_weights=path,
+    )
+    outputs = {}
+    if config.task != CLASSIFY:
+        outputs[SEGMENT] = body.output
+    if config.task != SEGMENT:
+        outputs[CLASSIFY] = body.get_layer(_deepest(decoder, config.backbone)).output
+    return tf.keras.Model(body.input, outputs, name=config.backbone)
+
+
+def _deepest(decoder: str, backbone: str) -> str:
+    """The layer that the classifier looks at; the pyramid decoder leaves out the last stages."""
+    if decoder == "pspnet":
+        return "aggregation_relu"
+    return next(name for family, name in _DEEPEST.items() if backbone.startswith(family))
+
+
+def _head(logits, name: str, activation: str):
+    logits = tf.keras.layers.Activation("linear", dtype="float32", name=name + LOGITS)(logits)
+    return tf.keras.layers.Activation(activation, dtype="float32", name=name)(logits)

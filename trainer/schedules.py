@@ -1,0 +1,36 @@
+"""The learning rate as a function of the step, in TensorFlow, for use inside the training step."""
+
+import math
+
+import tensorflow as tf
+
+ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4  # shares of the peak; Smith and Topin, 2018
+
+
+def learning_rate(config, step, total_steps: int, drop):
+    """The rate at a step (scalar tensor, from 0).
+
+    onecycle rises from 1/25 of the peak and falls to nearly 0, both along a half cosine; cosine
+    rises linearly from 0 and falls to 0; plateau is the peak times `drop`, which the loop halves
+    after `patience` validations without a better score.
+    """
+    done = tf.cast(step, tf.float32) / total_steps
+    warmup = max(config.warmup, 1e-9)
+    falling = (done - config.warmup) / (1 - config.warmup)
+    if config.schedule == "onecycle":
+        share = tf.where(
+            done < warmup,
+            _half_cosine(ONECYCLE_START, 1.0, done / warmup),
+            _half_cosine(1.0, ONECYCLE_END, falling),
+        )
+    elif config.schedule == "cosine":
+        rising = (done + 1 / total_steps) / warmup  # the first step is not wasted on rate 0
+        share = tf.where(done < warmup, tf.minimum(rising, 1.0), _half_cosine(1.0, 0.0, falling))
+    else:
+        share = drop
+    return config.learning_rate * share
+
+
+def _half_cosine(start, end, progress):
+    progress = tf.clip_by_value(progress, 0.0, 1.0)
+    return end + (start - end) * (1 + tf.cos(math.pi * progress)) / 2

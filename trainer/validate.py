@@ -1,0 +1,79 @@
+"""Validation: every slice once, counts from the devices, volume scores from their sums."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segthor.errors import InputError
+from trainer import data
+from trainer.learner import INTERSECTION, PREDICTED, TRUE
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a validation found.
+
+    dice: float [P, K], per patient and organ, NaN where the organ was not contoured or is neither
+    in truth nor prediction; for a classifier F1 over slices, the same formula.
+    slice_counts: int [S, K, 3], per slice of the split in shard order.
+    """
+
+    patients: tuple[str, ...]
+    organs: tuple[str, ...]
+    dice: np.ndarray
+    slice_counts: np.ndarray
+
+    @property
+    def by_organ(self) -> dict[str, float]:
+        """Mean over the patients."""
+        return dict(zip(self.organs, map(_mean, self.dice.T), strict=True))
+
+    @property
+    def mean(self) -> float:
+        """Mean of the organs' means: the score by which checkpoints are chosen."""
+        return _mean(np.array(list(self.by_organ.values())))
+
+    def worst(self, count: int) -> list[int]:
+        """The slices with the lowest Dice over their organs together, worst first."""
+        counts = self.slice_counts.sum(1)
+        dice = dice_of(counts)
+        order = np.lexsort((-counts[:, TRUE], np.where(np.isnan(dice), 1.0, dice)))
+        return [int(place) for place in order[:count]]
+
+
+def dice_of(counts) -> np.ndarray:
+    """[..., 3] counts to Dice [...], NaN where both masks are empty."""
+    counts = np.asarray(counts, np.float64)
+    total = counts[..., PREDICTED] + counts[..., TRUE]
+    with np.errstate(invalid="ignore"):
+        return 2 * counts[..., INTERSECTION] / total
+
+
+def validate(learner, source: data.Source, batches) -> Scores:
+    """Scores the learner's network on the validation split.
+
+    batches: the distributed `data.evaluation`. Raises InputError where the shards hold another
+    number of slices than the manifest says.
+    """
+    learner.finish_average()
+    total = source.count(source.validation)
+    by_slice = np.zeros([total, len(learner.config.organs), 3], np.int64)
+    by_patient = np.zeros([len(source.patients), *by_slice.shape[1:]], np.int64)
+    seen = np.zeros(total, np.int64)
+    for batch in batches:
+        place, owner, counts = (value.numpy() for value in learner.counts(batch))
+        real = place < total  # the rest fills up the last batch
+        np.add.at(by_patient, owner[real], counts[real])
+        by_slice[place[real]] = counts[real]
+        seen[place[real]] += 1
+    if not (seen == 1).all():
+        raise InputError(
+            f"{source.folder}: expected {total} validation slices as the manifest says, found "
+            f"{int(seen.sum())}; build the dataset again"
+        )
+    return Scores(source.patients, learner.config.organs, dice_of(by_patient), by_slice)
+
+
+def _mean(values) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,125 @@
+"""Where an encoder's ImageNet weights come from, and the scaling of images they were made with.
+
+Files, addresses and md5 sums are those of the libraries themselves: classification_models and
+keras_applications; a test compares. No table entry means that nobody published such weights.
+"""
+
+import hashlib
+import os
+
+import tensorflow as tf
+
+from segthor import files
+from segthor.errors import InputError
+
+_QUBVEL = "https://github.com/qubvel/classification_models/releases/download/0.0.1/"
+_CHOLLET = "https://github.com/fchollet/deep-learning-models/releases/download/"
+_KERAS = "https://github.com/keras-team/keras-applications/releases/download/densenet/"
+_ORDER = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_RESNETS = (
+    ("resnet18_imagenet_1000", "318e3ac0cd98d51e917526c9f62f0b50"),
+    ("resnet34_imagenet_1000", "8caaa0ad39d927cb8ba5385bf945d582"),
+    ("resnet50_imagenet_1000", "db3b217156506944570ac220086f09b6"),
+    ("resnet50_imagenet11k-places365ch_11586", "d8bf4e7ea082d9d43e37644da217324a"),
+    ("resnet101_imagenet_1000", "1016e7663980d5597a4e224d915c342d"),
+    ("resnet152_imagenet_1000", "5867b94098df4640918941115db93734"),
+    ("resnet152_imagenet11k_11221", "25ab66dec217cb774a27d0f3659cafb3"),
+    ("resnext50_imagenet_1000", "7ade5c8aac9194af79b1724229bdaa50"),
+    ("resnext101_imagenet_1000", "91fe0126320e49f6ee607a0719828c7e"),
+)
+# (backbone, weights) -> (file, folder of the address, md5)
+PUBLISHED = {
+    tuple(stem.split("_")[:2]): (f"{stem}_no_top.h5", _QUBVEL, md5) for stem, md5 in _RESNETS
+}
+for _name, _folder, _md5 in (
+    ("vgg16", _CHOLLET + "v0.1/", "6d6bbae143d832006294945121d1f1fc"),
+    ("vgg19", _CHOLLET + "v0.1/", "253f8cb515780f3b799900260a226db6"),
+    ("densenet121", _KERAS, "30ee3e1110167f948a6b9946edeeb738"),
+    ("densenet169", _KERAS, "b8c4d4c20dd625c148057b9ff1c1176b"),
+    ("densenet201", _KERAS, "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    ("inception_v3", _CHOLLET + "v0.5/", "bcbd6486424b2319ff4ef7d526e38f63"),
+    ("inception_resnet_v2", _CHOLLET + "v0.7/", "d19885ff4a710c122648d3b5c3b684e4"),
+):
+    PUBLISHED[_name.replace("_", ""), "imagenet"] = (_name + _ORDER, _folder, _md5)
+
+NONE = "none"
+_CACHE = "~/.keras/models"
+_CAFFE_MEAN_RGB = [123.68, 116.779, 103.939]
+_TORCH_MEAN_RGB, _TORCH_STD_RGB = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def find(choice: str, backbone: str) -> str | None:
+    """The local weights file that `--encoder_weights` names; None for random weights.
+
+    choice: 'none', a published set such as 'imagenet' (fetched once into Keras' cache), a file, or
+    a folder that holds the published file of this backbone.
+
+    Raises:
+      InputError: nobody published that set, the file is missing, damaged or cannot be fetched.
+    """
+    if choice == NONE:
+        return None
+    if os.path.isfile(choice):
+        return choice
+    if os.path.isdir(choice):
+        return _in_folder(choice, backbone)
+    if (backbone, choice) not in PUBLISHED:
+        sets = [NONE, *(name for owner, name in PUBLISHED if owner == backbone)]
+        raise InputError(
+            f"--encoder_weights: expected one of {', '.join(sets)} for {backbone}, a file or a "
+            f"folder, found {choice}"
+        )
+    return _fetch(*PUBLISHED[backbone, choice])
+
+
+def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
+    """Layers that take 0..255 to what the published weights of the backbone were trained on.
+
+    None stands for random weights: -1..1. The conventions are those of `get_preprocessing` of
+    segmentation_models, which a test compares.
+    """
+    rescale, family = tf.keras.layers.Rescaling, backbone or "inception"
+    if family.startswith("res"):
+        return []  # their first layer is a BatchNorm
+    if family.startswith("vgg"):
+        swap = tf.keras.layers.Lambda(lambda rgb: rgb[..., ::-1], name="rgb_to_bgr")
+        return [rescale(1.0, [-mean for mean in _CAFFE_MEAN_RGB], dtype="float32"), swap]
+    if family.startswith("densenet"):
+        offset = [-m / s for m, s in zip(_TORCH_MEAN_RGB, _TORCH_STD_RGB, strict=True)]
+        return [rescale([1 / 255 / s for s in _TORCH_STD_RGB], offset, dtype="float32")]
+    return [rescale(1 / 127.5, -1.0, dtype="float32")]
+
+
+def _in_folder(folder: str, backbone: str) -> str:
+    published = [entry for (owner, _), entry in PUBLISHED.items() if owner == backbone]
+    for name, _, md5 in published:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return _checked(path, md5)
+    wanted = "; ".join(f"{name} from {url}{name} (md5 {md5})" for name, url, md5 in published)
+    raise InputError(
+        f"--encoder_weights: {folder} holds no weights of {backbone}; put there: {wanted}"
+    )
+
+
+def _fetch(name: str, folder_url: str, md5: str) -> str:
+    path = os.path.join(os.path.expanduser(_CACHE), name)
+    if os.path.isfile(path):
+        return _checked(path, md5)
+    print(f"Fetching {folder_url}{name}", flush=True)
+    try:
+        return tf.keras.utils.get_file(
+            name, folder_url + name, cache_subdir="models", file_hash=md5, hash_algorithm="md5"
+        )
+    except Exception as error:  # Keras raises a bare Exception
+        raise InputError(
+            f"--encoder_weights: {folder_url}{name} could not be fetched ({error}); put the file "
+            f"(md5 {md5}) at {path}, or name a file or folder that holds it"
+        ) from error
+
+
+def _checked(path: str, md5: str) -> str:
+    found = hashlib.md5(files.read_bytes(path)).hexdigest()
+    if found != md5:
+        raise InputError(f"{path}: expected md5 {md5}, found {found}; fetch the file again")
+    return path
