@@ -18,7 +18,8 @@ from segthor.errors import InputError
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
-_READ_BYTES = 1 << 24
+_READ_BYTES, _BUFFER_BYTES = 1 << 24, 1 << 19
+_MOST_BYTES = 1 << 34  # no CT is larger; a header that says so is damaged
 
 
 @dataclass(frozen=True)
@@ -67,29 +68,53 @@ def is_nifti(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-def read(path: str) -> Scan:
+class NiftiError(InputError):
+    """A file that cannot be read as one NIfTI volume; `code` names the kind of damage.
+
+    Codes: 'file_missing', 'file_not_nifti', 'file_header', 'file_not_3d', 'file_affine',
+    'file_type', 'file_too_large', 'file_truncated', 'file_damaged'.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+def read(path: str, digest=None) -> Scan:
     """Reads a 3D NIfTI file.
 
     Integers stay integers where slope and intercept are integers too; otherwise float32.
 
+    Args:
+      path: A file or URL.
+      digest: A hashlib object, fed with the file's bytes as they are read.
+
     Raises:
-      InputError: no such file, not NIfTI, not 3D, truncated, or a checksum that does not match.
+      NiftiError: no such file, not NIfTI, not 3D, truncated, or a checksum that does not match.
     """
-    with _opened(path) as stream:
+    with _opened(path, digest) as stream:
         header = _read_header(stream, path)
         shape = _shape_3d(header, path)
+        grid = _grid(header, shape, path)
         dtype = header.get_data_dtype()
-        stream.read(max(int(header["vox_offset"]) - int(header["sizeof_hdr"]), 4))
-        buffer = np.empty(int(np.prod(shape)) * dtype.itemsize, np.uint8)
+        if dtype.kind not in "iuf":
+            expected = "whole or real numbers"
+            raise NiftiError("file_type", f"{path}: expected {expected}, found voxels of {dtype}")
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if size > _MOST_BYTES:
+            raise NiftiError("file_too_large", f"{path}: the header promises {size} bytes")
+        stream.read(_gap_bytes(header, path))
+        buffer = np.empty(size, np.uint8)
         filled = _fill(stream, buffer)
-        stream.read(1)  # meets the end of the stream, where the CRC is checked
-    if filled < buffer.size:
-        raise InputError(
-            f"{path}: truncated; the header promises {buffer.size} bytes of voxels, "
-            f"found {filled}; copy it again"
+        while stream.read(_READ_BYTES):  # the CRC is checked at the very end
+            pass
+    if filled < size:
+        raise NiftiError(
+            "file_truncated",
+            f"{path}: truncated; the header promises {size} bytes of voxels, found {filled}; "
+            "copy it again",
         )
-    stored = buffer.view(dtype).reshape(shape, order="F")
-    return Scan(_scaled(stored, header, path), _grid(header, shape, path))
+    return Scan(_scaled(buffer.view(dtype).reshape(shape, order="F"), header), grid)
 
 
 def read_grid(path: str) -> Grid:
@@ -99,10 +124,11 @@ def read_grid(path: str) -> Grid:
     return _grid(header, _shape_3d(header, path), path)
 
 
-def write(path: str, array: np.ndarray, grid: Grid) -> None:
+def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     """Writes `array` [X, Y, Z] on `grid`, atomically; compressed where the name ends in .gz.
 
-    Affine, form codes and units are the grid's own; data type is the array's, slope 1, intercept 0.
+    Affine, form codes and units are the grid's own; data type is the array's, intercept 0. slope:
+    what readers multiply the stored numbers with.
     The same input gives the same bytes.
 
     Raises:
@@ -113,7 +139,7 @@ def write(path: str, array: np.ndarray, grid: Grid) -> None:
     header = grid.header.copy()
     header.set_data_shape(array.shape)
     header.set_data_dtype(array.dtype)
-    header.set_slope_inter(1, 0)
+    header.set_slope_inter(slope, 0)
     header["cal_min"] = header["cal_max"] = 0
     header["descrip"] = b""
     header.extensions.clear()
@@ -131,16 +157,39 @@ def write(path: str, array: np.ndarray, grid: Grid) -> None:
             stream.write(voxels)
 
 
+class _Fed(io.RawIOBase):
+    """A stream whose bytes pass a digest on their way."""
+
+    def __init__(self, raw, digest):
+        self._raw, self._digest = raw, digest
+
+    def readable(self):
+        return True
+
+    def readinto(self, target):
+        count = self._raw.readinto(target)
+        if self._digest:
+            self._digest.update(target[:count])
+        return count
+
+
 @contextlib.contextmanager
-def _opened(path: str):
-    """The file's stream, decompressed where it starts like gzip; damage ends in InputError."""
-    with files.open_read(path) as raw:
-        start = raw.read(2)
-        raw.seek(0)
+def _opened(path: str, digest=None):
+    """The file's stream, decompressed where it starts like gzip; damage ends in NiftiError."""
+    try:
+        raw = files.open_read(path)
+    except InputError as error:
+        raise NiftiError("file_missing", str(error)) from error
+    with raw, io.BufferedReader(_Fed(raw, digest), _BUFFER_BYTES) as stored:
         try:
-            yield igzip.IGzipFile(fileobj=raw) if start == b"\x1f\x8b" else raw
-        except (EOFError, OSError, igzip.isal_zlib.error) as error:
-            raise InputError(f"{path}: damaged or truncated ({error}); copy it again") from error
+            packed = stored.peek(2)[:2] == b"\x1f\x8b"
+            yield igzip.IGzipFile(fileobj=stored) if packed else stored
+        except EOFError as error:
+            message = f"{path}: truncated; the compressed data end too soon; copy it again"
+            raise NiftiError("file_truncated", message) from error
+        except (OSError, igzip.isal_zlib.error) as error:
+            message = f"{path}: damaged ({error}); copy it again"
+            raise NiftiError("file_damaged", message) from error
 
 
 def _read_header(stream, path: str):
@@ -148,17 +197,30 @@ def _read_header(stream, path: str):
     sizes = (int.from_bytes(start, order) for order in ("little", "big"))
     kind = next((_HEADER_TYPES[size] for size in sizes if size in _HEADER_TYPES), None)
     if kind is None:
-        raise InputError(f"{path}: expected a NIfTI file, found no NIfTI header")
+        message = f"{path}: expected a NIfTI file, found no NIfTI header"
+        raise NiftiError("file_not_nifti", message)
     block = start + stream.read(kind.sizeof_hdr - 4)
     try:
-        header = kind.from_fileobj(io.BytesIO(block), check=False)
-        header.get_data_dtype(), header.get_slope_inter(), header.get_best_affine()
+        with np.errstate(all="ignore"):
+            header = kind.from_fileobj(io.BytesIO(block), check=False)
+            header.get_data_dtype(), header.get_slope_inter(), header.get_best_affine()
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
-        raise InputError(f"{path}: the NIfTI header cannot be read ({error})") from error
+        message = f"{path}: the NIfTI header cannot be read ({error})"
+        raise NiftiError("file_header", message) from error
     magic = bytes(header["magic"])
     if magic[:3] not in (b"n+1", b"n+2"):
-        raise InputError(f"{path}: expected a single-file NIfTI (magic n+1), found {magic!r}")
+        message = f"{path}: expected a single-file NIfTI (magic n+1), found {magic!r}"
+        raise NiftiError("file_not_nifti", message)
     return header
+
+
+def _gap_bytes(header, path: str) -> int:
+    """How much lies between the header and the voxels."""
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= _READ_BYTES:
+        message = f"{path}: the header says that voxels start at byte {offset:g}"
+        raise NiftiError("file_header", message)
+    return max(int(offset) - int(header["sizeof_hdr"]), 4)
 
 
 def _shape_3d(header, path: str) -> tuple[int, int, int]:
@@ -166,7 +228,7 @@ def _shape_3d(header, path: str) -> tuple[int, int, int]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"{path}: expected one 3D volume, found shape {shape}")
+        raise NiftiError("file_not_3d", f"{path}: expected one 3D volume, found shape {shape}")
     return shape
 
 
@@ -174,7 +236,8 @@ def _grid(header, shape, path: str) -> Grid:
     affine = np.array(header.get_best_affine(), np.float64)
     affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: the affine is not invertible: {affine[:3].tolist()}")
+        message = f"{path}: the affine is not invertible: {affine[:3].tolist()}"
+        raise NiftiError("file_affine", message)
     return Grid(shape, affine, header)
 
 
@@ -188,16 +251,24 @@ def _fill(stream, buffer: np.ndarray) -> int:
     return filled
 
 
-def _scaled(stored: np.ndarray, header, path: str) -> np.ndarray:
+def _scaled(stored: np.ndarray, header) -> np.ndarray:
     """Slope and intercept applied, native byte order."""
-    if stored.dtype.kind not in "iuf":
-        raise InputError(f"{path}: expected whole or real numbers, found voxels of {stored.dtype}")
     slope, intercept = header.get_slope_inter()
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     if (slope, intercept) == (1.0, 0.0):
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
-        bounds = np.array([stored.min(), stored.max()], np.float64) * slope + intercept
-        dtype = np.result_type(*(np.min_scalar_type(int(bound)) for bound in bounds), np.int16)
-        return (stored * dtype.type(slope) + dtype.type(intercept)).astype(dtype, copy=False)
-    return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    if stored.dtype.kind in "iu" and _is_small_whole(slope) and _is_small_whole(intercept):
+        slope, intercept = int(slope), int(intercept)
+        bounds = [int(bound) * slope + intercept for bound in (stored.min(), stored.max())]
+        dtype = np.result_type(*(np.min_scalar_type(bound) for bound in bounds), np.int16)
+        if dtype.kind == "i":
+            # Integers wrap around, so steps that overflow still end in the right result.
+            return stored.astype(dtype) * np.array(slope).astype(dtype) + np.array(
+                intercept
+            ).astype(dtype)
+    with np.errstate(all="ignore"):  # what is not finite is for the audit to find
+        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def _is_small_whole(number: float) -> bool:
+    return float(number).is_integer() and abs(number) < 2**31

@@ -1,6 +1,7 @@
 """Reading and writing NIfTI, against nibabel's own reader."""
 
 import gzip
+import hashlib
 
 import nibabel
 import numpy as np
@@ -108,8 +109,62 @@ def test_a_flipped_bit_is_refused_by_the_checksum(tmp_path):
     content = bytearray(open(saved(tmp_path, array), "rb").read())
     content[-5] ^= 4
     (tmp_path / "bad.nii.gz").write_bytes(content)
-    with pytest.raises(InputError, match="damaged or truncated"):
+    with pytest.raises(nifti.NiftiError, match="CRC") as caught:
         nifti.read(str(tmp_path / "bad.nii.gz"))
+    assert caught.value.code == "file_damaged"
+
+
+def test_what_follows_the_voxels_is_under_the_checksum_too(tmp_path):
+    array = np.random.default_rng(0).integers(0, 4000, (8, 8, 8)).astype(np.int16)
+    content = gzip.decompress(open(saved(tmp_path, array), "rb").read()) + bytes(5000)
+    packed = bytearray(gzip.compress(content))
+    (tmp_path / "long.nii.gz").write_bytes(packed)
+    np.testing.assert_array_equal(nifti.read(str(tmp_path / "long.nii.gz")).array, array)
+    packed[-5] ^= 4
+    (tmp_path / "long.nii.gz").write_bytes(packed)
+    with pytest.raises(nifti.NiftiError, match="CRC"):
+        nifti.read(str(tmp_path / "long.nii.gz"))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_the_digest_is_of_the_whole_file(tmp_path, name):
+    path = saved(tmp_path, np.random.default_rng(0).integers(0, 9, (90, 90, 90), np.int16), name)
+    with open(path, "ab") as stream:
+        stream.write(bytes(3))  # gzip allows trailing zeros
+    digest = hashlib.sha256()
+    nifti.read(path, digest)
+    assert digest.hexdigest() == hashlib.sha256(open(path, "rb").read()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("vox_offset", np.nan, "file_header"),
+        ("vox_offset", 1e30, "file_header"),
+        ("vox_offset", -5, "file_header"),
+        ("dim", [3, 32767, 32767, 32767, 1, 1, 1, 1], "file_too_large"),
+        ("dim", [3, -4, 5, 6, 1, 1, 1, 1], "file_not_3d"),
+        ("dim", [900, 4, 5, 6, 1, 1, 1, 1], "file_not_3d"),
+        ("srow_x", [np.nan, 0, 0, 0], "file_affine"),
+        ("srow_x", [0, 0, 0, 0], "file_affine"),
+        ("datatype", 128, "file_type"),  # RGB
+        ("datatype", 32, "file_type"),  # complex
+        ("datatype", 999, "file_header"),
+        ("magic", b"ni1", "file_not_nifti"),
+        ("magic", b"xyz", "file_not_nifti"),
+        ("dim", [3, 8, 8, 9, 1, 1, 1, 1], "file_truncated"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused_by_its_kind(tmp_path, field, value, code):
+    path = saved(tmp_path, np.zeros((8, 8, 8), np.int16), "x.nii")
+    content = bytearray(open(path, "rb").read())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    header[field] = value
+    content[:348] = header.binaryblock
+    open(path, "wb").write(content)
+    with pytest.raises(nifti.NiftiError, match="x.nii") as caught:
+        nifti.read(path)
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
