@@ -99,6 +99,11 @@ class Placement:
         return self.scan_shape[self.orientation.axes[2]]
 
     @property
+    def planes_shape(self) -> tuple[int, int, int]:
+        """[Z, Y, X] of the scan's canonical planes."""
+        return self.num_slices, *self._plane_shape()
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between prepared voxels along [Z, H, W]."""
         z, y, x = self.spacing_zyx_mm
@@ -180,6 +185,11 @@ class Placement:
             classes[n][outer] = winner
             shares[n][outer] = np.where(winner, maps.max(0), 0)
         return classes, shares
+
+    def planes(self, maps: np.ndarray) -> np.ndarray:
+        """Maps [N, H, W, K] of any slices to the scan's canonical planes, float32 [N, K, Y, X]."""
+        rows, columns = self._weights_back()
+        return np.stack([rows @ np.moveaxis(plane, -1, 0) @ columns.T for plane in maps])
 
     def labels_outside(self, labels: np.ndarray) -> int:
         """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""

@@ -7,6 +7,7 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
   training.json  the run that made the network
   model.json     digest of the weights, versions of the libraries
   example.npz    an input and the output it must give
+  postprocess.json  what is done to each organ afterwards (from serving.tune; may be missing)
 
 It loads with `tf.saved_model.load`, without Keras and without this package.
 """
@@ -27,6 +28,7 @@ import tensorflow as tf
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
+from serving import postprocess
 
 FORMAT = 1
 PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
@@ -41,7 +43,7 @@ class Bundle:
 
     organs: in the order of the network's classes, which start with background. digest: names the
     weights and what belongs to them. training: what the trainer recorded. signatures: name ->
-    callable of tensors.
+    callable of tensors. rules: organ -> post-processing (`serving.tune` puts it there).
     """
 
     folder: str
@@ -50,6 +52,7 @@ class Bundle:
     digest: str
     training: dict
     signatures: dict
+    rules: dict
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K], which sum to 1 over K."""
@@ -156,6 +159,7 @@ def load(folder: str) -> Bundle:
         training=asset("training.json"),
         # The loaded object owns the variables; without it they would be freed.
         signatures={name: _kept(call, loaded) for name, call in loaded.signatures.items()},
+        rules=postprocess.load(version),
     )
     _check_example(bundle)
     return bundle

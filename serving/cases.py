@@ -30,8 +30,10 @@ class Labels:
     organs: tuple[str, ...] = organs.NAMES
 
 
-def scans(path: str) -> list[Scan]:
+def scans(path: str, split: str | None = None) -> list[Scan]:
     """Every scan of a folder, a CSV, a dataset's folder, or one file; sorted by name.
+
+    split: only the patients of 'train' or 'validation', where `path` is a dataset.
 
     A folder holds scans, or SegTHOR's train/ and test/, or a folder per patient; contours
     (GT.nii.gz, GT_01.nii.gz) are no scans.
@@ -39,15 +41,19 @@ def scans(path: str) -> list[Scan]:
     Raises:
       InputError: no scan found, or two of one name.
     """
+    is_dataset = files.exists(files.join(path, manifest.FILE_NAME))
+    if split and not is_dataset:
+        raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     if is_nifti(path):
         if not files.exists(path):
             raise InputError(f"{path}: no such file")
         found = [_scan(stem(path), path)]
     elif path.lower().endswith(".csv"):
         found = [_scan(row["patient"], row["ct"]) for row in _rows(path, "ct")]
-    elif files.exists(files.join(path, manifest.FILE_NAME)):
+    elif is_dataset:
         data = manifest.Dataset.load(path)
-        found = [_scan(row.patient, row.ct) for row in (*data.patients, *data.unlabelled)]
+        rows = [row for row in data.patients if split in (None, row.split)]
+        found = [_scan(r.patient, r.ct) for r in (*rows, *(() if split else data.unlabelled))]
     else:
         found = [_scan(patient, ct) for patient, ct in _niftis(path) if not _is_contours(ct)]
     return _distinct(found, path, "scan (.nii or .nii.gz)")
@@ -68,6 +74,9 @@ def labels(path: str) -> list[Labels]:
             for row in _rows(path, "labels")
             if row["labels"]
         ]
+    elif files.exists(files.join(path, manifest.FILE_NAME)):
+        rows = manifest.Dataset.load(path).patients
+        found = [Labels(row.patient, row.labels, tuple(row.organs)) for row in rows]
     else:
         all_files = list(_niftis(path))
         contours = [(patient, file) for patient, file in all_files if _is_contours(file)]

@@ -33,19 +33,21 @@ def walk(
 ) -> Iterator[Outcome]:
     """Yields one outcome per case, in order.
 
-    read(case) runs ahead and write(case, computed) behind, each in a thread of its own;
-    compute(case, what_was_read) runs here. A case that takes longer than `timeout_s` in reading or
-    in writing is given up: its thread is left behind, and dies with the process.
+    read(case) runs ahead of compute(case, what_was_read), and write(case, computed) behind it, one
+    of each at a time. A case that takes longer than `timeout_s` in one of them is given up: its
+    thread is left behind, and dies with the process.
     """
     reading = _start(read, cases[0]) if cases else None
     writing = None
     for index, case in enumerate(cases):
-        current = reading
+        current, reading = reading, None
         if index + 1 < len(cases):
             reading = _start(read, cases[index + 1])
         began, reason, computed = time.monotonic(), "", None
         try:
-            computed = compute(case, current.get(timeout_s))
+            given = current.get(timeout_s)
+            computed = _start(compute, case, given).get(timeout_s)
+            del given
         except Exception as error:  # whatever it is, the other cases must not suffer
             reason = _reason(error)
         seconds = time.monotonic() - began

@@ -2,19 +2,26 @@
 
   python -m serving.predict --model=models/all --input=scans --output=predictions
 
-A second run of the same command does what is missing. One broken scan does not stop the others.
+A second run of the same command does what is missing. One broken scan does not stop the others: it
+is named at the end, and the exit status is 1.
 """
 
+import os
 import time
 
 from absl import flags
 
 from segthor import files
 from segthor.errors import InputError, run
-from serving import bundle, cases, pipeline, predictor
-from serving.results import Results
+from serving import cases, pipeline
 
-MODEL = flags.DEFINE_string("model", None, "Model directory, from serving.export.", required=True)
+MODEL = flags.DEFINE_list(
+    "model",
+    None,
+    "Model directories from serving.export, with commas between: models of the same organs are "
+    "averaged, those of different organs put together.",
+    required=True,
+)
 INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -23,71 +30,100 @@ INPUT = flags.DEFINE_string(
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Where the label maps go.", required=True)
+SPLIT = flags.DEFINE_enum(
+    "split", None, ["train", "validation"], "Only the patients that a dataset puts there."
+)
+LEVEL_MODEL = flags.DEFINE_list(
+    "level_model",
+    [],
+    "Models with a fixed window that run first; their organs give the patient's own level and crop "
+    "centre to models that want them.",
+)
+GATE = flags.DEFINE_string(
+    "gate", "", "A classifier; slices that it says do not hold an organ are left empty of it."
+)
+TTA = flags.DEFINE_boolean("tta", False, "Average over flipped slices.")
+POSTPROCESS = flags.DEFINE_boolean(
+    "postprocess", True, "Apply what serving.tune stored with the model."
+)
+PROBABILITIES = flags.DEFINE_boolean(
+    "probabilities", False, "Also write a map of each organ's probability."
+)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Predict finished cases again.")
 CASE_TIMEOUT = flags.DEFINE_float(
-    "case_timeout", 1800, "Seconds after which a case that hangs is given up.", lower_bound=0.1
+    "case_timeout",
+    1800,
+    "Seconds that reading, predicting or writing one case may take; then it is given up.",
+    lower_bound=0.1,
 )
 
 
 def main(_):
-    """Finds the scans, loads the model, walks over the cases."""
-    found = cases.scans(INPUT.value)
-    if any(_same(files.parent(scan.ct), OUTPUT.value) for scan in found):
+    """Finds the scans, loads the models, walks over the cases."""
+    found = cases.scans(INPUT.value, SPLIT.value)
+    if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
-    model = bundle.load(MODEL.value).require(bundle.PROBABILITIES)
-    if model.recipe.needs_masks:
-        raise InputError(
-            f"{model.folder}: its window level or crop centre comes from organs "
-            f"({model.recipe.window_level}, {model.recipe.crop_center}); name the model that "
-            "finds them with --level_model"
+    from serving.worker import Plan, Worker  # tensorflow takes seconds; bad input is told before
+
+    worker = Worker(
+        Plan(
+            output=OUTPUT.value,
+            models=tuple(MODEL.value),
+            level_models=tuple(LEVEL_MODEL.value),
+            gate=GATE.value,
+            tta=TTA.value,
+            rules=POSTPROCESS.value,
+            probabilities=PROBABILITIES.value,
+            case_timeout_s=CASE_TIMEOUT.value,
         )
-    results = Results(OUTPUT.value, {"model": model.digest}, OVERWRITE.value)
-    todo = [scan for scan in found if not results.is_finished(scan)]
-    print(f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} finished before.")
-    failed = _predict(todo, model, results)
+    )
+    worker.results.claim(OVERWRITE.value)
+    todo = [s for s in found if OVERWRITE.value or not worker.results.is_finished(s)]
+    print(f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} of them done before.")
+    failed = _walk(todo, worker)
     return _conclude(len(todo), failed)
 
 
-def _predict(todo, model, results) -> list[pipeline.Outcome]:
-    from segthor import nifti
-
-    def read(scan):
-        volume = nifti.read(scan.ct)
-        return volume.grid, predictor.prepare_input(model, volume)
-
-    def compute(scan, given):
-        grid, prepared = given
-        facts = {"level_hu": prepared.prepared.level_hu}
-        return predictor.segment(model, prepared), grid, facts
-
-    def write(scan, computed):
-        results.write(scan, *computed)
-
+def _walk(todo, worker) -> list[pipeline.Outcome]:
+    """Predicts with a line per case; returns those that failed."""
     began, failed = time.monotonic(), []
-    outcomes = pipeline.walk(todo, read, compute, write, CASE_TIMEOUT.value)
+    outcomes = pipeline.walk(
+        todo, worker.read, worker.compute, worker.write, worker.plan.case_timeout_s
+    )
     for number, outcome in enumerate(outcomes, 1):
-        left = (time.monotonic() - began) / number * (len(todo) - number)
+        left_s = (time.monotonic() - began) / number * (len(todo) - number)
         state = f"FAILED: {outcome.reason}" if outcome.reason else f"{outcome.seconds:.1f} s"
-        print(f"[{number}/{len(todo)}] {outcome.case.patient}  {state}  ({left:.0f} s left)")
+        print(
+            f"[{number}/{len(todo)}] {outcome.case.patient}  {state}  ({_span(left_s)} left)",
+            flush=True,
+        )
         if outcome.reason:
+            worker.results.write_failure(outcome.case, outcome.reason)
             failed.append(outcome)
     return failed
 
 
 def _conclude(count: int, failed) -> int:
     for outcome in failed:
-        print(f"failed: {outcome.case.patient}: {outcome.reason}")
-    print(f"{count - len(failed)} label maps written to {OUTPUT.value}/, {len(failed)} failed.")
+        print(f"failed: {outcome.case.patient} ({outcome.case.ct}): {outcome.reason}")
+    again = "; the same command tries them again" if failed else ""
     print(
-        f"Next: python -m serving.evaluate --predictions={OUTPUT.value} --labels=LABELS "
-        "--output=evaluation"
+        f"{count - len(failed)} label maps written to {OUTPUT.value}, {len(failed)} failed{again}."
+    )
+    print(
+        f"Next, with contours: python -m serving.evaluate --predictions={OUTPUT.value} "
+        f"--labels=LABELS --scans={INPUT.value} --output=evaluation"
     )
     return 1 if failed else 0
 
 
-def _same(one: str, other: str) -> bool:
-    import os
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
+
+def _same_folder(one: str, other: str) -> bool:
+    if files.is_url(one) or files.is_url(other):
+        return one.rstrip("/") == other.rstrip("/")
     return os.path.realpath(one) == os.path.realpath(other)
 
 

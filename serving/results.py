@@ -1,13 +1,17 @@
 """The folder of predictions: what made it, which cases are finished, and how one is written.
 
-  predictions.json      the models and settings behind every label map here
-  Patient_41.nii.gz     a label map, named after its scan
-  cases/Patient_41.json what is known about it: level, seconds, the scan's mark
+  predictions.json       the models and settings behind every label map here
+  Patient_41.nii.gz      a label map, named after its scan
+  cases/Patient_41.json  what is known about it, or why there is none
+  probabilities/Patient_41_heart.nii.gz   where they were asked for
 
-A case is finished when its label map stands there, its facts beside it, and its scan is unchanged.
-The facts are written first and the label map is renamed into place last, so a kill at any moment
-leaves a case finished or to be done again.
+A case is finished when its label map stands there with facts of the same job and the same scan.
+The label map is renamed into place last, so a kill at any moment leaves a case finished or to be
+done again. Many processes may write into one folder.
 """
+
+import hashlib
+import json
 
 from segthor import files, nifti
 from segthor.errors import InputError
@@ -18,58 +22,68 @@ FORMAT = 1
 
 
 class Results:
-    """One output folder."""
+    """One output folder of one job. folder: where. job: a digest of the job's settings."""
 
-    def __init__(self, folder: str, settings: dict, overwrite: bool):
-        """Opens the folder for this job.
+    def __init__(self, folder: str, settings: dict):
+        """settings: all that decides the label maps, plain JSON values."""
+        self.folder, self.settings = folder, {"format": FORMAT, **settings}
+        text = json.dumps(self.settings, sort_keys=True)
+        self.job = hashlib.sha256(text.encode()).hexdigest()[:16]
 
-        settings: everything that decides the label maps, plain JSON values.
+    def claim(self, overwrite: bool) -> None:
+        """Makes the folder this job's.
 
         Raises:
-          InputError: the folder holds something that another job made, and not `overwrite`.
+          InputError: the folder holds another job's results and not `overwrite`, or no results.
         """
-        self.folder, self.overwrite = folder, overwrite
-        head = {"format": FORMAT, **settings}
-        path = files.join(folder, FILE_NAME)
-        if not overwrite:
-            _check_owner(folder, path, head)
-        files.write_json(path, head)
+        path = files.join(self.folder, FILE_NAME)
+        if files.exists(path):
+            found, head = files.read_json(path), self.settings
+            differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
+            if differing and not overwrite:
+                raise InputError(
+                    f"{self.folder}: holds predictions made with another {', '.join(differing)}; "
+                    "choose another --output, or --overwrite them"
+                )
+        elif files.exists(self.folder) and files.listdir(self.folder):
+            raise InputError(
+                f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
+                f"{files.listdir(self.folder)[0]}; choose another --output"
+            )
+        files.write_json(path, self.settings)
 
     def path(self, scan: Scan) -> str:
         """Where the scan's label map goes."""
         return files.join(self.folder, scan.file)
 
     def is_finished(self, scan: Scan) -> bool:
-        """Whether an earlier run of this job finished the scan as it is now."""
-        facts = self._facts_path(scan)
-        if self.overwrite or not files.exists(self.path(scan)) or not files.exists(facts):
+        """Whether a run of this job finished the scan as it is now."""
+        facts = self.facts_path(scan)
+        if not all(files.exists(path) for path in (scan.ct, self.path(scan), facts)):
             return False
-        return files.read_json(facts).get("scan") == _mark(scan)
+        known = files.read_json(facts)
+        return (known.get("job"), known.get("scan")) == (self.job, _mark(scan))
 
-    def write(self, scan: Scan, labels, grid, facts: dict) -> None:
-        """Writes facts, then labels uint8 [X, Y, Z] on `grid`."""
-        files.write_json(self._facts_path(scan), {"scan": _mark(scan), **facts})
+    def write(self, scan: Scan, labels, grid, facts: dict, probabilities: dict) -> None:
+        """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8."""
+        for name, array in probabilities.items():
+            file = nifti.stem(scan.file) + f"_{name}.nii.gz"
+            path = files.join(self.folder, "probabilities", file)
+            nifti.write(path, array, grid, slope=1 / 255)
+        head = {"job": self.job, "scan": _mark(scan)}
+        files.write_json(self.facts_path(scan), {**head, **facts})
         nifti.write(self.path(scan), labels, grid)
 
-    def _facts_path(self, scan: Scan) -> str:
+    def write_failure(self, scan: Scan, reason: str) -> None:
+        """Notes why there is no label map; an older one goes."""
+        if files.exists(self.path(scan)):
+            files.remove(self.path(scan))
+        files.write_json(self.facts_path(scan), {"scan": {"path": scan.ct}, "failed": reason})
+
+    def facts_path(self, scan: Scan) -> str:
+        """Where the case's facts go."""
         return files.join(self.folder, "cases", f"{scan.patient}.json")
 
 
 def _mark(scan: Scan) -> dict:
     return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
-
-
-def _check_owner(folder: str, path: str, head: dict) -> None:
-    if files.exists(path):
-        found = files.read_json(path)
-        differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
-        if differing:
-            raise InputError(
-                f"{folder}: holds predictions made with another {', '.join(differing)}; "
-                "choose another --output, or --overwrite them"
-            )
-    elif files.exists(folder) and files.listdir(folder):
-        raise InputError(
-            f"{folder}: expected an empty folder or one with {FILE_NAME}, found "
-            f"{files.listdir(folder)[0]}; choose another --output"
-        )

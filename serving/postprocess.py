@@ -1,0 +1,91 @@
+"""What anatomy says about a predicted organ: one piece, no crumbs, no holes."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segthor import files, organs
+from segthor.errors import InputError
+
+FILE_NAME = "postprocess.json"  # among the assets of a model directory
+_TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done to one organ, in this order.
+
+    largest: only the largest piece stays. min_cm3: smaller pieces go. fill_holes: background that
+    the organ encloses becomes the organ.
+    """
+
+    largest: bool = False
+    min_cm3: float = 0.0
+    fill_holes: bool = False
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return asdict(self)
+
+
+def load(version: str) -> dict[str, Rule]:
+    """Organ name -> rule of a model directory; empty where none was stored."""
+    path = files.join(version, "assets", FILE_NAME)
+    if not files.exists(path):
+        return {}
+    stored = files.read_json(path)["rules"]
+    unknown = sorted(set(stored) - set(organs.NAMES))
+    try:
+        rules = {name: Rule(**rule) for name, rule in stored.items()}
+    except TypeError as error:
+        raise InputError(f"{path}: made by another version ({error}); tune again") from error
+    if unknown:
+        raise InputError(f"{path}: expected organs {', '.join(organs.NAMES)}, found {unknown[0]}")
+    return rules
+
+
+def save(version: str, rules: dict[str, Rule], table: list[dict]) -> None:
+    """Stores the rules with the model, and the table of candidates that justified them."""
+    stored = {name: rule.to_json() for name, rule in rules.items()}
+    path = files.join(version, "assets", FILE_NAME)
+    files.write_json(path, {"rules": stored, "table": table})
+
+
+def apply(labels: np.ndarray, spacing_mm, rules: dict[str, Rule]) -> dict[str, dict]:
+    """Applies the rules to labels uint8 [X, Y, Z], in place.
+
+    Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`.
+    """
+    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
+    boxes = ndimage.find_objects(labels, max_label=organs.NUM_CLASSES - 1)
+    changes = {}
+    for name, rule in rules.items():
+        value = organs.BY_NAME[name].label
+        if boxes[value - 1] is None:
+            continue
+        part = labels[boxes[value - 1]]
+        before = part == value
+        after = clean(before, rule, voxel_cm3)
+        filled = after & ~before & (part == organs.BACKGROUND)
+        removed = before & ~after
+        part[removed], part[filled] = organs.BACKGROUND, value
+        if removed.any() or filled.any():
+            changes[name] = {
+                "removed_cm3": round(np.count_nonzero(removed) * voxel_cm3, 3),
+                "filled_cm3": round(np.count_nonzero(filled) * voxel_cm3, 3),
+            }
+    return changes
+
+
+def clean(mask: np.ndarray, rule: Rule, voxel_cm3: float) -> np.ndarray:
+    """The rule applied to one organ's bool mask [X, Y, Z]; a new mask."""
+    if rule.largest or rule.min_cm3:
+        pieces, count = ndimage.label(mask, _TOUCHING)
+        sizes = np.bincount(pieces.ravel())
+        kept = np.arange(count + 1) > 0
+        if rule.largest and count:
+            kept &= np.arange(count + 1) == 1 + sizes[1:].argmax()
+        kept[1:] &= sizes[1:] * voxel_cm3 >= rule.min_cm3
+        mask = kept[pieces]
+    return ndimage.binary_fill_holes(mask) if rule.fill_holes else mask
