@@ -49,7 +49,7 @@ def both_ways(number):
 
 def factor(number, strength):
     """A number in [0, 1) to a factor between 1 / (1 + strength) and 1 + strength."""
-    return tf.pow(1 + strength, both_ways(number))
+    return tf.pow(1.0 + strength, both_ways(number))
 
 
 def sometimes(number, probability):
