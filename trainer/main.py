@@ -9,7 +9,6 @@ the command on each. Exit status: 0, or 143 where SIGTERM stopped the run after 
 import dataclasses
 import signal
 
-import trainer  # noqa: F401, I001  before tensorflow, which reads trainer's environment variables
 import tensorflow as tf
 from absl import flags
 
