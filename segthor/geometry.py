@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from segthor.resample import (
+    label_boxes,
     linear_weights,
     nonzero_box,
     resample,
@@ -113,6 +114,17 @@ class Placement:
     def is_native(self) -> bool:
         """Whether prepared pixels are the scan's own."""
         return self.step_px == (1.0, 1.0) and all(float(px).is_integer() for px in self.first_px)
+
+    @property
+    def share_inside(self) -> float:
+        """The share of the box that the scan covers, 0 to 1."""
+        share = 1.0
+        for first, step, length in zip(
+            self.first_px, self.step_px, self._plane_shape(), strict=True
+        ):
+            low, high = first - step / 2, first + (self.size_px - 0.5) * step
+            share *= max(0.0, min(high, length - 0.5) - max(low, -0.5)) / (high - low)
+        return share
 
     def to_json(self) -> dict:
         """Plain values; `from_json` restores them exactly."""
@@ -288,8 +300,11 @@ def body_center_px(zyx: np.ndarray, spacing_zyx_mm) -> tuple[float, float] | Non
 
 def organ_center_px(zyx_labels: np.ndarray, label_values) -> tuple[float, float] | None:
     """The in-plane (row, column) centre of the box about the given labels; None where absent."""
-    plane = np.isin(zyx_labels, list(label_values)).any(0)
-    if not plane.any():
+    boxes = label_boxes(zyx_labels)
+    held = [boxes[value][1:] for value in label_values if value in boxes]
+    if not held:
         return None
-    rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
-    return (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+    return tuple(
+        (min(box[axis].start for box in held) + max(box[axis].stop for box in held) - 1) / 2
+        for axis in (0, 1)
+    )

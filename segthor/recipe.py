@@ -13,6 +13,7 @@ import numpy as np
 
 from segthor import organs
 from segthor.errors import InputError
+from segthor.figures import values_inside
 from segthor.geometry import Orientation, Placement, body_center_px, organ_center_px
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
@@ -66,7 +67,13 @@ class Recipe:
     @property
     def needs_masks(self) -> bool:
         """Whether level or centre come from organs, so that contours or a prediction are needed."""
-        return ":" in self.window_level or ":" in self.crop_center
+        return bool(self.mask_organs)
+
+    @property
+    def mask_organs(self) -> frozenset[str]:
+        """The organs that level or centre are taken from."""
+        chosen = (_split(choice) for choice in (self.window_level, self.crop_center))
+        return frozenset(name for kind, named in chosen if kind for name in named)
 
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""
@@ -184,10 +191,11 @@ def _level_hu(hu, recipe: Recipe, masks) -> float:
     statistic, named = _split(recipe.window_level)
     if not statistic:
         return float(named[0])
-    inside = np.isin(masks, [organs.BY_NAME[name].label for name in named])
-    if not inside.any():
+    inside = values_inside(hu, masks)
+    present = [inside[name] for name in named if name in inside]
+    if not present:
         raise InputError(f"window_level {recipe.window_level}: none of these organs is present")
-    return float(_LEVEL_STATISTICS[statistic](hu[inside]))
+    return float(_LEVEL_STATISTICS[statistic](np.concatenate(present)))
 
 
 def _split(choice: str) -> tuple[str, list[str]]:

@@ -1,0 +1,104 @@
+"""What a CT and its contours measure: the numbers that `segthor.audit` judges. Numpy and scipy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segthor import organs
+from segthor.geometry import Orientation
+from segthor.resample import label_boxes
+
+PADDING_HU = -1024  # below it lies what no tissue or air has
+_AIR_AND_LUNG_HU = (-1050, -700)
+_SOFT_TISSUE_HU = (-150, 150)
+_SAMPLED_SLABS = 12
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """lowest, highest: of all voxels. Shares: of a sample; those of air and tissue leave out
+    padding."""
+
+    lowest: float
+    highest: float
+    padding_share: float
+    air_share: float
+    tissue_share: float
+
+
+@dataclass(frozen=True)
+class OrganFigures:
+    """What one contoured organ measures.
+
+    extent_z_mm: along the body. gaps: slices without it between slices with it. center_lps_mm: of
+    its bounding box, from the scan's first canonical voxel, towards left, posterior, superior.
+    """
+
+    volume_cm3: float
+    extent_z_mm: float
+    mean_hu: float
+    components: int
+    gaps: int
+    center_lps_mm: tuple[float, float, float]
+
+
+def of_image(hu: np.ndarray) -> ImageFigures:
+    """Figures of a CT [X, Y, Z] without infinite or undefined values."""
+    slowest = int(np.argmax([abs(stride) for stride in hu.strides]))
+    step = max(1, hu.shape[slowest] // _SAMPLED_SLABS)
+    sample = np.moveaxis(hu, slowest, 0)[step // 2 :: step]
+    padded = np.count_nonzero(sample < PADDING_HU)
+    rest = max(1, sample.size - padded)
+    return ImageFigures(
+        lowest=float(hu.min()),
+        highest=float(hu.max()),
+        padding_share=padded / sample.size,
+        air_share=_count_between(sample, *_AIR_AND_LUNG_HU) / rest,
+        tissue_share=_count_between(sample, *_SOFT_TISSUE_HU) / rest,
+    )
+
+
+def values_inside(hu: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Organ name to the values [N] of its voxels, for every organ in `labels` [X, Y, Z]."""
+    boxes = label_boxes(labels)
+    return {
+        organ.name: hu[boxes[organ.label]][labels[boxes[organ.label]] == organ.label]
+        for organ in organs.ORGANS
+        if organ.label in boxes
+    }
+
+
+def of_organs(hu: np.ndarray, labels: np.ndarray, affine: np.ndarray) -> dict[str, OrganFigures]:
+    """Organ name to figures, for every organ that has a voxel in `labels` uint8 [X, Y, Z]."""
+    orientation = Orientation.of(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    boxes = label_boxes(labels)
+    return {
+        organ.name: _of_organ(hu, labels, organ.label, boxes[organ.label], orientation, spacing)
+        for organ in organs.ORGANS
+        if organ.label in boxes
+    }
+
+
+def _of_organ(hu, labels, label, box, orientation, spacing) -> OrganFigures:
+    mask = labels[box] == label
+    values = hu[box][mask]
+    z_axis = orientation.axes[2]
+    profile = mask.any(tuple(axis for axis in range(3) if axis != z_axis))
+    center = []
+    for axis, flipped in zip(orientation.axes, orientation.flipped, strict=True):
+        voxel = (box[axis].start + box[axis].stop - 1) / 2
+        center.append((labels.shape[axis] - 1 - voxel if flipped else voxel) * spacing[axis])
+    return OrganFigures(
+        volume_cm3=round(len(values) * float(np.prod(spacing)) / 1000, 2),
+        extent_z_mm=round(float(len(profile) * spacing[z_axis]), 1),
+        mean_hu=round(float(values.mean(dtype=np.float64)), 1),
+        components=int(ndimage.label(mask, np.ones((3, 3, 3)))[1]),
+        gaps=int(len(profile) - np.count_nonzero(profile)),
+        center_lps_mm=tuple(round(float(mm), 1) for mm in center),
+    )
+
+
+def _count_between(values, low, high) -> int:
+    return int(np.count_nonzero((values >= low) & (values <= high)))
