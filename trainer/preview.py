@@ -1,0 +1,74 @@
+"""Draws what the network sees: training slices as stored and as augmented, with their contours.
+
+python -m trainer.preview --flagfile=configs/base.flags --data=DATASET --output=preview.png
+
+Takes the flags of trainer.main. Each row is a patient's slice with most organs; the first column
+shows it as stored, the others what it would be at one step of the run that the flags describe.
+"""
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from segthor import drawing, files, records
+from segthor.errors import run
+from trainer import augment, data
+from trainer import main as training
+
+TILE_PX = 224
+
+_OUTPUT = flags.DEFINE_string("output", "preview.png", "The PNG file to write.")
+_PATIENTS = flags.DEFINE_integer("patients", 4, "Patients to show.", lower_bound=1)
+_VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", lower_bound=1)
+
+
+def main(_):
+    """Reads the slices, augments them as at the run's first steps, draws all."""
+    config = training.config_from_flags()
+    source = data.open_source(flags.FLAGS.data, config.fold if config.fold >= 0 else None)
+    slices = fullest(source, _PATIENTS.value)
+    columns = [drawn(slices, None, config)]
+    columns += [drawn(slices, step, config) for step in range(_VERSIONS.value)]
+    tiles, captions = zip(
+        *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
+    )
+    sheet = drawing.sheet(tiles, len(columns), captions, "dashed: contoured, moved with the slice")
+    drawing.save_png(_OUTPUT.value, sheet)
+    print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
+
+
+def fullest(source: data.Source, count: int) -> list[records.Slice]:
+    """Of each of the first training patients, the slice that holds most organs."""
+    best = {}
+    for shard in source.train:
+        if len(best) >= count:
+            break
+        path = files.join(source.folder, shard.file)
+        with files.open_read(path) as stream:
+            for payload in records.read_frames(stream, path):
+                found = records.decode(payload)
+                known = best.setdefault(found.patient, found)
+                best[found.patient] = max(known, found, key=lambda slice_: sum(slice_.present))
+    return [best[patient] for patient in sorted(best)][:count]
+
+
+def drawn(slices: list[records.Slice], step: int | None, config) -> list[tuple[np.ndarray, str]]:
+    """Picture and caption of each slice: as stored where `step` is None, else augmented."""
+    images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
+    captions = [f"{s.patient}, slice {s.z}" for s in slices]
+    if step is not None:
+        place, seed = tf.range(len(slices)), tf.constant([config.seed, step])
+        images, labels = augment.augment(
+            tf.constant(images), tf.constant(labels), place, seed, config.augment
+        )
+        captions = [f"at step {step}"] * len(slices)
+    middle = np.rint(images)[..., images.shape[-1] // 2].astype(np.uint8)
+    scale = max(1, round(TILE_PX / middle.shape[1]))
+    return [
+        (drawing.overlay(image, truth=truth, scale=scale), caption)
+        for image, truth, caption in zip(middle, np.asarray(labels), captions, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    run(main)
