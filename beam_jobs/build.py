@@ -17,6 +17,7 @@ import time
 from absl import flags
 
 from beam_jobs import dataset, patients, pipeline, plan, progress, shards
+from beam_jobs.job import Job
 from segthor import files, phantom
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET, TRAIN, VALIDATION
@@ -59,7 +60,7 @@ _CENTER = flags.DEFINE_string(
 def main(argv):
     """Finds the patients, plans the shards, runs the pipeline, writes the manifest."""
     started = time.monotonic()
-    job = shards.Job(_absolute(_OUTPUT.value), _recipe(), _SEED.value)
+    job = Job(_absolute(_OUTPUT.value), _recipe(), _SEED.value)
     dataset.claim(job.output)
     sources = patients.discover(_absolute(_INPUT.value or _make_phantoms()))
     contoured = [source for source in sources if source.labels]

@@ -3,6 +3,7 @@
 import re
 
 from beam_jobs import shards, statistics
+from beam_jobs.job import Job
 from beam_jobs.patients import Source
 from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
@@ -29,7 +30,7 @@ def claim(output: str) -> None:
         )
 
 
-def prepare(plans: list[ShardPlan], job: shards.Job) -> int:
+def prepare(plans: list[ShardPlan], job: Job) -> int:
     """Removes the parts that do not hold any more; returns the bytes of input left to read."""
     folder = files.join(job.output, shards.PARTS)
     files.makedirs(folder)
@@ -54,7 +55,7 @@ def patients_done(plans: list[ShardPlan], output: str) -> int:
 def finish(
     plans: list[ShardPlan],
     unlabelled: list[Source],
-    job: shards.Job,
+    job: Job,
     folds: int,
     versions: dict,
 ) -> Dataset:
@@ -88,7 +89,7 @@ def finish(
     return made
 
 
-def _holds(part: dict, plan: ShardPlan, job: shards.Job) -> bool:
+def _holds(part: dict, plan: ShardPlan, job: Job) -> bool:
     """Whether the shard was made from these very files and recipe, and lies there."""
     if part.get("key") != shards.key_of(plan, job):
         return False

@@ -1,30 +1,40 @@
 """One patient: read, audited, prepared."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from beam_jobs.job import Job
 from beam_jobs.patients import Source
-from segthor import audit, files, nifti
+from segthor import audit, figures, files, nifti, organs
 from segthor.audit import Finding
 from segthor.errors import InputError
 from segthor.geometry import Orientation
-from segthor.recipe import Prepared, Recipe, prepare
+from segthor.recipe import Prepared, prepare
+
+
+@dataclass(frozen=True)
+class Scans:
+    """What was read. fingerprint: SHA-256 over the bytes of CT and contours."""
+
+    ct: nifti.Scan
+    contours: nifti.Scan
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class Examined:
-    """findings: all of them. The other fields are empty where reading or preparing failed.
+    """One patient and all findings. What reading or preparing did not come to is None or empty.
 
-    images: uint8 [Z, H, W], windowed. figures: organ name to `segthor.audit.OrganFigures`.
+    images: uint8 [Z, H, W], windowed. likeness: equal for one scan under two names.
     """
 
     source: Source
     findings: tuple[Finding, ...]
-    fingerprint: str = ""
-    grid: nifti.Grid | None = None
-    figures: dict | None = None
+    scans: Scans | None = None
+    likeness: str = ""
+    organs: dict[str, figures.OrganFigures] = field(default_factory=dict)
     prepared: Prepared | None = None
     images: np.ndarray | None = None
 
@@ -35,37 +45,121 @@ class Examined:
 
     def audit_json(self) -> dict:
         """Findings and figures for the manifest."""
-        figures = {name: asdict(figure) for name, figure in (self.figures or {}).items()}
-        findings = [finding.to_json() for finding in self.findings]
-        return {"findings": findings, "organs": figures}
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "organs": {name: asdict(figure) for name, figure in self.organs.items()},
+        }
 
 
-def examine(source: Source, recipe: Recipe) -> Examined:
+def examine(source: Source, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
+    scans, findings = _read(source)
+    if scans is None:
+        return Examined(source, _judged(findings, job))
+    findings += _grid_findings(scans)
+    labels, label_findings = audit.to_labels(_renamed(scans.contours.array, job))
+    findings += audit.finite_findings(scans.ct.array) + label_findings
+    likeness = likeness_of(scans.ct)
+    if source.twin:
+        findings.append(Finding.of("same_scan", f"the same scan as that of {source.twin}"))
+    if any(finding.code in audit.FATAL for finding in findings):
+        return Examined(source, _judged(findings, job), scans, likeness)
+    findings += audit.image_findings(figures.of_image(scans.ct.array))
+    measured = figures.of_organs(scans.ct.array, labels, scans.ct.grid.affine)
+    findings += audit.organ_findings(measured, source.organs)
+    examined = Examined(source, _judged(findings, job), scans, likeness, measured)
+    return examined if examined.rejected else _prepared(examined, labels, job)
+
+
+def _prepared(examined: Examined, labels: np.ndarray, job: Job) -> Examined:
+    """Cuts out the box; labels: as this project numbers them."""
+    source, ct, findings = examined.source, examined.scans.ct, list(examined.findings)
+    prepared = images = None
     try:
-        ct, contours = nifti.read(source.ct), nifti.read(source.labels)
-    except InputError as error:
-        return Examined(source, (Finding.of("unreadable", str(error)),))
-    fingerprint = hashlib.sha256(
-        (files.sha256(source.ct) + files.sha256(source.labels)).encode()
-    ).hexdigest()
-    findings = audit.pair_findings(ct.grid, contours.grid) + audit.image_findings(ct.array)
-    labels, label_findings = audit.to_labels(contours.array)
-    findings += label_findings
-    if audit.is_rejected(findings):
-        return Examined(source, tuple(findings), fingerprint, ct.grid)
-    z_axis = Orientation.of(ct.grid.affine).axes[2]
-    figures = audit.organ_figures(ct.array, labels, ct.grid.spacing_mm, z_axis)
-    findings += audit.organ_findings(figures, source.organs)
-    if audit.is_rejected(findings):
-        return Examined(source, tuple(findings), fingerprint, ct.grid, figures)
-    try:
-        prepared = prepare(ct.array, ct.grid.affine, recipe, labels)
+        masks = _masks(source, ct, job.recipe.mask_organs)
+        prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks)
     except InputError as error:
         findings.append(Finding.of("cannot_prepare", str(error)))
-        return Examined(source, tuple(findings), fingerprint, ct.grid, figures)
-    if prepared.labels_outside:
-        message = f"{prepared.labels_outside} labelled voxels lie outside the box that is cut out"
-        findings.append(Finding.of("labels_outside_box", message))
-    images = prepared.images(recipe)
-    return Examined(source, tuple(findings), fingerprint, ct.grid, figures, prepared, images)
+    else:
+        beyond_share = 1 - prepared.placement.share_inside
+        findings += audit.box_findings(prepared.labels_outside, beyond_share)
+        images = prepared.images(job.recipe)
+    return Examined(
+        source,
+        _judged(findings, job),
+        examined.scans,
+        examined.likeness,
+        examined.organs,
+        prepared,
+        images,
+    )
+
+
+def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
+    """Both files, and their digest from the same reading."""
+    digest, findings, scans = hashlib.sha256(), [], []
+    before = stamps(source)
+    for path in (source.ct, source.labels):
+        try:
+            scans.append(nifti.read(path, digest))
+        except nifti.NiftiError as error:
+            findings.append(Finding.of(error.code, str(error)))
+    if stamps(source) != before:
+        findings.append(Finding.of("file_changed", "CT or contours changed while they were read"))
+    return (None if findings else Scans(*scans, digest.hexdigest())), findings
+
+
+def stamps(source: Source) -> list[str]:
+    """Marks that change when one of the patient's files does; '' for one that is not there."""
+    paths = (source.ct, source.labels, source.masks)
+    return [files.stamp(path) if path and files.exists(path) else "" for path in paths]
+
+
+def likeness_of(ct: nifti.Scan) -> str:
+    """Equal for the same scan, however it is compressed, stored or oriented.
+
+    Noise makes the scan's three middle planes unlike those of any other.
+    """
+    zyx = Orientation.of(ct.grid.affine).to_zyx(ct.array)
+    digest = hashlib.sha256(repr(zyx.shape).encode())
+    for axis, length in enumerate(zyx.shape):
+        plane = zyx.take(length // 2, axis)
+        digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _grid_findings(scans: Scans) -> list[Finding]:
+    grid = scans.ct.grid
+    z, y, x = Orientation.of(grid.affine).to_zyx(scans.ct.array).shape
+    return (
+        audit.grid_findings(grid)
+        + audit.size_findings(z, (y, x))
+        + audit.pair_findings(grid, scans.contours.grid)
+    )
+
+
+def _renamed(stored: np.ndarray, job: Job) -> np.ndarray:
+    """Label values as this project numbers them."""
+    if not job.label_values:
+        return stored
+    labels = np.zeros(stored.shape, np.uint8, order="K")
+    for name, value in job.label_values:
+        labels[stored == value] = organs.BY_NAME[name].label
+    return labels
+
+
+def _masks(source: Source, ct: nifti.Scan, needed: frozenset[str]) -> np.ndarray | None:
+    """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
+    if not source.masks or needed <= set(source.organs):
+        return None
+    masks = nifti.read(source.masks)
+    for finding in audit.pair_findings(ct.grid, masks.grid):
+        raise InputError(f"{source.masks}: {finding.message}")
+    labels, findings = audit.to_labels(masks.array)
+    if labels is None:
+        raise InputError(f"{source.masks}: {findings[0].message}")
+    return labels
+
+
+def _judged(findings, job: Job) -> tuple[Finding, ...]:
+    return audit.judge(findings, dict(job.severities))

@@ -24,6 +24,7 @@ class Source:
     """One patient's files. labels: '' where there are no contours.
 
     split: 'train', 'validation' or '' where the input does not say. organs: those contoured.
+    masks: an earlier model's label map, or ''. twin: another patient with the same scan, or ''.
     """
 
     patient: str
@@ -31,6 +32,8 @@ class Source:
     labels: str = ""
     split: str = ""
     organs: tuple[str, ...] = organs.NAMES
+    masks: str = ""
+    twin: str = ""
 
 
 def discover(path: str) -> list[Source]:

@@ -8,6 +8,7 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options
 
 from beam_jobs import shards
+from beam_jobs.job import Job
 from beam_jobs.statistics import AddCounts
 from segthor import files
 from segthor.errors import InputError
@@ -20,7 +21,7 @@ _BYTES_PER_WORKER = 100 << 20
 class WriteShard(beam.DoFn):
     """Writes the shard of a plan, or takes the one that an earlier run completed."""
 
-    def __init__(self, job: shards.Job):
+    def __init__(self, job: Job):
         self._job = job
 
     def process(self, plan):
@@ -29,7 +30,7 @@ class WriteShard(beam.DoFn):
         yield part["statistics"]
 
 
-def run(plans, job: shards.Job, options: pipeline_options.PipelineOptions, runner) -> None:
+def run(plans, job: Job, options: pipeline_options.PipelineOptions, runner) -> None:
     """Writes every shard and the statistics over all of them; returns when done."""
     path = files.join(job.output, shards.PARTS, STATISTICS)
     with beam.Pipeline(runner=runner, options=options) as pipeline:

@@ -5,30 +5,21 @@ runner, and tells the next run what is already done. Shards are named after thei
 new one never takes the place of one that a manifest names.
 """
 
-import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
-from beam_jobs.examine import Examined, examine
+from beam_jobs.examine import Examined, examine, stamps
+from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
-from segthor import files, manifest, organs, records
+from segthor import audit, files, manifest, organs, records
 from segthor.recipe import Recipe, with_context
 
 SHARDS, PARTS = "shards", "parts"
 VERSION = 1  # raised whenever the same input gives other bytes
 HU_BIN = 4
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all shards of one run share."""
-
-    output: str
-    recipe: Recipe
-    seed: int = 0
 
 
 def part_path(output: str, plan: ShardPlan) -> str:
@@ -38,9 +29,9 @@ def part_path(output: str, plan: ShardPlan) -> str:
 
 def key_of(plan: ShardPlan, job: Job) -> str:
     """Changes whenever the shard has to be written again; reads no file, only their stamps."""
-    paths = [path for source in plan.patients for path in (source.ct, source.labels)]
-    facts = [VERSION, job.recipe.digest(), job.seed, asdict(plan), [_stamp(path) for path in paths]]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    rules = [VERSION, job.recipe.digest(), job.seed, job.severities, job.label_values]
+    marks = [stamps(source) for source in plan.patients]
+    return hashlib.sha256(json.dumps([rules, asdict(plan), marks]).encode()).hexdigest()
 
 
 def load_part(output: str, plan: ShardPlan) -> dict | None:
@@ -52,7 +43,7 @@ def load_part(output: str, plan: ShardPlan) -> dict | None:
 def write(plan: ShardPlan, job: Job) -> dict:
     """Writes the shard, then its part; returns the part."""
     key = key_of(plan, job)  # before reading: a file that changes meanwhile is read again next time
-    examined = [examine(source, job.recipe) for source in plan.patients]
+    examined = [examine(source, job) for source in plan.patients]
     kept = [patient for patient in examined if not patient.rejected]
     shard = _write_records(plan, kept, job) if kept else None
     part = {
@@ -60,6 +51,7 @@ def write(plan: ShardPlan, job: Job) -> dict:
         "shard": shard and asdict(shard),
         "patients": [asdict(_patient_row(patient, plan, shard)) for patient in kept],
         "rejected": [asdict(_rejected_row(patient)) for patient in examined if patient.rejected],
+        "likeness": {one.source.patient: _likeness_row(one) for one in examined if one.likeness},
         "statistics": {name: dict(counts) for name, counts in _statistics(kept).items()},
     }
     files.write_json(part_path(job.output, plan), part)
@@ -110,7 +102,7 @@ def _record(patient: Examined, z: int, recipe: Recipe) -> records.Slice:
         labels=patient.prepared.labels[z],
         contoured=tuple(int(name in patient.source.organs) for name in organs.NAMES),
         scan_shape=placement.scan_shape,
-        affine=patient.grid.affine,
+        affine=patient.scans.ct.grid.affine,
         box_px=(*placement.first_px, *placement.step_px),
         level_hu=patient.prepared.level_hu,
         width_hu=recipe.window_width_hu,
@@ -122,7 +114,7 @@ def _patient_row(patient: Examined, plan: ShardPlan, shard: manifest.Shard) -> m
         patient=patient.source.patient,
         ct=patient.source.ct,
         labels=patient.source.labels,
-        fingerprint=patient.fingerprint,
+        fingerprint=patient.scans.fingerprint,
         split=plan.split,
         fold=plan.fold,
         shard=shard.file,
@@ -138,6 +130,16 @@ def _rejected_row(patient: Examined) -> manifest.Rejected:
     source = patient.source
     findings = tuple(finding.to_json() for finding in patient.findings)
     return manifest.Rejected(source.patient, source.ct, source.labels, findings)
+
+
+def _likeness_row(patient: Examined) -> dict:
+    """What tells one scan under two names. sound: whether it is to be rejected for nothing else."""
+    rejects = {one.code for one in patient.findings if one.severity == audit.REJECT}
+    return {
+        "stamps": stamps(patient.source),
+        "likeness": patient.likeness,
+        "sound": rejects <= {"same_scan"},
+    }
 
 
 def _statistics(kept: list[Examined]) -> dict[str, dict[str, int]]:
@@ -165,9 +167,3 @@ def _statistics(kept: list[Examined]) -> dict[str, dict[str, int]]:
 
 def _shuffled(seed: int, patient: str, z: int) -> bytes:
     return hashlib.blake2b(f"{seed}/{patient}/{z}".encode(), digest_size=8).digest()
-
-
-def _stamp(path: str) -> str:
-    with contextlib.suppress(FileNotFoundError):
-        return files.stamp(path) if path else ""
-    return "absent"

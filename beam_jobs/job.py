@@ -1,0 +1,21 @@
+"""What all patients and shards of one run share."""
+
+from dataclasses import dataclass
+
+from segthor.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything but the patients that decides what is written.
+
+    output: the dataset's folder. severities: (code, severity) that differ from the usual, sorted.
+    label_values: (organ, value in the patients' label maps), where they are not this project's;
+    all other values are then background.
+    """
+
+    output: str
+    recipe: Recipe
+    seed: int = 0
+    severities: tuple[tuple[str, str], ...] = ()
+    label_values: tuple[tuple[str, int], ...] = ()
