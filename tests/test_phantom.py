@@ -191,6 +191,16 @@ def test_heart_only_low_trachea_only_high(small_patients):
         assert trachea.max() > heart.max() + 40
 
 
+def test_no_bone_or_muscle_sticks_out_of_the_skin():
+    for seed in range(6):
+        made = lps(seed, "small", couch_gap=40.0, noise_hu=0.0, arms_down=False, bias_hu=0.0)
+        body, _ = tissue_parts(made)
+        for k in range(made.hu.shape[2] // 2):  # there are no shoulders
+            whole = ndimage.binary_fill_holes(body[:, :, k])
+            skin = whole & ndimage.binary_dilation(~whole, np.ones((3, 3)))
+            assert made.hu[:, :, k][skin].max() < 25, f"seed {seed}, slice {k}"
+
+
 def tissue_parts(made):
     parts, _ = ndimage.label(made.hu > -400)
     sizes = np.bincount(parts.ravel())[1:]

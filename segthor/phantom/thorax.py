@@ -12,7 +12,7 @@ _BODY_Y = (112, 116, 117, 112, 100, 90, 80, 70, 64, 64, 80)
 _CAGE_Z = (-420, -150, -60, 0, 40, 70, 90, 102, 110)
 _CAGE_X = (128, 133, 133, 127, 112, 88, 62, 38, 12)
 _CAGE_Y = (88, 94, 94, 88, 76, 60, 44, 28, 10)
-_BACK_Y = 113.0
+_BACK_Y = 116.0
 _RIBS_Z = (86, 66, 44, 22, 0, -24, -50, -78, -106, -136)
 
 
@@ -179,14 +179,14 @@ def _rib_path(side, level):
 def _draw_spine(canvas):
     heights = np.arange(-420, 341, 10.0)
     column = np.stack([0 * heights, spine_y(heights), heights], 1)
-    muscle = canvas.tube(column + [0, 22, 0], 38)
+    muscle = canvas.tube(column + [0, 16, 0], 28)
     canvas.paint(muscle, MUSCLE_HU)
     for height in np.arange(-408, 330, 25.0):
         centre = np.array([0, spine_y(height), height])
         for side in (-1, 1):
             process = np.array([centre + [side * 10, 20, 0], centre + [side * 32, 28, 4]])
             _bone(canvas, process, 5, 300, 200, 2)
-        spinous = np.array([centre + [0, 34, -2], centre + [0, 52, -14]])
+        spinous = np.array([centre + [0, 34, -2], centre + [0, 41, -14]])
         _bone(canvas, spinous, 4, 300, 200, 2)
     body, arch = canvas.tube(column, 17), canvas.tube(column + [0, 26, 0], 14)
     canvas.paint(arch, 320.0)
