@@ -130,14 +130,16 @@ class Ensemble:
         return total / np.float32(count) if count > 1 else total
 
     def _close(self, chances: np.ndarray, names, inputs, slices: range) -> None:
-        """Gives an organ's probability to the background in slices that do not hold it."""
+        """Slices that do not hold an organ: its probability falls to the others in proportion."""
         given = inputs[self.gate.recipe.digest()]
         presence = self.gate.presence(given.batch(slices))
         for index, name in enumerate(names, 1):
             if name in self.gate.organs:
                 absent = presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
-                chances[absent, ..., 0] += chances[absent, ..., index]
-                chances[absent, ..., index] = 0
+                closed = chances[absent]
+                closed[..., index] = 0
+                closed[..., 0] += closed.sum(-1) == 0
+                chances[absent] = closed / closed.sum(-1, keepdims=True)
 
 
 def flips_trained(bundle: Bundle) -> list[tuple[int, ...]]:

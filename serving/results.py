@@ -13,12 +13,15 @@ done again. Many processes may write into one folder.
 import hashlib
 import json
 
+import numpy as np
+
 from segthor import files, nifti
 from segthor.errors import InputError
 from serving.cases import Scan
 
 FILE_NAME = "predictions.json"
 FORMAT = 1
+_PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
 
 
 class Results:
@@ -69,7 +72,7 @@ class Results:
         for name, array in probabilities.items():
             file = nifti.stem(scan.file) + f"_{name}.nii.gz"
             path = files.join(self.folder, "probabilities", file)
-            nifti.write(path, array, grid, slope=1 / 255)
+            nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
         head = {"job": self.job, "scan": _mark(scan)}
         files.write_json(self.facts_path(scan), {**head, **facts})
         nifti.write(self.path(scan), labels, grid)

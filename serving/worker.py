@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import audit, nifti, organs
+from segthor import audit, figures, nifti, organs
 from segthor.errors import InputError
-from segthor.geometry import Orientation
 from serving import bundle, postprocess
 from serving.cases import Scan
 from serving.predictor import Ensemble, Input, Segmentation
@@ -58,9 +57,8 @@ class Worker:
     def read(self, case: Scan) -> Given:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         scan = nifti.read(case.ct)
-        findings = audit.image_findings(scan.array)
-        if audit.is_rejected(findings):
-            raise InputError("; ".join(f.message for f in findings if f.severity == audit.REJECT))
+        for finding in audit.finite_findings(scan.array):
+            raise InputError(f"{case.ct}: {finding.message}")
         return Given(scan, (self.level or self.models).inputs(scan))
 
     def compute(self, case: Scan, given: Given) -> tuple[nifti.Scan, Segmentation]:
@@ -76,15 +74,17 @@ class Worker:
         scan, found = computed
         labels = np.ascontiguousarray(found.labels)
         changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules)
-        figures = audit.organ_figures(
-            scan.array, labels, scan.grid.spacing_mm, Orientation.of(scan.grid.affine).axes[2]
+        measured = figures.of_organs(scan.array, labels, scan.grid.affine)
+        findings = (
+            audit.grid_findings(scan.grid)
+            + audit.image_findings(figures.of_image(scan.array))
+            + audit.organ_findings(measured, self.models.organs)
         )
-        findings = audit.organ_findings(figures, self.models.organs)
         facts = {
             "organs": list(self.models.organs),
             "level_hu": found.level_hu,
             "volumes_cm3": {
-                name: figures[name].volume_cm3 if name in figures else 0.0
+                name: measured[name].volume_cm3 if name in measured else 0.0
                 for name in self.models.organs
             },
             "findings": [finding.to_json() for finding in findings],

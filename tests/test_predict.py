@@ -1,0 +1,483 @@
+"""Prediction: what was planted comes back, on the scan's own grid, whatever happens to others."""
+
+import gzip
+import itertools
+import json
+import os
+import shutil
+import time
+
+import nibabel
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_coded
+
+from segthor import organs
+from segthor.errors import InputError
+from segthor.recipe import Recipe
+from serving import bundle, cases, pipeline
+from serving.predictor import Ensemble
+from serving.worker import Plan, Worker
+
+SHAPE = (44, 38, 30)
+ALL_AXCODES = [
+    "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))
+    for order in itertools.permutations(("LR", "PA", "SI"))
+    for flips in itertools.product((0, 1), repeat=3)
+]
+
+
+def planted(shape=SHAPE, seed=0) -> np.ndarray:
+    """Boxes of the four organs, no two alike, inside the body."""
+    labels = np.zeros(shape, np.uint8)
+    rng = np.random.default_rng(seed)
+    for value in (2, 4, 3, 1):
+        low = rng.integers(5, [n - 14 for n in shape])
+        part = tuple(slice(a, a + b) for a, b in zip(low, rng.integers(3, 9, 3), strict=True))
+        labels[part] = value
+    return labels
+
+
+def affine_of(axcodes="LPS", spacing_mm=(1.0, 1.1, 2.5), oblique_deg=0.0):
+    target = nibabel.orientations.axcodes2ornt(axcodes)
+    directions = np.linalg.inv(nibabel.orientations.inv_ornt_aff(target, (1, 1, 1)))[:3, :3]
+    tilt = np.deg2rad(oblique_deg)
+    turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ directions * np.asarray(spacing_mm)
+    affine[:3, 3] = (-31.5, 17.25, 112.0)
+    return affine
+
+
+def save_scan(path, hu, affine, sform=1, qform=1, slope=1.0, intercept=0.0):
+    """Written by nibabel alone, stored as (HU - intercept) / slope."""
+    stored = (hu - intercept) / slope
+    image = nibabel.Nifti1Image(stored.astype(hu.dtype if slope == 1 else np.int16), None)
+    image.set_sform(affine, sform)
+    image.set_qform(affine, qform)
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(slope, intercept)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_coded(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def worker(model, tmp_path_factory):
+    return Worker(Plan(output=str(tmp_path_factory.mktemp("out") / "predictions"), models=(model,)))
+
+
+def predict(worker, path):
+    """One scan through the steps of a case; the label map as nibabel reads it."""
+    (case,) = cases.scans(str(path))
+    worker.write(case, worker.compute(case, worker.read(case)))
+    return nibabel.load(worker.results.path(case))
+
+
+def assert_on_the_scans_grid(result, scan_path, labels):
+    scan = nibabel.load(scan_path)
+    assert result.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(result.dataobj), labels)
+    np.testing.assert_array_equal(result.affine, scan.affine)
+    for field in ("pixdim", "sform_code", "qform_code", "xyzt_units", "quatern_b", "srow_x", "dim"):
+        np.testing.assert_array_equal(result.header[field], scan.header[field], field)
+
+
+@pytest.mark.parametrize("axcodes", ALL_AXCODES)
+def test_a_planted_label_map_comes_back_in_every_orientation(worker, tmp_path, axcodes):
+    labels = planted(seed=ALL_AXCODES.index(axcodes))
+    path = tmp_path / f"{axcodes}.nii.gz"
+    save_scan(path, coded_scan(labels), affine_of(axcodes))
+    assert_on_the_scans_grid(predict(worker, path), path, labels)
+
+
+@pytest.mark.parametrize("name", ["one.nii", "one.nii.gz", "ONE.NII.GZ"])
+@pytest.mark.parametrize("forms", [(1, 0), (0, 1), (2, 1), (4, 4)])
+@pytest.mark.parametrize("oblique_deg", [0, 11])
+def test_header_facts_are_the_scans_own(worker, tmp_path, name, forms, oblique_deg):
+    labels = planted(seed=7)
+    path = tmp_path / name
+    sform, qform = forms
+    save_scan(path, coded_scan(labels), affine_of("LPS", oblique_deg=oblique_deg), sform, qform)
+    result = predict(worker, path)
+    assert os.path.basename(result.get_filename()) == name
+    assert_on_the_scans_grid(result, path, labels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope", "intercept"),
+    [
+        (np.int16, 1, 0),
+        (np.uint16, 1, -1024),
+        (np.int16, 2, -1000),
+        (np.float32, 1, 0),
+        (np.int16, 0.5, 12.5),
+        (np.int32, 1, 0),
+    ],
+)
+def test_hu_are_read_whatever_they_are_stored_as(worker, tmp_path, dtype, slope, intercept):
+    labels = planted(seed=3)
+    path = tmp_path / "scan.nii.gz"
+    hu = coded_scan(labels).astype(np.float64)
+    stored = np.asarray((hu - intercept) / slope)
+    image = nibabel.Nifti1Image(np.rint(stored).astype(dtype), affine_of())
+    image.header.set_slope_inter(slope, intercept)
+    nibabel.save(image, path)
+    with open(path, "rb") as raw:  # nibabel resets the scaling of some types: say it in the file
+        content = bytearray(gzip.decompress(raw.read()))
+    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    content[352:] = np.rint(stored).astype(dtype).tobytes(order="F")
+    path.write_bytes(gzip.compress(bytes(content)))
+    np.testing.assert_array_equal(np.asarray(predict(worker, path).dataobj), labels)
+
+
+def save_network(folder, network, names=organs.NAMES, recipe=CODED_RECIPE, training=None):
+    return bundle.load(bundle.save(str(folder), network, [], recipe, names, training or {}, {}))
+
+
+def constant(*shares):
+    """A network that gives every pixel these probabilities."""
+    return lambda images: {
+        "probabilities": tf.ones_like(images[..., :1]) * tf.constant(shares, tf.float32)
+    }
+
+
+def segment(ensemble, hu=None, probabilities=False):
+    from segthor.nifti import Grid, Scan
+
+    hu = coded_scan(planted()) if hu is None else hu
+    scan = Scan(hu, Grid.from_affine(hu.shape, affine_of()))
+    return ensemble.segment(ensemble.inputs(scan), probabilities)
+
+
+def inside(found):
+    """The label in the middle of the scan, where no box's border is near."""
+    return int(found.labels[20, 20, 15])
+
+
+def test_folds_are_averaged(tmp_path):
+    one = save_network(tmp_path / "1", constant(0.5, 0.1, 0.4, 0, 0))
+    two = save_network(tmp_path / "2", constant(0.1, 0.5, 0.4, 0, 0))
+    assert inside(segment(Ensemble([one]))) == 0
+    assert inside(segment(Ensemble([two]))) == 1
+    found = segment(Ensemble([one, two]), probabilities=True)
+    assert inside(found) == 2
+    values = {name: int(array[20, 20, 15]) for name, array in found.probabilities.items()}
+    assert values == {"esophagus": 76, "heart": 102, "trachea": 0, "aorta": 0}
+
+
+def test_single_organ_models_are_resolved_by_probability(tmp_path):
+    heart = save_network(tmp_path / "h", constant(0.3, 0.7), ("heart",))
+    aorta = save_network(tmp_path / "a", constant(0.2, 0.8), ("aorta",))
+    doubtful = save_network(tmp_path / "t", constant(0.55, 0.45), ("trachea",))
+    for order in itertools.permutations([heart, aorta, doubtful]):
+        assert inside(segment(Ensemble(order))) == 4
+    assert inside(segment(Ensemble([heart, doubtful]))) == 2
+    assert inside(segment(Ensemble([doubtful]))) == 0
+    assert Ensemble([aorta, heart]).organs == ("heart", "aorta")
+
+
+def test_models_that_cannot_go_together_are_refused(tmp_path):
+    both = save_network(tmp_path / "b", constant(0.2, 0.4, 0.4), ("heart", "aorta"))
+    heart = save_network(tmp_path / "h", constant(0.3, 0.7), ("heart",))
+    with pytest.raises(InputError, match="both give heart but not the same organs"):
+        Ensemble([both, heart])
+    other = Recipe(crop_mm=64, pixel_mm=0, context=1, window_width_hu=300)
+    wide = save_network(tmp_path / "w", constant(0.3, 0.7), ("heart",), recipe=other)
+    with pytest.raises(InputError, match="different recipes"):
+        Ensemble([heart, wide])
+    with pytest.raises(InputError, match="expected a model that gives presence"):
+        Ensemble([heart], gate=heart)
+
+
+def test_flips_are_averaged_in_the_scans_own_frame(tmp_path):
+    """A network that is surer on the left of what it is shown is even-handed after averaging."""
+
+    def sided(images):
+        heart = tf.linspace(0.0, 1.0, 64)[None, None, :, None] * tf.ones_like(images[..., :1])
+        return {"probabilities": tf.concat([1 - heart, heart], -1)}
+
+    trained = {"config": {"augment": {"flip_left_right": 0.5, "flip_front_back": 0.0}}}
+    model = save_network(tmp_path / "m", sided, ("heart",), training=trained)
+    plain = segment(Ensemble([model]), probabilities=True).probabilities["heart"]
+    even = segment(Ensemble([model], tta=True), probabilities=True).probabilities["heart"]
+    assert np.ptp(plain[:, 20, 15]) > 100
+    assert set(np.unique(even[:, 20, 15])) <= {127, 128}
+
+
+def test_the_gate_empties_only_slices_and_organs_that_it_denies(tmp_path):
+    def sees_bright(images):  # the trachea (80 HU) is there where anything is brighter than 60 HU
+        bright = tf.reduce_max(images, [1, 2, 3]) > 147
+        return {"presence": tf.stack([tf.cast(bright, tf.float32) * 0.9], -1)}
+
+    model = save_network(tmp_path / "m", constant(0.2, 0.3, 0.5), ("aorta", "trachea"))
+    gate = save_network(tmp_path / "g", sees_bright, ("trachea",))
+    hu = np.full(SHAPE, CODED_HU[0])
+    hu[10:20, 10:20, 12:18] = CODED_HU[3]
+    found = segment(Ensemble([model], gate=gate), hu).labels
+    assert set(np.unique(found[:, :, 12:18])) == {3}
+    assert set(np.unique(found[:, :, :12])) == set(np.unique(found[:, :, 18:])) == {4}
+
+
+def test_two_passes_take_level_and_centre_from_the_first(tmp_path):
+    level_recipe = Recipe(crop_mm=64, pixel_mm=0, context=1, window_width_hu=255, window_level="40")
+    own = Recipe(
+        crop_mm=32,
+        pixel_mm=0,
+        context=1,
+        window_width_hu=255,
+        window_level="median:heart",
+        crop_center="organs:heart",
+    )
+
+    def bright(images):  # what lies within 10 HU of the level
+        near = tf.abs(images[..., :1] - 127.5) < 10
+        heart = tf.cast(near, tf.float32) * 0.98 + 0.01
+        return {"probabilities": tf.concat([1 - heart, heart], -1)}
+
+    save_coded(tmp_path / "level", level_recipe)
+    save_network(tmp_path / "own", bright, ("heart",), own)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[8:14, 8:16, 9:14] = 2
+    path = tmp_path / "scan.nii.gz"
+    hu = coded_scan(labels)
+    hu[labels == 2] = 57  # nearest to the heart's 40 HU for the first model
+    save_scan(path, hu, affine_of())
+    plan = Plan(
+        output=str(tmp_path / "out"),
+        models=(str(tmp_path / "own"),),
+        level_models=(str(tmp_path / "level"),),
+    )
+    worker = Worker(plan)
+    result = predict(worker, path)
+    np.testing.assert_array_equal(np.asarray(result.dataobj), labels)
+    facts = json.loads((tmp_path / "out" / "cases" / "scan.json").read_text())
+    assert facts["level_hu"] == 57
+    with pytest.raises(InputError, match="--level_model"):
+        Worker(Plan(output="x", models=plan.models))
+    with pytest.raises(InputError, match="leave it out"):
+        Worker(Plan(output="x", models=plan.level_models, level_models=plan.level_models))
+    with pytest.raises(InputError, match="itself"):
+        Worker(Plan(output="x", models=plan.models, level_models=plan.models))
+
+
+def test_a_scan_without_the_levels_organs_is_named(tmp_path):
+    own = Recipe(crop_mm=32, pixel_mm=0, context=1, window_level="median:heart")
+    save_coded(tmp_path / "level")
+    save_network(tmp_path / "own", constant(0.1, 0.9), ("heart",), own)
+    worker = Worker(Plan("out", (str(tmp_path / "own"),), level_models=(str(tmp_path / "level"),)))
+    path = tmp_path / "scan.nii.gz"
+    save_scan(path, coded_scan(np.zeros(SHAPE, np.uint8)), affine_of())
+    (case,) = cases.scans(str(path))
+    with pytest.raises(InputError, match="none of these organs"):
+        worker.compute(case, worker.read(case))
+
+
+def test_probabilities_lie_on_the_grid_and_agree_with_the_labels(model, tmp_path):
+    worker = Worker(Plan(str(tmp_path / "out"), (model,), probabilities=True))
+    labels = planted(seed=5)
+    path = tmp_path / "Patient_05.nii.gz"
+    save_scan(path, coded_scan(labels), affine_of("RAS"))
+    predict(worker, path)
+    for organ in organs.ORGANS:
+        file = tmp_path / "out" / "probabilities" / f"Patient_05_{organ.name}.nii.gz"
+        image = nibabel.load(file)
+        np.testing.assert_array_equal(image.affine, nibabel.load(path).affine)
+        values = np.asarray(image.dataobj)
+        assert values.min() >= 0 and values.max() <= 1
+        np.testing.assert_array_equal(values > 0.5, labels == organ.label)
+
+
+def test_the_walk_reads_ahead_and_writes_behind_in_order():
+    log = []
+
+    def step(name):
+        def call(case, *given):
+            log.append((name, case))
+            return case
+
+        return call
+
+    outcomes = list(pipeline.walk([1, 2, 3], step("read"), step("compute"), step("write"), 5))
+    assert [(o.case, o.reason) for o in outcomes] == [(1, ""), (2, ""), (3, "")]
+    for case in (1, 2, 3):
+        places = [log.index((name, case)) for name in ("read", "compute", "write")]
+        assert places == sorted(places)
+    assert log.index(("read", 2)) < log.index(("write", 1))
+
+
+@pytest.mark.parametrize("stage", ["read", "compute", "write"])
+@pytest.mark.parametrize("how", ["fail", "break", "hang"])
+def test_trouble_in_any_step_of_one_case_is_its_own(stage, how):
+    done = []
+
+    def step(name):
+        def call(case, *given):
+            if (name, case) == (stage, 2):
+                if how == "fail":
+                    raise InputError("scan 2 is damaged")
+                if how == "break":
+                    raise MemoryError("no room")
+                time.sleep(30)
+            if name == "write":
+                done.append(case)
+            return case
+
+        return call
+
+    limit = 0.5 if how == "hang" else 30
+    outcomes = list(pipeline.walk([1, 2, 3], step("read"), step("compute"), step("write"), limit))
+    assert [outcome.case for outcome in outcomes] == [1, 2, 3]
+    assert done == [1, 3]
+    words = {"fail": "scan 2 is damaged", "break": "MemoryError: no room", "hang": "case_timeout"}
+    assert words[how] in outcomes[1].reason
+    assert outcomes[0].reason == outcomes[2].reason == ""
+
+
+def folder_of_scans(folder, count=3):
+    """SegTHOR's names; returns name -> planted labels."""
+    planted_by_name = {}
+    for number in range(41, 41 + count):
+        name = f"Patient_{number}.nii.gz"
+        planted_by_name[name] = planted(seed=number)
+        save_scan(folder / name, coded_scan(planted_by_name[name]), affine_of("RAS"))
+    return planted_by_name
+
+
+def test_three_broken_among_ten_give_seven_results_and_three_reasons(model, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    labels = folder_of_scans(scans, 10)
+    content = (scans / "Patient_43.nii.gz").read_bytes()
+    (scans / "Patient_43.nii.gz").write_bytes(content[: len(content) // 2])
+    (scans / "Patient_45.nii.gz").write_bytes(b"not an image")
+    (scans / "Patient_48.nii.gz").unlink()
+    os.mkfifo(scans / "Patient_48.nii.gz")  # whoever opens it waits for ever
+    done = run_entry("serving.predict", model=model, input=scans, output=out, case_timeout=15)
+    assert done.returncode == 1
+    names = [f"Patient_{n}" for n in (43, 45, 48)]
+    reasons = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    assert [line.split()[1] for line in reasons] == names
+    for line, word in zip(reasons, ("truncated", "NIfTI", "--case_timeout"), strict=True):
+        assert word in line
+    assert "Traceback" not in done.stderr + done.stdout
+    good = {name: map_ for name, map_ in labels.items() if name[:10] not in names}
+    found = {path.name for path in out.glob("*.nii.gz")}
+    assert found == set(good)
+    for name, expected in good.items():
+        np.testing.assert_array_equal(np.asarray(nibabel.load(out / name).dataobj), expected)
+    assert "7 label maps written" in done.stdout and "3 failed" in done.stdout
+
+    # Mended, the same command does these three and no more.
+    (scans / "Patient_48.nii.gz").unlink()
+    for name in names:
+        save_scan(scans / f"{name}.nii.gz", coded_scan(labels[f"{name}.nii.gz"]), affine_of("RAS"))
+    before = {name: (out / name).stat().st_mtime_ns for name in good}
+    done = run_entry("serving.predict", model=model, input=scans, output=out)
+    assert done.returncode == 0, done.stdout
+    assert "10 scans" in done.stdout and "7 of them done before" in done.stdout
+    assert {name: (out / name).stat().st_mtime_ns for name in good} == before
+    for name, expected in labels.items():
+        np.testing.assert_array_equal(np.asarray(nibabel.load(out / name).dataobj), expected)
+
+
+def test_a_folder_of_another_models_results_is_refused(model, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    folder_of_scans(scans, 1)
+    worker = Worker(Plan(str(out), (model,)))
+    worker.results.claim(overwrite=False)
+    predict(worker, scans / "Patient_41.nii.gz")
+    save_network(tmp_path / "other", constant(0.9, 0.1, 0, 0, 0))
+    other = Worker(Plan(str(out), (str(tmp_path / "other"),)))
+    with pytest.raises(InputError, match="made with another models"):
+        other.results.claim(overwrite=False)
+    (case,) = cases.scans(str(scans))
+    assert worker.results.is_finished(case) and not other.results.is_finished(case)
+    other.results.claim(overwrite=True)
+    assert not other.results.is_finished(case)
+
+
+def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
+    path = tmp_path / "Patient_90.nii.gz"
+    save_scan(path, coded_scan(planted(seed=1)), affine_of())
+    predict(worker, path)
+    (case,) = cases.scans(str(path))
+    assert worker.results.is_finished(case)
+    save_scan(path, coded_scan(planted(seed=2)), affine_of())
+    assert not worker.results.is_finished(case)
+    predict(worker, path)
+    assert worker.results.is_finished(case)
+    os.remove(worker.results.facts_path(case))
+    assert not worker.results.is_finished(case)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"model": "nowhere"}, "expected a model directory"),
+        ({"input": "nowhere"}, "nowhere: expected a folder, found nothing"),
+        ({"input": "{tmp}/empty"}, "expected at least one scan"),
+        ({"output": "{tmp}/scans"}, "the scans lie there"),
+        ({"output": "{tmp}/other"}, "expected an empty folder"),
+        ({"split": "validation"}, "knows no split"),
+        ({"case_timeout": "soon"}, "case_timeout"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(model, tmp_path, flags, words):
+    folder_of_scans(tmp_path / "scans", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    usual = {"model": model, "input": "{tmp}/scans", "output": "{tmp}/out"} | flags
+    done = run_entry(
+        "serving.predict", **{k: str(v).replace("{tmp}", str(tmp_path)) for k, v in usual.items()}
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ") and words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert len(list((tmp_path / "scans").iterdir())) == 1
+
+
+def test_layouts(tmp_path):
+    """SegTHOR's train/ and test/, a folder per patient, GT beside the CT, and a CSV."""
+
+    def touch(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def names(path, find=cases.scans):
+        return [(c.patient, c.file if find is cases.scans else c.path) for c in find(str(path))]
+
+    touch("s/train/Patient_01/Patient_01.nii.gz", "s/train/Patient_01/GT.nii.gz")
+    touch("s/train/Patient_02/Patient_02.nii", "s/train/Patient_02/gt.nii", "s/test/Patient_41.nii")
+    expected = [
+        ("Patient_01", "Patient_01.nii.gz"),
+        ("Patient_02", "Patient_02.nii"),
+        ("Patient_41", "Patient_41.nii"),
+    ]
+    assert names(tmp_path / "s") == expected
+    assert names(tmp_path / "s" / "train") == expected[:2]
+    assert names(tmp_path / "s" / "test") == expected[2:]
+    assert names(tmp_path / "s" / "train", cases.labels) == [
+        ("Patient_01", str(tmp_path / "s/train/Patient_01/GT.nii.gz")),
+        ("Patient_02", str(tmp_path / "s/train/Patient_02/gt.nii")),
+    ]
+    touch("f/Patient_01.nii.gz", "f/GT_01.nii.gz", "f/notes.txt")
+    assert names(tmp_path / "f") == [("Patient_01", "Patient_01.nii.gz")]
+    assert names(tmp_path / "f", cases.labels) == [("Patient_01", str(tmp_path / "f/GT_01.nii.gz"))]
+    (tmp_path / "list.csv").write_text("patient,ct,labels,organs\nA,f/x.nii,f/y.nii,heart;aorta\n")
+    assert names(tmp_path / "list.csv") == [("A", "A.nii")]
+    (labels,) = cases.labels(str(tmp_path / "list.csv"))
+    assert labels.organs == ("heart", "aorta") and labels.path == str(tmp_path / "f/y.nii")
+    shutil.copytree(tmp_path / "s" / "test", tmp_path / "s" / "train" / "Patient_41")
+    with pytest.raises(InputError, match="two files for Patient_41"):
+        cases.scans(str(tmp_path / "s"))
