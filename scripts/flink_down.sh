@@ -22,4 +22,8 @@ for name in "${names[@]}"; do
   rm -f "$FLINK_RUN/$name.pid"
 done
 rm -rf "$FLINK_RUN/tmp" "$FLINK_RUN/artifacts"
-echo "Flink is down: ${#names[@]} processes ended (${names[*]-})."
+if [ "${#names[@]}" = 0 ]; then
+  echo "Flink was not up."
+else
+  echo "Flink is down, ${#names[@]} processes ended: ${names[*]}"
+fi
