@@ -23,7 +23,8 @@ def segment(kind: str, logits, truth, contoured):
     0 or 1 + k. contoured: [N, K], 1 where organ k was contoured in the slice's patient.
     """
     contoured = tf.cast(contoured, tf.float32)
-    log_p, truth = _visible(tf.cast(logits, tf.float32), truth, contoured)
+    logits = tf.cast(logits, tf.float32)
+    log_p, truth = _visible(logits, truth, contoured)
     if kind == "ce":
         return _cross_entropy(log_p, truth)
     if kind == "focal":

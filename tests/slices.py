@@ -1,0 +1,61 @@
+"""A dataset of a few made-up slices, for the trainer's tests: quick to write, possible to learn."""
+
+import numpy as np
+
+from segthor import files, organs, records
+from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Shard
+from segthor.recipe import Recipe
+
+FOLDS = 3
+
+
+def make(folder, patients=6, slices=7, size=32, context=3, seed=0, contoured=None) -> Dataset:
+    """Writes FOLDER: one shard per patient, every third patient held out.
+
+    contoured: patient -> names of its contoured organs; all where not given. Patients hold
+    between `slices` and `slices` + 2 slices.
+    """
+    rng = np.random.default_rng(seed)
+    shards, rows = [], []
+    for number in range(patients):
+        name = f"Patient_{number + 1:02d}"
+        named = (contoured or {}).get(name, organs.NAMES)
+        split = VALIDATION if number % 3 == 2 else TRAIN
+        count = slices + number % 3
+        file = f"shards/{split}-{number}.tfrecord"
+        path = files.join(str(folder), file)
+        files.makedirs(files.parent(path))
+        with open(path, "wb") as stream:
+            for z in rng.permutation(count):
+                one = _slice(rng, name, int(z), size, context, named)
+                records.write_frame(stream, records.encode(one))
+        fold = number % FOLDS
+        size_bytes, sha = files.size(path), files.sha256(path)
+        shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
+        rows.append(Patient(name, "", "", "", split, fold, file, count, tuple(named), 50.0, {}, {}))
+    recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
+    dataset = Dataset(recipe, FOLDS, tuple(shards), tuple(rows))
+    dataset.save(str(folder))
+    return dataset
+
+
+def _slice(rng, patient, z, size, context, named):
+    """Noise with a bright square for each of some organs; brighter means a higher label."""
+    labels = np.zeros([size, size], np.uint8)
+    for organ in organs.ORGANS:
+        if organ.name in named and rng.random() < 0.7:
+            row, column = rng.integers(0, size - size // 4, 2)
+            labels[row : row + size // 4, column : column + size // 4] = organ.label
+    image = labels[..., None] * 50 + rng.integers(0, 30, (size, size, context))
+    return records.Slice(
+        patient=patient,
+        z=z,
+        image=image.astype(np.uint8),
+        labels=labels,
+        contoured=tuple(int(name in named) for name in organs.NAMES),
+        scan_shape=(size, size, 99),
+        affine=np.eye(4, dtype=np.float32),
+        box_px=(0.0, 0.0, 1.0, 1.0),
+        level_hu=50.0,
+        width_hu=350.0,
+    )
