@@ -132,8 +132,14 @@ def stamp(path: str) -> str:
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names in a folder, temporary files left out; raises InputError where there is none."""
+    """Sorted names in a folder, temporary files left out.
+
+    Raises InputError where there is no folder; on another file system than the local one it is then
+    empty, since object stores know no folders without files.
+    """
     if not is_dir(folder):
+        if is_url(folder) and not exists(folder):
+            return []
         found = "a file" if exists(folder) else "nothing"
         raise InputError(f"{folder}: expected a folder, found {found}")
     if is_url(folder):

@@ -1,0 +1,67 @@
+"""The data job on an object store: an S3 server on the loopback, nothing but URLs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from segthor import files, phantom
+from segthor.manifest import Dataset
+
+pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install -e '.[test]'")
+server = pytest.importorskip("moto.server", reason="the S3 server is moto's")
+
+FLAGS = ["--crop_mm=240", "--pixel_mm=7.5", "--split=hash", "--validation_fraction=0.4"]
+
+
+@pytest.fixture(scope="module")
+def store():
+    """Environment that leads s3:// to a server of our own, with the bucket 'clinic'."""
+    started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    settings = {
+        "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = dict(os.environ)
+    os.environ.update(settings)
+    import fsspec
+
+    fsspec.config.set_conf_env(fsspec.config.conf)
+    fsspec.filesystem("s3", use_listings_cache=False).mkdir("clinic")
+    yield
+    started.stop()
+    os.environ.clear()
+    os.environ.update(before)
+    fsspec.config.conf.pop("s3", None)
+
+
+def build(source, output):
+    command = [sys.executable, "-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
+    return subprocess.run(command + FLAGS, capture_output=True, text=True)
+
+
+def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_path):
+    local = str(tmp_path / "patients")
+    phantom.write_dataset(local, 6, 1, "tiny", 3, report=lambda line: None)
+    for folder, _, names in os.walk(local):
+        for name in names:
+            path = os.path.join(folder, name)
+            with files.atomic_write(f"s3://clinic/raw/{os.path.relpath(path, local)}") as stream:
+                stream.write(files.read_bytes(path))
+    on_disk = build(local, tmp_path / "dataset")
+    on_store = build("s3://clinic/raw", "s3://clinic/dataset")
+    assert (on_disk.returncode, on_store.returncode) == (0, 0), on_disk.stderr + on_store.stderr
+    expected = Dataset.load(str(tmp_path / "dataset"))
+    found = Dataset.load("s3://clinic/dataset")
+    assert found.shards == expected.shards
+    assert {row.patient for row in found.unlabelled} == {"Patient_41"}
+    for shard in found.shards:
+        assert files.sha256(f"s3://clinic/dataset/{shard.file}") == shard.sha256
+    again = build("s3://clinic/raw", "s3://clinic/dataset")
+    assert again.returncode == 0 and "up to date" in again.stdout
+    assert f"{len(found.shards)} of {len(found.shards)} shards" in again.stdout
