@@ -32,7 +32,7 @@ class OrganFigures:
     """What one contoured organ measures.
 
     extent_z_mm: along the body. gaps: slices without it between slices with it. center_lps_mm: of
-    its bounding box, from the scan's first canonical voxel, towards left, posterior, superior.
+    mass, from the scan's first canonical voxel, towards left, posterior, superior.
     """
 
     volume_cm3: float
@@ -85,19 +85,25 @@ def _of_organ(hu, labels, label, box, orientation, spacing) -> OrganFigures:
     mask = labels[box] == label
     values = hu[box][mask]
     z_axis = orientation.axes[2]
-    profile = mask.any(tuple(axis for axis in range(3) if axis != z_axis))
+    counts = _counts_along(mask)  # voxels at each position along each scan axis
     center = []
     for axis, flipped in zip(orientation.axes, orientation.flipped, strict=True):
-        voxel = (box[axis].start + box[axis].stop - 1) / 2
+        positions = box[axis].start + np.arange(len(counts[axis]))
+        voxel = np.average(positions, weights=counts[axis])
         center.append((labels.shape[axis] - 1 - voxel if flipped else voxel) * spacing[axis])
     return OrganFigures(
         volume_cm3=round(len(values) * float(np.prod(spacing)) / 1000, 2),
-        extent_z_mm=round(float(len(profile) * spacing[z_axis]), 1),
+        extent_z_mm=round(float(len(counts[z_axis]) * spacing[z_axis]), 1),
         mean_hu=round(float(values.mean(dtype=np.float64)), 1),
         components=int(ndimage.label(mask, np.ones((3, 3, 3)))[1]),
-        gaps=int(len(profile) - np.count_nonzero(profile)),
+        gaps=int(np.count_nonzero(counts[z_axis] == 0)),
         center_lps_mm=tuple(round(float(mm), 1) for mm in center),
     )
+
+
+def _counts_along(mask: np.ndarray) -> list[np.ndarray]:
+    over_first = mask.sum(0, dtype=np.int32)
+    return [mask.sum((1, 2), dtype=np.int32), over_first.sum(1), over_first.sum(0)]
 
 
 def _count_between(values, low, high) -> int:
