@@ -24,8 +24,22 @@ EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     "gcp": ["apache-beam[gcp]", "gcsfs"],
     "aws": ["apache-beam[aws]", "s3fs"],
-    # surface-distance and SimpleITK: independent implementations that the tests compare with.
-    "test": ["hypothesis", "pytest", "ruff", "simpleitk", "surface-distance"],
+    "test": [
+        "hypothesis",
+        "pytest",
+        "ruff",
+        # Independent implementations that the tests compare with.
+        "scikit-image",
+        "simpleitk",
+        "surface-distance",
+        # An S3 server on the loopback, and the client behind s3:// URLs.
+        "flask",
+        "flask-cors",
+        "moto[s3]",
+        "s3fs",
+        # Drives a real browser through the report.
+        "selenium",
+    ],
     "bench": ["monai"],
 }
 
