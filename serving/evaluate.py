@@ -2,87 +2,120 @@
 
   python -m serving.evaluate --predictions=predictions --labels=patients/train --output=evaluation
 
-Writes scores.csv, scores.json and, with --scans, the picture overlay.png.
+Writes scores.csv and scores.json; with --scans the picture overlay.png, with --compare also
+comparison.json.
 """
 
 from absl import flags
 
 from segthor import drawing, files, nifti, organs
 from segthor.errors import InputError, run
-from serving import cases, overlay, scoring, tables
+from serving import cases, comparison, overlay, results, scoring, tables
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 LABELS = flags.DEFINE_string(
     "labels",
     None,
     "The contours: a folder with one file per patient, SegTHOR's own layout "
-    "(train/Patient_01/GT.nii.gz), or a CSV with the columns patient, labels and, if only some "
-    "organs were contoured, organs.",
+    "(train/Patient_01/GT.nii.gz), a dataset's folder, or a CSV with the columns patient, labels "
+    "and, if only some organs were contoured, organs.",
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Where the scores go.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The CT, for the picture; as --input of predict.")
 ORGANS = flags.DEFINE_list("organs", list(organs.NAMES), "Score these alone.")
+COMPARE = flags.DEFINE_string(
+    "compare", None, "Folder of another run's evaluation, to test the two patient by patient."
+)
+REFERENCES = flags.DEFINE_boolean(
+    "references", True, "Print what others reached on SegTHOR's patients."
+)
 PICTURED = 8  # patients in the picture: the worst ones
 
 
 def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
-    unknown = sorted(set(ORGANS.value) - set(organs.NAMES))
-    if unknown or not ORGANS.value:
-        found = unknown[0] if unknown else "none"
-        raise InputError(f"--organs: expected some of {','.join(organs.NAMES)}, found {found}")
+    other = comparison.load(COMPARE.value) if COMPARE.value else None
     pairs = _pairs()
-    scored, failed = [], 0
-    for number, (labels, predicted_path) in enumerate(pairs, 1):
-        try:
-            predicted, truth, grid = scoring.read_pair(predicted_path, labels.path)
-            scored.append(scoring.score(predicted, truth, grid, labels, ORGANS.value))
-            print(f"[{number}/{len(pairs)}] {labels.patient}")
-        except InputError as error:
-            failed += 1
-            print(f"[{number}/{len(pairs)}] {labels.patient}  FAILED: {error}")
+    scored = _score(pairs)
     if not scored:
         raise InputError("no patient could be scored; see the lines above")
-    files.write_json(files.join(OUTPUT.value, "scores.json"), scoring.to_json(scored))
+    scores = scoring.to_json(scored)
+    files.write_json(files.join(OUTPUT.value, "scores.json"), scores)
     scoring.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
-    print(f"\n{tables.patients(scored)}\n\n{tables.organ_means(scored)}\n")
     written = ["scores.csv", "scores.json"]
+    for text in (tables.patients(scored), tables.intervals(scored), tables.organ_means(scored)):
+        print(f"\n{text}")
+    if REFERENCES.value:
+        print(f"\n{tables.reference_rows()}")
+    if other is not None:
+        rows = comparison.compare(scores["patients"], other)
+        files.write_json(files.join(OUTPUT.value, "comparison.json"), rows)
+        written.append("comparison.json")
+        print(f"\n{tables.comparison(rows)}")
     if SCANS.value:
         written += _picture(scored, pairs)
-    print(f"Wrote {', '.join(written)} to {OUTPUT.value}/; {failed} patients failed.")
+    failed = len(pairs) - len(scored)
+    print(f"\nWrote {', '.join(written)} to {OUTPUT.value}; {failed} patients failed.")
+    print(
+        "Next: python -m serving.report "
+        f"--predictions={PREDICTIONS.value} --labels={LABELS.value} "
+        f"--scans={SCANS.value or 'SCANS'} --output={OUTPUT.value}"
+    )
     return 1 if failed else 0
 
 
 def _pairs() -> list[tuple[cases.Labels, str]]:
+    """Contours with the label map predicted for the same patient."""
+    unknown = sorted(set(ORGANS.value) - set(organs.NAMES))
+    if unknown or not ORGANS.value:
+        found = unknown[0] if unknown else "none"
+        raise InputError(f"--organs: expected some of {','.join(organs.NAMES)}, found {found}")
     predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
     labels = cases.labels(LABELS.value)
-    matched = [
+    pairs = [
         (entry, predictions[entry.patient]) for entry in labels if entry.patient in predictions
     ]
-    if not matched:
+    if not pairs:
         raise InputError(
             f"no patient has both: {PREDICTIONS.value} holds {min(predictions)} ..., "
             f"{LABELS.value} holds {labels[0].patient} ..."
         )
     print(
-        f"{len(matched)} patients to score; {len(predictions) - len(matched)} predictions have no "
-        f"contours, {len(labels) - len(matched)} contours have no prediction."
+        f"{len(pairs)} patients to score; {len(predictions) - len(pairs)} predictions have no "
+        f"contours, {len(labels) - len(pairs)} contours have no prediction."
     )
-    return matched
+    return pairs
+
+
+def _score(pairs) -> list[scoring.Patient]:
+    """One line per patient; a pair that does not fit is named and left out."""
+    scored = []
+    for number, (labels, predicted_path) in enumerate(pairs, 1):
+        line = f"[{number}/{len(pairs)}] {labels.patient}"
+        try:
+            predicted, truth, grid = scoring.read_pair(predicted_path, labels.path)
+            facts = results.facts_of(PREDICTIONS.value, labels.patient)
+            wanted = set(ORGANS.value) & set(facts.get("organs", organs.NAMES))
+            scored.append(scoring.score(predicted, truth, grid, labels, wanted))
+            print(line, flush=True)
+        except InputError as error:
+            print(f"{line}  FAILED: {error}", flush=True)
+    return scored
 
 
 def _picture(scored, pairs) -> list[str]:
     """Draws the patients with the worst mean Dice; returns the names of the files written."""
     scans = {scan.patient: scan.ct for scan in cases.scans(SCANS.value)}
     paths = {labels.patient: (path, labels.path) for labels, path in pairs}
-    ranked = sorted(scored, key=lambda p: sum(s.dice for s in p.organs.values()) / len(p.organs))
+    shown = sorted((p for p in scored if p.patient in scans and p.organs), key=scoring.mean_dice)
     tiles = []
-    for patient in [p for p in ranked if p.patient in scans][:PICTURED]:
+    for patient in shown[:PICTURED]:
         predicted, truth, grid = scoring.read_pair(*paths[patient.patient])
         hu = nifti.read(scans[patient.patient]).array
         tiles += overlay.tiles(patient.patient, hu, truth, predicted, grid, patient.organs)
     if not tiles:
+        print(f"No picture: none of these patients' scans is in {SCANS.value}.")
         return []
     pictures, captions = zip(*tiles, strict=True)
     note = "predicted solid, true pale and dashed"

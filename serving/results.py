@@ -90,3 +90,9 @@ class Results:
 
 def _mark(scan: Scan) -> dict:
     return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
+
+
+def facts_of(folder: str, patient: str) -> dict:
+    """What a prediction job noted about a case; empty where the label maps came another way."""
+    path = files.join(folder, "cases", f"{patient}.json")
+    return files.read_json(path) if files.exists(path) else {}

@@ -6,12 +6,10 @@ import io
 
 import numpy as np
 
-from segthor import files, metrics, nifti, organs, statistics
+from segthor import audit, files, metrics, nifti, organs, statistics
 from segthor.errors import InputError
 from segthor.metrics import SCORES, OrganScore
 from serving.cases import Labels
-
-AFFINE_TOLERANCE_MM = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,46 +21,25 @@ class Patient:
 
 
 def read_pair(predicted_path: str, truth_path: str):
-    """(predicted, truth, grid): label maps [X, Y, Z] of whole numbers on one grid.
+    """(predicted, truth, grid): label maps uint8 [X, Y, Z] on the contours' grid.
 
     Raises:
-      InputError: they lie on different grids, or hold anything but the organs' labels.
+      InputError: a file that cannot be read, that lies on another grid, or that holds anything but
+        the organs' labels.
     """
     predicted, truth = nifti.read(predicted_path), nifti.read(truth_path)
-    pair = f"{predicted_path} and {truth_path}"
-    if predicted.grid.shape != truth.grid.shape:
-        raise InputError(
-            f"{pair}: expected one shape, found {predicted.grid.shape} and {truth.grid.shape}"
-        )
-    distance = grid_distance_mm(predicted.grid, truth.grid)
-    if distance > AFFINE_TOLERANCE_MM:
-        raise InputError(
-            f"{pair}: their affines put voxels up to {distance:.1f} mm apart "
-            f"(at most {AFFINE_TOLERANCE_MM} mm)"
-        )
-    arrays = [
-        whole_labels(scan.array, path)
-        for scan, path in ((predicted, predicted_path), (truth, truth_path))
-    ]
-    return *arrays, truth.grid
+    findings = audit.pair_findings(predicted.grid, truth.grid)
+    if findings:
+        # A prediction lies on its CT's grid, so the finding's words fit.
+        raise InputError(f"{truth_path} against {predicted_path}: {findings[0].message}")
+    return _labels(predicted.array, predicted_path), _labels(truth.array, truth_path), truth.grid
 
 
-def grid_distance_mm(one: nifti.Grid, other: nifti.Grid) -> float:
-    """The largest distance between the places that two affines give a corner of the volume."""
-    corners = np.stack(np.meshgrid(*((0, n - 1) for n in one.shape), indexing="ij"), -1)
-    index = np.c_[corners.reshape(-1, 3), np.ones(8)]
-    return float(np.linalg.norm(index @ (one.affine - other.affine).T[:, :3], axis=1).max())
-
-
-def whole_labels(array: np.ndarray, path: str) -> np.ndarray:
-    """uint8 of the same shape; raises InputError where a value is no label of ours."""
-    if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
-        raise InputError(f"{path}: expected whole label values, found fractions")
-    low, high = array.min(), array.max()
-    if low < 0 or high >= organs.NUM_CLASSES:
-        found = low if low < 0 else high
-        raise InputError(f"{path}: expected labels 0 to {organs.NUM_CLASSES - 1}, found {found:g}")
-    return array.astype(np.uint8, copy=False)
+def _labels(stored: np.ndarray, path: str) -> np.ndarray:
+    labels, findings = audit.to_labels(stored)
+    if labels is None:
+        raise InputError(f"{path}: {findings[0].message}")
+    return labels
 
 
 def score(predicted, truth, grid: nifti.Grid, labels: Labels, wanted) -> Patient:
@@ -71,6 +48,11 @@ def score(predicted, truth, grid: nifti.Grid, labels: Labels, wanted) -> Patient
     values = [organs.BY_NAME[name].label for name in names]
     found = metrics.score(predicted, truth, grid.spacing_mm, values)
     return Patient(labels.patient, dict(zip(names, found.values(), strict=True)))
+
+
+def mean_dice(patient: Patient) -> float:
+    """Over the patient's organs, of which there is at least one."""
+    return float(np.mean([row.dice for row in patient.organs.values()]))
 
 
 def summarise(patients: list[Patient]) -> dict[str, dict[str, statistics.Summary]]:

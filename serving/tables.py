@@ -1,15 +1,19 @@
 """Tables for the terminal: plain text, columns aligned."""
 
 from segthor import organs
+from serving import references
 from serving.scoring import Patient, summarise
 
 _COLUMNS = (
     ("Dice", "dice", "{:.3f}"),
-    ("Hausdorff mm", "hausdorff_mm", "{:.1f}"),
-    ("HD95 mm", "hausdorff95_mm", "{:.1f}"),
-    ("average HD mm", "average_hausdorff_mm", "{:.2f}"),
-    ("surface mm", "mean_surface_distance_mm", "{:.2f}"),
-    ("surface Dice 2 mm", "surface_dice_2mm", "{:.3f}"),
+    ("Hausdorff", "hausdorff_mm", "{:.1f}"),
+    ("HD95", "hausdorff95_mm", "{:.1f}"),
+    ("average HD", "average_hausdorff_mm", "{:.2f}"),
+    ("surface", "mean_surface_distance_mm", "{:.2f}"),
+    ("sDice 1 mm", "surface_dice_1mm", "{:.3f}"),
+    ("2 mm", "surface_dice_2mm", "{:.3f}"),
+    ("3 mm", "surface_dice_3mm", "{:.3f}"),
+    ("volume diff. cm3", "difference_cm3", "{:+.1f}"),
 )
 
 
@@ -29,28 +33,74 @@ def patients(scored: list[Patient]) -> str:
     names = [name for name in organs.NAMES if any(name in p.organs for p in scored)]
     rows = []
     for patient in scored:
-        dice = [patient.organs[name].dice for name in names if name in patient.organs]
-        cells = [
-            number(patient.organs[name].dice) if name in patient.organs else "-" for name in names
-        ]
-        rows.append((patient.patient, *cells, number(sum(dice) / len(dice) if dice else None)))
+        cells = [patient.organs[n].dice if n in patient.organs else None for n in names]
+        rows.append((patient.patient, *map(number, cells), number(mean(cells))))
     return table(("Dice", *names, "mean"), rows)
 
 
 def organ_means(scored: list[Patient]) -> str:
-    """Each score's mean over patients, one row per organ."""
+    """Each score's mean over patients, one row per organ; distances in mm."""
     summaries = summarise(scored)
     rows = [
         (name, *(number(scores[key].mean, form) for _, key, form in _COLUMNS))
         for name, scores in summaries.items()
     ]
-    means = []
-    for _, key, form in _COLUMNS:
-        known = [s[key].mean for s in summaries.values() if s[key].mean is not None]
-        means.append(number(sum(known) / len(known) if known else None, form))
-    left_out = sum(scores["hausdorff_mm"].left_out for scores in summaries.values())
-    note = f"\n{left_out} infinite distances (an organ missed) are left out." if left_out else ""
-    return table(("Mean", *(c[0] for c in _COLUMNS)), [*rows, ("all organs", *means)]) + note
+    means = [
+        number(mean(scores[key].mean for scores in summaries.values()), form)
+        for _, key, form in _COLUMNS
+    ]
+    text = table(("mean, mm", *(c[0] for c in _COLUMNS)), [*rows, ("all organs", *means)])
+    missed = sum(scores["hausdorff_mm"].left_out for scores in summaries.values())
+    if missed:
+        text += f"\nLeft out of the mean distances: {missed} organs that only one side holds."
+    return text
+
+
+def intervals(scored: list[Patient]) -> str:
+    """Dice over patients: mean with its 95 % interval, median, lowest."""
+    rows = []
+    for name, scores in summarise(scored).items():
+        dice = scores["dice"]
+        lowest = min(p.organs[name].dice for p in scored if name in p.organs)
+        interval = f"{number(dice.low)} to {number(dice.high)}"
+        rows.append(
+            (name, dice.count, number(dice.mean), interval, number(dice.median), number(lowest))
+        )
+    return table(("Dice", "patients", "mean", "95 % interval", "median", "lowest"), rows)
+
+
+def reference_rows() -> str:
+    """What others reached on SegTHOR's patients, marked as such."""
+    rows = [
+        (f"{system} ({patients})", *map(number, (*dice, overall)))
+        for system, patients, dice, overall in references.DICE
+    ]
+    title = "For orientation, Dice on SEGTHOR'S OWN patients, which these are not unless you say so"
+    return f"{title}:\n" + table(("SegTHOR", *organs.NAMES, "mean"), rows)
+
+
+def comparison(rows: list[dict]) -> str:
+    """This run against another, as `serving.comparison.compare` gives it."""
+    lines = [
+        (
+            f"{row['organ']}, {row['score']}",
+            row["count"],
+            number(row["mean"]),
+            number(row["other_mean"]),
+            number(row["mean_difference"], "{:+.3f}"),
+            f"{number(row['low'], '{:+.3f}')} to {number(row['high'], '{:+.3f}')}",
+            number(row["p_value"]),
+        )
+        for row in rows
+    ]
+    header = ("this run, other run", "patients", "this", "other", "difference", "95 %", "p")
+    return table(header, lines) + "\np: Wilcoxon's signed-rank test, two-sided, patient by patient."
+
+
+def mean(values) -> float | None:
+    """Of those that are not None; None where there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def number(value, form="{:.3f}") -> str:
