@@ -23,7 +23,7 @@ RUNTIME = [
 EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     "gcp": ["apache-beam[gcp]", "gcsfs"],
-    "aws": ["apache-beam[aws]", "s3fs"],
+    "aws": ["apache-beam[aws]", "s3fs>=2025.1"],
     "test": [
         "hypothesis",
         "pytest",
@@ -36,7 +36,7 @@ EXTRAS = {
         "flask",
         "flask-cors",
         "moto[s3]",
-        "s3fs",
+        "s3fs>=2025.1",  # older ones fit any boto3; they are slow and old
         # Drives a real browser through the report.
         "selenium",
     ],
