@@ -2,29 +2,28 @@
 
 python -m beam_jobs.build --input=DIR|CSV --output=DIR [--runner=DirectRunner]
 
---input is a folder in the SegTHOR data set's layout or a CSV with the columns
+--input is a folder in SegTHOR's or nnU-Net's layout, or a CSV with the columns
 patient,ct,labels,split,organs. Without --input, phantom patients are made and built. Options of
 Apache Beam pass through. A second run rewrites only what changed.
 
-Exit status: 0, or 3 where patients were rejected and the rest was built, or 2 for an error.
+Exit status: 0; 3 where patients were rejected and the others built; 2 for an error.
 """
 
-import importlib.metadata
-import os
+import dataclasses
 import sys
 import time
 
 from absl import flags
 
-from beam_jobs import dataset, patients, pipeline, plan, progress, shards
+from beam_jobs import dataset, patients, pipeline, plan, progress, report, table
 from beam_jobs.job import Job
-from segthor import files, phantom
+from segthor import audit, files, organs, phantom
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET, TRAIN, VALIDATION
 from segthor.recipe import Recipe
 
 DEFAULT_PHANTOMS = "data/phantoms"
-PHANTOM_RECIPE = {"crop_mm": 264.0, "pixel_mm": 2.75}  # for scans of 128x128 pixels
+PHANTOM_RECIPE = {"crop_mm": 264.0, "pixel_mm": 2.75}  # a matrix of 96, as in demo_build.flags
 REJECTED_STATUS = 3
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of patients, or CSV; phantoms if not given.")
@@ -55,37 +54,65 @@ _LEVEL = flags.DEFINE_string(
 _CENTER = flags.DEFINE_string(
     "crop_center", None, "Centre of the box: body or organs:ORGANS (default: body)."
 )
+_MASKS = flags.DEFINE_string(
+    "level_masks", None, "Folder of an earlier model's label maps, for level and centre of "
+    "patients whose contours lack the organs asked for."
+)  # fmt: skip
+_LABELS = flags.DEFINE_list(
+    "labels", [], "The input's label values, ORGAN=VALUE,...; other values are background."
+)
+_SEVERITY = flags.DEFINE_list(
+    "severity",
+    [],
+    "CODE=reject|warn|ignore,... for the audit's findings; docs/data.md has them.",
+)
+_STRICT = flags.DEFINE_bool("strict", False, "Whether one rejected patient fails the build.")
 
 
 def main(argv):
-    """Finds the patients, plans the shards, runs the pipeline, writes the manifest."""
+    """Finds the patients, writes the shards that are not up to date, then the manifest."""
     started = time.monotonic()
-    job = Job(_absolute(_OUTPUT.value), _recipe(), _SEED.value)
+    found = _find()
+    job = _job(found)
     dataset.claim(job.output)
-    sources = patients.discover(_absolute(_INPUT.value or _make_phantoms()))
-    contoured = [source for source in sources if source.labels]
+    contoured = [source for source in found.sources if source.labels]
     if not contoured:
         raise InputError(
-            f"{_INPUT.value}: {len(sources)} patients found, none with contours: nothing to train "
-            "on; predict them with python -m serving.predict"
+            f"{_INPUT.value}: none of the {len(found.sources)} patients found has contours: "
+            "nothing to train on; predict them with python -m serving.predict"
         )
-    plans = _plan(contoured)
-    bytes_left = dataset.prepare(plans, job)
-    options, runner = pipeline.options_of(_RUNNER.value, argv[1:], bytes_left)
-    todo = [one for one in plans if shards.load_part(job.output, one) is None]
-    print(
-        f"{len(contoured)} patients with contours, {len(sources) - len(contoured)} without; "
-        f"{len(plans) - len(todo)} of {len(plans)} shards are up to date"
-    )
-    done = lambda: dataset.patients_done(plans, job.output)  # noqa: E731
-    with progress.watch(done, len(contoured), "patients"):
-        pipeline.run(plans, job, options, runner)
-    unlabelled = [source for source in sources if not source.labels]
-    made = dataset.finish(plans, unlabelled, job, _FOLDS.value, _versions())
-    return _report(made, job.output, time.monotonic() - started)
+    dealt = _deal(contoured)
+    plans = _write_shards(contoured, dealt, job, argv[1:])
+    rejected = report.write(plans, job.output)
+    if rejected and _STRICT.value:
+        raise InputError(f"{rejected} patients were rejected (--strict); {job.output}/audit.csv")
+    unlabelled = [source for source in found.sources if not source.labels]
+    made = dataset.finish(plans, unlabelled, job, _FOLDS.value)
+    return _say(made, job.output, time.monotonic() - started)
 
 
-def _recipe() -> Recipe:
+def _find() -> patients.Found:
+    path = files.absolute(_INPUT.value or _make_phantoms())
+    if files.is_dir(path):
+        found = patients.in_folder(path)
+    elif path.lower().endswith(".csv"):
+        found = table.in_csv(path)
+    else:
+        state = "a file" if files.exists(path) else "nothing"
+        raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
+    if not _MASKS.value:
+        return found
+    masked = patients.with_masks(found.sources, files.absolute(_MASKS.value))
+    return dataclasses.replace(found, sources=masked)
+
+
+def _make_phantoms() -> str:
+    print(f"No --input: making 24 phantoms with contours and 4 without in {DEFAULT_PHANTOMS}")
+    phantom.write_dataset(DEFAULT_PHANTOMS, 24, 4, "small", 0)
+    return DEFAULT_PHANTOMS
+
+
+def _job(found: patients.Found) -> Job:
     given = {
         "crop_mm": _CROP_MM.value,
         "pixel_mm": _PIXEL_MM.value,
@@ -95,57 +122,85 @@ def _recipe() -> Recipe:
         "crop_center": _CENTER.value,
     }
     given = {field: value for field, value in given.items() if value is not None}
-    return Recipe(**({} if _INPUT.value else PHANTOM_RECIPE) | given)
-
-
-def _make_phantoms() -> str:
-    print(
-        f"No --input: making 24 phantom patients with contours and 4 without in {DEFAULT_PHANTOMS}"
+    severities = _pairs("severity", _SEVERITY.value)
+    audit.check_severities(severities)
+    return Job(
+        output=files.absolute(_OUTPUT.value),
+        recipe=Recipe(**(({} if _INPUT.value else PHANTOM_RECIPE) | given)),
+        seed=_SEED.value,
+        severities=tuple(sorted(severities.items())),
+        label_values=_label_values() or found.label_values,
     )
-    phantom.write_dataset(DEFAULT_PHANTOMS, 24, 4, "small", 0)
-    return DEFAULT_PHANTOMS
 
 
-def _plan(contoured) -> list[plan.ShardPlan]:
+def _label_values() -> tuple[tuple[str, int], ...]:
+    values = _pairs("labels", _LABELS.value)
+    for name, value in values.items():
+        if name not in organs.NAMES or not value.isdigit() or not 0 < int(value) < 65536:
+            known = ", ".join(organs.NAMES)
+            raise InputError(f"labels: expected ORGAN=VALUE with {known}; found {name}={value}")
+    return tuple((name, int(values[name])) for name in organs.NAMES if name in values)
+
+
+def _pairs(flag: str, items: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise InputError(f"{flag}: expected NAME=VALUE,NAME=VALUE; found {name + equals!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _deal(contoured) -> dict[str, tuple[str, int]]:
     split = plan.choose_split(_SPLIT.value, contoured)
     dealt = plan.deal(contoured, split, _FRACTION.value, _FOLDS.value, _SEED.value)
     sides = [side for side, _ in dealt.values()]
-    print(f"Split: {split}, {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
-    for side in {TRAIN, VALIDATION} - set(sides):
+    print(f"Split {split}: {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
+    for side in sorted({TRAIN, VALIDATION} - set(sides)):
         print(
-            f"warning: no patient for {side}; another --split or --seed deals differently",
+            f"warning: no patient for {side}; --split, --seed or --validation_fraction deal others",
             file=sys.stderr,
         )
-    most = plan.patients_per_shard(_recipe())
-    return plan.plan_shards(contoured, dealt, most, _SHARDS.value, _SEED.value)
+    return dealt
 
 
-def _report(made, output: str, seconds: float):
-    for patient in made.rejected:
-        for finding in patient.findings:
-            print(f"rejected: {patient.patient}: {finding['message']}", file=sys.stderr)
+def _write_shards(contoured, dealt, job: Job, beam_arguments) -> list[plan.ShardPlan]:
+    """Plans and writes; again where the scans read turn out to hold one under two names."""
+    most = plan.patients_per_shard(job.recipe)
+    twins = dataset.twins(job.output, contoured)
+    while True:
+        sources = [dataclasses.replace(s, twin=twins.get(s.patient, "")) for s in contoured]
+        plans = plan.plan_shards(sources, dealt, most, _SHARDS.value, _SEED.value)
+        ready, bytes_left = dataset.prepare(plans, job)
+        print(f"{len(contoured)} patients in {len(plans)} shards, {ready} of them up to date")
+        options, runner = pipeline.options_of(_RUNNER.value, beam_arguments, bytes_left)
+        done = dataset.counter(plans, job.output)
+        with progress.watch(done, len(contoured), "patients"):
+            pipeline.run(plans, job, options, runner)
+        known, twins = twins, dataset.twins(job.output, contoured)
+        if known == twins:
+            return plans
+
+
+def _say(made, output: str, seconds: float) -> int:
+    warned = sum(bool(patient.audit["findings"]) for patient in made.patients)
     print(
         f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
-        f"patients in {len(made.shards)} shards to {output} ({progress.duration(seconds)})"
+        f"patients in {len(made.shards)} shards to {output} in {progress.duration(seconds)}; "
+        f"{len(made.unlabelled)} patients without contours are listed for prediction"
     )
+    if warned or made.rejected:
+        print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
     print(
         "Next: python -m trainer.main --flagfile=configs/smoke.flags "
         f"--data={_OUTPUT.value} --workdir=run"
     )
-    if made.rejected:
-        count = f"{len(made.rejected)} of {len(made.rejected) + len(made.patients)} patients"
-        print(f"{count} were rejected; {output}/dataset.json says why", file=sys.stderr)
-        return REJECTED_STATUS
-    return 0
-
-
-def _versions() -> dict:
-    names = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
-    return {name: importlib.metadata.version(name) for name in names}
-
-
-def _absolute(path: str) -> str:
-    return path if files.is_url(path) else os.path.abspath(path)
+    if not made.rejected:
+        return 0
+    for patient in made.rejected:
+        print(f"rejected {patient.patient}: {patient.findings[0]['message']}", file=sys.stderr)
+    total = len(made.rejected) + len(made.patients)
+    print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
+    return REJECTED_STATUS
 
 
 if __name__ == "__main__":

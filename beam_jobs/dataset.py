@@ -1,8 +1,11 @@
 """The dataset's folder as the driver sees it: claimed, swept of what is outdated, finished."""
 
+import importlib.metadata
 import re
+from collections import defaultdict
 
-from beam_jobs import shards, statistics
+from beam_jobs import report, shards, statistics
+from beam_jobs.examine import stamps
 from beam_jobs.job import Job
 from beam_jobs.patients import Source
 from beam_jobs.pipeline import STATISTICS
@@ -11,8 +14,9 @@ from segthor import files
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset, Patient, Rejected, Shard, Unlabelled
 
-_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, "audit.csv", "audit.html", "inspect"}
-_SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?(-[0-9a-f]{8}\.tfrecord|\.unnamed)$")
+_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *report.FILES, "inspect"}
+_SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
+_MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
 
 def claim(output: str) -> None:
@@ -30,35 +34,48 @@ def claim(output: str) -> None:
         )
 
 
-def prepare(plans: list[ShardPlan], job: Job) -> int:
-    """Removes the parts that do not hold any more; returns the bytes of input left to read."""
+def twins(output: str, sources) -> dict[str, str]:
+    """Patient to the patient whose scan it repeats, as far as earlier runs have read the scans.
+
+    Of several patients with one scan, the first by name that nothing else speaks against is kept.
+    """
+    by_name = {source.patient: source for source in sources}
+    alike = defaultdict(list)
+    folder = files.join(output, shards.PARTS)
+    for name in files.listdir(folder) if files.exists(folder) else ():
+        for patient, row in files.read_json(files.join(folder, name)).get("likeness", {}).items():
+            if patient in by_name and row["stamps"] == stamps(by_name[patient]):
+                alike[row["likeness"]].append((not row["sound"], patient))
+    return {patient: min(group)[1] for group in alike.values() for _, patient in sorted(group)[1:]}
+
+
+def prepare(plans: list[ShardPlan], job: Job) -> tuple[int, int]:
+    """Removes the parts that do not hold any more.
+
+    Returns the number of shards that are up to date, and the bytes of CT left to read.
+    """
     folder = files.join(job.output, shards.PARTS)
     files.makedirs(folder)
     files.makedirs(files.join(job.output, shards.SHARDS))
     wanted = {f"{plan.name}.json": plan for plan in plans}
-    kept = set()
+    ready = set()
     for name in files.listdir(folder):
         if name in wanted and _holds(shards.load_part(job.output, wanted[name]), wanted[name], job):
-            kept.add(name)
+            ready.add(name)
         else:
             files.remove(files.join(folder, name))
-    left = [plan for name, plan in wanted.items() if name not in kept]
-    return sum(_size(source.ct) for plan in left for source in plan.patients)
+    left = [plan for name, plan in wanted.items() if name not in ready]
+    return len(ready), sum(_size(source.ct) for plan in left for source in plan.patients)
 
 
-def patients_done(plans: list[ShardPlan], output: str) -> int:
-    """How many patients' shards are complete."""
-    present = set(files.listdir(files.join(output, shards.PARTS)))
-    return sum(len(plan.patients) for plan in plans if f"{plan.name}.json" in present)
+def counter(plans: list[ShardPlan], output: str):
+    """A function that says how many patients' shards are complete."""
+    patients = {f"{plan.name}.json": len(plan.patients) for plan in plans}
+    folder = files.join(output, shards.PARTS)
+    return lambda: sum(patients.get(name, 0) for name in files.listdir(folder))
 
 
-def finish(
-    plans: list[ShardPlan],
-    unlabelled: list[Source],
-    job: Job,
-    folds: int,
-    versions: dict,
-) -> Dataset:
+def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: int) -> Dataset:
     """Writes the manifest from the workers' parts, then removes the shards it does not name.
 
     Raises:
@@ -70,8 +87,8 @@ def finish(
     if not written:
         first = rejected[0]
         raise InputError(
-            f"all {len(rejected)} patients were rejected, the first, {first.patient}: "
-            f"{first.findings[0]['message']}"
+            f"every patient was rejected ({len(rejected)}); the first, {first.patient}: "
+            f"{first.findings[0]['message']}; all are in {files.join(job.output, 'audit.html')}"
         )
     counts = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
     made = Dataset(
@@ -82,7 +99,7 @@ def finish(
         rejected=rejected,
         unlabelled=tuple(Unlabelled(source.patient, source.ct) for source in unlabelled),
         statistics=statistics.summary(counts),
-        versions=versions,
+        versions={name: importlib.metadata.version(name) for name in _MADE_BY},
     )
     made.save(job.output)
     _sweep(job.output, {files.name(shard.file) for shard in made.shards})
@@ -90,7 +107,7 @@ def finish(
 
 
 def _holds(part: dict, plan: ShardPlan, job: Job) -> bool:
-    """Whether the shard was made from these very files and recipe, and lies there."""
+    """Whether the shard was made from these very files and rules, and lies there."""
     if part.get("key") != shards.key_of(plan, job):
         return False
     shard = part["shard"]
@@ -98,7 +115,7 @@ def _holds(part: dict, plan: ShardPlan, job: Job) -> bool:
 
 
 def _size(path: str) -> int:
-    return int(files.stamp(path).partition("-")[0]) if files.exists(path) else 0
+    return files.size(path) if files.exists(path) else 0
 
 
 def _sweep(output: str, wanted: set[str]) -> None:
@@ -106,6 +123,8 @@ def _sweep(output: str, wanted: set[str]) -> None:
     for name in files.listdir(folder):
         if name not in wanted:
             files.remove(files.join(folder, name))
+    for place in (output, folder, files.join(output, shards.PARTS)):
+        files.remove_partial(place)
 
 
 def _sorted(kind, rows) -> tuple:

@@ -1,21 +1,17 @@
-"""Who the patients are: their CT, their contours, and what a CSV says about them. Paths only."""
+"""Who the patients are: their CT, their contours, and what the input says of them. Paths only."""
 
-import csv
-import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segthor import files, organs
 from segthor.errors import InputError
-from segthor.manifest import TRAIN, VALIDATION
 from segthor.nifti import is_nifti, stem
 
-COLUMNS = ("patient", "ct", "labels", "split", "organs")
 _CONTOURS = re.compile(r"gt(?:[_-]?(\d+))?$", re.IGNORECASE)
-_LOOKED_FOR = (
+_NNUNET_CHANNEL = re.compile(r"(.+)_(\d{4})$")
+LOOKED_FOR = (
     "train/Patient_01/Patient_01.nii.gz with GT.nii.gz beside it, Patient_01.nii.gz with "
-    "GT_01.nii.gz in one folder, nnU-Net's imagesTr and labelsTr, or a CSV with the columns "
-    + ",".join(COLUMNS)
+    "GT_01.nii.gz in one folder, nnU-Net's imagesTr, labelsTr and dataset.json, or a CSV"
 )
 
 
@@ -36,115 +32,141 @@ class Source:
     twin: str = ""
 
 
-def discover(path: str) -> list[Source]:
-    """Every patient of a folder or a CSV, sorted by name.
+@dataclass(frozen=True)
+class Found:
+    """All patients, sorted by name. label_values: (organ, value) where the input has its own."""
+
+    sources: tuple[Source, ...]
+    label_values: tuple[tuple[str, int], ...] = ()
+
+
+def in_folder(root: str) -> Found:
+    """Every patient of a folder in one of the known layouts.
 
     Raises:
-      InputError: nothing there, two patients of one name, a CSV that does not fit.
+      InputError: none there, two of one name, or files that could be read in several ways.
     """
-    if files.is_dir(path):
-        sources = _in_folder(path)
-    elif path.lower().endswith(".csv"):
-        sources = _in_csv(path)
-    else:
-        found = "a file" if files.exists(path) else "nothing"
-        raise InputError(f"{path}: expected a folder of patients or a .csv, found {found}")
-    if not sources:
-        raise InputError(f"{path}: no patient found; looked for {_LOOKED_FOR}")
-    return _without_twins(sorted(sources, key=lambda source: source.patient), path)
-
-
-def _in_folder(root: str) -> list[Source]:
-    """SegTHOR's layouts: train/ and test/, or one of the two, or a folder of patients."""
     names = {name.lower(): name for name in files.listdir(root)}
-    parts = [files.join(root, names[part]) for part in ("train", "test") if part in names]
-    parts = [part for part in parts if files.is_dir(part)] or [root]
-    return [source for part in parts for source in _in_part(part)]
+    if "imagestr" in names:
+        if "train" in names:
+            raise InputError(f"{root}: holds train and {names['imagestr']}; name one of them")
+        found = _nnunet(root, names)
+    else:
+        parts = [files.join(root, names[part]) for part in ("train", "test") if part in names]
+        parts = [part for part in parts if files.is_dir(part)] or [root]
+        found = Found(tuple(source for part in parts for source in _in_part(part)))
+    if not found.sources:
+        raise InputError(f"{root}: no patient found; looked for {LOOKED_FOR}")
+    return Found(in_order(found.sources, root), found.label_values)
+
+
+def in_order(sources, where: str) -> tuple[Source, ...]:
+    """Sorted by name; raises InputError where two have one name."""
+    ordered = sorted(sources, key=lambda source: source.patient)
+    for one, other in zip(ordered, ordered[1:], strict=False):
+        if one.patient == other.patient:
+            raise InputError(
+                f"{where}: two patients are named {one.patient}: {one.ct} and {other.ct}; "
+                "rename one, or give a CSV"
+            )
+    return tuple(ordered)
+
+
+def with_masks(sources, folder: str) -> tuple[Source, ...]:
+    """The sources with the label map from `folder` that is named after the patient or the CT."""
+    masks = {stem(name): files.join(folder, name) for name in files.listdir(folder)}
+    found = [masks.get(source.patient) or masks.get(stem(source.ct), "") for source in sources]
+    if not any(found):
+        raise InputError(f"{folder}: expected label maps named after patients, found none")
+    return tuple(replace(s, masks=mask) for s, mask in zip(sources, found, strict=True))
 
 
 def _in_part(folder: str) -> list[Source]:
-    found = _patients_of(folder, as_one=False)
+    """SegTHOR's: a folder per patient, or flat scans."""
+    found = _flat(folder)
     for name in files.listdir(folder):
         inner = files.join(folder, name)
         if not is_nifti(name) and files.is_dir(inner):
-            found += _patients_of(inner, as_one=True)
+            found += _one_patient(inner)
     return found
 
 
-def _patients_of(folder: str, as_one: bool) -> list[Source]:
-    """The patients whose files lie in this folder; as_one: they are one patient's, named so."""
-    scans = [name for name in files.listdir(folder) if is_nifti(name)]
-    contours = {name: _CONTOURS.match(stem(name)) for name in scans}
-    images = [name for name in scans if not contours[name]]
-    masks = [name for name in scans if contours[name]]
-    if as_one and len(images) == 1 and len(masks) <= 1:
-        labels = files.join(folder, masks[0]) if masks else ""
+def _one_patient(folder: str) -> list[Source]:
+    images, masks = _scans(folder)
+    if not images and not masks:
+        return []
+    if len(images) == 1 and len(masks) <= 1:
+        labels = files.join(folder, next(iter(masks))) if masks else ""
         return [Source(files.name(folder), files.join(folder, images[0]), labels)]
-    by_number = {int(contours[name][1]): name for name in masks if contours[name][1]}
-    if masks and (len(by_number) < len(masks) or not images):
+    if masks:
+        return _flat(folder)
+    raise InputError(
+        f"{folder}: expected one CT and its GT.nii.gz, found {', '.join(images[:4])}; "
+        "a CSV can say which is which"
+    )
+
+
+def _flat(folder: str) -> list[Source]:
+    """Scans side by side, with GT_01 beside Patient_01 where there are contours."""
+    images, masks = _scans(folder)
+    by_number = {int(number): name for name, number in masks.items() if number}
+    if len(by_number) < len(masks) or (masks and not images):
         raise InputError(
-            f"{folder}: cannot tell whose contours {masks[0]} are; expected one CT beside it, or "
-            f"numbers (Patient_01.nii.gz, GT_01.nii.gz); found {', '.join(scans[:4])}"
+            f"{folder}: cannot tell whose contours {next(iter(masks))} are; expected one CT beside "
+            "it, or numbers (Patient_01.nii.gz, GT_01.nii.gz)"
         )
     sources = []
     for name in images:
         number = re.search(r"(\d+)$", stem(name))
-        mask = by_number.get(int(number[1])) if number else None
+        mask = by_number.pop(int(number[1]), None) if number else None
         labels = files.join(folder, mask) if mask else ""
         sources.append(Source(stem(name), files.join(folder, name), labels))
+    for mask in by_number.values():
+        raise InputError(f"{folder}: {mask} has no CT of its number beside it")
     return sources
 
 
-def _in_csv(path: str) -> list[Source]:
-    try:
-        table = csv.DictReader(io.StringIO(files.read_bytes(path).decode("utf-8-sig"), newline=""))
-        header, rows = tuple(table.fieldnames or ()), list(table)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
-    if not {"patient", "ct"} <= set(header) <= set(COLUMNS):
-        raise InputError(
-            f"{path}: expected the columns {','.join(COLUMNS)} (patient and ct at least), "
-            f"found {','.join(map(str, header))}"
-        )
-    return [_from_row(row, f"{path}, line {line}", path) for line, row in enumerate(rows, 2)]
+def _scans(folder: str) -> tuple[list[str], dict[str, str | None]]:
+    """CTs, and contours with the number in their names."""
+    names = [name for name in files.listdir(folder) if is_nifti(name)]
+    contours = {name: _CONTOURS.match(stem(name)) for name in names}
+    images = [name for name in names if not contours[name]]
+    return images, {name: match[1] for name, match in contours.items() if match}
 
 
-def _from_row(row: dict, where: str, path: str) -> Source:
-    if None in row or None in row.values():
-        raise InputError(f"{where}: expected as many values as columns")
-    row = {column: value.strip() for column, value in row.items()}
-    if not row["patient"] or not row["ct"]:
-        raise InputError(f"{where}: expected a patient and a ct, found an empty field")
-    split = row.get("split", "")
-    if split not in ("", TRAIN, VALIDATION):
-        raise InputError(f"{where}: split: expected {TRAIN}, {VALIDATION} or empty, found {split}")
-    contoured = tuple(re.split(r"[;\s]+", row["organs"])) if row.get("organs") else organs.NAMES
-    unknown = sorted(set(contoured) - set(organs.NAMES))
-    if unknown:
-        raise InputError(
-            f"{where}: organs: expected some of {';'.join(organs.NAMES)}, found {unknown[0]!r}"
-        )
-    contoured = tuple(name for name in organs.NAMES if name in contoured)
-    labels = row.get("labels", "")
-    base = files.parent(path)
-    return Source(
-        row["patient"],
-        _beside(base, row["ct"]),
-        _beside(base, labels) if labels else "",
-        split,
-        contoured,
-    )
+def _nnunet(root: str, names: dict[str, str]) -> Found:
+    """nnU-Net's raw layout; the values of its dataset.json, the organs that it names."""
+    if not {"labelstr", "dataset.json"} <= set(names):
+        raise InputError(f"{root}: expected labelsTr and dataset.json beside {names['imagestr']}")
+    path = files.join(root, names["dataset.json"])
+    values = _nnunet_labels(files.read_json(path), path)
+    contoured = tuple(name for name, _ in values)
+    labels_folder = files.join(root, names["labelstr"])
+    labels = {stem(name): name for name in files.listdir(labels_folder) if is_nifti(name)}
+    sources = []
+    for part in ("imagestr", "imagests"):
+        folder = files.join(root, names[part]) if part in names else ""
+        for name in filter(is_nifti, files.listdir(folder) if folder else ()):
+            match = _NNUNET_CHANNEL.match(stem(name))
+            if not match or match[2] != "0000":
+                raise InputError(f"{folder}: expected NAME_0000.nii.gz (one CT each), found {name}")
+            mask = labels.get(match[1]) if part == "imagestr" else None
+            found = files.join(labels_folder, mask) if mask else ""
+            sources.append(Source(match[1], files.join(folder, name), found, organs=contoured))
+    return Found(tuple(sources), values)
 
 
-def _beside(folder: str, path: str) -> str:
-    return path if files.is_url(path) or path.startswith("/") else files.join(folder, path)
-
-
-def _without_twins(sources: list[Source], path: str) -> list[Source]:
-    for one, other in zip(sources, sources[1:], strict=False):
-        if one.patient == other.patient:
-            raise InputError(
-                f"{path}: two patients are named {one.patient}: {one.ct} and {other.ct}; "
-                "rename one, or give a CSV"
-            )
-    return sources
+def _nnunet_labels(value, path: str) -> tuple[tuple[str, int], ...]:
+    """(organ, value), from {"heart": 2} or, as earlier versions had it, {"2": "heart"}."""
+    labels = value.get("labels") if isinstance(value, dict) else None
+    pairs = labels.items() if isinstance(labels, dict) else ()
+    named = [pair if str(pair[0]).lower() in organs.NAMES else pair[::-1] for pair in pairs]
+    values = {
+        str(name).lower(): int(number)
+        for name, number in named
+        if str(name).lower() in organs.NAMES and str(number).isdigit()
+    }
+    if not values:
+        wanted = ", ".join(organs.NAMES)
+        raise InputError(f"{path}: expected labels named {wanted}; found {labels}")
+    return tuple((name, values[name]) for name in organs.NAMES if name in values)

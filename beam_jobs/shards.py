@@ -14,6 +14,7 @@ import numpy as np
 from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
+from beam_jobs.thumbnail import png_base64
 from segthor import audit, files, manifest, organs, records
 from segthor.recipe import Recipe, with_context
 
@@ -52,6 +53,7 @@ def write(plan: ShardPlan, job: Job) -> dict:
         "patients": [asdict(_patient_row(patient, plan, shard)) for patient in kept],
         "rejected": [asdict(_rejected_row(patient)) for patient in examined if patient.rejected],
         "likeness": {one.source.patient: _likeness_row(one) for one in examined if one.likeness},
+        "thumbnails": {one.source.patient: png_base64(one) for one in examined if one.findings},
         "statistics": {name: dict(counts) for name, counts in _statistics(kept).items()},
     }
     files.write_json(part_path(job.output, plan), part)
@@ -63,19 +65,18 @@ def _write_records(plan: ShardPlan, kept: list[Examined], job: Job) -> manifest.
     slices = [(patient, z) for patient in kept for z in range(len(patient.images))]
     slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.patient, one[1]))
     digest, size = hashlib.sha256(), 0
-    temporary = files.join(folder, f"{plan.name}.unnamed")
-    with files.atomic_write(temporary) as stream:
+
+    def path():
+        return files.join(folder, f"{plan.name}-{digest.hexdigest()[:8]}.tfrecord")
+
+    with files.atomic_write(files.join(folder, plan.name), final=path) as stream:
         for patient, z in slices:
-            frame = _Frame()
-            records.write_frame(frame, records.encode(_record(patient, z, job.recipe)))
-            for piece in frame.pieces:
+            for piece in records.frame(records.encode(_record(patient, z, job.recipe))):
                 stream.write(piece)
                 digest.update(piece)
                 size += len(piece)
-    name = f"{plan.name}-{digest.hexdigest()[:8]}.tfrecord"
-    files.move(temporary, files.join(folder, name))
     return manifest.Shard(
-        file=f"{SHARDS}/{name}",
+        file=f"{SHARDS}/{files.name(path())}",
         split=plan.split,
         fold=plan.fold,
         records=len(slices),
@@ -83,14 +84,6 @@ def _write_records(plan: ShardPlan, kept: list[Examined], job: Job) -> manifest.
         sha256=digest.hexdigest(),
         patients=tuple(patient.source.patient for patient in kept),
     )
-
-
-class _Frame:
-    def __init__(self):
-        self.pieces = []
-
-    def write(self, piece):
-        self.pieces.append(piece)
 
 
 def _record(patient: Examined, z: int, recipe: Recipe) -> records.Slice:

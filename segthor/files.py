@@ -33,6 +33,11 @@ def name(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
+def absolute(path: str) -> str:
+    """The path from the root, so that it holds in every process; URLs as they are."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
 def parent(path: str) -> str:
     """The folder that holds `path` ('.' for a bare local name)."""
     return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
@@ -70,17 +75,22 @@ def write_json(path: str, value) -> None:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str):
-    """Yields a binary stream; its content appears under `path` at the end, or not at all."""
+def atomic_write(path: str, final=None, durable: bool = True):
+    """Yields a binary stream; its content appears under `path` at the end, or not at all.
+
+    final: called when all is written, gives the path to appear under instead, for a name that
+    depends on the content. durable: whether to wait for the disk, so that a power cut cannot leave
+    the name without the content.
+    """
     temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)}")
     makedirs(parent(path))
     try:
         with _open_write(temporary) as stream:
             yield stream
-            if not is_url(path):
+            if durable and not is_url(path):
                 stream.flush()
                 os.fsync(stream.fileno())
-        move(temporary, path)
+        move(temporary, final() if final else path)
     except BaseException:
         with contextlib.suppress(OSError):
             remove(temporary)
@@ -166,6 +176,18 @@ def remove(path: str) -> None:
         system.rm(inner)
     else:
         os.remove(path)
+
+
+def remove_partial(folder: str) -> None:
+    """Removes what writers that were killed left in a folder; none may be writing there."""
+    if is_url(folder):
+        system, inner = _system(folder)
+        names = [name(entry) for entry in system.ls(inner, detail=False)]
+    else:
+        names = os.listdir(folder)
+    for entry in names:
+        if entry.startswith(TEMPORARY_PREFIX):
+            remove(join(folder, entry))
 
 
 def sha256(path: str) -> str:

@@ -122,12 +122,16 @@ def parse(serialized, size_px: int, context: int) -> dict:
     }
 
 
+def frame(payload: bytes) -> tuple[bytes, bytes, bytes]:
+    """The pieces of one TFRecord frame, to be written one after the other."""
+    length = struct.pack("<Q", len(payload))
+    return length + _masked_crc(length), payload, _masked_crc(payload)
+
+
 def write_frame(stream, payload: bytes) -> None:
     """Appends one TFRecord frame to a binary stream."""
-    length = struct.pack("<Q", len(payload))
-    stream.write(length + _masked_crc(length))
-    stream.write(payload)
-    stream.write(_masked_crc(payload))
+    for piece in frame(payload):
+        stream.write(piece)
 
 
 def read_frames(stream, path: str):

@@ -1,0 +1,118 @@
+"""The audit for people: audit.csv with one line per patient, audit.html with pictures.
+
+Both are made from the workers' parts, one part at a time.
+"""
+
+import csv
+import html
+import io
+
+from beam_jobs import shards
+from beam_jobs.plan import ShardPlan
+from segthor import audit, files, organs
+
+FILES = ("audit.csv", "audit.html")
+_MOST_PICTURES = 500  # a page that a browser still opens
+_FIGURES = ("volume_cm3", "mean_hu", "extent_z_mm", "components")
+_COLUMNS = [
+    "patient",
+    "status",
+    "split",
+    "fold",
+    "slices",
+    "pixel_mm",
+    "slice_mm",
+    "level_hu",
+    *(f"{organ}_{figure}" for organ in organs.NAMES for figure in _FIGURES),
+    "codes",
+    "messages",
+    "ct",
+    "labels",
+]
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em;
+  background: #18181b; color: #e4e4e7 }
+h1 { font-size: 1.4em } h2 { font-size: 1.1em; margin-top: 2em }
+table { border-collapse: collapse; width: 100% }
+td, th { border-top: 1px solid #3f3f46; padding: .4em .6em; text-align: left; vertical-align: top }
+.reject { color: #f87171 } .warn { color: #fbbf24 } code { color: #93c5fd }
+img { display: block; image-rendering: pixelated }
+"""
+
+
+def write(plans: list[ShardPlan], output: str) -> int:
+    """Writes both files; returns how many patients were rejected."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    entries, counts, rows = [], {}, []
+    for plan in plans:
+        part = shards.load_part(output, plan)
+        for patient in part["patients"] + part["rejected"]:
+            row, findings = _row(patient), _findings(patient)
+            rows.append(row)
+            for finding in findings:
+                key = finding["severity"], finding["code"]
+                counts[key] = counts.get(key, 0) + 1
+            if findings and len(entries) < _MOST_PICTURES:
+                picture = part["thumbnails"].get(row["patient"], "")
+                entries.append((row["status"], row["patient"], _entry(row, findings, picture)))
+    writer.writerows(sorted(rows, key=lambda row: row["patient"]))
+    status = [row["status"] for row in rows]
+    page = _page(status, counts, [text for _, _, text in sorted(entries)])
+    for name, content in zip(FILES, (table.getvalue(), page), strict=True):
+        with files.atomic_write(files.join(output, name)) as stream:
+            stream.write(content.encode())
+    return status.count("rejected")
+
+
+def _row(patient: dict) -> dict:
+    findings = _findings(patient)
+    row = {key: patient[key] for key in ("patient", "ct", "labels")}
+    row["status"] = "warned" if findings else "good"
+    row["codes"] = ";".join(finding["code"] for finding in findings)
+    row["messages"] = "; ".join(finding["message"] for finding in findings)
+    if "audit" not in patient:
+        return row | {"status": "rejected"}
+    z_mm, *in_plane_mm = patient["placement"]["spacing_zyx_mm"]
+    row |= {key: patient[key] for key in ("split", "fold", "slices")}
+    row |= {"pixel_mm": round(max(in_plane_mm), 4), "slice_mm": round(z_mm, 4)}
+    row["level_hu"] = round(patient["level_hu"], 2)
+    for organ, figures in patient["audit"]["organs"].items():
+        row |= {f"{organ}_{figure}": figures[figure] for figure in _FIGURES}
+    return row
+
+
+def _findings(patient: dict) -> list[dict]:
+    return patient["audit"]["findings"] if "audit" in patient else patient["findings"]
+
+
+def _entry(row: dict, findings: list[dict], picture: str) -> str:
+    lines = [
+        f'<div class="{finding["severity"]}">{html.escape(finding["message"])} '
+        f"<code>{finding['code']}</code></div>"
+        for finding in findings
+    ]
+    image = f'<img alt="" src="data:image/png;base64,{picture}">' if picture else ""
+    name = html.escape(row["patient"])
+    where = html.escape(row["ct"])
+    return f"<tr><td>{name}<br>{row['status']}<td title='{where}'>{''.join(lines)}<td>{image}"
+
+
+def _page(status: list[str], counts: dict, entries: list[str]) -> str:
+    codes = "".join(
+        f'<tr><td class="{severity}">{severity}<td><code>{code}</code>'
+        f"<td>{html.escape(audit.CODES[code][1])}<td>{number}"
+        for (severity, code), number in sorted(counts.items())
+    )
+    numbers = ", ".join(f"{status.count(one)} {one}" for one in ("good", "warned", "rejected"))
+    legend = ", ".join(
+        f'<span style="color: rgb{organ.rgb}">{organ.name}</span>' for organ in organs.ORGANS
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Audit</title>'
+        f"<style>{_STYLE}</style><h1>Audit of {len(status)} patients: {numbers}</h1>"
+        f"<table><tr><th>severity<th>code<th>meaning<th>findings{codes}</table>"
+        f"<h2>Patients with findings</h2><p>Contours: {legend}. The first {_MOST_PICTURES} are "
+        f"shown; audit.csv lists all.</p><table>{''.join(entries)}</table></html>\n"
+    )

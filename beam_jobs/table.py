@@ -1,0 +1,72 @@
+"""Patients from a CSV: patient,ct,labels,split,organs."""
+
+import csv
+import io
+import re
+
+from beam_jobs.patients import Found, Source, in_order
+from segthor import files, organs
+from segthor.errors import InputError
+from segthor.manifest import TRAIN, VALIDATION
+
+COLUMNS = ("patient", "ct", "labels", "split", "organs")
+
+
+def in_csv(path: str) -> Found:
+    """Every patient of a CSV. Paths are relative to the CSV's folder.
+
+    Columns patient and ct are needed. labels: '' for a patient without contours. split: 'train' or
+    'validation'. organs: the contoured ones, between ';' or spaces; empty stands for all.
+
+    Raises:
+      InputError: no such file, other columns, an unknown organ or split, two patients of one name.
+    """
+    try:
+        text = files.read_bytes(path).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
+    header = [column.strip().lower() for column in rows[0]] if rows else []
+    if not {"patient", "ct"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
+        raise InputError(
+            f"{path}: expected the columns {','.join(COLUMNS)} (patient and ct at least), "
+            f"found {','.join(header) or 'nothing'}"
+        )
+    numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if any(map(str.strip, row))]
+    if not numbered:
+        raise InputError(f"{path}: expected a line per patient, found none")
+    sources = [_source(header, row, f"{path}, line {line}", path) for line, row in numbered]
+    return Found(in_order(sources, path))
+
+
+def _source(header: list[str], values: list[str], where: str, path: str) -> Source:
+    if len(values) != len(header):
+        raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
+    row = {column: value.strip() for column, value in zip(header, values, strict=True)}
+    if not row["patient"] or not row["ct"]:
+        raise InputError(f"{where}: expected a patient and a ct, found an empty field")
+    split = row.get("split", "").lower()
+    if split not in ("", TRAIN, VALIDATION):
+        raise InputError(f"{where}: split: expected {TRAIN}, {VALIDATION} or empty, found {split}")
+    return Source(
+        row["patient"],
+        _beside(path, row["ct"]),
+        _beside(path, row["labels"]) if row.get("labels") else "",
+        split,
+        _organs(row.get("organs", ""), where),
+    )
+
+
+def _organs(text: str, where: str) -> tuple[str, ...]:
+    named = {name.lower() for name in re.split(r"[;\s]+", text) if name} or set(organs.NAMES)
+    unknown = sorted(named - set(organs.NAMES))
+    if unknown:
+        known = ";".join(organs.NAMES)
+        raise InputError(f"{where}: organs: expected some of {known}, found {unknown[0]!r}")
+    return tuple(name for name in organs.NAMES if name in named)
+
+
+def _beside(csv_path: str, path: str) -> str:
+    if files.is_url(path) or path.startswith("/"):
+        return path
+    return files.join(files.parent(csv_path), path)
