@@ -4,12 +4,14 @@ In the order of an image's making: resolution, noise, window, display, filters, 
 `choices` are numbers in [0, 1), [N] each, by name; `strengths` is `trainer.augment.Strengths`.
 """
 
+import numpy as np
 import tensorflow as tf
 
 WHITE = 255.0
-_SMOOTH = tf.constant([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-_DIAGONAL = tf.constant([[-1.0, -1, 0], [-1, 0, 1], [0, 1, 1]])
-_SELF = tf.constant([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])
+# No tensors: one made on import would start the devices before a program has arranged them.
+_SMOOTH = np.float32([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+_DIAGONAL = np.float32([[-1, -1, 0], [-1, 0, 1], [0, 1, 1]])
+_SELF = np.float32([[0, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
 def change(images, choices, noise, strengths):
