@@ -72,6 +72,7 @@ _STRICT = flags.DEFINE_bool("strict", False, "Whether one rejected patient fails
 def main(argv):
     """Finds the patients, writes the shards that are not up to date, then the manifest."""
     started = time.monotonic()
+    pipeline.check_options(_RUNNER.value, argv[1:])
     found = _find()
     job = _job(found)
     dataset.claim(job.output)

@@ -14,6 +14,7 @@ from segthor import files
 from segthor.errors import InputError
 
 STATISTICS = "statistics.json"
+LOCAL = ("DirectRunner", "direct")
 # Below this many bytes of input a second worker costs more than it brings.
 _BYTES_PER_WORKER = 100 << 20
 
@@ -43,22 +44,30 @@ def run(plans, job: Job, options: pipeline_options.PipelineOptions, runner) -> N
         )
 
 
-def options_of(name: str, arguments, input_bytes: int):
+def check_options(runner: str, arguments: list[str]) -> None:
+    """Raises InputError for an option that neither this job nor Beam's local runner knows.
+
+    Other runners know options that only they can judge.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    kinds = {str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()}
+    for kind in kinds.values():
+        kind._add_argparse_args(parser)
+    unknown = parser.parse_known_args(arguments)[1]
+    if unknown and runner in LOCAL:
+        raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
+
+
+def options_of(name: str, arguments: list[str], input_bytes: int):
     """(options, runner) for the runner's name and the options that are not this job's own.
 
-    DirectRunner runs in this process, with as many threads as the work is worth, and never looks
-    for anything on the network, which Beam's own switch of that name would.
-
-    Raises:
-      InputError: an option that neither this job nor Beam knows.
+    The local runner runs in this process, with as many threads as the work is worth, and never
+    looks for anything on the network, which Beam's own switch of the same name would.
     """
     options = pipeline_options.PipelineOptions(arguments)
-    if name not in ("DirectRunner", "direct"):
+    if name not in LOCAL:
         options.view_as(pipeline_options.StandardOptions).runner = name
         return options, name
-    unknown = _parser().parse_known_args(arguments)[1]
-    if unknown:
-        raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
@@ -70,13 +79,3 @@ def options_of(name: str, arguments, input_bytes: int):
     if "--direct_running_mode" not in given and direct.direct_num_workers != 1:
         direct.direct_running_mode = "multi_threading"
     return options, FnApiRunner()
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Knows every option of Beam."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    for kind in {
-        str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()
-    }.values():
-        kind._add_argparse_args(parser)
-    return parser
