@@ -1,0 +1,39 @@
+"""Small patients on disk, for the tests of the data job."""
+
+from pathlib import Path
+
+import numpy as np
+
+from segthor import nifti, phantom
+from segthor.nifti import Grid
+
+# A matrix of 32 for phantoms of 48x48x16 voxels of about 9 mm.
+TINY_FLAGS = {"crop_mm": 288.0, "pixel_mm": 9.0}
+
+
+def save(path, array, affine=None, grid=None) -> str:
+    """Writes one NIfTI file and returns its name."""
+    grid = grid or Grid.from_affine(array.shape, affine)
+    nifti.write(str(path), np.asarray(array), grid)
+    return str(path)
+
+
+def save_patient(folder, name: str, made, gz: bool = True) -> None:
+    """A phantom in SegTHOR's layout."""
+    suffix = ".nii.gz" if gz else ".nii"
+    place = Path(folder) / "train" / name
+    save(place / (name + suffix), made.hu, made.affine)
+    save(place / ("GT" + suffix), made.labels, made.affine)
+
+
+def save_patients(folder, count: int, first: int = 1, seed: int = 0) -> str:
+    """Tiny phantoms Patient_01, ... in SegTHOR's layout; returns the folder."""
+    for number in range(first, first + count):
+        save_patient(folder, f"Patient_{number:02d}", phantom.tiny(seed * 1000 + number))
+    return str(folder)
+
+
+def touch(path) -> None:
+    """An empty file, its folder too; discovery looks at names alone."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).touch()

@@ -1,0 +1,115 @@
+"""Who goes where: by name alone, so that an added patient moves nobody else."""
+
+from collections import Counter
+
+import pytest
+
+from beam_jobs.patients import Source
+from beam_jobs.plan import choose_split, deal, patients_per_shard, plan_shards
+from segthor.errors import InputError
+from segthor.manifest import TRAIN, VALIDATION
+from segthor.recipe import Recipe
+
+
+def named(names, split=""):
+    return [Source(name, f"{name}.nii", f"{name}_gt.nii", split) for name in names]
+
+
+SEGTHOR = named(f"Patient_{number:02d}" for number in range(1, 41))
+MANY = named(f"case{number}" for number in range(2000))
+
+
+def test_the_original_split_is_that_of_the_references():
+    dealt = deal(SEGTHOR, "original", 0.2, 5, 0)
+    held_out = {name for name, (split, _) in dealt.items() if split == VALIDATION}
+    assert held_out == {f"Patient_{number:02d}" for number in (1, 3, 12, 14, 15, 17, 34, 39)}
+
+
+def test_split_auto_takes_the_first_that_fits():
+    assert choose_split("auto", SEGTHOR) == "original"
+    assert choose_split("auto", SEGTHOR[1:2] + SEGTHOR[3:9]) == "hash"  # none of the eight
+    assert choose_split("auto", SEGTHOR[:1] + SEGTHOR[2:3]) == "hash"  # only of the eight
+    assert choose_split("auto", MANY) == "hash"
+    assert choose_split("auto", named("ab", TRAIN)) == "csv"
+    assert choose_split("hash", SEGTHOR) == "hash"
+
+
+def test_a_split_that_the_patients_do_not_allow_is_refused():
+    with pytest.raises(InputError, match="b has no value"):
+        choose_split("csv", named("a", TRAIN) + named("b"))
+    with pytest.raises(InputError, match="b has no value"):
+        choose_split("auto", named("a", TRAIN) + named("b"))
+    with pytest.raises(InputError, match="found case0"):
+        choose_split("original", MANY)
+
+
+def test_the_csvs_split_is_taken_as_it_stands():
+    dealt = deal(named("ab", TRAIN) + named("cd", VALIDATION), "csv", 0.2, 3, 0)
+    assert [dealt[name][0] for name in "abcd"] == [TRAIN, TRAIN, VALIDATION, VALIDATION]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 1.0])
+def test_the_hash_deals_the_fraction_and_even_folds(fraction):
+    dealt = deal(MANY, "hash", fraction, 4, seed=7)
+    share = sum(split == VALIDATION for split, _ in dealt.values()) / len(MANY)
+    assert abs(share - fraction) <= 0.04
+    folds = Counter(fold for _, fold in dealt.values())
+    assert set(folds) == {0, 1, 2, 3}
+    assert max(folds.values()) - min(folds.values()) < 120
+    assert dealt != deal(MANY, "hash", fraction, 4, seed=8)
+
+
+def test_an_added_patient_moves_nobody_else():
+    fewer = deal(MANY[:-1], "hash", 0.2, 5, 0)
+    assert {**deal(MANY, "hash", 0.2, 5, 0), **fewer} == deal(MANY, "hash", 0.2, 5, 0)
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_every_patient_lies_in_one_shard_of_its_own_split_and_fold(shards):
+    dealt = deal(MANY, "hash", 0.2, 5, 0)
+    plans = plan_shards(MANY, dealt, most=7, shards=shards)
+    placed = [source.patient for plan in plans for source in plan.patients]
+    assert sorted(placed) == sorted(source.patient for source in MANY)
+    assert len({plan.name for plan in plans}) == len(plans)
+    for plan in plans:
+        assert {dealt[source.patient] for source in plan.patients} == {(plan.split, plan.fold)}
+        assert list(plan.patients) == sorted(plan.patients, key=lambda source: source.patient)
+        assert shards or 1 <= len(plan.patients) <= 7
+    if shards:
+        assert len(plans) == 2 * 5 * 3
+    else:
+        assert len(plans) < len(MANY) / 3  # shards are filled to about 70 % on average
+
+
+def test_the_plan_does_not_depend_on_the_order_of_discovery():
+    dealt = deal(MANY, "hash", 0.2, 5, 0)
+    assert plan_shards(MANY[::-1], dealt, most=7) == plan_shards(MANY, dealt, most=7)
+
+
+@pytest.mark.parametrize("extra", range(1, 40, 6))
+def test_an_added_patient_changes_its_own_shard_alone(extra):
+    patients = MANY[: 300 + extra]
+    dealt = deal(patients, "hash", 0.2, 5, 0)
+    added = patients[-1]
+    before, after = (
+        {plan.name: plan for plan in plan_shards(some, dealt, most=7)}
+        for some in (patients[:-1], patients)
+    )
+    changed = {name for name in after if before.get(name) != after[name]}
+    gone = {name for name in before if name not in after}
+    with_added = next(name for name, plan in after.items() if added in plan.patients)
+    if not gone:
+        assert changed == {with_added}
+    else:  # its leaf was full and fell in two, or more where all went the same way
+        assert len(gone) == 1
+        leaf = gone.pop()
+        assert all(name.startswith(leaf) for name in changed)
+        moved = {one for name in changed for one in after[name].patients}
+        assert moved == {*before[leaf].patients, added}
+
+
+def test_a_shard_holds_about_200_mb_at_most():
+    per_patient = 177 * 256 * 256 * 4
+    assert 100e6 < patients_per_shard(Recipe()) * per_patient <= 200 * 2**20
+    assert patients_per_shard(Recipe(crop_mm=2048, context=9)) == 1
+    assert patients_per_shard(Recipe(crop_mm=264, pixel_mm=2.75)) > 20

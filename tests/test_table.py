@@ -1,0 +1,67 @@
+"""Patients from a CSV."""
+
+import pytest
+
+from beam_jobs.patients import Source
+from beam_jobs.table import in_csv
+from segthor import organs
+from segthor.errors import InputError
+
+
+def csv(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "patients.csv"
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_every_column_is_read(tmp_path, encoding, newline):
+    lines = [
+        "patient,ct,labels,split,organs",
+        'Müller,b/ct.nii.gz,"b, c/gt.nii",train,heart; esophagus',
+        "A,/abs/ct.nii,,Validation,",
+        ",,,,",
+        "S3,s3://bucket/ct.nii,s3://bucket/gt.nii,,AORTA trachea",
+        "",
+    ]
+    root = str(tmp_path)
+    assert in_csv(csv(tmp_path, newline.join(lines), encoding)).sources == (
+        Source("A", "/abs/ct.nii", "", "validation", organs.NAMES),
+        Source("Müller", f"{root}/b/ct.nii.gz", f"{root}/b, c/gt.nii", "train",
+               ("esophagus", "heart")),
+        Source("S3", "s3://bucket/ct.nii", "s3://bucket/gt.nii", "", ("trachea", "aorta")),
+    )  # fmt: skip
+
+
+def test_two_columns_are_enough_in_any_order(tmp_path):
+    assert in_csv(csv(tmp_path, "ct,patient\n/x.nii,P\n")).sources == (Source("P", "/x.nii"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected the columns .*found nothing"),
+        ("patient,labels\nA,b\n", "expected the columns"),
+        ("patient,ct,note\nA,b,c\n", "found patient,ct,note"),
+        ("patient,ct,ct\nA,b,c\n", "expected the columns"),
+        ("patient,ct\n", "a line per patient"),
+        ("patient,ct\nA\n", "line 2: expected 2 values, found 1"),
+        ("patient,ct\nA,b,c\n", "line 2: expected 2 values, found 3"),
+        ("patient,ct\n,b\n", "line 2: .*empty field"),
+        ("patient,ct,split\nA,b,test\n", "line 2: split: expected train, validation"),
+        ("patient,ct,organs\nA,b,liver\n", "line 2: organs: .*'liver'"),
+        ("patient,ct\nA,b\nA,c\n", "two patients are named A"),
+        ('patient,ct\nA,"b\n', "not a CSV"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_line(tmp_path, text, said):
+    with pytest.raises(InputError, match=said):
+        in_csv(csv(tmp_path, text))
+
+
+def test_another_encoding_and_a_missing_file_are_refused(tmp_path):
+    with pytest.raises(InputError, match="UTF-8"):
+        in_csv(csv(tmp_path, "patient,ct\nMüller,b\n", "latin-1"))
+    with pytest.raises(InputError, match="none.csv"):
+        in_csv(str(tmp_path / "none.csv"))
