@@ -1,0 +1,94 @@
+"""What a run shows: the worst validation slices with their contours, and the learning curve."""
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from segthor import drawing, files, organs, records
+from trainer import data, model, validate
+
+TILE_PX = 256
+_COLUMNS = 3
+
+
+def worst_slices(learner, source: data.Source, scores: validate.Scores, count: int = 6):
+    """A sheet, uint8 [H, W, 3], of the slices with the lowest Dice; None for a classifier.
+
+    Shows the middle one of the context's slices; Dice is of the slice, over its organs together.
+    """
+    if learner.config.task == model.CLASSIFY:
+        return None
+    places = scores.worst(count)
+    slices = read_slices(source, source.validation, places)
+    output = learner.scored(tf.constant(np.stack([s.image for s in slices])), training=False)
+    output = output[model.SEGMENT] if isinstance(output, dict) else output
+    values = np.array([0] + [organs.BY_NAME[name].label for name in learner.config.organs])
+    predicted = values[np.argmax(output, -1)]
+    dice = validate.dice_of(scores.slice_counts[places].sum(1))
+    return _sheet(slices, predicted, values, dice)
+
+
+def read_slices(source: data.Source, shards, places) -> list[records.Slice]:
+    """The records at `places`, counted over the shards in order; opens only the shards needed."""
+    found, first = {}, 0
+    for shard in shards:
+        wanted = {place for place in places if first <= place < first + shard.records}
+        if wanted:
+            path = files.join(source.folder, shard.file)
+            with files.open_read(path) as stream:
+                for place, payload in enumerate(records.read_frames(stream, path), first):
+                    if place in wanted:
+                        found[place] = records.decode(payload)
+        first += shard.records
+    return [found[place] for place in places]
+
+
+def save_learning_curve(rows: list[dict], path: str) -> None:
+    """Writes `learning_curve` as a PNG, atomically."""
+    with files.atomic_write(path) as stream:
+        learning_curve(rows).savefig(stream, format="png", dpi=100)
+
+
+def learning_curve(rows: list[dict]) -> Figure:
+    """Loss, learning rate and Dice over the steps; `rows` are those of log.csv, at least one."""
+    steps = [int(row["step"]) for row in rows]
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    losses, scores = figure.subplots(2, 1, sharex=True)
+    losses.plot(steps, _column(rows, "loss"), "o-", markersize=3, color="black", label="loss")
+    losses.set_ylabel("training loss, mean since the last validation")
+    rate = losses.twinx()
+    rate.plot(steps, _column(rows, "learning_rate"), ":", color="tab:gray")
+    rate.set_ylabel("learning rate (dotted)")
+    for organ in organs.ORGANS:
+        if f"dice_{organ.name}" in rows[0]:
+            values = _column(rows, f"dice_{organ.name}")
+            colour = np.array(organ.rgb) / 255
+            scores.plot(steps, values, "o-", markersize=3, color=colour, label=organ.name)
+    mean = _column(rows, "dice")
+    scores.plot(steps, mean, "--", color="black", label="mean")
+    if np.isfinite(mean).any():
+        best = int(np.nanargmax(mean))
+        scores.axvline(steps[best], color="tab:gray", linewidth=0.8)
+        scores.set_title(f"best mean {mean[best]:.3f} at step {steps[best]}", fontsize=10)
+    scores.set(xlabel="training step", ylabel="volume Dice (mean over patients)", ylim=(0, 1))
+    scores.legend(loc="lower right", fontsize=9)
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _sheet(slices, predicted, values, dice):
+    tiles, captions = [], []
+    for one, labels, score in zip(slices, predicted, dice, strict=True):
+        middle = one.image[..., one.image.shape[-1] // 2]
+        contoured = [o.label for o, yes in zip(organs.ORGANS, one.contoured, strict=True) if yes]
+        shown = np.intersect1d(values, contoured)
+        truth, labels = (np.where(np.isin(x, shown), x, 0) for x in (one.labels, labels))
+        scale = max(1, round(TILE_PX / max(middle.shape)))
+        tiles.append(drawing.overlay(middle, truth, labels, scale))
+        captions.append(f"{one.patient}, slice {one.z}, Dice {score:.2f}")
+    return drawing.sheet(tiles, _COLUMNS, captions, "solid: predicted, dashed: contoured")
+
+
+def _column(rows, name):
+    return np.array([float(row[name]) for row in rows])
