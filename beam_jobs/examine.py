@@ -111,8 +111,14 @@ def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
 
 def stamps(source: Source) -> list[str]:
     """Marks that change when one of the patient's files does; '' for one that is not there."""
-    paths = (source.ct, source.labels, source.masks)
-    return [files.stamp(path) if path and files.exists(path) else "" for path in paths]
+    return [_stamp(path) for path in (source.ct, source.labels, source.masks)]
+
+
+def _stamp(path: str) -> str:
+    try:
+        return files.stamp(path) if path else ""
+    except OSError:  # for the reading to report
+        return ""
 
 
 def likeness_of(ct: nifti.Scan) -> str:
@@ -142,7 +148,7 @@ def _renamed(stored: np.ndarray, job: Job) -> np.ndarray:
     """Label values as this project numbers them."""
     if not job.label_values:
         return stored
-    labels = np.zeros(stored.shape, np.uint8, order="K")
+    labels = np.zeros_like(stored, np.uint8)
     for name, value in job.label_values:
         labels[stored == value] = organs.BY_NAME[name].label
     return labels

@@ -104,9 +104,9 @@ def check_severities(severities: dict[str, str]) -> None:
 
 
 def judge(findings, severities: dict[str, str]) -> tuple[Finding, ...]:
-    """The findings under other severities; those to be ignored are left out."""
+    """The findings under other severities, rejects first; those to be ignored are left out."""
     judged = [Finding(f.code, severities.get(f.code, f.severity), f.message) for f in findings]
-    return tuple(finding for finding in judged if finding.severity != IGNORE)
+    return tuple(f for severity in (REJECT, WARN) for f in judged if f.severity == severity)
 
 
 def is_rejected(findings) -> bool:

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from cases import touch
 
 from beam_jobs.patients import Source, in_folder, with_masks
 from segthor.errors import InputError
-from tests.cases import touch
 
 
 def found(root):

@@ -1,0 +1,166 @@
+"""One shard: its records are what prepare gives, permuted, the same bytes every time."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from cases import TINY_FLAGS, save_patients
+
+from beam_jobs import shards
+from beam_jobs.job import Job
+from beam_jobs.patients import in_folder
+from beam_jobs.plan import ShardPlan
+from segthor import files, nifti, records
+from segthor.recipe import Recipe, prepare, with_context
+
+RECIPE = Recipe(**TINY_FLAGS)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return in_folder(save_patients(tmp_path_factory.mktemp("patients"), 3)).sources
+
+
+def write(tmp_path, sources, name="train-fold2-01", recipe=RECIPE, **rules):
+    plan = ShardPlan(name, "train", 2, tuple(sources))
+    job = Job(str(tmp_path), recipe, **rules)
+    return plan, job, shards.write(plan, job)
+
+
+def read(tmp_path, part):
+    path = files.join(str(tmp_path), part["shard"]["file"])
+    with files.open_read(path) as stream:
+        return [records.decode(payload) for payload in records.read_frames(stream, path)]
+
+
+def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources):
+    _, _, part = write(tmp_path, sources)
+    found = {(record.patient, record.z): record for record in read(tmp_path, part)}
+    assert len(found) == part["shard"]["records"] == 3 * 16
+    for source in sources:
+        ct, contours = nifti.read(source.ct), nifti.read(source.labels)
+        expected = prepare(ct.array, ct.grid.affine, RECIPE, contours.array)
+        images = expected.images(RECIPE)
+        for z in range(16):
+            record = found[source.patient, z]
+            np.testing.assert_array_equal(record.image, with_context(images, z, 3))
+            np.testing.assert_array_equal(record.labels, expected.labels[z])
+            np.testing.assert_allclose(record.affine, ct.grid.affine, rtol=1e-6)
+            assert record.scan_shape == ct.array.shape
+            assert record.contoured == (1, 1, 1, 1)
+            box = (*expected.placement.first_px, *expected.placement.step_px)
+            assert record.box_px == pytest.approx(box)
+            assert (record.level_hu, record.width_hu) == (50, 350)
+
+
+def test_slices_are_permuted_across_patients_and_by_the_seed(tmp_path, sources):
+    orders = []
+    for seed in (0, 1):
+        _, _, part = write(tmp_path / str(seed), sources, seed=seed)
+        orders.append([(r.patient, r.z) for r in read(tmp_path / str(seed), part)])
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) != orders[0]
+    pairs = zip(orders[0], orders[0][1:], strict=False)
+    neighbours = sum(a[0] == b[0] and abs(a[1] - b[1]) == 1 for a, b in pairs)
+    assert neighbours < 10  # in order there would be 45
+
+
+def test_the_shard_is_named_after_its_content_and_the_part_describes_it(tmp_path, sources):
+    plan, job, part = write(tmp_path, sources)
+    shard = part["shard"]
+    path = str(tmp_path / shard["file"])
+    assert files.sha256(path) == shard["sha256"] and files.size(path) == shard["bytes"]
+    assert shard["file"] == f"shards/train-fold2-01-{shard['sha256'][:8]}.tfrecord"
+    assert shards.load_part(job.output, plan)["shard"]["patients"] == list(shard["patients"])
+    assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [files.name(path)]
+    assert [row["patient"] for row in part["patients"]] == [s.patient for s in sources]
+    assert part["patients"][0]["slices"] == 16
+
+
+def test_the_same_patients_give_the_same_bytes_in_any_order_and_place(tmp_path, sources):
+    expected = write(tmp_path / "a", sources)[2]["shard"]["sha256"]
+    for source in sources:
+        shutil.copytree(files.parent(source.ct), tmp_path / "copy" / "train" / source.patient)
+    copies = in_folder(str(tmp_path / "copy")).sources[::-1]
+    assert write(tmp_path / "b", copies)[2]["shard"]["sha256"] == expected
+
+
+def test_rejected_patients_leave_no_record_and_alone_no_file(tmp_path, sources):
+    broken = dataclasses.replace(sources[1], ct=str(tmp_path / "none.nii"))
+    _, _, part = write(tmp_path / "a", [sources[0], broken, sources[2]])
+    assert part["shard"]["patients"] == (sources[0].patient, sources[2].patient)
+    assert [row["patient"] for row in part["rejected"]] == [broken.patient]
+    assert part["rejected"][0]["findings"][0]["code"] == "file_missing"
+    assert {r.patient for r in read(tmp_path / "a", part)} == set(part["shard"]["patients"])
+    _, _, part = write(tmp_path / "b", [broken])
+    assert part["shard"] is None
+    assert not (tmp_path / "b" / "shards").exists()
+
+
+def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
+    plan, job, part = write(tmp_path, sources)
+    assert shards.key_of(plan, job) == part["key"]
+    assert shards.key_of(plan, dataclasses.replace(job, output="elsewhere")) == part["key"]
+    others = [
+        (plan, dataclasses.replace(job, seed=1)),
+        (plan, dataclasses.replace(job, recipe=Recipe(**TINY_FLAGS, context=5))),
+        (plan, dataclasses.replace(job, severities=(("metal", "ignore"),))),
+        (plan, dataclasses.replace(job, label_values=(("heart", 2),))),
+        (dataclasses.replace(plan, patients=plan.patients[1:]), job),
+        (dataclasses.replace(plan, split="validation"), job),
+        (
+            dataclasses.replace(
+                plan, patients=(dataclasses.replace(sources[0], twin="x"), *sources[1:])
+            ),
+            job,
+        ),
+    ]
+    keys = {shards.key_of(*other) for other in others}
+    assert len(keys) == len(others) and part["key"] not in keys
+    files.makedirs(str(tmp_path / "again"))
+    moved = shutil.copy(sources[0].ct, str(tmp_path / "again" / "ct.nii.gz"))
+    plan = dataclasses.replace(plan, patients=(dataclasses.replace(sources[0], ct=moved),))
+    before = shards.key_of(plan, job)
+    with open(moved, "ab") as stream:
+        stream.write(b"\0")
+    assert shards.key_of(plan, job) != before
+
+
+def test_other_label_values_become_ours_and_the_rest_background(tmp_path, sources):
+    source = sources[0]
+    contours = nifti.read(source.labels)
+    lut = np.array([0, 7, 200, 9, 4], np.uint8)
+    other = lut[contours.array]
+    other[0, 0, :3] = 33  # an organ that nobody asked for
+    path = str(tmp_path / "other.nii.gz")
+    nifti.write(path, other, contours.grid)
+    values = (("esophagus", 7), ("heart", 200), ("trachea", 9), ("aorta", 4))
+    renamed = dataclasses.replace(source, labels=path)
+    _, _, part = write(tmp_path / "b", [renamed], label_values=values)
+    _, _, expected = write(tmp_path / "a", [source])
+    assert part["shard"]["sha256"] == expected["shard"]["sha256"]
+
+
+def test_level_and_centre_come_from_masks_where_the_contours_lack_the_organ(tmp_path, sources):
+    recipe = Recipe(**TINY_FLAGS, window_level="mean:heart", crop_center="organs:heart")
+    whole = write(tmp_path / "a", sources[:1], recipe=recipe)[2]
+    contours = nifti.read(sources[0].labels)
+    esophagus = np.where(contours.array == 1, 1, 0).astype(np.uint8)
+    nifti.write(str(tmp_path / "eso.nii.gz"), esophagus, contours.grid)
+    partial = dataclasses.replace(
+        sources[0], labels=str(tmp_path / "eso.nii.gz"), organs=("esophagus",)
+    )
+    without = write(tmp_path / "b", [partial], recipe=recipe)[2]
+    assert without["rejected"][0]["findings"][0]["code"] == "cannot_prepare"
+    masked = dataclasses.replace(partial, masks=sources[0].labels)
+    found = write(tmp_path / "c", [masked], recipe=recipe)[2]["patients"][0]
+    assert found["level_hu"] == whole["patients"][0]["level_hu"] != 50
+    assert found["placement"] == whole["patients"][0]["placement"]
+    assert {r.contoured for r in read(tmp_path / "c", shards_part(tmp_path / "c"))} == {
+        (1, 0, 0, 0)
+    }
+
+
+def shards_part(folder):
+    return files.read_json(str(folder / "parts" / "train-fold2-01.json"))
