@@ -73,9 +73,10 @@ def main(argv):
     """Finds the patients, writes the shards that are not up to date, then the manifest."""
     started = time.monotonic()
     pipeline.check_options(_RUNNER.value, argv[1:])
-    found = _find()
-    job = _job(found)
+    job = _job()
     dataset.claim(job.output)
+    found = _find()
+    job = dataclasses.replace(job, label_values=job.label_values or found.label_values)
     contoured = [source for source in found.sources if source.labels]
     if not contoured:
         raise InputError(
@@ -113,7 +114,7 @@ def _make_phantoms() -> str:
     return DEFAULT_PHANTOMS
 
 
-def _job(found: patients.Found) -> Job:
+def _job() -> Job:
     given = {
         "crop_mm": _CROP_MM.value,
         "pixel_mm": _PIXEL_MM.value,
@@ -130,7 +131,7 @@ def _job(found: patients.Found) -> Job:
         recipe=Recipe(**(({} if _INPUT.value else PHANTOM_RECIPE) | given)),
         seed=_SEED.value,
         severities=tuple(sorted(severities.items())),
-        label_values=_label_values() or found.label_values,
+        label_values=_label_values(),
     )
 
 

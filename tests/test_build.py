@@ -1,0 +1,417 @@
+"""The build from end to end: laws of re-runs, workers, kills, and of what is refused."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from cases import TINY_FLAGS, save, save_patient, save_patients
+
+from beam_jobs import build, patients, verify
+from segthor import nifti, phantom
+from segthor.errors import InputError
+from segthor.manifest import TRAIN, VALIDATION, Dataset
+from segthor.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    return save_patients(tmp_path_factory.mktemp("twelve"), 12)
+
+
+def run(source, output, *beam, **values):
+    """Builds in this process; returns (exit status, dataset)."""
+    flags.FLAGS.mark_as_parsed()
+    settings = {"input": str(source), "output": str(output), **TINY_FLAGS, **values}
+    with flagsaver.flagsaver(**settings):
+        status = build.main(["build", *beam])
+    return status, Dataset.load(str(output))
+
+
+def shell(*arguments, **options):
+    command = [sys.executable, "-m", "beam_jobs.build", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **options)
+
+
+def tiny_flags():
+    return [f"--{name}={value}" for name, value in TINY_FLAGS.items()]
+
+
+def shard_bytes(output):
+    return {path.name: path.read_bytes() for path in (Path(output) / "shards").iterdir()}
+
+
+def modified(output):
+    return {path.name: path.stat().st_mtime_ns for path in (Path(output) / "shards").iterdir()}
+
+
+def copy(source, target):
+    shutil.copytree(source, target)
+    return target
+
+
+def codes_of(patient):
+    return {finding["code"] for finding in patient.audit["findings"]}
+
+
+def check(output):
+    """The dataset is what its manifest says, and nothing else lies there."""
+    dataset = Dataset.load(str(output))
+    found = [line for one in dataset.shards for line in verify.problems(one, dataset, str(output))]
+    assert not found + list(verify.strangers(dataset, str(output)))
+    left = [str(path) for path in Path(output).rglob(".*")]
+    assert not left
+
+
+def test_a_folder_becomes_a_dataset_that_its_manifest_describes(twelve, tmp_path, capsys):
+    status, dataset = run(twelve, tmp_path / "out")
+    assert status == 0
+    assert {patient.patient for patient in dataset.patients} == {
+        f"Patient_{number:02d}" for number in range(1, 13)
+    }
+    assert dataset.recipe == Recipe(**TINY_FLAGS)
+    held_out = {one.patient for one in dataset.patients if one.split == VALIDATION}
+    assert held_out == {"Patient_01", "Patient_03", "Patient_12"}
+    listed = [name for shard in dataset.shards for name in shard.patients]
+    assert sorted(listed) == [patient.patient for patient in dataset.patients]
+    for shard in dataset.shards:
+        for patient in dataset.patients:
+            if patient.shard == shard.file:
+                assert (patient.split, patient.fold) == (shard.split, shard.fold)
+    assert dataset.statistics["slices"]["all"] == 12 * 16
+    check(tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "Split original: 9 for training, 3 held out" in said
+    assert "Wrote 192 slices of 12 patients" in said and "python -m trainer.main" in said
+
+
+def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
+    _, dataset = run(twelve, tmp_path / "out")
+    from segthor.recipe import prepare
+
+    heart, with_heart = [], 0
+    for source in patients.in_folder(twelve).sources:
+        ct, contours = nifti.read(source.ct), nifti.read(source.labels)
+        prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
+        heart.append(prepared.hu[prepared.labels == 2])
+        with_heart += np.count_nonzero((prepared.labels == 2).any((1, 2)))
+    assert dataset.statistics["slices"]["heart"] == with_heart
+    found = dataset.statistics["hu_percentiles"]["heart"]
+    for percent, value in found.items():
+        expected = np.percentile(np.concatenate(heart), float(percent), method="inverted_cdf")
+        assert value <= expected < value + 4  # bins of 4 HU, named by their lower edge
+
+
+def test_a_second_run_writes_nothing(twelve, tmp_path, capsys):
+    run(twelve, tmp_path / "out")
+    before, manifest = modified(tmp_path / "out"), (tmp_path / "out/dataset.json").read_bytes()
+    capsys.readouterr()
+    run(twelve, tmp_path / "out")
+    assert modified(tmp_path / "out") == before
+    assert (tmp_path / "out/dataset.json").read_bytes() == manifest
+    count = len(before)
+    assert f"12 patients in {count} shards, {count} of them up to date" in capsys.readouterr().out
+
+
+def test_an_added_changed_or_removed_patient_touches_its_shard_alone(twelve, tmp_path):
+    source, output = copy(twelve, tmp_path / "in"), tmp_path / "out"
+    run(source, output)
+    steps = (
+        ("Patient_13", lambda: save_patient(source, "Patient_13", phantom.tiny(13))),
+        ("Patient_04", lambda: save_patient(source, "Patient_04", phantom.tiny(99))),
+        ("Patient_07", lambda: shutil.rmtree(source / "train" / "Patient_07")),
+    )
+    for number, (name, change) in enumerate(steps):
+        before = modified(output)
+        old = {one.patient: one.shard for one in Dataset.load(str(output)).patients}
+        change()
+        _, dataset = run(source, output)
+        new = {one.patient: one.shard for one in dataset.patients}
+        touched = {Path(place[name]).name for place in (old, new) if name in place}
+        after = modified(output)
+        changed = {one for one in before | after if before.get(one) != after.get(one)}
+        mates = {  # the shard that the patient joins or leaves has another name afterwards
+            Path(place[one]).name
+            for place in (old, new)
+            for one in place
+            if {Path(p[one]).name for p in (old, new) if one in p} & touched
+        }
+        assert changed <= touched | mates and touched <= changed, name
+        _, fresh = run(source, tmp_path / f"fresh{number}")
+        assert shard_bytes(output) == shard_bytes(tmp_path / f"fresh{number}")
+        assert dataset == fresh
+        check(output)
+
+
+def test_another_recipe_rewrites_everything_and_leaves_nothing_behind(twelve, tmp_path):
+    run(twelve, tmp_path / "out")
+    run(twelve, tmp_path / "out", context=1)
+    run(twelve, tmp_path / "fresh", context=1)
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")
+    check(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        ("--direct_num_workers=2",),
+        ("--direct_num_workers=3", "--direct_running_mode=multi_threading"),
+    ],
+)
+def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
+    _, alone = run(twelve, tmp_path / "one", "--direct_num_workers=1")
+    _, together = run(twelve, tmp_path / "many", *workers)
+    assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "many")
+    assert alone == together
+
+
+def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
+    _, expected = run(twelve, tmp_path / "sorted")
+    found = patients.in_folder(twelve)
+    shuffled = list(found.sources)
+    random.Random(5).shuffle(shuffled)
+    csv = tmp_path / "shuffled.csv"
+    rows = [f"{one.patient},{one.ct},{one.labels}" for one in shuffled]
+    csv.write_text("\n".join(["patient,ct,labels", *rows]))
+    _, dataset = run(csv, tmp_path / "shuffled")
+    assert shard_bytes(tmp_path / "sorted") == shard_bytes(tmp_path / "shuffled")
+    assert dataset == expected
+
+
+def test_killed_at_any_moment_the_next_run_completes_it_identically(twelve, tmp_path):
+    run(twelve, tmp_path / "fresh")
+    command = [sys.executable, "-m", "beam_jobs.build", f"--input={twelve}", *tiny_flags()]
+    command.append(f"--output={tmp_path / 'out'}")
+    interrupted = 0
+    for wanted in (1, 4, 7):  # kill once so many shards are there
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        folder = tmp_path / "out" / "shards"
+        while process.poll() is None:
+            if folder.is_dir() and len(list(folder.iterdir())) >= wanted:
+                process.send_signal(signal.SIGKILL)
+                interrupted += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+    assert interrupted
+    (tmp_path / "out" / "shards" / ".partial-0-train-fold0").write_bytes(b"half")
+    run(twelve, tmp_path / "out")
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")
+    check(tmp_path / "out")
+
+
+def test_the_old_dataset_stays_whole_until_the_new_one_is(twelve, tmp_path, monkeypatch):
+    run(twelve, tmp_path / "out")
+    old = shard_bytes(tmp_path / "out")
+
+    def crash(*_):
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr("beam_jobs.dataset.finish", crash)
+    with pytest.raises(RuntimeError):
+        run(twelve, tmp_path / "out", context=1)
+    assert Dataset.load(str(tmp_path / "out")).recipe.context == 3
+    assert old.items() <= shard_bytes(tmp_path / "out").items()
+
+
+def test_a_shard_that_was_cut_off_or_removed_is_written_again(twelve, tmp_path):
+    _, dataset = run(twelve, tmp_path / "out")
+    expected = shard_bytes(tmp_path / "out")
+    paths = [tmp_path / "out" / shard.file for shard in dataset.shards]
+    paths[0].write_bytes(paths[0].read_bytes()[:-5])
+    paths[1].unlink()
+    run(twelve, tmp_path / "out")
+    assert shard_bytes(tmp_path / "out") == expected
+
+
+def test_damaged_patients_are_named_and_the_others_built(twelve, tmp_path, capsys):
+    source = copy(twelve, tmp_path / "in")
+    cut = source / "train/Patient_02/Patient_02.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    other = nifti.read(str(source / "train/Patient_05/GT.nii.gz"))
+    save(source / "train/Patient_05/GT.nii.gz", other.array[1:], other.grid.affine)
+    status, dataset = run(source, tmp_path / "out")
+    assert status == build.REJECTED_STATUS
+    codes = {one.patient: one.findings[0]["code"] for one in dataset.rejected}
+    assert codes == {"Patient_02": "file_truncated", "Patient_05": "shape_mismatch"}
+    assert len(dataset.patients) == 10
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1] == "2 of 12 patients were rejected"
+    assert any("Patient_02" in line and "truncated" in line for line in said)
+    table = (tmp_path / "out/audit.csv").read_text().splitlines()
+    assert sum(",rejected," in line for line in table) == 2 and len(table) == 13
+    page = (tmp_path / "out/audit.html").read_text()
+    assert "Patient_05" in page and "shape_mismatch" in page and "data:image/png;base64" in page
+    with pytest.raises(InputError, match=r"2 patients were rejected \(--strict\)"):
+        run(source, tmp_path / "strict", strict=True)
+    assert not (tmp_path / "strict/dataset.json").exists()
+
+
+def test_where_nothing_can_be_built_there_is_no_dataset(tmp_path):
+    source = save_patients(tmp_path / "in", 2)
+    for path in Path(source).rglob("GT.nii.gz"):
+        path.write_bytes(b"no gzip")
+    with pytest.raises(InputError, match=r"every patient was rejected \(2\).*GT.nii.gz"):
+        run(source, tmp_path / "out")
+    assert not (tmp_path / "out/dataset.json").exists()
+    assert "file_not_nifti" in (tmp_path / "out/audit.csv").read_text()
+
+
+def test_severities_can_be_changed(tmp_path):
+    source = save_patients(tmp_path / "in", 2)
+    path = str(Path(source) / "train/Patient_01/GT.nii.gz")
+    contours = nifti.read(path)
+    nifti.write(path, np.where(contours.array == 4, 0, contours.array), contours.grid)
+    status, dataset = run(source, tmp_path / "a")
+    assert status == 3 and dataset.rejected[0].findings[0]["code"] == "organ_missing"
+    status, dataset = run(source, tmp_path / "b", severity=["organ_missing=warn"])
+    assert status == 0
+    assert {"organ_missing"} == codes_of(dataset.patients[0]) - codes_of(dataset.patients[1])
+    _, dataset = run(source, tmp_path / "c", severity=["organ_missing=ignore"])
+    assert codes_of(dataset.patients[0]) == codes_of(dataset.patients[1])
+
+
+def test_one_scan_under_two_names_is_kept_once(tmp_path):
+    source = Path(save_patients(tmp_path / "in", 4))
+    twin = source / "train/Patient_09"
+    scan = nifti.read(str(source / "train/Patient_03/Patient_03.nii.gz"))
+    contours = nifti.read(str(source / "train/Patient_03/GT.nii.gz"))
+    # Stored the other way round and uncompressed: other bytes, the same patient.
+    flip = scan.grid.affine @ np.diag([-1, 1, 1, 1.0])
+    flip[:3, 3] += scan.grid.affine[:3, 0] * (scan.array.shape[0] - 1)
+    save(twin / "Patient_09.nii", scan.array[::-1], flip)
+    save(twin / "GT.nii", contours.array[::-1], flip)
+    status, dataset = run(source, tmp_path / "out")
+    assert status == 3
+    assert [one.patient for one in dataset.rejected] == ["Patient_09"]
+    assert dataset.rejected[0].findings[0]["code"] == "same_scan"
+    assert "Patient_03" in dataset.rejected[0].findings[0]["message"]
+    before = modified(tmp_path / "out")
+    run(source, tmp_path / "out")
+    assert modified(tmp_path / "out") == before
+    # Where the first is no good, the second is taken; alone it is no twin.
+    (source / "train/Patient_03/GT.nii.gz").write_bytes(b"")
+    _, dataset = run(source, tmp_path / "out")
+    assert [one.patient for one in dataset.rejected] == ["Patient_03"]
+    shutil.rmtree(source / "train/Patient_03")
+    status, dataset = run(source, tmp_path / "out")
+    assert status == 0 and "Patient_09" in {one.patient for one in dataset.patients}
+
+
+def test_patients_without_contours_are_listed_and_never_sharded(twelve, tmp_path):
+    source = copy(twelve, tmp_path / "in")
+    (source / "train/Patient_05/GT.nii.gz").unlink()
+    made = phantom.tiny(41)
+    save(source / "test/Patient_41.nii.gz", made.hu, made.affine)
+    _, dataset = run(source, tmp_path / "out")
+    assert [one.patient for one in dataset.unlabelled] == ["Patient_05", "Patient_41"]
+    assert "Patient_05" not in {one.patient for one in dataset.patients}
+
+
+def test_nnunets_layout_gives_the_same_shards(tmp_path):
+    names = {"esophagus": 3, "heart": 1, "trachea": 2, "aorta": 9}
+    for number in (1, 2, 3):
+        made, name = phantom.tiny(number), f"Patient_{number:02d}"
+        save_patient(tmp_path / "a", name, made)
+        other = np.zeros_like(made.labels)
+        for label, value in enumerate(names.values(), 1):
+            other[made.labels == label] = value
+        save(tmp_path / f"b/imagesTr/{name}_0000.nii.gz", made.hu, made.affine)
+        save(tmp_path / f"b/labelsTr/{name}.nii.gz", other, made.affine)
+    (tmp_path / "b/dataset.json").write_text(json.dumps({"labels": {"background": 0, **names}}))
+    for folder in ("a", "b"):
+        run(tmp_path / folder, tmp_path / f"out_{folder}", split="original")
+    assert shard_bytes(tmp_path / "out_a") == shard_bytes(tmp_path / "out_b")
+
+
+def test_cross_validation_reads_other_shards_of_the_same_dataset(twelve, tmp_path):
+    _, dataset = run(twelve, tmp_path / "out", folds=3)
+    held_out = [set() for _ in range(3)]
+    for fold in range(3):
+        for shard in dataset.shards_of(VALIDATION, fold):
+            held_out[fold] |= set(shard.patients)
+        trained = {name for s in dataset.shards_of(TRAIN, fold) for name in s.patients}
+        assert not trained & held_out[fold] and len(trained | held_out[fold]) == 12
+    assert sum(map(len, held_out)) == 12 and all(held_out)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "shards/notes.txt", "shards/train-0.tfrecord"])
+def test_a_folder_that_holds_anything_else_is_refused(twelve, tmp_path, name):
+    stranger = tmp_path / "out" / name
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("mine")
+    with pytest.raises(InputError, match=stranger.name):
+        run(twelve, tmp_path / "out")
+    assert stranger.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--pixel=1"], "unknown option '--pixel=1'"),
+        (["stray"], "unknown option 'stray'"),
+        (["--pixel_mm=wide"], "pixel_mm"),
+        (["--split=thirds"], "split"),
+        (["--window_level=median:liver"], "window_level"),
+        (["--severity=nonsense=warn"], "nonsense"),
+        (["--severity=metal"], "severity: expected NAME=VALUE"),
+        (["--severity=file_damaged=warn"], "always reject"),
+        (["--labels=heart=two"], "labels: expected ORGAN=VALUE"),
+        (["--input=/nowhere"], "/nowhere: expected a folder of patients or a .csv, found nothing"),
+    ],
+)
+def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):
+    output = tmp_path / "out"
+    done = shell(f"--input={tmp_path}", f"--output={output}", *arguments)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert not output.exists()
+
+
+def test_no_input_makes_and_builds_phantoms_without_a_network(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
+    environment["https_proxy"] = environment["http_proxy"]
+    command = [sys.executable, "-m", "beam_jobs.build", "--runner=DirectRunner"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "No --input: making 24 phantoms" in done.stdout
+    dataset = Dataset.load(str(tmp_path / "data/dataset"))
+    assert len(dataset.patients) == 24 and len(dataset.unlabelled) == 4
+    assert dataset.recipe.size_px == 96
+    from absl import flags as absl_flags
+
+    demo = absl_flags.FlagValues()
+    for field in ("crop_mm", "pixel_mm"):
+        absl_flags.DEFINE_float(field, None, "", flag_values=demo)
+    demo(["x", f"--flagfile={ROOT / 'configs/demo_build.flags'}"])
+    assert Recipe(crop_mm=demo.crop_mm, pixel_mm=demo.pixel_mm) == dataset.recipe
+
+
+def test_real_ct_builds_from_a_csv(real_ct, tmp_path):
+    rows = [
+        "patient,ct,labels,organs",
+        "LUNG1-002,{0}/lung1_002/ct.nii.gz,{0}/lung1_002/labels.nii.gz,esophagus;heart",
+        "AORTA,{0}/aorta_dissection_crop/ct.nii.gz,{0}/aorta_dissection_crop/labels.nii.gz,"
+        "heart;aorta",
+        "CHEST,{0}/chest_64/ct.nii.gz,,",
+    ]
+    csv = tmp_path / "real.csv"
+    csv.write_text("\n".join(rows).format(real_ct))
+    status, dataset = run(csv, tmp_path / "out", crop_mm=256.0, pixel_mm=2.0)
+    assert status == 0
+    assert [one.patient for one in dataset.patients] == ["AORTA", "LUNG1-002"]
+    assert dataset.patients[1].audit["findings"] == []
+    assert dataset.patients[1].organs == ("esophagus", "heart")
+    assert [one.patient for one in dataset.unlabelled] == ["CHEST"]
+    check(tmp_path / "out")
