@@ -21,6 +21,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from segthor.errors import InputError
+from segthor.resample import nonzero_box
 
 TOLERANCES_MM = (1.0, 2.0, 3.0)
 
@@ -81,7 +82,7 @@ def score(
     predicted, truth, spacing_mm = _checked(predicted, truth, spacing_mm, labels)
     if truth.flags.f_contiguous:  # as NIfTI is read: walk the memory as it lies
         predicted, truth, spacing_mm = predicted.T, truth.T, spacing_mm[::-1]
-    box = _bounding_box((predicted != 0) | (truth != 0))
+    box = nonzero_box((predicted != 0) | (truth != 0))
     # With a margin of background every voxel has its six neighbours.
     predicted, truth = (
         np.ascontiguousarray(np.pad(label_map[box], 1)) for label_map in (predicted, truth)
@@ -183,16 +184,6 @@ def _nearest_mm(points, targets, spacing_mm) -> np.ndarray:
     )
     here = points - low
     return np.linalg.norm((nearest[(slice(None), *here.T)].T - here) * spacing_mm, axis=1)
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box of slices that holds all true voxels, of size 0 where there are none."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        hit = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(hit[0], hit[-1] + 1) if hit.size else slice(0, 0))
-    return tuple(box)
 
 
 def _checked(predicted, truth, spacing_mm, labels):

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from segthor import metrics, nifti
 from segthor.errors import InputError
+from segthor.resample import nonzero_box
 
 # Spacing as whole steps of a unit, so that libraries without spacing, or with float32 distances,
 # can be asked in whole numbers and give the exact answer.
@@ -347,7 +348,7 @@ def test_hausdorff_of_full_shapes_equals_surface_distance(name):
 
 def test_real_contours_moved_by_a_voxel_score_as_simpleitk_says(real_ct):
     scan = nifti.read(str(real_ct / "lung1_002" / "labels.nii.gz"))
-    truth = np.pad(scan.array[metrics._bounding_box(scan.array != 0)], 2)
+    truth = np.pad(scan.array[nonzero_box(scan.array)], 2)
     predicted = np.roll(truth, (1, -1, 1), (0, 1, 2))
     results = metrics.score(predicted, truth, scan.grid.spacing_mm, [1, 2])
     for label, result in results.items():
