@@ -28,11 +28,15 @@ def read_pair(predicted_path: str, truth_path: str):
         the organs' labels.
     """
     predicted, truth = nifti.read(predicted_path), nifti.read(truth_path)
-    findings = audit.pair_findings(predicted.grid, truth.grid)
-    if findings:
-        # A prediction lies on its CT's grid, so the finding's words fit.
-        raise InputError(f"{truth_path} against {predicted_path}: {findings[0].message}")
+    # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
+    require_same_grid(predicted.grid, truth.grid, predicted_path, truth_path)
     return _labels(predicted.array, predicted_path), _labels(truth.array, truth_path), truth.grid
+
+
+def require_same_grid(ct: nifti.Grid, labels: nifti.Grid, ct_path: str, labels_path: str) -> None:
+    """Raises InputError where labels do not lie on the CT's grid."""
+    for finding in audit.pair_findings(ct, labels):
+        raise InputError(f"{labels_path} against {ct_path}: {finding.message}")
 
 
 def _labels(stored: np.ndarray, path: str) -> np.ndarray:

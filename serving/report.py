@@ -1,0 +1,74 @@
+"""Writes one HTML file to look through predictions: CT, contours, numbers. It needs no network.
+
+  python -m serving.report --predictions=predictions --scans=patients/test --output=report \
+    --labels=patients/test_labels
+
+Without --labels it shows volumes and flags implausible ones.
+"""
+
+from absl import flags
+
+from segthor import files, nifti, organs
+from segthor.errors import InputError, run
+from serving import animation, cases, page, results, scoring, viewer
+
+PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
+SCANS = flags.DEFINE_string("scans", None, "The CT; as --input of predict.", required=True)
+LABELS = flags.DEFINE_string("labels", None, "The contours, if there are any; as in evaluate.")
+OUTPUT = flags.DEFINE_string("output", None, "Where the report goes.", required=True)
+GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each patient.")
+
+
+def main(_):
+    """One entry per patient, worst first, into one page."""
+    predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
+    scans = [scan for scan in cases.scans(SCANS.value)]
+    contours = {e.patient: e for e in cases.labels(LABELS.value)} if LABELS.value else {}
+    shown = [s for s in scans if s.patient in predictions or _facts(s).get("failed")]
+    if not shown:
+        raise InputError(
+            f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
+            f"it holds {min(predictions)} ..."
+        )
+    entries = []
+    for number, scan in enumerate(shown, 1):
+        entries.append(_entry(scan, predictions.get(scan.patient), contours.get(scan.patient)))
+        print(f"[{number}/{len(shown)}] {scan.patient}", flush=True)
+    entries.sort(key=viewer.badness)
+    path = files.join(OUTPUT.value, "report.html")
+    size = page.write(path, entries, PREDICTIONS.value)
+    print(f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients); open it in a browser.")
+    failed = sum("failed" in entry for entry in entries)
+    return 1 if failed else 0
+
+
+def _entry(scan: cases.Scan, predicted_path: str | None, labels: cases.Labels | None) -> dict:
+    """One patient; trouble with it is shown in its place."""
+    facts = _facts(scan)
+    try:
+        if predicted_path is None:
+            raise InputError(facts["failed"])
+        volume = nifti.read(scan.ct)
+        predicted, truth, grid = scoring.read_pair(
+            predicted_path, labels.path if labels else predicted_path
+        )
+        scoring.require_same_grid(volume.grid, grid, scan.ct, predicted_path)
+    except InputError as error:
+        return viewer.failed(scan.patient, str(error))
+    scores = {}
+    if labels:
+        wanted = facts.get("organs", organs.NAMES)
+        scores = scoring.score(predicted, truth, grid, labels, wanted).organs
+    truth = truth if labels else None
+    if GIF.value:
+        path = files.join(OUTPUT.value, "gif", f"{scan.patient}.gif")
+        animation.write(path, volume, predicted, truth)
+    return viewer.patient(scan.patient, volume, predicted, truth, scores, facts)
+
+
+def _facts(scan: cases.Scan) -> dict:
+    return results.facts_of(PREDICTIONS.value, scan.patient)
+
+
+if __name__ == "__main__":
+    run(main)

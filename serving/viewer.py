@@ -1,0 +1,157 @@
+"""One patient as the report's page wants it: small pictures, label maps, numbers.
+
+Grey levels are spread over HU unevenly (`LEVELS`), so that eight bits serve every window: 3 HU
+apart in soft tissue, 16 in lung, 42 in bone.
+"""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from segthor import audit, figures, nifti, organs
+from segthor.geometry import Orientation
+from segthor.metrics import OrganScore
+from serving.overlay import slice_dice
+
+# Pairs of HU and grey level; between them the scale is linear.
+LEVELS = ((-1024, 0), (-200, 52), (300, 215), (2000, 255))
+MARGIN_MM = 35.0  # of the picture about the organs, in plane
+MARGIN_SLICES_MM = 10.0
+LARGEST_PX = 384  # a longer picture is thinned out
+_JPEG_QUALITY = 80
+
+
+def patient(
+    name: str,
+    scan: nifti.Scan,
+    predicted: np.ndarray,
+    truth: np.ndarray | None,
+    scores: dict[str, OrganScore],
+    facts: dict,
+) -> dict:
+    """Plain JSON values for the page.
+
+    predicted, truth: uint8 [X, Y, Z] on the scan's grid. scores: organ -> scores, of the contoured
+    organs. facts: what the prediction job noted, or empty.
+    """
+    orientation = Orientation.of(scan.grid.affine)
+    hu, predicted_zyx = (orientation.to_zyx(array) for array in (scan.array, predicted))
+    truth_zyx = None if truth is None else orientation.to_zyx(truth)
+    x_mm, y_mm, z_mm = (scan.grid.spacing_mm[axis] for axis in orientation.axes)
+    shown = predicted_zyx if truth_zyx is None else predicted_zyx | truth_zyx
+    box = box_about(shown, (z_mm, y_mm, x_mm))
+    step = -(-max(part.stop - part.start for part in box[1:]) // LARGEST_PX)
+    view = (box[0], *(slice(part.start, part.stop, step) for part in box[1:]))
+    dice = _dice(truth_zyx, predicted_zyx, scores)
+    measured = figures.of_organs(scan.array, predicted, scan.grid.affine)
+    known = facts.get("organs", list(organs.NAMES))
+    findings = (
+        audit.grid_findings(scan.grid)
+        + audit.image_findings(figures.of_image(scan.array))
+        + audit.organ_findings(measured, known)
+        + _absent(measured, known)
+    )
+    return {
+        "name": name,
+        "first": box[0].start,
+        "depth": len(hu),
+        "sliceMm": z_mm,
+        "width": len(range(view[2].start, view[2].stop, step)),
+        "height": len(range(view[1].start, view[1].stop, step)),
+        "pixelMm": [x_mm * step, y_mm * step],
+        "slices": [_jpeg(plane) for plane in hu[view]],
+        "predicted": [_runs(plane) for plane in predicted_zyx[view]],
+        "truth": None if truth_zyx is None else [_runs(plane) for plane in truth_zyx[view]],
+        "sliceDice": None if dice is None else [_rounded(value) for value in dice[box[0]]],
+        "organs": {name: _organ(name, measured.get(name), scores.get(name)) for name in known},
+        "findings": [{"severity": f.severity, "message": f.message} for f in findings],
+        "postprocess": facts.get("postprocess", {}),
+        "levelHu": facts.get("level_hu"),
+    }
+
+
+def failed(name: str, reason: str) -> dict:
+    """A patient of whom there is no label map."""
+    return {"name": name, "failed": reason}
+
+
+def badness(entry: dict) -> tuple:
+    """Sorts the worst first: failed, then by the worst organ's Dice, then by implausible organs."""
+    if "failed" in entry:
+        return (0, 0.0, 0, entry["name"])
+    dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]
+    flags = sum(finding["severity"] == audit.REJECT for finding in entry["findings"])
+    return (1, min(dice, default=1.0), -flags, entry["name"])
+
+
+def _organ(name: str, measured, score: OrganScore | None) -> dict:
+    low, high = organs.BY_NAME[name].volume_cm3
+    volume = measured.volume_cm3 if measured else 0.0
+    row = {"volumeCm3": volume, "plausibleCm3": [low, high], "plausible": low <= volume <= high}
+    if score:
+        row |= {
+            "dice": _rounded(score.dice),
+            "hd95Mm": _rounded(score.hausdorff95_mm),
+            "hausdorffMm": _rounded(score.hausdorff_mm),
+            "averageHdMm": _rounded(score.average_hausdorff_mm),
+            "surfaceDice2": _rounded(score.surface_dice_2mm),
+            "truthCm3": _rounded(score.truth_cm3),
+        }
+    return row
+
+
+def _absent(measured: dict, known) -> list[audit.Finding]:
+    """Where not one organ was found, the audit has nothing to compare with."""
+    if measured:
+        return []
+    return [audit.Finding.of("organ_missing", f"no voxel of {', '.join(known)}")]
+
+
+def _dice(truth, predicted, scores) -> np.ndarray | None:
+    if truth is None or not scores:
+        return None
+    return slice_dice(truth, predicted, [organs.BY_NAME[name].label for name in scores])
+
+
+def box_about(shown: np.ndarray, spacing_mm) -> tuple[slice, slice, slice]:
+    """Slices, rows and columns about all that is labelled, with a margin; all where nothing is.
+
+    shown: [Z, Y, X]; spacing_mm likewise.
+    """
+    box = []
+    margins = (MARGIN_SLICES_MM, MARGIN_MM, MARGIN_MM)
+    for axis, (margin, spacing) in enumerate(zip(margins, spacing_mm, strict=True)):
+        hit = np.flatnonzero(shown.any(tuple(other for other in range(3) if other != axis)))
+        length, reach = shown.shape[axis], round(margin / spacing)
+        low, high = (hit[0] - reach, hit[-1] + reach + 1) if len(hit) else (0, length)
+        box.append(slice(max(int(low), 0), min(int(high), length)))
+    return tuple(box)
+
+
+def _jpeg(plane: np.ndarray) -> str:
+    known_hu, levels = zip(*LEVELS, strict=True)
+    grey = np.interp(plane, known_hu, levels)
+    stream = io.BytesIO()
+    image = Image.fromarray(np.rint(grey).astype(np.uint8))
+    image.save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _runs(plane: np.ndarray) -> str:
+    """Run lengths, row by row: pairs of label and length (one to three bytes, 7 bits each)."""
+    flat = plane.ravel()
+    starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
+    content = bytearray()
+    for label, length in zip(flat[starts], np.diff(np.r_[starts, flat.size]), strict=True):
+        content.append(int(label))
+        while length > 127:
+            content.append(int(length) & 127 | 128)
+            length >>= 7
+        content.append(int(length))
+    return base64.b64encode(bytes(content)).decode()
+
+
+def _rounded(value) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
