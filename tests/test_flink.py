@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from segthor import files, phantom
 
@@ -98,6 +99,18 @@ def test_a_port_in_use_is_named_in_one_line_and_nothing_is_left_running(cluster,
     assert up.stderr.count("\n") == 1 and cluster["BEAM_WORKER_PORT"] in up.stderr
     assert _pids(other) == {}
     assert len(_pids(cluster)) == 5
+
+
+@pytest.mark.parametrize("engine", ["flink", "spark", "dataflow"])
+def test_beam_knows_every_option_of_an_engines_flag_file(engine):
+    to_the_job_server = {"--execution_mode_for_batch"} if engine == "flink" else set()
+    lines = (ROOT / "configs" / f"{engine}.flags").read_text().splitlines()
+    options = [line for line in lines if line.startswith("--")]
+    for option in options:
+        name = option.partition("=")[0]
+        taken = PipelineOptions([option]).get_all_options(drop_default=True)
+        assert (name[2:] in taken) != (name in to_the_job_server), option
+    assert options
 
 
 def _free_ports():
