@@ -26,12 +26,12 @@ def overlay(
     grey = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     rgb = np.repeat(np.asarray(grey)[..., None], 3, -1)
     if predicted is not None:
-        _draw(rgb, _enlarged(predicted, scale), scale)
+        _draw(rgb, _enlarged(predicted, scale), (scale + 1) // 2)
     if truth is not None:
         rows, columns = np.indices(rgb.shape[:2])
         # Alternates along each of the eight directions in which a contour can run.
         dashes = (rows + 2 * columns) // (3 * scale) % 2 == 0
-        _draw(rgb, _enlarged(truth, scale), (scale + 1) // 2, PALE, dashes)
+        _draw(rgb, _enlarged(truth, scale), (scale + 3) // 4, PALE, dashes)
     return rgb
 
 
