@@ -77,6 +77,7 @@ def main(argv):
     dataset.claim(job.output)
     found = _find()
     job = dataclasses.replace(job, label_values=job.label_values or found.label_values)
+    found = patients.only(found, [name for name, _ in job.label_values] or organs.NAMES)
     contoured = [source for source in found.sources if source.labels]
     if not contoured:
         raise InputError(

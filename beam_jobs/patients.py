@@ -72,6 +72,12 @@ def in_order(sources, where: str) -> tuple[Source, ...]:
     return tuple(ordered)
 
 
+def only(found: Found, names) -> Found:
+    """The same patients; an organ that is not among `names` counts as contoured in none."""
+    sources = [replace(s, organs=tuple(n for n in s.organs if n in names)) for s in found.sources]
+    return replace(found, sources=tuple(sources))
+
+
 def with_masks(sources, folder: str) -> tuple[Source, ...]:
     """The sources with the label map from `folder` that is named after the patient or the CT."""
     masks = {stem(name): files.join(folder, name) for name in files.listdir(folder)}

@@ -196,6 +196,9 @@ def image_findings(image: ImageFigures) -> list[Finding]:
     elif min(image.air_share, image.tissue_share) < _LEAST_SHARE:
         shares = f"{image.air_share:.1%} air or lung, {image.tissue_share:.1%} soft tissue"
         add("hu_scale", f"{span}, by their HU {shares}: slope or offset are wrong")
+    elif image.odd_share > _LEAST_SHARE:
+        share = f"{image.odd_share:.1%} of the voxels"
+        add("hu_scale", f"{span}, {share} lighter than air and not padding: the slope is wrong")
     elif image.highest < _BONE_HU:
         add("hu_clipped", f"{span}: no bone, values were clipped")
     if image.highest > _METAL_HU:

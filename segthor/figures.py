@@ -10,6 +10,7 @@ from segthor.geometry import Orientation
 from segthor.resample import label_boxes
 
 PADDING_HU = -1024  # below it lies what no tissue or air has
+_ODD_HU = -1100
 _AIR_AND_LUNG_HU = (-1050, -700)
 _SOFT_TISSUE_HU = (-150, 150)
 _SAMPLED_SLABS = 12
@@ -17,12 +18,16 @@ _SAMPLED_SLABS = 12
 
 @dataclass(frozen=True)
 class ImageFigures:
-    """lowest, highest: of all voxels. Shares: of a sample; those of air and tissue leave out
-    padding."""
+    """lowest, highest: of all voxels. Shares: of a sample of the voxels.
+
+    padding_share: below PADDING_HU. odd_share: well below it, and not of the one value that
+    padding has. air_share, tissue_share: at the HU of air and lung, of soft tissue.
+    """
 
     lowest: float
     highest: float
     padding_share: float
+    odd_share: float
     air_share: float
     tissue_share: float
 
@@ -48,15 +53,14 @@ def of_image(hu: np.ndarray) -> ImageFigures:
     slowest = int(np.argmax([abs(stride) for stride in hu.strides]))
     step = max(1, hu.shape[slowest] // _SAMPLED_SLABS)
     sample = np.moveaxis(hu, slowest, 0)[step // 2 :: step]
-    padded = np.count_nonzero(sample < PADDING_HU)
-    rest = max(1, sample.size - padded)
-    return ImageFigures(
-        lowest=float(hu.min()),
-        highest=float(hu.max()),
-        padding_share=padded / sample.size,
-        air_share=_count_between(sample, *_AIR_AND_LUNG_HU) / rest,
-        tissue_share=_count_between(sample, *_SOFT_TISSUE_HU) / rest,
-    )
+    shares = {
+        "padding_share": np.count_nonzero(sample < PADDING_HU),
+        "odd_share": _count_odd(sample[sample < _ODD_HU]),
+        "air_share": _count_between(sample, *_AIR_AND_LUNG_HU),
+        "tissue_share": _count_between(sample, *_SOFT_TISSUE_HU),
+    }
+    shares = {name: count / sample.size for name, count in shares.items()}
+    return ImageFigures(lowest=float(hu.min()), highest=float(hu.max()), **shares)
 
 
 def values_inside(hu: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,6 +108,12 @@ def _of_organ(hu, labels, label, box, orientation, spacing) -> OrganFigures:
 def _counts_along(mask: np.ndarray) -> list[np.ndarray]:
     over_first = mask.sum(0, dtype=np.int32)
     return [mask.sum((1, 2), dtype=np.int32), over_first.sum(1), over_first.sum(0)]
+
+
+def _count_odd(values: np.ndarray) -> int:
+    """How many differ from the most usual one, which is the median wherever it is padding."""
+    some = np.sort(values[:: max(1, len(values) // 1000)])
+    return int(np.count_nonzero(values != some[len(some) // 2])) if len(some) else 0
 
 
 def _count_between(values, low, high) -> int:

@@ -335,6 +335,13 @@ def test_nnunets_layout_gives_the_same_shards(tmp_path):
     assert shard_bytes(tmp_path / "out_a") == shard_bytes(tmp_path / "out_b")
 
 
+def test_organs_left_out_of_labels_are_background_and_not_contoured(twelve, tmp_path):
+    _, dataset = run(twelve, tmp_path / "out", labels=["heart=2", "aorta=4"])
+    assert {one.organs for one in dataset.patients} == {("heart", "aorta")}
+    assert set(dataset.statistics["hu_percentiles"]) == {"heart", "aorta"}
+    check(tmp_path / "out")
+
+
 def test_cross_validation_reads_other_shards_of_the_same_dataset(twelve, tmp_path):
     _, dataset = run(twelve, tmp_path / "out", folds=3)
     held_out = [set() for _ in range(3)]

@@ -1,0 +1,199 @@
+"""The audit: each damage is found under its code, healthy patients raise no reject."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from damage import DAMAGES, healthy
+from scipy import ndimage
+
+from beam_jobs import thumbnail
+from beam_jobs.examine import examine
+from beam_jobs.job import Job
+from beam_jobs.patients import Source
+from segthor import audit, figures, nifti, phantom
+from segthor.errors import InputError
+from segthor.nifti import Grid
+from segthor.organs import NAMES
+from segthor.recipe import Recipe
+
+JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
+# Those that need more than one patient, one moment or one list of organs; tested elsewhere.
+ELSEWHERE = {"file_changed", "same_scan", "organ_not_declared", "cannot_prepare"}
+
+
+def examined(folder, **changes):
+    source = Source("P", str(folder / "ct.nii.gz"), str(folder / "gt.nii.gz"), **changes)
+    return examine(source, JOB)
+
+
+def codes(found):
+    return {finding.code for finding in found.findings}
+
+
+def test_the_undamaged_patient_raises_nothing(tmp_path):
+    healthy(tmp_path)
+    assert examined(tmp_path).findings == ()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_every_damage_is_found_under_its_code(tmp_path, name):
+    code, spoil = DAMAGES[name]
+    healthy(tmp_path)
+    spoil(tmp_path)
+    found = examined(tmp_path)
+    assert code in codes(found)
+    severity, _ = audit.CODES[code]
+    rejects = {one.code for one in found.findings if one.severity == audit.REJECT}
+    assert found.rejected == bool(rejects)
+    assert (code in rejects) == (severity == audit.REJECT)
+    for one in found.findings:
+        assert one.message and one.message[-1] != "." and "\n" not in one.message
+    thumbnail.png_base64(found)  # a picture of any damage, or none
+
+
+def test_the_corpus_holds_every_code():
+    assert len(DAMAGES) >= 40
+    assert {code for code, _ in DAMAGES.values()} | ELSEWHERE == set(audit.CODES)
+
+
+def test_an_organ_that_was_not_declared_is_named(tmp_path):
+    healthy(tmp_path)
+    assert codes(examined(tmp_path, organs=("heart",))) == {"organ_not_declared"}
+
+
+def test_a_file_that_changes_while_it_is_read_is_rejected(tmp_path, monkeypatch):
+    healthy(tmp_path)
+    read = nifti.read
+
+    def slowly(path, digest=None):
+        scan = read(path, digest)
+        with open(path, "ab") as stream:
+            stream.write(b"\0")
+        return scan
+
+    monkeypatch.setattr("beam_jobs.examine.nifti.read", slowly)
+    assert codes(examined(tmp_path)) == {"file_changed"}
+
+
+def test_air_alone_cannot_be_prepared(tmp_path):
+    healthy(tmp_path)
+    job = Job("unused", JOB.recipe, severities=(("hu_scale", "ignore"), ("organ_hu", "ignore")))
+    path = str(tmp_path / "ct.nii.gz")
+    ct = nifti.read(path)
+    air = np.where(ct.array % 2, -1000, -900).astype(np.int16)
+    nifti.write(path, air, ct.grid)
+    source = Source("P", path, str(tmp_path / "gt.nii.gz"))
+    assert "cannot_prepare" in codes(examine(source, job))
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_healthy_phantoms_raise_no_reject(size, seed):
+    for number in range(seed, seed + (4 if size == "tiny" else 1)):
+        made = phantom.make(number, size)
+        grid = Grid.from_affine(made.hu.shape, made.affine)
+        found = (
+            audit.grid_findings(grid)
+            + audit.image_findings(figures.of_image(made.hu))
+            + audit.organ_findings(figures.of_organs(made.hu, made.labels, made.affine), NAMES)
+        )
+        assert not audit.is_rejected(found), (number, found)
+
+
+def test_real_ct_raises_no_reject(real_ct):
+    for name, contoured in (
+        ("lung1_002", ("esophagus", "heart")),
+        ("aorta_dissection_crop", ("heart", "aorta")),
+    ):
+        ct = nifti.read(str(real_ct / name / "ct.nii.gz"))
+        contours = nifti.read(str(real_ct / name / "labels.nii.gz"))
+        measured = figures.of_organs(ct.array, contours.array, ct.grid.affine)
+        found = audit.grid_findings(ct.grid) + audit.pair_findings(ct.grid, contours.grid)
+        found += audit.image_findings(figures.of_image(ct.array))
+        found += audit.organ_findings(measured, contoured)
+        assert not audit.is_rejected(found), found
+        assert name != "lung1_002" or not found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_altered_copies_that_circulate_are_rejected(seed):
+    """A heart turned by 27 degrees and shifted by (50, 40, 15) voxels; an aorta within label 1."""
+    made = phantom.make(seed, "small", axcodes="LPS", oblique_deg=0.0)
+    spacing = np.linalg.norm(made.affine[:3, :3], axis=0)
+    # The copy's voxels are those of a full-size scan: about 0.98 x 0.98 x 2.5 mm.
+    shift = np.rint(np.array([50, 40, 15]) * (0.98, 0.98, 2.5) / spacing).astype(int)
+    for signs in ((1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, -1)):
+        for degrees in (27, -27):
+            heart = ndimage.rotate(made.labels == 2, degrees, (0, 1), reshape=False, order=0)
+            heart = ndimage.shift(heart, shift * signs, order=0)
+            labels = np.where(made.labels == 2, 0, made.labels)
+            labels[heart] = 2
+            measured = figures.of_organs(made.hu, labels, made.affine)
+            assert audit.is_rejected(audit.organ_findings(measured, NAMES)), (signs, degrees)
+    merged = np.where(made.labels == 4, 1, made.labels).astype(np.uint8)
+    found = audit.organ_findings(figures.of_organs(made.hu, merged, made.affine), NAMES)
+    assert {"organ_missing", "organ_volume"} <= {one.code for one in found}
+
+
+@pytest.mark.parametrize("axcodes", ["LPS", "RAS", "ASL", "SPR"])
+def test_figures_are_those_counted_voxel_by_voxel(axcodes):
+    made = phantom.tiny(5, axcodes=axcodes)
+    spacing = np.linalg.norm(made.affine[:3, :3], axis=0)
+    z_axis = int(np.argmax(np.abs(made.affine[2, :3])))
+    to_lps = np.diag([-1.0, -1, 1]) @ made.affine[:3, :3]
+    measured = figures.of_organs(made.hu, made.labels, made.affine)
+    assert set(measured) == set(NAMES)
+    for label, name in enumerate(NAMES, 1):
+        voxels = np.argwhere(made.labels == label)
+        one = measured[name]
+        assert one.volume_cm3 == pytest.approx(len(voxels) * np.prod(spacing) / 1000, abs=0.01)
+        inside = made.hu[tuple(voxels.T)]
+        assert one.mean_hu == pytest.approx(inside.astype(float).mean(), abs=0.06)
+        levels = np.unique(voxels[:, z_axis])
+        assert one.extent_z_mm == pytest.approx((np.ptp(levels) + 1) * spacing[z_axis], abs=0.1)
+        assert one.gaps == np.ptp(levels) + 1 - len(levels)
+        assert one.components == ndimage.label(made.labels == label, np.ones((3, 3, 3)))[1]
+    offsets = [np.array(measured[name].center_lps_mm) for name in NAMES]
+    means = [to_lps @ np.argwhere(made.labels == label).mean(0) for label in range(1, 5)]
+    for one, other in zip(offsets[1:], means[1:], strict=True):
+        turned = to_lps / spacing  # exact for axes along the patient's
+        if np.allclose(np.abs(turned).max(0), 1, atol=1e-6):
+            np.testing.assert_allclose(one - offsets[0], other - means[0], atol=0.3)
+
+
+@pytest.mark.parametrize("padding_hu", [-1024, -2000, -3024])
+def test_padding_about_a_round_field_of_view_is_no_finding(padding_hu):
+    hu = phantom.tiny(2, padding_hu=padding_hu).hu
+    assert np.count_nonzero(hu == padding_hu) > hu.size / 6
+    assert audit.image_findings(figures.of_image(hu)) == []
+    hu[:3, 20:23, 8] = padding_hu - 48  # streaks below it
+    assert audit.image_findings(figures.of_image(hu)) == []
+
+
+def test_severities_are_checked():
+    audit.check_severities({"metal": "reject", "organ_volume": "warn", "padding": "ignore"})
+    for wrong in ({"nothing": "warn"}, {"metal": "fatal"}, {"shape_mismatch": "warn"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            audit.check_severities(wrong)
+
+
+def test_judging_changes_severities_drops_the_ignored_and_puts_rejects_first():
+    found = [audit.Finding.of(code, "x") for code in ("metal", "organ_hu", "padding", "organ_gap")]
+    judged = audit.judge(found, {"organ_gap": "reject", "padding": "ignore"})
+    assert [(one.code, one.severity) for one in judged] == [
+        ("organ_hu", "reject"), ("organ_gap", "reject"), ("metal", "warn"),
+    ]  # fmt: skip
+
+
+def test_every_code_is_used_and_listed_in_the_docs():
+    root = Path(__file__).resolve().parents[1]
+    text = "".join((root / name).read_text() for name in (
+        "segthor/audit.py", "segthor/nifti.py", "beam_jobs/examine.py"))  # fmt: skip
+    strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
+    for code in audit.CODES:
+        assert strings.count(code) >= 2 or code in ("cannot_prepare", "same_scan", "file_changed")
+    docs = (root / "docs/data.md").read_text()
+    for code, (severity, meaning) in audit.CODES.items():
+        assert f"| `{code}` | {severity} | {meaning} |" in docs
