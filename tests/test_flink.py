@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from segthor import files, phantom
+from segthor import phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = (
@@ -140,11 +140,10 @@ def _build(patients, output, cluster=None):
 
 
 def _bytes_of(folder):
-    """Every file but what a killed worker left half-written, under a name that no reader takes."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(files.TEMPORARY_PREFIX)
+        if path.is_file()
     }
 
 
