@@ -28,9 +28,8 @@ import tensorflow as tf
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
-from serving import postprocess
+from serving import directory, postprocess
 
-FORMAT = 1
 PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
 # Another processor adds in another order and a GPU may round factors to 10 bits: probabilities
 # then differ in the third decimal. A wrong weight or a wrong scale moves them far more.
@@ -101,13 +100,17 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
         if name in (PROBABILITIES, PRESENCE)
     }
     assets = {
-        "recipe.json": _json(recipe.to_json()),
-        "organs.json": _json(_organ_rows(names)),
-        "training.json": _json(training),
-        "model.json": _json(
-            {"format": FORMAT, "digest": _digest(variables, recipe, names), "versions": versions}
+        directory.RECIPE: _json(recipe.to_json()),
+        directory.ORGANS: _json(_organ_rows(names)),
+        directory.TRAINING: _json(training),
+        directory.MODEL: _json(
+            {
+                "format": directory.FORMAT,
+                "digest": _digest(variables, recipe, names),
+                "versions": versions,
+            }
         ),
-        "example.npz": _npz(images=example, **expected),
+        directory.EXAMPLE: _npz(images=example, **expected),
     }
     files.makedirs(folder)
     temporary = files.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
@@ -121,7 +124,7 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
                 servable.assets.append(tf.saved_model.Asset(stream.name))
             with contextlib.redirect_stdout(io.StringIO()):
                 tf.saved_model.save(servable, temporary, signatures)
-        version = files.join(folder, str(max(_versions(folder), default=0) + 1))
+        version = files.join(folder, str(max(directory.versions(folder), default=0) + 1))
         os.rename(temporary, version)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -135,17 +138,12 @@ def load(folder: str) -> Bundle:
       InputError: no model there, one of another format, or one that does not give the stored
         output.
     """
-    version = _newest(folder)
+    version = directory.newest(folder)
 
     def asset(name):
-        return files.read_json(files.join(version, "assets", name))
+        return files.read_json(directory.asset(version, name))
 
-    model = asset("model.json")
-    if model.get("format") != FORMAT:
-        raise InputError(
-            f"{version}: expected a model of format {FORMAT}, found {model.get('format')}; "
-            "export it again with python -m serving.export"
-        )
+    digest = directory.digest(version)
     try:
         loaded = tf.saved_model.load(version)
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged
@@ -153,10 +151,10 @@ def load(folder: str) -> Bundle:
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
     bundle = Bundle(
         folder=version,
-        recipe=Recipe.from_json(asset("recipe.json")),
-        organs=tuple(row["name"] for row in asset("organs.json") if row["label"]),
-        digest=model["digest"],
-        training=asset("training.json"),
+        recipe=Recipe.from_json(asset(directory.RECIPE)),
+        organs=tuple(row["name"] for row in asset(directory.ORGANS) if row["label"]),
+        digest=digest,
+        training=asset(directory.TRAINING),
         # The loaded object owns the variables; without it they would be freed.
         signatures={name: _kept(call, loaded) for name, call in loaded.signatures.items()},
         rules=postprocess.load(version),
@@ -218,7 +216,7 @@ def _example(recipe: Recipe) -> np.ndarray:
 
 
 def _check_example(bundle: Bundle) -> None:
-    stored = files.read_bytes(files.join(bundle.folder, "assets", "example.npz"))
+    stored = files.read_bytes(directory.asset(bundle.folder, directory.EXAMPLE))
     with np.load(io.BytesIO(stored)) as example:
         expected = dict(example)
     images = expected.pop("images")
@@ -229,22 +227,6 @@ def _check_example(bundle: Bundle) -> None:
             f"{bundle.folder}: the stored example should give the stored output, but differs by "
             f"{worst:.3f} (at most {EXAMPLE_TOLERANCE}); the model is damaged, export it again"
         )
-
-
-def _newest(folder: str) -> str:
-    if files.exists(files.join(folder, "saved_model.pb")):
-        return folder.rstrip("/")
-    versions = _versions(folder) if files.is_dir(folder) else []
-    if not versions:
-        raise InputError(
-            f"{folder}: expected a model directory with a version (1, 2, ...), found none; "
-            "make one with python -m serving.export --workdir=... --output=..."
-        )
-    return files.join(folder, str(max(versions)))
-
-
-def _versions(folder: str) -> list[int]:
-    return [int(name) for name in files.listdir(folder) if name.isdigit()]
 
 
 def _kept(network, owner):

@@ -23,6 +23,12 @@ class Outcome:
     seconds: float
     reason: str = ""
 
+    @property
+    def line(self) -> str:
+        """For people."""
+        state = f"FAILED: {self.reason}" if self.reason else f"{self.seconds:.1f} s"
+        return f"{self.case.patient}  {state}"
+
 
 def walk(
     cases: list,

@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from segthor import files, organs
 from segthor.errors import InputError
+from serving import directory
 
-FILE_NAME = "postprocess.json"  # among the assets of a model directory
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
 
 
@@ -31,7 +31,7 @@ class Rule:
 
 def load(version: str) -> dict[str, Rule]:
     """Organ name -> rule of a model directory; empty where none was stored."""
-    path = files.join(version, "assets", FILE_NAME)
+    path = directory.asset(version, directory.RULES)
     if not files.exists(path):
         return {}
     stored = files.read_json(path)["rules"]
@@ -48,7 +48,7 @@ def load(version: str) -> dict[str, Rule]:
 def save(version: str, rules: dict[str, Rule], table: list[dict]) -> None:
     """Stores the rules with the model, and the table of candidates that justified them."""
     stored = {name: rule.to_json() for name, rule in rules.items()}
-    path = files.join(version, "assets", FILE_NAME)
+    path = directory.asset(version, directory.RULES)
     files.write_json(path, {"rules": stored, "table": table})
 
 

@@ -49,6 +49,9 @@ POSTPROCESS = flags.DEFINE_boolean(
 PROBABILITIES = flags.DEFINE_boolean(
     "probabilities", False, "Also write a map of each organ's probability."
 )
+RUNNER = flags.DEFINE_string(
+    "runner", None, "Run as a job of Apache Beam on this runner; its own options pass through."
+)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Predict finished cases again.")
 CASE_TIMEOUT = flags.DEFINE_float(
     "case_timeout",
@@ -58,58 +61,66 @@ CASE_TIMEOUT = flags.DEFINE_float(
 )
 
 
-def main(_):
+def main(argv):
     """Finds the scans, loads the models, walks over the cases."""
-    found = cases.scans(INPUT.value, SPLIT.value)
+    if argv[1:] and not RUNNER.value:
+        raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
+    found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
     if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
-    from serving.worker import Plan, Worker  # tensorflow takes seconds; bad input is told before
+    from serving.worker import Worker  # tensorflow takes seconds; bad input is told before
 
-    worker = Worker(
-        Plan(
-            output=OUTPUT.value,
-            models=tuple(MODEL.value),
-            level_models=tuple(LEVEL_MODEL.value),
-            gate=GATE.value,
-            tta=TTA.value,
-            rules=POSTPROCESS.value,
-            probabilities=PROBABILITIES.value,
-            case_timeout_s=CASE_TIMEOUT.value,
-        )
-    )
+    worker = Worker(_plan())
     worker.results.claim(OVERWRITE.value)
-    todo = [s for s in found if OVERWRITE.value or not worker.results.is_finished(s)]
+    for scan in found if OVERWRITE.value else ():
+        worker.results.forget(scan)
+    todo = [scan for scan in found if not worker.results.is_finished(scan)]
     print(f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} of them done before.")
-    failed = _walk(todo, worker)
-    return _conclude(len(todo), failed)
+    if RUNNER.value and todo:
+        from serving import job
+
+        job.run(worker.plan, todo, RUNNER.value, argv[1:])
+    else:
+        _walk(todo, worker)
+    return _conclude(todo, worker.results)
 
 
-def _walk(todo, worker) -> list[pipeline.Outcome]:
-    """Predicts with a line per case; returns those that failed."""
-    began, failed = time.monotonic(), []
+def _plan():
+    from serving.worker import Plan
+
+    return Plan(
+        output=files.absolute(OUTPUT.value),
+        models=tuple(map(files.absolute, MODEL.value)),
+        level_models=tuple(map(files.absolute, LEVEL_MODEL.value)),
+        gate=files.absolute(GATE.value) if GATE.value else "",
+        tta=TTA.value,
+        rules=POSTPROCESS.value,
+        probabilities=PROBABILITIES.value,
+        case_timeout_s=CASE_TIMEOUT.value,
+    )
+
+
+def _walk(todo, worker) -> None:
+    """Predicts here, with a line per case."""
+    began = time.monotonic()
     outcomes = pipeline.walk(
         todo, worker.read, worker.compute, worker.write, worker.plan.case_timeout_s
     )
     for number, outcome in enumerate(outcomes, 1):
-        left_s = (time.monotonic() - began) / number * (len(todo) - number)
-        state = f"FAILED: {outcome.reason}" if outcome.reason else f"{outcome.seconds:.1f} s"
-        print(
-            f"[{number}/{len(todo)}] {outcome.case.patient}  {state}  ({_span(left_s)} left)",
-            flush=True,
-        )
         if outcome.reason:
             worker.results.write_failure(outcome.case, outcome.reason)
-            failed.append(outcome)
-    return failed
+        left_s = (time.monotonic() - began) / number * (len(todo) - number)
+        print(f"[{number}/{len(todo)}] {outcome.line}  ({_span(left_s)} left)", flush=True)
 
 
-def _conclude(count: int, failed) -> int:
-    for outcome in failed:
-        print(f"failed: {outcome.case.patient} ({outcome.case.ct}): {outcome.reason}")
+def _conclude(todo, results) -> int:
+    failed = [scan for scan in todo if not results.is_finished(scan)]
+    for scan in failed:
+        reason = results.facts(scan).get("failed", "nothing is known of it; its worker was lost")
+        print(f"failed: {scan.patient} ({scan.ct}): {reason}")
     again = "; the same command tries them again" if failed else ""
-    print(
-        f"{count - len(failed)} label maps written to {OUTPUT.value}, {len(failed)} failed{again}."
-    )
+    done = len(todo) - len(failed)
+    print(f"{done} label maps written to {OUTPUT.value}, {len(failed)} failed{again}.")
     print(
         f"Next, with contours: python -m serving.evaluate --predictions={OUTPUT.value} "
         f"--labels=LABELS --scans={INPUT.value} --output=evaluation"
@@ -128,4 +139,4 @@ def _same_folder(one: str, other: str) -> bool:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, known_only=True)

@@ -77,11 +77,20 @@ class Results:
         files.write_json(self.facts_path(scan), {**head, **facts})
         nifti.write(self.path(scan), labels, grid)
 
+    def facts(self, scan: Scan) -> dict:
+        """What is known about the case; empty where it was not tried."""
+        return facts_of(self.folder, scan.patient)
+
     def write_failure(self, scan: Scan, reason: str) -> None:
         """Notes why there is no label map; an older one goes."""
         if files.exists(self.path(scan)):
             files.remove(self.path(scan))
         files.write_json(self.facts_path(scan), {"scan": {"path": scan.ct}, "failed": reason})
+
+    def forget(self, scan: Scan) -> None:
+        """Has the scan predicted again, even if this run is killed before it comes to it."""
+        if files.exists(self.facts_path(scan)):
+            files.remove(self.facts_path(scan))
 
     def facts_path(self, scan: Scan) -> str:
         """Where the case's facts go."""

@@ -1,0 +1,63 @@
+"""Prediction as a Beam job: the same worker over many processes or machines.
+
+Elements are a few paths; every worker reads and writes files itself, so no voxel crosses the wire.
+"""
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from serving import pipeline
+from serving.worker import Plan, Worker
+
+LOCAL = ("DirectRunner", "direct")
+CASES_PER_ELEMENT = 4  # enough to read ahead and write behind, few enough to spread
+
+
+class Predict(beam.DoFn):
+    """Predicts a handful of cases; a case's trouble is noted in the results' folder."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+
+    def setup(self):
+        """Loads the models, once per worker."""
+        self._worker = Worker(self._plan)
+
+    def process(self, cases):
+        """Yields (patient, reason), the reason empty where it went well.
+
+        An element that a runner hands out twice costs nothing: finished cases are skipped.
+        """
+        worker = self._worker
+        todo = [case for case in cases if not worker.results.is_finished(case)]
+        for outcome in pipeline.walk(
+            todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
+        ):
+            if outcome.reason:
+                worker.results.write_failure(outcome.case, outcome.reason)
+            print(outcome.line, flush=True)
+            yield outcome.case.patient, outcome.reason
+
+
+def run(plan: Plan, todo: list, runner: str, arguments: list[str]) -> None:
+    """Predicts `todo` on a runner of Beam; arguments: Beam's own options."""
+    elements = [
+        tuple(todo[start : start + CASES_PER_ELEMENT])
+        for start in range(0, len(todo), CASES_PER_ELEMENT)
+    ]
+    with beam.Pipeline(runner=_runner(runner), options=PipelineOptions(arguments)) as job:
+        (
+            job
+            | "Cases" >> beam.Create(elements)
+            | "Spread" >> beam.Reshuffle()
+            | "Predict" >> beam.ParDo(Predict(plan))
+        )
+
+
+def _runner(name: str):
+    """The local runner is Beam's in-process one, which looks for nothing on the network."""
+    if name not in LOCAL:
+        return name
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    return FnApiRunner()

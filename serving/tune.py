@@ -1,0 +1,97 @@
+"""Picks the post-processing of each organ on validation patients and stores it with the model.
+
+  python -m serving.predict --model=M --input=data/dataset --split=validation --nopostprocess \\
+    --output=raw
+  python -m serving.tune --model=M --predictions=raw --labels=data/dataset
+
+serving.predict then applies it, unless told --nopostprocess.
+"""
+
+import math
+
+from absl import flags
+
+from segthor import files, organs
+from segthor.errors import InputError, run
+from serving import cases, directory, postprocess, results, scoring, tables, tuning
+
+MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
+PREDICTIONS = flags.DEFINE_string(
+    "predictions", None, "Their label maps, made with --nopostprocess.", required=True
+)
+LABELS = flags.DEFINE_string("labels", None, "The contours, as in evaluate.", required=True)
+FEWEST = 3  # patients, below which a choice means nothing
+
+
+def main(_):
+    """Scores every candidate on every patient, stores the best, prints the table."""
+    versions = [directory.newest(folder) for folder in MODEL.value]
+    _check_raw([directory.digest(version) for version in versions])
+    predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
+    pairs = [e for e in cases.labels(LABELS.value) if e.patient in predictions]
+    if len(pairs) < FEWEST:
+        raise InputError(
+            f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
+        )
+    patients = []
+    for number, labels in enumerate(pairs, 1):
+        predicted, truth, grid = scoring.read_pair(predictions[labels.patient], labels.path)
+        facts = results.facts_of(PREDICTIONS.value, labels.patient)
+        names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
+        patients.append(tuning.score_candidates(predicted, truth, grid, names))
+        print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
+    rules, table = tuning.choose(patients)
+    print(f"\n{_show(table)}\n")
+    for version in versions:
+        postprocess.save(version, rules, [_finite(row) for row in table])
+    chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
+    print(f"Stored with {', '.join(versions)}: {chosen}.")
+    print(
+        f"Next: python -m serving.predict --model={','.join(MODEL.value)} --input=SCANS --output=P"
+    )
+
+
+def _check_raw(digests: list[str]) -> None:
+    """The label maps must be these models' own, before any post-processing."""
+    head = files.read_json(files.join(PREDICTIONS.value, results.FILE_NAME))
+    if not set(digests) <= set(head.get("models", [])):
+        raise InputError(
+            f"{PREDICTIONS.value}: another model than {','.join(MODEL.value)} made these; predict "
+            "again"
+        )
+    if head.get("postprocess"):
+        raise InputError(
+            f"{PREDICTIONS.value}: is post-processed already; expected label maps made with "
+            "--nopostprocess"
+        )
+
+
+def _show(table: list[dict]) -> str:
+    rows = [
+        (
+            row["organ"],
+            _words(row),
+            tables.number(row["dice"], "{:.4f}"),
+            tables.number(row["average_hausdorff_mm"], "{:.3f}"),
+            "<- chosen" if row["chosen"] else "",
+        )
+        for row in table
+    ]
+    return tables.table(("organ", "rule", "Dice", "average HD mm", ""), rows)
+
+
+def _words(rule: dict) -> str:
+    parts = [
+        "largest piece" if rule["largest"] else "",
+        f"pieces from {rule['min_cm3']:g} cm3" if rule["min_cm3"] else "",
+        "holes filled" if rule["fill_holes"] else "",
+    ]
+    return ", ".join(part for part in parts if part) or "as predicted"
+
+
+def _finite(row: dict) -> dict:
+    return {k: None if v == math.inf else v for k, v in row.items()}
+
+
+if __name__ == "__main__":
+    run(main)
