@@ -35,12 +35,11 @@ def learner(names, offset_px=5):
     """A network that reads the labels off the grey levels and shifts them."""
     values = np.array([0] + [organs.BY_NAME[name].label for name in names])
 
-    def scored(images, training):
-        assert not training
+    def predict(images):
         labels = np.roll(images.numpy()[..., 1] // 50, offset_px, axis=1)
-        return tf.constant((labels[..., None] == values).astype(np.float32))
+        return tf.argmax(labels[..., None] == values, -1)
 
-    return types.SimpleNamespace(config=Config(organs=tuple(names)), scored=scored)
+    return types.SimpleNamespace(config=Config(organs=tuple(names)), predict=predict)
 
 
 def scores(held_out, names, dice):

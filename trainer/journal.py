@@ -1,4 +1,4 @@
-"""What a run tells: the terminal, WORKDIR/log.csv, TensorBoard, summary.json."""
+"""What a run tells: the terminal, TensorBoard, and in WORKDIR log, summary, learning curve."""
 
 import csv
 import io
@@ -11,8 +11,10 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from segthor import files
+from trainer import pictures
 
 LOG, SUMMARY, TENSORBOARD = "log.csv", "summary.json", "tensorboard"
+CURVE = "learning_curve.png"
 _TELL_EVERY_S = 10  # where the terminal is a file
 
 
@@ -58,8 +60,8 @@ class Journal:
                 end,
             )
 
-    def validated(self, learner, scores, better: bool) -> None:
-        """Notes a validation: one row of the log, one step of TensorBoard."""
+    def validated(self, learner, source, scores, better: bool) -> None:
+        """Notes a validation: one row of the log, one step of TensorBoard with its worst slices."""
         row = {
             "step": learner.step,
             "epoch": round(learner.step / self._per_epoch, 3),
@@ -78,6 +80,9 @@ class Journal:
             for key, value in row.items():
                 if key not in ("step", "epoch"):
                     tf.summary.scalar(_TAGS.get(key, key.replace("dice_", "dice/")), value)
+            worst = pictures.worst_slices(learner, source, scores)
+            if worst is not None:
+                tf.summary.image("worst slices", worst[None])
         self._writer.flush()
         organs = "  ".join(f"{name} {value:.3f}" for name, value in scores.by_organ.items())
         self._tell(
@@ -86,7 +91,7 @@ class Journal:
         )
 
     def end(self, finished: bool) -> dict:
-        """Writes summary.json; returns it."""
+        """Writes summary.json and the learning curve; returns the summary."""
         best = max(self._rows, key=lambda row: float(row["dice"]))
         summary = {
             "finished": finished,
@@ -98,6 +103,7 @@ class Journal:
             "memory_gb": _memory_gb(),
         }
         files.write_json(files.join(self._workdir, SUMMARY), summary)
+        pictures.save_learning_curve(self._rows, files.join(self._workdir, CURVE))
         self._writer.close()
         return summary
 

@@ -73,6 +73,12 @@ class Learner:
         found = self.strategy.run(self._replica_counts, (batch,))
         return [self.strategy.gather(values, 0) for values in found]
 
+    @tf.function
+    def predict(self, images):
+        """Channels int32 [N, H, W] of a few slices; each process can call it by itself."""
+        found = self.strategy.run(self._replica_predict, (images,))
+        return self.strategy.experimental_local_results(found)[0]
+
     def finish_average(self):
         """Gives the moving average the BatchNorm statistics, which are averages already."""
         if self.averaged:
@@ -133,15 +139,19 @@ class Learner:
             total += loss if self.config.task == model.CLASSIFY else losses.CLASSIFY_SHARE * loss
         return total
 
-    def _replica_counts(self, batch):
-        output = self.scored(batch[records.IMAGE], training=False)
+    def _replica_predict(self, images):
+        output = self.scored(images, training=False)
         output = output[model.SEGMENT] if isinstance(output, dict) else output
+        return tf.argmax(output, -1, tf.int32)
+
+    def _replica_counts(self, batch):
         truth = self._truth(batch[records.LABELS])
         count = len(self.config.organs)
         if self.config.task == model.CLASSIFY:
+            output = self.scored(batch[records.IMAGE], training=False)
             predicted, true = output[:, None, None] > 0.5, _present(truth, count)[:, None, None]
         else:
-            predicted = _one_hot(tf.argmax(output, -1, tf.int32), count)
+            predicted = _one_hot(self._replica_predict(batch[records.IMAGE]), count)
             true = _one_hot(truth, count)
         masks = tf.stack([predicted & true, predicted, true], -1)
         counts = tf.reduce_sum(tf.cast(masks, tf.int32), [1, 2])

@@ -52,7 +52,7 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
             scores = validate.validate(learner, source, held_out)
             better = checkpoints.score(scores.mean)
             _drop_rate(config, learner, checkpoints)
-            journal.validated(learner, scores, better)
+            journal.validated(learner, source, scores, better)
         stopping = stop_asked()
         if step % checkpoint_every == 0 or step == steps or stopping:
             checkpoints.save()

@@ -20,10 +20,8 @@ def worst_slices(learner, source: data.Source, scores: validate.Scores, count: i
         return None
     places = scores.worst(count)
     slices = read_slices(source, source.validation, places)
-    output = learner.scored(tf.constant(np.stack([s.image for s in slices])), training=False)
-    output = output[model.SEGMENT] if isinstance(output, dict) else output
     values = np.array([0] + [organs.BY_NAME[name].label for name in learner.config.organs])
-    predicted = values[np.argmax(output, -1)]
+    predicted = values[learner.predict(tf.constant(np.stack([s.image for s in slices])))]
     dice = validate.dice_of(scores.slice_counts[places].sum(1))
     return _sheet(slices, predicted, values, dice)
 
