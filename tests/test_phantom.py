@@ -11,7 +11,10 @@ from scipy import ndimage
 from segthor import files, nifti, phantom
 from segthor.errors import InputError
 from segthor.organs import BY_NAME, NAMES, ORGANS
+from segthor.phantom.anatomy import Traits
 from segthor.phantom.canvas import Canvas, Pose, curve, merged
+from segthor.phantom.dataset import places
+from segthor.phantom.scanner import Scanner
 
 # Smallest and largest organ of the SegTHOR training set, cm3.
 SEGTHOR_CM3 = {
@@ -79,6 +82,20 @@ def test_sizes_are_as_promised(size, pixels, slices):
         made = lps(seed, size)
         assert made.hu.shape[:2] == (pixels, pixels)
         assert slices[0] <= made.hu.shape[2] <= slices[1]
+
+
+def test_full_size_scans_have_the_data_sets_grids_and_show_the_whole_thorax():
+    shapes, pixels_mm = [], []
+    for seed in range(300):
+        traits = Traits.draw(np.random.default_rng(seed))
+        scan = Scanner.draw(np.random.default_rng(seed), "full", traits)
+        shapes.append(scan.shape)
+        pixels_mm.append(scan.spacing_mm[0])
+        assert scan.shape[:2] == (512, 512) and 150 <= scan.shape[2] <= 284
+        assert 0.9 <= scan.spacing_mm[0] <= 1.37 and 2.0 <= scan.spacing_mm[2] <= 3.7
+        height_mm = scan.shape[2] * scan.spacing_mm[2] / traits.scale
+        assert -480 < scan.top_mm - height_mm < -165, "from the stomach up, within what is drawn"
+    assert len(set(shapes)) > 20 and np.median(pixels_mm) == pytest.approx(0.98, abs=0.06)
 
 
 def test_image_and_labels_share_shape_and_have_their_types(small_patients):
@@ -409,8 +426,6 @@ def test_the_layout_is_segthors_and_the_files_hold_what_make_gives(tmp_path):
 
 
 def test_test_patients_follow_the_training_patients_where_there_are_more_than_40():
-    from segthor.phantom.dataset import places
-
     assert [number for number, _, _ in places("d", 2, 2)] == [1, 2, 41, 42]
     assert [number for number, _, _ in places("d", 43, 2)][-3:] == [43, 44, 45]
     assert len({scan for _, scan, _ in places("d", 120, 30)}) == 150

@@ -13,7 +13,7 @@ from segthor.phantom.canvas import curve
 CRICOID_MM = 122.0  # the lower end of the larynx, where trachea and esophagus begin
 FAT_HU, MUSCLE_HU, BLOOD_HU = -95.0, 50.0, 42.0
 
-_SPINE_Z = (-420, -300, -200, -100, 0, 60, 110, 150, 200, 320)
+_SPINE_Z = (-480, -300, -200, -100, 0, 60, 110, 150, 200, 320)
 _SPINE_Y = (34, 42, 50, 59, 62, 57, 48, 41, 38, 38)
 
 
@@ -132,9 +132,9 @@ def aorta_path(t: Traits) -> np.ndarray:
         (31, 44, -30, r),
         (27, 44, -80, 0.96 * r),
     ]
-    for z in (-130, -180, -240, -300, -420):
-        x = np.interp(z, (-420, -250, -130, -80), (3, 4, 20, 27))
-        radius = np.interp(z, (-420, -250, -80), (0.75, 0.85, 0.96)) * r
+    for z in (-130, -180, -240, -300, -480):
+        x = np.interp(z, (-480, -250, -130, -80), (3, 4, 20, 27))
+        radius = np.interp(z, (-480, -250, -80), (0.75, 0.85, 0.96)) * r
         knots.append((x, spine_y(z) - 19 - radius + 0.55 * max(x - 4, 0), z, radius))
     path = curve(knots)
     path[:, :3] += np.asarray(t.aorta_shift) * [0.6, 0.4, 1]

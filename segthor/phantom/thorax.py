@@ -6,10 +6,10 @@ from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine
 from segthor.phantom.canvas import Canvas, curve, merged, oval
 
 # Half widths (x) and half depths (y) by height z, of the body's surface and of the rib cage inside.
-_BODY_Z = (-420, -200, -60, 20, 70, 100, 125, 145, 165, 190, 340)
+_BODY_Z = (-480, -200, -60, 20, 70, 100, 125, 145, 165, 190, 340)
 _BODY_X = (158, 163, 168, 176, 186, 190, 172, 120, 76, 66, 70)
 _BODY_Y = (112, 116, 117, 112, 100, 90, 80, 70, 64, 64, 80)
-_CAGE_Z = (-420, -150, -60, 0, 40, 70, 90, 102, 110)
+_CAGE_Z = (-480, -150, -60, 0, 40, 70, 90, 102, 110)
 _CAGE_X = (128, 133, 133, 127, 112, 88, 62, 38, 12)
 _CAGE_Y = (88, 94, 94, 88, 76, 60, 44, 28, 10)
 _BACK_Y = 116.0
@@ -129,7 +129,7 @@ def draw_arms(canvas: Canvas, t: Traits) -> None:
     body_x, _, _ = _body_section(t, 90)
     for side in (-1, 1):
         shoulder = (side * (body_x - 22), 20, 92)
-        hand = (side * (body_x + 42), 30, -420) if t.arms_down else (side * 150, -40, 340)
+        hand = (side * (body_x + 42), 30, -480) if t.arms_down else (side * 150, -40, 340)
         elbow = (side * (body_x + 36), 26, 10) if t.arms_down else (side * (body_x - 8), 0, 180)
         arm = curve([shoulder, elbow, hand], 25)
         field = canvas.tube(arm, 40)
@@ -177,11 +177,11 @@ def _rib_path(side, level):
 
 
 def _draw_spine(canvas):
-    heights = np.arange(-420, 341, 10.0)
+    heights = np.arange(-480, 341, 10.0)
     column = np.stack([0 * heights, spine_y(heights), heights], 1)
     muscle = canvas.tube(column + [0, 16, 0], 28)
     canvas.paint(muscle, MUSCLE_HU)
-    for height in np.arange(-408, 330, 25.0):
+    for height in np.arange(-483, 330, 25.0):
         centre = np.array([0, spine_y(height), height])
         for side in (-1, 1):
             process = np.array([centre + [side * 10, 20, 0], centre + [side * 32, 28, 4]])
