@@ -17,14 +17,13 @@ from segthor.recipe import Recipe
 from trainer import weights
 from trainer.config import Config
 
+if not tf.keras.Model.__module__.startswith("tf_keras"):
+    raise InputError(
+        "segmentation_models needs Keras 2, but tensorflow was imported with Keras 3: import "
+        "trainer before tensorflow, or set TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
+    )
 with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
-    try:
-        import segmentation_models as sm
-    except AttributeError as error:  # Keras 3, where tensorflow was imported before the trainer
-        raise InputError(
-            "segmentation_models needs Keras 2: import trainer before tensorflow, or set "
-            "TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
-        ) from error
+    import segmentation_models as sm
 
 SEGMENT, CLASSIFY = "segment", "classify"
 LOGITS = "_logits"

@@ -1,0 +1,88 @@
+"""One replica, two, and two processes: same batch, same loss, gradient and weights."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slices
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tf_configs(count):
+    """TF_CONFIG of each of `count` worker processes on this machine."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    hosts = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    cluster = {"worker": hosts}
+    return [
+        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        for index in range(count)
+    ]
+
+
+def start(command, tf_config=None):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CONFIG", None)
+    if tf_config:
+        environment["TF_CONFIG"] = tf_config
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-4000:]
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What one device, two devices and two processes made of the same global batches."""
+    folder = tmp_path_factory.mktemp("replicas")
+    slices.make(folder / "data", size=96, contoured={"Patient_01": ("heart", "aorta")})
+    child = ROOT / "tests" / "replica_child.py"
+
+    def command(name, devices, batch):
+        return [child, folder / "data", folder / f"{name}.npz", devices, batch]
+
+    finish([start(command("one", 1, 4)), start(command("two", 2, 2))])
+    finish([start(command("processes", 1, 2), tf_config) for tf_config in tf_configs(2)])
+    return {name: np.load(folder / f"{name}.npz") for name in ("one", "two", "processes")}
+
+
+@pytest.mark.parametrize("other", ["two", "processes"])
+def test_loss_gradient_and_weights_do_not_depend_on_the_number_of_replicas(runs, other):
+    one, several = runs["one"], runs[other]
+    np.testing.assert_allclose(several["loss"], one["loss"], rtol=1e-5)
+    np.testing.assert_allclose(several["losses"], one["losses"], rtol=1e-4)
+    names = [name for name in one.files if name.startswith(("gradient", "weight", "averaged"))]
+    assert sum(name.startswith("gradient") for name in names) == 18  # of the convolutions
+    for name in names:
+        scale = np.abs(one[name]).max() + 1e-12
+        np.testing.assert_allclose(several[name], one[name], atol=2e-3 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("other", ["two", "processes"])
+def test_each_slice_is_counted_once_whatever_the_number_of_replicas(runs, other):
+    one, several = runs["one"], runs[other]
+    np.testing.assert_array_equal(several["places"], one["places"])
+    true = several["counts"][..., 2]
+    np.testing.assert_array_equal(true, one["counts"][..., 2])
+    # an untrained network is undecided: rounding tips some voxels from one organ to another
+    np.testing.assert_allclose(several["counts"], one["counts"], atol=0.02 * true.max())
