@@ -1,4 +1,4 @@
-"""The data job on a real Flink cluster: processes of its own, started by the project's scripts."""
+"""The data job and prediction on a real Flink cluster, started by the project's scripts."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from tiny_models import save_coded
 
 from segthor import phantom
 
@@ -25,6 +26,7 @@ PORTS = (
 )
 CANNOT_BE_HAD = 3  # flink_up.sh's exit status without Java, Maven or the jars
 WAIT_S = 300
+PATIENTS = 6  # so that two workers have work left when the first shard is done
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,9 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory):
-    """Six patients with contours, more than enough for two workers to have work left."""
+    """Small patients with contours."""
     folder = tmp_path_factory.mktemp("patients")
-    phantom.write_dataset(str(folder), 6, 0, "small", 1)
+    phantom.write_dataset(str(folder), PATIENTS, 0, "small", 1)
     return folder
 
 
@@ -78,6 +80,17 @@ def test_a_task_manager_killed_in_mid_job_changes_nothing(cluster, patients, exp
     failures = _rest(cluster, f"/jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"]
     assert last["state"] == "FINISHED"
     assert failures, "the TaskManager was killed too late to matter"
+
+
+def test_label_maps_are_the_same_as_those_of_a_plain_run(cluster, patients, tmp_path):
+    assert _script("flink_up.sh", cluster).returncode == 0
+    model = f"--model={save_coded(tmp_path / 'model')}"
+    for output, engine in (("plain", None), ("flink", cluster)):
+        job = _start("serving.predict", patients / "train", tmp_path / output, engine, model)
+        assert job.wait(WAIT_S) == 0
+    maps = _bytes_of(tmp_path / "flink")
+    assert len([name for name in maps if name.endswith(".nii.gz")]) == PATIENTS
+    assert maps == _bytes_of(tmp_path / "plain")
 
 
 def test_a_second_start_brings_back_only_what_was_killed(cluster):
@@ -128,8 +141,11 @@ def _script(name, environment):
 
 
 def _build(patients, output, cluster=None):
-    command = [sys.executable, "-m", "beam_jobs.build", f"--input={patients}", f"--output={output}"]
-    command += ["--crop_mm=264", "--pixel_mm=2.75"]
+    return _start("beam_jobs.build", patients, output, cluster, "--crop_mm=264", "--pixel_mm=2.75")
+
+
+def _start(module, patients, output, cluster, *options):
+    command = [sys.executable, "-m", module, f"--input={patients}", f"--output={output}", *options]
     if cluster:
         command += [
             "--flagfile=configs/flink.flags",
