@@ -9,22 +9,17 @@ Apache Beam pass through. A second run rewrites only what changed.
 Exit status: 0; 3 where patients were rejected and the others built; 2 for an error.
 """
 
-import dataclasses
-import sys
-import time
-
 from absl import flags
 
-from beam_jobs import dataset, patients, pipeline, plan, progress, report, table
-from beam_jobs.job import Job
-from segthor import audit, files, organs, phantom
+from beam_jobs import pipeline, plan
+from beam_jobs.driver import Settings, build
+from segthor import organs, phantom
 from segthor.errors import InputError, run
-from segthor.manifest import DEFAULT_DATASET, TRAIN, VALIDATION
+from segthor.manifest import DEFAULT_DATASET
 from segthor.recipe import Recipe
 
 DEFAULT_PHANTOMS = "data/phantoms"
 PHANTOM_RECIPE = {"crop_mm": 264.0, "pixel_mm": 2.75}  # a matrix of 96, as in demo_build.flags
-REJECTED_STATUS = 3
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of patients, or CSV; phantoms if not given.")
 _OUTPUT = flags.DEFINE_string("output", DEFAULT_DATASET, "Folder of the dataset.")
@@ -70,52 +65,30 @@ _STRICT = flags.DEFINE_bool("strict", False, "Whether one rejected patient fails
 
 
 def main(argv):
-    """Finds the patients, writes the shards that are not up to date, then the manifest."""
-    started = time.monotonic()
+    """Reads the flags, makes phantoms where no input is named, builds."""
     pipeline.check_options(_RUNNER.value, argv[1:])
-    job = _job()
-    dataset.claim(job.output)
-    found = _find()
-    job = dataclasses.replace(job, label_values=job.label_values or found.label_values)
-    found = patients.only(found, [name for name, _ in job.label_values] or organs.NAMES)
-    contoured = [source for source in found.sources if source.labels]
-    if not contoured:
-        raise InputError(
-            f"{_INPUT.value}: none of the {len(found.sources)} patients found has contours: "
-            "nothing to train on; predict them with python -m serving.predict"
-        )
-    dealt = _deal(contoured)
-    plans = _write_shards(contoured, dealt, job, argv[1:])
-    rejected = report.write(plans, job.output)
-    if rejected and _STRICT.value:
-        raise InputError(f"{rejected} patients were rejected (--strict); {job.output}/audit.csv")
-    unlabelled = [source for source in found.sources if not source.labels]
-    made = dataset.finish(plans, unlabelled, job, _FOLDS.value)
-    return _say(made, job.output, time.monotonic() - started)
+    settings = Settings(
+        input=_INPUT.value or DEFAULT_PHANTOMS,
+        output=_OUTPUT.value,
+        recipe=_recipe(),
+        runner=_RUNNER.value,
+        split=_SPLIT.value,
+        validation_fraction=_FRACTION.value,
+        folds=_FOLDS.value,
+        shards=_SHARDS.value,
+        seed=_SEED.value,
+        level_masks=_MASKS.value,
+        label_values=_label_values(),
+        severities=tuple(sorted(_pairs("severity", _SEVERITY.value).items())),
+        strict=_STRICT.value,
+    )
+    if not _INPUT.value:
+        print(f"No --input: making 24 phantoms with contours and 4 without in {settings.input}")
+        phantom.write_dataset(settings.input, 24, 4, "small", 0)
+    return build(settings, argv[1:])
 
 
-def _find() -> patients.Found:
-    path = files.absolute(_INPUT.value or _make_phantoms())
-    if files.is_dir(path):
-        found = patients.in_folder(path)
-    elif path.lower().endswith(".csv"):
-        found = table.in_csv(path)
-    else:
-        state = "a file" if files.exists(path) else "nothing"
-        raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
-    if not _MASKS.value:
-        return found
-    masked = patients.with_masks(found.sources, files.absolute(_MASKS.value))
-    return dataclasses.replace(found, sources=masked)
-
-
-def _make_phantoms() -> str:
-    print(f"No --input: making 24 phantoms with contours and 4 without in {DEFAULT_PHANTOMS}")
-    phantom.write_dataset(DEFAULT_PHANTOMS, 24, 4, "small", 0)
-    return DEFAULT_PHANTOMS
-
-
-def _job() -> Job:
+def _recipe() -> Recipe:
     given = {
         "crop_mm": _CROP_MM.value,
         "pixel_mm": _PIXEL_MM.value,
@@ -125,15 +98,7 @@ def _job() -> Job:
         "crop_center": _CENTER.value,
     }
     given = {field: value for field, value in given.items() if value is not None}
-    severities = _pairs("severity", _SEVERITY.value)
-    audit.check_severities(severities)
-    return Job(
-        output=files.absolute(_OUTPUT.value),
-        recipe=Recipe(**(({} if _INPUT.value else PHANTOM_RECIPE) | given)),
-        seed=_SEED.value,
-        severities=tuple(sorted(severities.items())),
-        label_values=_label_values(),
-    )
+    return Recipe(**(({} if _INPUT.value else PHANTOM_RECIPE) | given))
 
 
 def _label_values() -> tuple[tuple[str, int], ...]:
@@ -151,59 +116,6 @@ def _pairs(flag: str, items: list[str]) -> dict[str, str]:
         if not (name and equals and value):
             raise InputError(f"{flag}: expected NAME=VALUE,NAME=VALUE; found {name + equals!r}")
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _deal(contoured) -> dict[str, tuple[str, int]]:
-    split = plan.choose_split(_SPLIT.value, contoured)
-    dealt = plan.deal(contoured, split, _FRACTION.value, _FOLDS.value, _SEED.value)
-    sides = [side for side, _ in dealt.values()]
-    print(f"Split {split}: {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
-    for side in sorted({TRAIN, VALIDATION} - set(sides)):
-        print(
-            f"warning: no patient for {side}; --split, --seed or --validation_fraction deal others",
-            file=sys.stderr,
-        )
-    return dealt
-
-
-def _write_shards(contoured, dealt, job: Job, beam_arguments) -> list[plan.ShardPlan]:
-    """Plans and writes; again where the scans read turn out to hold one under two names."""
-    most = plan.patients_per_shard(job.recipe)
-    twins = dataset.twins(job.output, contoured)
-    while True:
-        sources = [dataclasses.replace(s, twin=twins.get(s.patient, "")) for s in contoured]
-        plans = plan.plan_shards(sources, dealt, most, _SHARDS.value, _SEED.value)
-        ready, bytes_left = dataset.prepare(plans, job)
-        print(f"{len(contoured)} patients in {len(plans)} shards, {ready} of them up to date")
-        options, runner = pipeline.options_of(_RUNNER.value, beam_arguments, bytes_left)
-        done = dataset.counter(plans, job.output)
-        with progress.watch(done, len(contoured), "patients"):
-            pipeline.run(plans, job, options, runner)
-        known, twins = twins, dataset.twins(job.output, contoured)
-        if known == twins:
-            return plans
-
-
-def _say(made, output: str, seconds: float) -> int:
-    warned = sum(bool(patient.audit["findings"]) for patient in made.patients)
-    print(
-        f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
-        f"patients in {len(made.shards)} shards to {output} in {progress.duration(seconds)}; "
-        f"{len(made.unlabelled)} patients without contours are listed for prediction"
-    )
-    if warned or made.rejected:
-        print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
-    print(
-        "Next: python -m trainer.main --flagfile=configs/smoke.flags "
-        f"--data={_OUTPUT.value} --workdir=run"
-    )
-    if not made.rejected:
-        return 0
-    for patient in made.rejected:
-        print(f"rejected {patient.patient}: {patient.findings[0]['message']}", file=sys.stderr)
-    total = len(made.rejected) + len(made.patients)
-    print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
-    return REJECTED_STATUS
 
 
 if __name__ == "__main__":

@@ -6,173 +6,26 @@ Writes slices.png (slices with contours), normalization.png (the same slices bef
 normalization) and histograms.png (spacings, window levels, organ volumes).
 """
 
-import io
-import sys
-
-import matplotlib
-import numpy as np
 from absl import flags
 
-from segthor import drawing, files, nifti, organs, records
-from segthor.errors import InputError, run
-from segthor.geometry import Placement
-from segthor.manifest import DEFAULT_DATASET, TRAIN, VALIDATION, Dataset, Patient
-from segthor.recipe import window
+from beam_jobs import pictures
+from segthor import files
+from segthor.errors import run
+from segthor.manifest import DEFAULT_DATASET, Dataset
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the pictures (default: DATA/inspect).")
 _PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", lower_bound=1)
-
-_BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU = 0, 2000
-_SHOWN_PX = 256
 
 
 def main(argv):
     """Prints the statistics, then draws."""
     del argv
     dataset = Dataset.load(_DATA.value)
-    print("\n".join(lines(dataset)))
+    print("\n".join(pictures.lines(dataset)))
     output = _OUTPUT.value or files.join(_DATA.value, "inspect")
-    picks = np.linspace(0, len(dataset.patients) - 1, _PATIENTS.value).round().astype(int)
-    shown = [(one, fullest_slice(one, _DATA.value)) for one in _at(dataset.patients, picks)]
-    drawing.save_png(files.join(output, "slices.png"), slices_sheet(shown))
-    drawing.save_png(files.join(output, "normalization.png"), normalization_sheet(shown))
-    with files.atomic_write(files.join(output, "histograms.png")) as stream:
-        stream.write(histograms(dataset))
-    print(f"Wrote slices.png, normalization.png and histograms.png to {output}")
-
-
-def lines(dataset: Dataset):
-    """Yields the dataset's statistics as lines of text."""
-    slices = dataset.statistics["slices"]
-    total = max(1, slices.get("all", 0))
-    for split in (TRAIN, VALIDATION):
-        shards = dataset.shards_of(split)
-        held = sum(one.split == split for one in dataset.patients)
-        size = sum(shard.bytes for shard in shards) / 2**20
-        count = sum(shard.records for shard in shards)
-        yield f"{split:<11}{held:5} patients{count:8} slices{len(shards):5} shards{size:9.1f} MiB"
-    yield f"rejected   {len(dataset.rejected):5} patients"
-    yield f"unlabelled {len(dataset.unlabelled):5} patients"
-    for name in ("spacing_in_plane_mm", "spacing_between_slices_mm"):
-        spread = " / ".join(f"{mm:g}" for mm in dataset.statistics[name].values())
-        yield f"{name}: {spread} (min / median / max)"
-    yield ""
-    yield "organ      in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
-    for organ in organs.NAMES:
-        percent = dataset.statistics["hu_percentiles"].get(organ)
-        if percent:
-            spread = " / ".join(
-                f"{v:.0f}" for v in np.percentile(_volumes(dataset, organ), (0, 50, 100))
-            )
-            yield (
-                f"{organ:<11}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
-                f"{percent['50']:9g}{percent['95']:9g}   {spread}"
-            )
-
-
-def fullest_slice(patient: Patient, folder: str) -> records.Slice:
-    """The record that holds most organs, and of those the one with most labelled pixels."""
-    best, score = None, (-1, -1)
-    with files.open_read(files.join(folder, patient.shard)) as stream:
-        for payload in records.read_frames(stream, patient.shard):
-            record = records.decode(payload)
-            if record.patient == patient.patient:
-                found = (sum(record.present), int(np.count_nonzero(record.labels)))
-                best, score = (record, found) if found > score else (best, score)
-    if best is None:
-        raise InputError(f"{patient.shard}: no slice of {patient.patient}; build the dataset again")
-    return best
-
-
-def slices_sheet(shown) -> np.ndarray:
-    """One slice of each patient with its contours, uint8 [H, W, 3]."""
-    tiles = [_with_contours(record) for _, record in shown]
-    captions = [f"{one.patient}, slice {record.z}, {one.split}" for one, record in shown]
-    return drawing.sheet(tiles, 4, captions)
-
-
-def normalization_sheet(shown) -> np.ndarray:
-    """Slices before, in a wide window, and after normalization, side by side, uint8 [H, W, 3]."""
-    tiles, captions = [], []
-    for one, record in shown:
-        before = _before(one, record.z)
-        if before is None:
-            print(f"{one.ct}: cannot be read any more, left out", file=sys.stderr)
-            continue
-        tiles += [drawing.overlay(before, scale=_scale(before)), _after(record)]
-        captions += [f"{one.patient}: {_BEFORE_WIDTH_HU} HU wide", _window_text(record)]
-    if not tiles:
-        raise InputError("none of the patients' CTs can be read any more")
-    return drawing.sheet(
-        tiles, 4, captions, f"slice by slice: before, after {record.width_hu:g} HU"
-    )
-
-
-def histograms(dataset: Dataset) -> bytes:
-    """A PNG of the distributions of spacing, window level and organ volume."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    spacings = np.array([one.placement["spacing_zyx_mm"] for one in dataset.patients])
-    panels = [
-        ("pixel, mm", spacings[:, 1], "0.5", None),
-        ("slice distance, mm", spacings[:, 0], "0.5", None),
-        ("window level, HU", [one.level_hu for one in dataset.patients], "0.5", None),
-    ]
-    for organ in organs.ORGANS:
-        colour = tuple(value / 255 for value in organ.rgb)
-        title = f"{organ.name}, cm3"
-        panels.append((title, _volumes(dataset, organ.name), colour, organ.volume_cm3))
-    figure, axes = pyplot.subplots(2, 4, figsize=(13, 6), layout="constrained")
-    for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
-        axis.hist(values, bins=20, range=plausible, color=colour)
-        axis.set_title(title)
-    axes.flat[-1].axis("off")
-    axes.flat[-1].text(
-        0, 0.5, f"{len(dataset.patients)} patients\nvolumes: over the plausible range"
-    )
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    pyplot.close(figure)
-    return stream.getvalue()
-
-
-def _before(patient: Patient, z: int) -> np.ndarray | None:
-    """The slice in a wide window, uint8 [H, W]; None where the CT is gone."""
-    try:
-        hu = nifti.read(patient.ct).array
-    except InputError:
-        return None
-    prepared = Placement.from_json(patient.placement).image_to_model(hu)
-    return window(prepared[z], _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
-
-
-def _after(record: records.Slice) -> np.ndarray:
-    middle = record.image[..., record.image.shape[-1] // 2]
-    return drawing.overlay(np.ascontiguousarray(middle), scale=_scale(middle))
-
-
-def _with_contours(record: records.Slice) -> np.ndarray:
-    middle = np.ascontiguousarray(record.image[..., record.image.shape[-1] // 2])
-    return drawing.overlay(middle, predicted=record.labels, scale=_scale(middle))
-
-
-def _window_text(record: records.Slice) -> str:
-    return f"level {record.level_hu:.0f} HU, {record.width_hu:g} HU wide"
-
-
-def _scale(image: np.ndarray) -> int:
-    return max(1, _SHOWN_PX // max(image.shape))
-
-
-def _volumes(dataset: Dataset, organ: str) -> list[float]:
-    figures = [one.audit["organs"].get(organ) for one in dataset.patients]
-    return [one["volume_cm3"] for one in figures if one]
-
-
-def _at(patients, indices):
-    return [patients[index] for index in sorted(set(indices.tolist()))]
+    pictures.draw(dataset, _DATA.value, output, _PATIENTS.value)
+    print(f"Wrote {', '.join(pictures.FILES)} to {output}")
 
 
 if __name__ == "__main__":

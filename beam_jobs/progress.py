@@ -30,23 +30,24 @@ def _show(count_done, total, unit, stream, stop):
     started, first, shown = time.monotonic(), count_done(), None
     while True:
         ended = stop.wait(_TERMINAL_SECONDS if terminal else _LOG_SECONDS)
-        line = _line(first, count_done(), total, unit, time.monotonic() - started)
+        text = line(first, count_done(), total, unit, time.monotonic() - started)
         if terminal:
-            print(f"\r{line:<78}", end="\n" if ended else "", file=stream, flush=True)
-        elif line != shown:
-            print(line, file=stream, flush=True)
-        shown = line
+            print(f"\r{text:<78}", end="\n" if ended else "", file=stream, flush=True)
+        elif text != shown:
+            print(text, file=stream, flush=True)
+        shown = text
         if ended:
             return
 
 
-def _line(first: int, done: int, total: int, unit: str, seconds: float) -> str:
-    line = f"{done} of {total} {unit}"
+def line(first: int, done: int, total: int, unit: str, seconds: float) -> str:
+    """What is shown after so many seconds; first: how many were done at the start."""
+    text = f"{done} of {total} {unit}"
     rate = (done - first) / seconds if seconds else 0
     if rate:
-        line += f", {rate:.2g} per second"
-        line += f", {duration((total - done) / rate)} left" if done < total else ""
-    return line
+        text += f", {rate:.2g} per second"
+        text += f", {duration((total - done) / rate)} left" if done < total else ""
+    return text
 
 
 def duration(seconds: float) -> str:

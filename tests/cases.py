@@ -8,7 +8,7 @@ from segthor import nifti, phantom
 from segthor.nifti import Grid
 
 # A matrix of 32 for phantoms of 48x48x16 voxels of about 9 mm.
-TINY_FLAGS = {"crop_mm": 288.0, "pixel_mm": 9.0}
+TINY_RECIPE = {"crop_mm": 288.0, "pixel_mm": 9.0}
 
 
 def save(path, array, affine=None, grid=None) -> str:

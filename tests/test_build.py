@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
-from cases import TINY_FLAGS, save, save_patient, save_patients
+from cases import TINY_RECIPE, save, save_patient, save_patients
 
-from beam_jobs import build, patients, verify
+from beam_jobs import checks, patients
+from beam_jobs.driver import REJECTED_STATUS, Settings, build
 from segthor import nifti, phantom
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
@@ -30,12 +29,10 @@ def twelve(tmp_path_factory):
     return save_patients(tmp_path_factory.mktemp("twelve"), 12)
 
 
-def run(source, output, *beam, **values):
+def run(source, output, *beam, context=3, **values):
     """Builds in this process; returns (exit status, dataset)."""
-    flags.FLAGS.mark_as_parsed()
-    settings = {"input": str(source), "output": str(output), **TINY_FLAGS, **values}
-    with flagsaver.flagsaver(**settings):
-        status = build.main(["build", *beam])
+    recipe = Recipe(**{**TINY_RECIPE, **values.pop("recipe", {})}, context=context)
+    status = build(Settings(str(source), str(output), recipe, **values), beam)
     return status, Dataset.load(str(output))
 
 
@@ -45,7 +42,7 @@ def shell(*arguments, **options):
 
 
 def tiny_flags():
-    return [f"--{name}={value}" for name, value in TINY_FLAGS.items()]
+    return [f"--{name}={value}" for name, value in TINY_RECIPE.items()]
 
 
 def shard_bytes(output):
@@ -68,8 +65,8 @@ def codes_of(patient):
 def check(output):
     """The dataset is what its manifest says, and nothing else lies there."""
     dataset = Dataset.load(str(output))
-    found = [line for one in dataset.shards for line in verify.problems(one, dataset, str(output))]
-    assert not found + list(verify.strangers(dataset, str(output)))
+    found = [line for one in dataset.shards for line in checks.problems(one, dataset, str(output))]
+    assert not found + list(checks.strangers(dataset, str(output)))
     left = [str(path) for path in Path(output).rglob(".*")]
     assert not left
 
@@ -80,7 +77,7 @@ def test_a_folder_becomes_a_dataset_that_its_manifest_describes(twelve, tmp_path
     assert {patient.patient for patient in dataset.patients} == {
         f"Patient_{number:02d}" for number in range(1, 13)
     }
-    assert dataset.recipe == Recipe(**TINY_FLAGS)
+    assert dataset.recipe == Recipe(**TINY_RECIPE)
     held_out = {one.patient for one in dataset.patients if one.split == VALIDATION}
     assert held_out == {"Patient_01", "Patient_03", "Patient_12"}
     listed = [name for shard in dataset.shards for name in shard.patients]
@@ -242,7 +239,7 @@ def test_damaged_patients_are_named_and_the_others_built(twelve, tmp_path, capsy
     other = nifti.read(str(source / "train/Patient_05/GT.nii.gz"))
     save(source / "train/Patient_05/GT.nii.gz", other.array[1:], other.grid.affine)
     status, dataset = run(source, tmp_path / "out")
-    assert status == build.REJECTED_STATUS
+    assert status == REJECTED_STATUS
     codes = {one.patient: one.findings[0]["code"] for one in dataset.rejected}
     assert codes == {"Patient_02": "file_truncated", "Patient_05": "shape_mismatch"}
     assert len(dataset.patients) == 10
@@ -275,10 +272,10 @@ def test_severities_can_be_changed(tmp_path):
     nifti.write(path, np.where(contours.array == 4, 0, contours.array), contours.grid)
     status, dataset = run(source, tmp_path / "a")
     assert status == 3 and dataset.rejected[0].findings[0]["code"] == "organ_missing"
-    status, dataset = run(source, tmp_path / "b", severity=["organ_missing=warn"])
+    status, dataset = run(source, tmp_path / "b", severities=(("organ_missing", "warn"),))
     assert status == 0
     assert {"organ_missing"} == codes_of(dataset.patients[0]) - codes_of(dataset.patients[1])
-    _, dataset = run(source, tmp_path / "c", severity=["organ_missing=ignore"])
+    _, dataset = run(source, tmp_path / "c", severities=(("organ_missing", "ignore"),))
     assert codes_of(dataset.patients[0]) == codes_of(dataset.patients[1])
 
 
@@ -336,7 +333,7 @@ def test_nnunets_layout_gives_the_same_shards(tmp_path):
 
 
 def test_organs_left_out_of_labels_are_background_and_not_contoured(twelve, tmp_path):
-    _, dataset = run(twelve, tmp_path / "out", labels=["heart=2", "aorta=4"])
+    _, dataset = run(twelve, tmp_path / "out", label_values=(("heart", 2), ("aorta", 4)))
     assert {one.organs for one in dataset.patients} == {("heart", "aorta")}
     assert set(dataset.statistics["hu_percentiles"]) == {"heart", "aorta"}
     check(tmp_path / "out")
@@ -415,7 +412,7 @@ def test_real_ct_builds_from_a_csv(real_ct, tmp_path):
     ]
     csv = tmp_path / "real.csv"
     csv.write_text("\n".join(rows).format(real_ct))
-    status, dataset = run(csv, tmp_path / "out", crop_mm=256.0, pixel_mm=2.0)
+    status, dataset = run(csv, tmp_path / "out", recipe={"crop_mm": 256.0, "pixel_mm": 2.0})
     assert status == 0
     assert [one.patient for one in dataset.patients] == ["AORTA", "LUNG1-002"]
     assert dataset.patients[1].audit["findings"] == []

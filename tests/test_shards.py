@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cases import TINY_FLAGS, save_patients
+from cases import TINY_RECIPE, save_patients
 
 from beam_jobs import shards
 from beam_jobs.job import Job
@@ -14,7 +14,7 @@ from beam_jobs.plan import ShardPlan
 from segthor import files, nifti, records
 from segthor.recipe import Recipe, prepare, with_context
 
-RECIPE = Recipe(**TINY_FLAGS)
+RECIPE = Recipe(**TINY_RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
     assert shards.key_of(plan, dataclasses.replace(job, output="elsewhere")) == part["key"]
     others = [
         (plan, dataclasses.replace(job, seed=1)),
-        (plan, dataclasses.replace(job, recipe=Recipe(**TINY_FLAGS, context=5))),
+        (plan, dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=5))),
         (plan, dataclasses.replace(job, severities=(("metal", "ignore"),))),
         (plan, dataclasses.replace(job, label_values=(("heart", 2),))),
         (dataclasses.replace(plan, patients=plan.patients[1:]), job),
@@ -143,7 +143,7 @@ def test_other_label_values_become_ours_and_the_rest_background(tmp_path, source
 
 
 def test_level_and_centre_come_from_masks_where_the_contours_lack_the_organ(tmp_path, sources):
-    recipe = Recipe(**TINY_FLAGS, window_level="mean:heart", crop_center="organs:heart")
+    recipe = Recipe(**TINY_RECIPE, window_level="mean:heart", crop_center="organs:heart")
     whole = write(tmp_path / "a", sources[:1], recipe=recipe)[2]
     contours = nifti.read(sources[0].labels)
     esophagus = np.where(contours.array == 1, 1, 0).astype(np.uint8)

@@ -1,0 +1,131 @@
+"""The driver of a build: finds the patients, has the shards written, writes the manifest."""
+
+import sys
+import time
+from dataclasses import dataclass, replace
+
+from beam_jobs import dataset, patients, pipeline, plan, progress, report, table
+from beam_jobs.job import Job
+from segthor import audit, files, organs
+from segthor.errors import InputError
+from segthor.manifest import TRAIN, VALIDATION, Dataset
+from segthor.recipe import Recipe
+
+REJECTED_STATUS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose; the fields are the flags of `beam_jobs.build`."""
+
+    input: str
+    output: str
+    recipe: Recipe = Recipe()
+    runner: str = pipeline.LOCAL[0]
+    split: str = "auto"
+    validation_fraction: float = 0.2
+    folds: int = 5
+    shards: int = 0
+    seed: int = 0
+    level_masks: str | None = None
+    label_values: tuple[tuple[str, int], ...] = ()
+    severities: tuple[tuple[str, str], ...] = ()
+    strict: bool = False
+
+    def __post_init__(self):
+        audit.check_severities(dict(self.severities))
+
+
+def build(settings: Settings, beam_arguments=()) -> int:
+    """Writes the shards that are not up to date, then the manifest; returns the exit status.
+
+    Raises:
+      InputError: no patient, none with contours, all rejected, or the output folder is in use.
+    """
+    started = time.monotonic()
+    output = files.absolute(settings.output)
+    dataset.claim(output)
+    found = _find(settings)
+    contoured = [source for source in found.sources if source.labels]
+    if not contoured:
+        raise InputError(
+            f"{settings.input}: none of the {len(found.sources)} patients found has contours: "
+            "nothing to train on; predict them with python -m serving.predict"
+        )
+    job = Job(output, settings.recipe, settings.seed, settings.severities, found.label_values)
+    plans = _write_shards(contoured, _deal(contoured, settings), job, settings, beam_arguments)
+    rejected = report.write(plans, output)
+    if rejected and settings.strict:
+        raise InputError(f"{rejected} patients were rejected (--strict); see {output}/audit.csv")
+    unlabelled = [source for source in found.sources if not source.labels]
+    made = dataset.finish(plans, unlabelled, job, settings.folds)
+    return _say(made, settings.output, time.monotonic() - started)
+
+
+def _find(settings: Settings) -> patients.Found:
+    path = files.absolute(settings.input)
+    if files.is_dir(path):
+        found = patients.in_folder(path)
+    elif path.lower().endswith(".csv"):
+        found = table.in_csv(path)
+    else:
+        state = "a file" if files.exists(path) else "nothing"
+        raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
+    found = replace(found, label_values=settings.label_values or found.label_values)
+    found = patients.only(found, [name for name, _ in found.label_values] or organs.NAMES)
+    if settings.level_masks:
+        masked = patients.with_masks(found.sources, files.absolute(settings.level_masks))
+        found = replace(found, sources=masked)
+    return found
+
+
+def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
+    split = plan.choose_split(settings.split, contoured)
+    dealt = plan.deal(contoured, split, settings.validation_fraction, settings.folds, settings.seed)
+    sides = [side for side, _ in dealt.values()]
+    print(f"Split {split}: {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
+    for side in sorted({TRAIN, VALIDATION} - set(sides)):
+        print(
+            f"warning: no patient for {side}; --split, --seed or --validation_fraction deal others",
+            file=sys.stderr,
+        )
+    return dealt
+
+
+def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments):
+    """Plans and writes; again where the scans read turn out to hold one under two names."""
+    most = plan.patients_per_shard(job.recipe)
+    twins = dataset.twins(job.output, contoured)
+    while True:
+        sources = [replace(source, twin=twins.get(source.patient, "")) for source in contoured]
+        plans = plan.plan_shards(sources, dealt, most, settings.shards, settings.seed)
+        ready, bytes_left = dataset.prepare(plans, job)
+        print(f"{len(contoured)} patients in {len(plans)} shards, {ready} of them up to date")
+        options, runner = pipeline.options_of(settings.runner, list(beam_arguments), bytes_left)
+        done = dataset.counter(plans, job.output)
+        with progress.watch(done, len(contoured), "patients"):
+            pipeline.run(plans, job, options, runner)
+        known, twins = twins, dataset.twins(job.output, contoured)
+        if known == twins:
+            return plans
+
+
+def _say(made: Dataset, output: str, seconds: float) -> int:
+    warned = sum(bool(patient.audit["findings"]) for patient in made.patients)
+    print(
+        f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
+        f"patients in {len(made.shards)} shards to {output} in {progress.duration(seconds)}; "
+        f"{len(made.unlabelled)} patients without contours are listed for prediction"
+    )
+    if warned or made.rejected:
+        print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
+    print(
+        f"Next: python -m trainer.main --flagfile=configs/smoke.flags --data={output} --workdir=run"
+    )
+    if not made.rejected:
+        return 0
+    for patient in made.rejected:
+        print(f"rejected {patient.patient}: {patient.findings[0]['message']}", file=sys.stderr)
+    total = len(made.rejected) + len(made.patients)
+    print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
+    return REJECTED_STATUS

@@ -1,0 +1,54 @@
+"""Inspection: numbers that match the manifest, pictures that can be opened."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cases import TINY_RECIPE, save_patients
+from PIL import Image
+
+from beam_jobs import pictures
+from beam_jobs.driver import Settings, build
+from segthor.manifest import Dataset
+from segthor.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    source = save_patients(folder / "in", 5)
+    build(Settings(source, str(folder / "out"), Recipe(**TINY_RECIPE)))
+    return folder / "out"
+
+
+def test_pictures_are_written_and_numbers_printed(built):
+    command = [sys.executable, "-m", "beam_jobs.inspect", f"--data={built}", "--patients=3"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "train          3 patients      48 slices" in said
+    assert "validation     2 patients      32 slices" in said
+    for name in ("slices.png", "normalization.png", "histograms.png"):
+        picture = np.asarray(Image.open(built / "inspect" / name).convert("RGB"))
+        assert min(picture.shape[:2]) > 100 and picture.std() > 10
+    assert Dataset.load(str(built))  # the pictures' folder does not make the dataset a stranger
+    build(Settings(str(built.parent / "in"), str(built), Recipe(**TINY_RECIPE)))
+
+
+def test_the_slice_shown_is_the_one_with_most_organs(built):
+    dataset = Dataset.load(str(built))
+    record = pictures.fullest_slice(dataset.patients[0], str(built))
+    assert record.patient == dataset.patients[0].patient
+    assert sum(record.present) >= 3
+
+
+def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
+    dataset = Dataset.load(str(built))
+    shown = [(one, pictures.fullest_slice(one, str(built))) for one in dataset.patients[:2]]
+    (tmp_path / "moved").mkdir()
+    from dataclasses import replace
+
+    gone = [(replace(shown[0][0], ct=str(tmp_path / "gone.nii")), shown[0][1]), shown[1]]
+    assert (
+        pictures.normalization_sheet(gone).shape[0] == pictures.normalization_sheet(shown).shape[0]
+    )
+    assert "gone.nii: cannot be read any more" in capsys.readouterr().err
