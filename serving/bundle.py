@@ -12,7 +12,6 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
 It loads with `tf.saved_model.load`, without Keras and without this package.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -122,8 +121,7 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
                 with open(os.path.join(source, name), "wb") as stream:
                     stream.write(content)
                 servable.assets.append(tf.saved_model.Asset(stream.name))
-            with contextlib.redirect_stdout(io.StringIO()):
-                tf.saved_model.save(servable, temporary, signatures)
+            tf.saved_model.save(servable, temporary, signatures)
         version = files.join(folder, str(max(directory.versions(folder), default=0) + 1))
         os.rename(temporary, version)
     finally:

@@ -9,7 +9,7 @@ import trainer  # noqa: F401, I001  before tensorflow, which reads trainer's env
 import importlib.metadata
 import platform
 
-from absl import flags
+from absl import flags, logging
 
 from segthor.errors import run
 from segthor.recipe import Recipe
@@ -25,6 +25,7 @@ CHECKPOINT = flags.DEFINE_enum(
 
 def main(_):
     """Restores the run, writes the model, loads it again."""
+    logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     network, record = model.restore(WORKDIR.value, which=CHECKPOINT.value)
     version = bundle.save(
         OUTPUT.value,
