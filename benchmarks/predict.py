@@ -1,0 +1,126 @@
+"""Times prediction from file to file beside the network's own forward pass, in one process.
+
+Run from the project's root: python -m benchmarks.predict
+
+network  the model's forward pass on the prepared slices, nothing else
+predict  serving.predict's walk: read, audit, prepare, network, way back, post-process, write
+The network is a Unet-resnet34 of random weights; to give the way back and the post-processing
+shapes of true size, its output is mixed with four fixed discs. The peak of memory is that of
+`python -m serving.predict` in a process of its own.
+"""
+
+import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from segthor import nifti, organs, phantom
+from segthor.recipe import Recipe
+from serving import bundle, cases, pipeline, predictor
+from serving.worker import Plan, Worker
+from trainer import model
+from trainer.config import Config
+
+FOLDER = Path("build/benchmark/predict")
+SLICES, ROUNDS, MOST = 284, 3, 1.10
+MOST_BYTES = 3 << 30
+# Row and column of the centre and radius, as shares of the side: about the organs' true areas.
+DISCS = ((0.62, 0.5, 0.025), (0.45, 0.55, 0.14), (0.55, 0.5, 0.03), (0.6, 0.58, 0.04))
+
+
+def main():
+    scan, folder = _scan(), _model()
+    loaded = bundle.load(folder)
+    given = predictor.Input.of(loaded.recipe, nifti.read(str(scan)))
+    batches = [
+        given.batch(range(start, min(start + predictor.BATCH_SLICES, SLICES)))
+        for start in range(0, SLICES, predictor.BATCH_SLICES)
+    ]
+    worker = Worker(Plan(str(FOLDER / "out"), (folder,)))
+    (case,) = cases.scans(str(scan))
+    one, many = [case], [case] * 3
+    loaded.probabilities(batches[0])
+    rows = []
+    for number in range(1, ROUNDS + 1):
+        network = _network(loaded, batches)
+        alone, steady = _walk(worker, one), _walk(worker, many) / len(many)
+        rows.append((network, alone, steady))
+        print(f"round {number}: network {network:.2f} s, one scan {alone:.2f} s, "
+              f"each of three {steady:.2f} s", flush=True)  # fmt: skip
+    network, alone, steady = (statistics.median(column) for column in zip(*rows, strict=True))
+    ratios = [statistics.median(row[i] / row[0] for row in rows) for i in (1, 2)]
+    peak = _peak_bytes(folder, scan)
+    print(f"\n{SLICES} slices of {loaded.recipe.size_px}x{loaded.recipe.size_px}, "
+          f"{os.cpu_count()} cores")  # fmt: skip
+    print(f"network alone          {network:6.2f} s  {SLICES / network:5.1f} slices/s")
+    print(f"one scan, file to file {alone:6.2f} s  {ratios[0]:.3f} of the network's time")
+    print(f"each of three scans    {steady:6.2f} s  {ratios[1]:.3f} of the network's time")
+    print(f"peak memory            {peak / 1e9:6.2f} GB")
+    return int(max(ratios) > MOST or peak > MOST_BYTES)
+
+
+def _network(loaded, batches) -> float:
+    began = time.perf_counter()
+    for batch in batches:
+        loaded.probabilities(batch)
+    return time.perf_counter() - began
+
+
+def _walk(worker, todo) -> float:
+    began = time.perf_counter()
+    for outcome in pipeline.walk(todo, worker.read, worker.compute, worker.write, 600):
+        assert not outcome.reason, outcome.reason
+    return time.perf_counter() - began
+
+
+def _scan() -> Path:
+    path = FOLDER / "Patient_41.nii.gz"
+    if not path.exists():
+        print("Making a full-size phantom (once, some minutes)", flush=True)
+        made = phantom.make(41, "full", shape=(512, 512, SLICES))
+        grid = nifti.Grid.from_affine(made.hu.shape, made.affine)
+        nifti.write(str(path), made.hu, grid)
+    return path
+
+
+def _model() -> str:
+    folder = FOLDER / "model"
+    if not folder.exists():
+        recipe = Recipe()
+        network = model.build(Config(), recipe.size_px, recipe.context)
+        discs = tf.constant(_discs(recipe.size_px))
+
+        def mixed(images):
+            return {"probabilities": 0.02 * network(images, training=False) + 0.98 * discs}
+
+        bundle.save(str(folder), mixed, network.variables, recipe, organs.NAMES, {}, {})
+    return str(folder)
+
+
+def _discs(size: int) -> np.ndarray:
+    """float32 [1, size, size, 5]: probabilities of soft-edged discs, one per organ."""
+    y, x = np.mgrid[:size, :size] / size
+    scores = [np.zeros((size, size))]
+    for row, column, radius in DISCS:
+        scores.append(60 * (radius - np.hypot(y - row, x - column)))
+    shares = np.exp(np.stack(scores, -1)[None])
+    return (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def _peak_bytes(folder: str, scan: Path) -> int:
+    command = [sys.executable, "-m", "serving.predict", f"--model={folder}", f"--input={scan}"]
+    command += [f"--output={FOLDER / 'out_of_entry'}", "--overwrite"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, f"serving.predict ended with {status}"
+    return usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
