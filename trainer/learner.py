@@ -52,9 +52,9 @@ class Learner:
         result = tf.TensorArray(tf.float32, count)
         waited = tf.constant(0.0, tf.float64)
         for i in tf.range(count):
-            start = tf.timestamp()
+            start = self._now()
             batch = next(iterator)
-            waited += tf.timestamp() - start
+            waited += self._now() - start
             step = self.optimizer.iterations
             rate = schedules.learning_rate(self.config, step, self.total_steps, self.drop)
             _plain(self.optimizer).learning_rate.assign(rate)
@@ -117,6 +117,10 @@ class Learner:
             skip_gradients_aggregation=True,  # `gradients` has summed them
         )
         return loss
+
+    def _now(self):
+        """Seconds; always 0 where results must be repeatable, which TensorFlow denies a clock."""
+        return tf.constant(0.0, tf.float64) if self.config.deterministic else tf.timestamp()
 
     def _average(self):
         if self.averaged is None:
