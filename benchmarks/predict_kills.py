@@ -19,9 +19,9 @@ import nibabel
 import numpy as np
 
 sys.path.insert(0, "tests")
-import tiny_models  # noqa: E402
+import tiny_models
 
-KILLS, CASES = 10, 24
+KILLS, CASES = 10, 60
 
 
 def main():
@@ -29,21 +29,21 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         _make(folder)
-        undisturbed = _seconds(_command(folder, "undisturbed"))
-        print(f"undisturbed: {CASES} cases in {undisturbed:.1f} s")
+        work_s = _work_seconds(_command(folder, "undisturbed"))
+        print(f"undisturbed: {CASES} cases in {work_s:.1f} s after the start")
         print("kill after   finished   half-written")
         halves = 0
         for _ in range(KILLS):
-            after_s = chance.uniform(0.3, 1.0) * undisturbed
-            process = subprocess.Popen(_command(folder, "killed"), stdout=subprocess.DEVNULL)
+            process = _started(_command(folder, "killed"))
+            after_s = chance.uniform(0, work_s / KILLS)
             time.sleep(after_s)
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.communicate()
             found = list((folder / "killed").glob("*.nii.gz"))
             broken = sum(not _readable(path) for path in found)
             halves += broken
-            print(f"{after_s:8.1f} s   {len(found):8d}   {broken:12d}", flush=True)
-        _seconds(_command(folder, "killed"))
+            print(f"{after_s:8.2f} s   {len(found):8d}   {broken:12d}", flush=True)
+        _work_seconds(_command(folder, "killed"))
         same = _digests(folder / "killed") == _digests(folder / "undisturbed")
         complete = len(_digests(folder / "killed")) == CASES
         print(f"complete: {complete}; identical to the undisturbed run: {same}")
@@ -54,8 +54,8 @@ def _make(folder: Path) -> None:
     (folder / "scans").mkdir()
     tiny_models.save_coded(folder / "model")
     for number in range(CASES):
-        labels = np.zeros((96, 90, 40), np.uint8)
-        labels[20 + number : 50 + number // 2, 30:50, 10:30] = 1 + number % 4
+        labels = np.zeros((160, 150, 40), np.uint8)
+        labels[20 + number : 100 + number // 2, 30:50, 10:30] = 1 + number % 4
         image = nibabel.Nifti1Image(tiny_models.coded_scan(labels), np.diag([-1, -1, 2.5, 1]))
         nibabel.save(image, folder / "scans" / f"Patient_{number:02d}.nii.gz")
 
@@ -65,9 +65,20 @@ def _command(folder: Path, output: str) -> list[str]:
     return [*command, f"--input={folder / 'scans'}", f"--output={folder / output}"]
 
 
-def _seconds(command) -> float:
+def _started(command) -> subprocess.Popen:
+    """The process once its models are loaded and its first case is under way."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "done before" in line:
+            return process
+    raise RuntimeError(f"{' '.join(command)} ended with {process.wait()}")
+
+
+def _work_seconds(command) -> float:
+    process = _started(command)
     began = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    process.communicate()
+    assert process.returncode == 0
     return time.monotonic() - began
 
 

@@ -75,7 +75,10 @@ def main(argv):
     for scan in found if OVERWRITE.value else ():
         worker.results.forget(scan)
     todo = [scan for scan in found if not worker.results.is_finished(scan)]
-    print(f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} of them done before.")
+    print(
+        f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} of them done before.",
+        flush=True,
+    )
     if RUNNER.value and todo:
         from serving import job
 
