@@ -43,6 +43,7 @@ def _parse(argv, known_only):
 
 
 def _guard(main, argv):
+    sys.stdout.reconfigure(line_buffering=True)  # a log shows what was done when it was done
     try:
         return main(argv)
     except (InputError, app.UsageError, flags.Error) as error:

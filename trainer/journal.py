@@ -52,11 +52,10 @@ class Journal:
             self._waited_s += waited_s
         if sys.stdout.isatty() or time.monotonic() - self._told > _TELL_EVERY_S:
             self._told = time.monotonic()
-            left = (self._steps - learner.step) * learner.global_batch / max(self._rate(), 1e-9)
             end = "\r" if sys.stdout.isatty() else "\n"
             self._tell(
                 f"step {learner.step}/{self._steps}  loss {np.mean(losses):.4f}  "
-                f"rate {learner.rate:.2e}  {self._rate():.1f} slices/s  left {_clock(left)}",
+                f"rate {learner.rate:.2e}  {self._pace(learner)}",
                 end,
             )
 
@@ -110,6 +109,12 @@ class Journal:
     def _rate(self) -> float:
         return self._slices / self._busy_s if self._busy_s else 0.0
 
+    def _pace(self, learner) -> str:
+        if not self._slices:
+            return "the first steps compile"
+        left_s = (self._steps - learner.step) * learner.global_batch / self._rate()
+        return f"{self._rate():.1f} slices/s  left {_clock(left_s)}"
+
     def _tell(self, text: str, end: str = "\n") -> None:
         print(f"{text:<100}" if sys.stdout.isatty() else text, end=end, flush=True)
 
@@ -155,5 +160,5 @@ def _plain(config: dict) -> dict:
 
 
 def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(min(seconds, 359999)), 60)
+    minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -10,7 +10,7 @@ import dataclasses
 import signal
 
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 
 from segthor import files
 from segthor.errors import InputError, run
@@ -64,6 +64,7 @@ def config_from_flags() -> Config:
 
 def main(_):
     """Checks everything, then trains."""
+    logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the run, found nothing")
     config = config_from_flags()
