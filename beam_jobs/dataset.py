@@ -81,22 +81,20 @@ def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: in
     Raises:
       InputError: every patient was rejected; the manifest that was there stays.
     """
-    parts = [shards.load_part(job.output, plan) for plan in plans]
-    rejected = _sorted(Rejected, [row for part in parts for row in part["rejected"]])
-    written = [part["shard"] for part in parts if part["shard"]]
-    if not written:
-        first = rejected[0]
+    rows = _rows_of(plans, job.output)
+    if not rows[Shard]:
+        first = min(rows[Rejected], key=lambda row: row.patient)
         raise InputError(
-            f"every patient was rejected ({len(rejected)}); the first, {first.patient}: "
+            f"every patient was rejected ({len(rows[Rejected])}); the first, {first.patient}: "
             f"{first.findings[0]['message']}; all are in {files.join(job.output, 'audit.html')}"
         )
     counts = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
     made = Dataset(
         recipe=job.recipe,
         folds=folds,
-        shards=tuple(sorted((Shard(**_tuples(row)) for row in written), key=lambda s: s.file)),
-        patients=_sorted(Patient, [row for part in parts for row in part["patients"]]),
-        rejected=rejected,
+        shards=tuple(sorted(rows[Shard], key=lambda row: row.file)),
+        patients=tuple(sorted(rows[Patient], key=lambda row: row.patient)),
+        rejected=tuple(sorted(rows[Rejected], key=lambda row: row.patient)),
         unlabelled=tuple(Unlabelled(source.patient, source.ct) for source in unlabelled),
         statistics=statistics.summary(counts),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
@@ -127,8 +125,15 @@ def _sweep(output: str, wanted: set[str]) -> None:
         files.remove_partial(place)
 
 
-def _sorted(kind, rows) -> tuple:
-    return tuple(sorted((kind(**_tuples(row)) for row in rows), key=lambda row: row.patient))
+def _rows_of(plans: list[ShardPlan], output: str) -> dict:
+    """The manifest's rows by their kind; one part at a time, of which most is for others."""
+    rows = {Shard: [], Patient: [], Rejected: []}
+    for plan in plans:
+        part = shards.load_part(output, plan)
+        found = (part["shard"] and [part["shard"]], part["patients"], part["rejected"])
+        for kind, of_kind in zip(rows, found, strict=True):
+            rows[kind] += [kind(**_tuples(row)) for row in of_kind or ()]
+    return rows
 
 
 def _tuples(row: dict) -> dict:

@@ -17,6 +17,7 @@ from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
 from segthor import audit, files, manifest, organs, records
 from segthor.recipe import Recipe, with_context
+from segthor.resample import label_boxes
 
 SHARDS, PARTS = "shards", "parts"
 VERSION = 1  # raised whenever the same input gives other bytes
@@ -149,13 +150,23 @@ def _statistics(kept: list[Examined]) -> dict[str, dict[str, int]]:
         add("spacing_in_plane_mm", round(max(y_mm, x_mm), 3))
         add("spacing_between_slices_mm", round(z_mm, 3))
         add("slices", "all", len(prepared.labels))
+        boxes = label_boxes(prepared.labels)
         for name in patient.source.organs:
-            mask = prepared.labels == organs.BY_NAME[name].label
+            label = organs.BY_NAME[name].label
+            box = boxes.get(label, (slice(0, 0),) * 3)
+            mask = prepared.labels[box] == label
             add("slices", name, np.count_nonzero(mask.any((1, 2))))
-            bins, numbers = np.unique(np.floor(prepared.hu[mask] / HU_BIN), return_counts=True)
-            for bin_number, number in zip(bins, numbers, strict=True):
-                add(f"hu/{name}", int(bin_number) * HU_BIN, number)
+            for low, number in _histogram(prepared.hu[box][mask]):
+                add(f"hu/{name}", low, number)
     return counts
+
+
+def _histogram(hu: np.ndarray):
+    """Yields (lowest HU of a bin, values in it), bins of HU_BIN from -1024 to 4096."""
+    bins = np.floor_divide(np.clip(hu, -1024, 4095), HU_BIN).astype(np.int64) + 1024 // HU_BIN
+    numbers = np.bincount(bins)
+    for index in np.flatnonzero(numbers):
+        yield int(index) * HU_BIN - 1024, int(numbers[index])
 
 
 def _shuffled(seed: int, patient: str, z: int) -> bytes:

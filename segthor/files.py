@@ -69,9 +69,26 @@ def read_json(path: str):
 
 
 def write_json(path: str, value) -> None:
-    """Writes `value` atomically, keys in the order given, one trailing newline."""
+    """Writes `value` atomically, keys in the order given, one line per key and per list's item."""
     with atomic_write(path) as stream:
-        stream.write((json.dumps(value, indent=1) + "\n").encode())
+        for piece in _json_lines(value):
+            stream.write(piece.encode())
+
+
+def _json_lines(value):
+    """Lines a person can read and compare, each made by the fast encoder."""
+    if not isinstance(value, dict):
+        yield json.dumps(value) + "\n"
+        return
+    separator = "{\n"
+    for key, item in value.items():
+        yield f"{separator}{json.dumps(str(key))}: "
+        separator = ",\n"
+        if isinstance(item, list | tuple) and item:
+            yield "[\n " + ",\n ".join(map(json.dumps, item)) + "\n]"
+        else:
+            yield json.dumps(item)
+    yield "\n}\n" if value else "{}\n"
 
 
 @contextlib.contextmanager

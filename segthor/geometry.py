@@ -276,26 +276,40 @@ def body_center_px(zyx: np.ndarray, spacing_zyx_mm) -> tuple[float, float] | Non
         max(1, round(mm / spacing)) for mm, spacing in zip((9, 4, 4), spacing_zyx_mm, strict=True)
     ]
     tissue = zyx[:: steps[0], :: steps[1], :: steps[2]] > TISSUE_HU
+    radius = max(1, round(8 / (steps[1] * spacing_zyx_mm[1])))
     in_plane = np.zeros((3, 3, 3), bool)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)
-    radius = max(1, round(8 / (steps[1] * spacing_zyx_mm[1])))
-    tissue = ndimage.binary_opening(tissue, in_plane, iterations=radius)
-    pieces, count = ndimage.label(tissue, in_plane)
+    pieces, count = ndimage.label(_opened(tissue, radius), in_plane)
     if not count:
         return None
-    sizes = np.bincount(pieces.ravel())
-    centers, areas = [], []
-    for piece_slice in pieces:
-        present = np.unique(piece_slice[piece_slice > 0])
-        if not len(present):
-            continue
-        largest = present[sizes[present].argmax()]
-        rows, columns = np.nonzero(piece_slice == largest)
-        centers.append((rows.min() + rows.max(), columns.min() + columns.max()))
-        areas.append(sizes[largest])
-    keep = np.array(areas) >= np.max(areas) / 4  # leaves out slices that only graze the body
-    row, column = np.median(np.array(centers)[keep], axis=0) / 2
+    sizes = np.bincount(pieces.ravel())[1:]
+    largest = {}  # of each slice: (size, centre of its box, doubled)
+    for size, (z, rows, columns) in zip(sizes, ndimage.find_objects(pieces), strict=True):
+        center = rows.start + rows.stop - 1, columns.start + columns.stop - 1
+        largest[z.start] = max(largest.get(z.start, (0, center)), (size, center))
+    areas = np.array([size for size, _ in largest.values()])
+    centers = np.array([center for _, center in largest.values()])
+    keep = areas >= areas.max() / 4  # leaves out slices that only graze the body
+    row, column = np.median(centers[keep], axis=0) / 2
     return float(row * steps[1]), float(column * steps[2])
+
+
+def _opened(masks: np.ndarray, radius: int) -> np.ndarray:
+    """Opening of each slice [Z, Y, X] by a diamond; what lies beyond the border is empty."""
+    for _ in range(radius):
+        masks = _with_neighbours(masks, np.logical_and)
+        masks[:, [0, -1]] = masks[:, :, [0, -1]] = False
+    for _ in range(radius):
+        masks = _with_neighbours(masks, np.logical_or)
+    return masks
+
+
+def _with_neighbours(masks: np.ndarray, combine) -> np.ndarray:
+    result = masks.copy(order="C")
+    for target, source in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+        combine(result[:, target], masks[:, source], out=result[:, target])
+        combine(result[:, :, target], masks[:, :, source], out=result[:, :, target])
+    return result
 
 
 def organ_center_px(zyx_labels: np.ndarray, label_values) -> tuple[float, float] | None:

@@ -168,7 +168,10 @@ def context_indices(z: int, num_slices: int, context: int) -> np.ndarray:
 
 def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
     """[H, W, context] of slices [Z, H, W] about z, channels from inferior to superior."""
-    return np.moveaxis(slices[context_indices(z, len(slices), context)], 0, -1)
+    image = np.empty((*slices.shape[1:], context), slices.dtype)
+    for channel, index in enumerate(context_indices(z, len(slices), context)):
+        image[..., channel] = slices[index]
+    return image
 
 
 def _center_px(hu, affine, recipe: Recipe, masks) -> tuple[float, float]:

@@ -57,18 +57,26 @@ def resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
     zyx = zyx.astype(np.uint8, copy=False)
     target = np.zeros((len(zyx), len(rows), len(columns)), np.uint8)
     maps = {value: _Map(box, rows, columns) for value, box in label_boxes(zyx).items()}
-    for z in sorted({z for one in maps.values() for z in range(one.z.start, one.z.stop)}):
-        best = np.zeros(target.shape[1:], np.float32)
-        background = np.ones_like(best)
+    if not maps:
+        return target
+    region = tuple(
+        slice(min(one.target[axis].start for one in maps.values()),
+              max(one.target[axis].stop for one in maps.values()))
+        for axis in (0, 1)
+    )  # fmt: skip
+    reached = target[(slice(None), *region)]
+    best, background = (np.empty(reached.shape[1:], np.float32) for _ in range(2))
+    for z, winner in enumerate(reached):
+        best.fill(0)
+        background.fill(1)
         for value, one in maps.items():
-            if not one.z.start <= z < one.z.stop:
-                continue
-            share = one.operator.dot((zyx[z][one.source] == value).ravel().astype(np.float32))
-            share = share.reshape(best[one.target].shape)
-            background[one.target] -= share
-            wins = share > best[one.target]
-            target[z][one.target][wins], best[one.target][wins] = value, share[wins]
-        target[z][background >= best] = 0
+            if one.z.start <= z < one.z.stop:
+                place = one.within(region)
+                share = one.share(zyx[z], value)
+                background[place] -= share
+                wins = share > best[place]
+                winner[place][wins], best[place][wins] = value, share[wins]
+        winner[background >= best] = 0
     return target
 
 
@@ -88,11 +96,18 @@ def label_boxes(labels: np.ndarray) -> dict[int, tuple[slice, slice, slice]]:
 
 def nonzero_box(volume: np.ndarray) -> tuple[slice, slice, slice]:
     """The box about all that is not 0 in a volume of whole numbers; empty where all is."""
-    order = np.argsort([-abs(stride) for stride in volume.strides])  # slowest in memory first
-    ordered = volume.transpose(order)
-    over_middle = np.bitwise_or.reduce(ordered, axis=1)
-    over_first = np.bitwise_or.reduce(ordered, axis=0)
-    box = [slice(*support(profile)) for profile in (over_middle.T, over_first.T, over_middle)]
+    # Slowest in memory first and all forward, as numpy's loops are fastest.
+    order = np.argsort([-abs(stride) for stride in volume.strides])
+    backward = [volume.strides[axis] < 0 for axis in order]
+    steps = tuple(slice(None, None, -1 if back else 1) for back in backward)
+    ordered = volume.transpose(order)[steps]
+    flat = np.bitwise_or.reduce(ordered, axis=1)
+    first, last = slice(*support(flat.T)), slice(*support(flat))
+    middle = slice(*support(np.bitwise_or.reduce(ordered[first, :, last], axis=0).T))
+    box = [
+        slice(length - part.stop, length - part.start) if back and part.stop else part
+        for part, back, length in zip((first, middle, last), backward, ordered.shape, strict=True)
+    ]
     return tuple(box[axis] for axis in np.argsort(order))
 
 
@@ -100,11 +115,23 @@ class _Map:
     """One label: its slices, its box in their planes, the pixels it reaches and the way there."""
 
     def __init__(self, box, rows, columns):
-        self.z, *self.source = box
-        self.source = tuple(self.source)
-        y, x = self.source
+        self.z, y, x = box
+        self._source = y, x
         self.target = slice(*support(rows[:, y].T)), slice(*support(columns[:, x].T))
-        self.operator = _operator(rows[self.target[0], y], columns[self.target[1], x])
+        self._operator = _operator(rows[self.target[0], y], columns[self.target[1], x])
+        self._shape = tuple(part.stop - part.start for part in self.target)
+
+    def share(self, plane: np.ndarray, value: int) -> np.ndarray:
+        """float32, the label's share of each pixel of `target`, from its slice [Y, X]."""
+        mask = plane[self._source] == value
+        return self._operator.dot(mask.ravel().astype(np.float32)).reshape(self._shape)
+
+    def within(self, region) -> tuple[slice, slice]:
+        """`target` as seen from a region that holds it."""
+        return tuple(
+            slice(part.start - outer.start, part.stop - outer.start)
+            for part, outer in zip(self.target, region, strict=True)
+        )
 
 
 def _operator(rows: np.ndarray, columns: np.ndarray) -> sparse.csr_array:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segthor.geometry import AIR_HU, Orientation, Placement, body_center_px, organ_center_px
+from segthor.geometry import (
+    AIR_HU,
+    Orientation,
+    Placement,
+    _opened,
+    body_center_px,
+    organ_center_px,
+)
 
 ALL_AXCODES = [
     "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))
@@ -200,3 +207,12 @@ def test_organ_centre_is_the_centre_of_its_box():
     assert organ_center_px(zyx, [2]) == (6, 15)
     assert organ_center_px(zyx, [2, 4]) == (9.5, 11)
     assert organ_center_px(zyx, [1]) is None
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+def test_opening_is_that_of_scipy(radius):
+    masks = np.random.default_rng(radius).random((4, 30, 26)) < 0.8
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = ndimage.generate_binary_structure(2, 1)
+    expected = ndimage.binary_opening(masks, in_plane, iterations=radius)
+    np.testing.assert_array_equal(_opened(masks, radius), expected)
