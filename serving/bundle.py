@@ -16,9 +16,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
-import uuid
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,22 +109,16 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
         ),
         directory.EXAMPLE: _npz(images=example, **expected),
     }
-    files.makedirs(folder)
-    temporary = files.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with tempfile.TemporaryDirectory() as source:
-            servable = tf.Module(name="segthor")  # holds the variables, and no Keras object
-            servable.weights, servable.assets = list(variables), []
-            for name, content in assets.items():
-                with open(os.path.join(source, name), "wb") as stream:
-                    stream.write(content)
-                servable.assets.append(tf.saved_model.Asset(stream.name))
-            tf.saved_model.save(servable, temporary, signatures)
-        version = files.join(folder, str(max(directory.versions(folder), default=0) + 1))
-        os.rename(temporary, version)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return version
+    with tempfile.TemporaryDirectory() as source:
+        servable = tf.Module(name="segthor")  # holds the variables, and no Keras object
+        servable.weights, servable.assets = list(variables), []
+        for name, content in assets.items():
+            with open(os.path.join(source, name), "wb") as stream:
+                stream.write(content)
+            servable.assets.append(tf.saved_model.Asset(stream.name))
+        return directory.publish(
+            folder, lambda path: tf.saved_model.save(servable, path, signatures)
+        )
 
 
 def load(folder: str) -> Bundle:
@@ -143,7 +135,8 @@ def load(folder: str) -> Bundle:
 
     digest = directory.digest(version)
     try:
-        loaded = tf.saved_model.load(version)
+        with directory.local(version) as path:
+            loaded = tf.saved_model.load(path)
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error

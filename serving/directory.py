@@ -1,5 +1,13 @@
 """Where things lie in a model directory: FOLDER/<version>/assets/<file>. No tensorflow."""
 
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+
+import fsspec
+
 from segthor import files
 from segthor.errors import InputError
 
@@ -40,3 +48,52 @@ def digest(version: str) -> str:
             "export it again with python -m serving.export"
         )
     return model["digest"]
+
+
+def publish(folder: str, write) -> str:
+    """Has `write(path)` write a SavedModel, makes it the next version and returns that.
+
+    A version is there whole or not at all: renamed into place or, where that is no single step,
+    copied with saved_model.pb last.
+    """
+    if files.is_url(folder):
+        with tempfile.TemporaryDirectory() as above:
+            source = os.path.join(above, "model")
+            write(source)
+            version = _next(folder)
+            _upload(source, version)
+            return version
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        write(temporary)
+        version = _next(folder)
+        os.rename(temporary, version)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return version
+
+
+@contextlib.contextmanager
+def local(version: str):
+    """The version's path, or that of a copy which lives as long as the block."""
+    if not files.is_url(version):
+        yield version
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        system, inner = fsspec.core.url_to_fs(version)
+        system.get(inner.rstrip("/") + "/", folder, recursive=True)
+        yield folder
+
+
+def _next(folder: str) -> str:
+    return files.join(folder, str(max(versions(folder), default=0) + 1))
+
+
+def _upload(source: str, version: str) -> None:
+    system, inner = fsspec.core.url_to_fs(version)
+    paths = [os.path.join(above, name) for above, _, names in os.walk(source) for name in names]
+    for path in sorted(paths, key=lambda path: path.endswith("saved_model.pb")):
+        target = f"{inner}/{os.path.relpath(path, source)}"
+        system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        system.put_file(path, target)

@@ -53,6 +53,9 @@ class Results:
                 f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
                 f"{files.listdir(self.folder)[0]}; choose another --output"
             )
+        for part in (self.folder, files.join(self.folder, "cases")):
+            if files.exists(part):
+                files.remove_partial(part)  # left by a run that was killed
         files.write_json(path, self.settings)
 
     def path(self, scan: Scan) -> str:

@@ -260,3 +260,15 @@ def test_a_folder_without_a_run_is_one_clear_line(tmp_path):
     assert done.returncode == 2
     assert "run.json" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_on_another_file_system_is_the_same_model(tmp_path):
+    """A file system of fsspec's that lives in memory stands for an object store."""
+    here = bundle.load(save_coded(tmp_path))
+    version = save_coded("memory://models/coded")
+    assert version == "memory://models/coded/1"
+    assert save_coded("memory://models/coded").endswith("/2")
+    there = bundle.load("memory://models/coded")
+    assert there.digest == here.digest and there.recipe == here.recipe
+    images = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 1)).astype(np.uint8)
+    np.testing.assert_array_equal(there.probabilities(images), here.probabilities(images))
