@@ -7,6 +7,7 @@ from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Shard
 from segthor.recipe import Recipe
 
 FOLDS = 3
+NAMES = organs.NAMES
 
 
 def make(folder, patients=6, slices=7, size=32, context=3, seed=0, contoured=None) -> Dataset:

@@ -1,0 +1,161 @@
+"""The trainer as a program: kills, signals, refusals, and what it leaves behind."""
+
+import csv
+import json
+import os
+import random
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+import slices
+import tensorflow as tf
+from test_replicas import finish, start, tf_configs
+
+# The pyramid decoder leaves most of the encoder out: the quickest network to build.
+NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=4", "--shuffle_buffer=16"]
+STEPS = 24
+KILLS = int(os.environ.get("SEGTHOR_TEST_KILLS", "3"))
+
+
+def command(data, workdir, *flags):
+    return ["-m", "trainer.main", f"--data={data}", f"--workdir={workdir}", *NETWORK, *flags]
+
+
+def weights(workdir, folder="checkpoints"):
+    """Every value of the latest checkpoint."""
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(f"{workdir}/{folder}"))
+    apart = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/")  # its own book-keeping
+    names = [n for n in reader.get_variable_to_shape_map() if not n.startswith(apart)]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    slices.make(folder, size=96)
+    return folder
+
+
+EXACT = [
+    *(f"--steps={STEPS}", "--deterministic", "--seed=5", "--checkpoint_every=2"),
+    *("--validate_every=6", "--steps_per_call=3", "--ema=0.9", "--schedule=plateau"),
+    *("--patience=1", "--clip_norm=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    output = finish([start(command(data, workdir, *EXACT))])[0]
+    return workdir, output
+
+
+def last_step(workdir):
+    path = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    return int(path.rpartition("-")[2]) if path else 0
+
+
+def test_killed_at_random_moments_it_ends_with_the_weights_of_an_uninterrupted_run(
+    data, whole, tmp_path
+):
+    uninterrupted, _ = whole
+    rng, workdir, steps = random.Random(1), tmp_path / "killed", []
+    for _ in range(KILLS):
+        process = start(command(data, workdir, *EXACT))
+        first = last_step(workdir)
+        reach = rng.randint(first, min(first + 8, STEPS - 2))  # somewhere after this step
+        while last_step(workdir) < reach and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        steps.append(last_step(workdir))
+    finish([start(command(data, workdir, *EXACT))])
+    expected, found = weights(uninterrupted), weights(workdir)
+    assert steps[-1] > 0 and sorted(expected) == sorted(found)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    best = weights(uninterrupted, "best")
+    for name, value in weights(workdir, "best").items():
+        np.testing.assert_array_equal(best[name], value, err_msg=name)
+    rows = [list(csv.DictReader(open(run / "log.csv"))) for run in (uninterrupted, workdir)]
+    assert [row["step"] for row in rows[0]] == ["6", "12", "18", "24"]
+    for name in ("step", "dice", "dice_heart", "learning_rate"):
+        assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
+
+
+def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp_path):
+    uninterrupted, _ = whole
+    workdir = tmp_path / "stopped"
+    process = start(command(data, workdir, *EXACT))
+    while last_step(workdir) < 4 and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, output[-2000:]
+    assert "the same command continues" in output
+    assert 4 <= last_step(workdir) < STEPS
+    output = finish([start(command(data, workdir, *EXACT))])[0]
+    assert "Continuing at step" in output
+    expected = weights(uninterrupted)
+    for name, value in weights(workdir).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_run_leaves_what_the_next_programs_need(data, whole):
+    workdir, output = whole
+    run = json.loads((workdir / "run.json").read_text())
+    assert run["config"]["backbone"] == "resnet18" and run["organs"] == list(slices.NAMES)
+    assert run["recipe"]["context"] == 3 and run["replicas"] == 1
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["finished"] and summary["steps"] == STEPS
+    assert set(summary["best"]) == {"step", "dice", *(f"dice_{n}" for n in slices.NAMES)}
+    assert tf.train.latest_checkpoint(str(workdir / "checkpoints")).endswith(f"-{STEPS}")
+    assert tf.train.latest_checkpoint(str(workdir / "best"))
+    assert re.search(r"1 device\(s\) x 4 slices = 4 per step, 24 steps", output)
+    assert "Next: python -m serving.export" in output
+
+
+def test_the_best_checkpoint_comes_back_as_a_network(whole):
+    from trainer import model
+
+    workdir, _ = whole
+    network, run = model.restore(str(workdir), "best")
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype(np.uint8)
+    output = network(images).numpy()
+    assert output.shape == (2, 96, 96, 5) and output.dtype == np.float32
+    np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
+    stored = {value.shape: value for value in weights(workdir, "best").values()}
+    assert any(np.array_equal(w, stored.get(w.shape)) for w in network.get_weights() if w.ndim > 1)
+    assert run["config"]["ema"] == 0.9
+    again, _ = model.restore(str(workdir), "last")
+    assert again(images).shape == output.shape
+
+
+def test_another_configuration_is_refused_with_the_difference(data, whole):
+    workdir, _ = whole
+    process = start(command(data, workdir, *EXACT, "--learning_rate=0.5", "--augment_noise=0.2"))
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 2
+    line = output.strip().splitlines()[-1]
+    assert line.startswith("error: --workdir=")
+    assert "learning_rate is 0.001 there and 0.5 here" in line
+    assert "augment.noise is 0.05 there and 0.2 here" in line
+
+
+def test_two_processes_train_as_two_devices_do_and_the_chief_writes_alone(data, tmp_path):
+    flags = ["--steps=4", "--validate_every=2", "--optimizer=sgd", "--batch_size=2"]
+    finish([start(command(data, tmp_path / "one", "--cpu_devices=2", *flags))])
+    both = [start(command(data, tmp_path / "two", *flags), each) for each in tf_configs(2)]
+    chief, other = finish(both)
+    assert "Best Dice" in chief and "Best Dice" not in other
+    expected = weights(tmp_path / "one", "best")
+    for name, value in weights(tmp_path / "two", "best").items():
+        scale = np.abs(expected[name]).max() + 1e-6
+        np.testing.assert_allclose(value, expected[name], atol=1e-3 * scale, err_msg=name)
+    names = [sorted(os.listdir(tmp_path / run)) for run in ("one", "two")]
+    assert names[0] == names[1]
