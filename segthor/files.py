@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import posixpath
+import sys
 import uuid
 
 import fsspec
@@ -63,7 +64,7 @@ def read_bytes(path: str) -> bytes:
 def read_json(path: str):
     """The file's JSON value; raises InputError where it is not JSON."""
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(read_bytes(path).decode("utf-8-sig"), object_pairs_hook=_share_keys)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from error
 
@@ -75,19 +76,31 @@ def write_json(path: str, value) -> None:
             stream.write(piece.encode())
 
 
+def _share_keys(pairs) -> dict:
+    """Keys are one string in all files, so that the rows of many small files fit into memory."""
+    return {sys.intern(key): value for key, value in pairs}
+
+
+def _dumps(value) -> str:
+    return json.dumps(value, default=vars)  # dataclasses as they are: no copy of many rows
+
+
 def _json_lines(value):
     """Lines a person can read and compare, each made by the fast encoder."""
     if not isinstance(value, dict):
-        yield json.dumps(value) + "\n"
+        yield _dumps(value) + "\n"
         return
     separator = "{\n"
     for key, item in value.items():
         yield f"{separator}{json.dumps(str(key))}: "
         separator = ",\n"
         if isinstance(item, list | tuple) and item:
-            yield "[\n " + ",\n ".join(map(json.dumps, item)) + "\n]"
+            yield "[\n "
+            for number, row in enumerate(item):
+                yield (",\n " if number else "") + _dumps(row)
+            yield "\n]"
         else:
-            yield json.dumps(item)
+            yield _dumps(item)
     yield "\n}\n" if value else "{}\n"
 
 

@@ -1,6 +1,5 @@
 """`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
 
-import dataclasses
 from dataclasses import dataclass, field
 
 from segthor import files, organs
@@ -91,7 +90,7 @@ class Dataset:
 
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""
-        value = {"format": FORMAT, "organs": list(organs.NAMES), **dataclasses.asdict(self)}
+        value = {"format": FORMAT, "organs": list(organs.NAMES), **vars(self)}
         files.write_json(files.join(folder, FILE_NAME), value)
 
     @classmethod

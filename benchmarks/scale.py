@@ -1,0 +1,196 @@
+"""Time and memory of the data job's driver with 100 000 patients.
+
+Run from the project's root: python -m benchmarks.scale [--patients=100000]
+
+Every patient is a folder with two files of a few bytes. The driver is the real one, in a process
+of its own, and so are discovery, plans, Beam's pipeline, audit and manifest; only the worker's part
+is made up: each shard is a few bytes, and its part file repeats what a real worker reported about
+one phantom. Then the same build runs again, with nothing left to do, and the manifest is read as
+the trainer reads it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from unittest import mock
+
+from absl import app, flags
+
+from beam_jobs import dataset, driver, patients, plan, report, shards
+from beam_jobs.examine import examine
+from beam_jobs.job import Job
+from beam_jobs.thumbnail import png_base64
+from segthor import files, manifest, phantom
+from segthor.recipe import Recipe
+
+_PATIENTS = flags.DEFINE_integer("patients", 100_000, "How many.", lower_bound=1)
+_FOLDER = flags.DEFINE_string("folder", None, "Where (default: a temporary folder).")
+_STEPS = flags.DEFINE_string("steps", None, "Used by the program itself: a run of the driver.")
+
+MOST_MB, MOST_PLANNING_S = 1000, 120
+PLANNING = ("find", "deal", "twins", "plan", "prepare")
+_WARNED = 20  # every so many-th patient has a finding and a picture in the report
+
+
+def main(_):
+    """Makes the patients, has the driver run twice, prints and judges."""
+    if _STEPS.value:
+        print(json.dumps(_drive(_FOLDER.value, _STEPS.value == "read")))
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = _FOLDER.value or temporary
+        started = time.monotonic()
+        _make_template(folder)
+        _make_patients(folder, _PATIENTS.value)
+        print(f"{_PATIENTS.value} patients made in {time.monotonic() - started:.0f} s", flush=True)
+        runs = {name: _child(folder, name) for name in ("first run", "second run", "read")}
+        size = files.size(files.join(folder, "dataset", manifest.FILE_NAME))
+        print(f"dataset.json: {size / 1e6:.0f} MB")
+    return 0 if _judge(runs) else 1
+
+
+def _make_patients(folder: str, count: int) -> None:
+    for number in range(count):
+        place = f"{folder}/patients/Patient_{number:06d}"
+        os.makedirs(place)
+        for name in (f"Patient_{number:06d}.nii.gz", "GT.nii.gz"):
+            with open(f"{place}/{name}", "wb") as stream:
+                stream.write(b"CT")
+
+
+def _make_template(folder: str) -> None:
+    """What a worker reports on a shard of one small phantom, and a picture for the report."""
+    phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
+    found = patients.in_folder(f"{folder}/template").sources[0]
+    job = Job(f"{folder}/template_out", Recipe())
+    part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
+    files.write_json(f"{folder}/template.json", [part, png_base64(examine(found, job))])
+
+
+def _child(folder: str, name: str) -> dict:
+    """Runs the driver in a process of its own: step -> (seconds, peak in MB)."""
+    command = [sys.executable, "-m", "benchmarks.scale", f"--folder={folder}", f"--steps={name}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    steps = json.loads(done.stdout.splitlines()[-1])
+    print(f"\n{name:<12}{'seconds':>10}{'peak MB':>10}")
+    for step, (seconds, peak_mb) in steps.items():
+        print(f"{step:<12}{seconds:10.1f}{peak_mb:10.0f}", flush=True)
+    return steps
+
+
+def _judge(runs: dict) -> bool:
+    planning_s = sum(runs["first run"][step][0] for step in PLANNING)
+    peak_mb = max(peak for steps in runs.values() for _, peak in steps.values())
+    print(f"\nplanning {planning_s:.0f} s (at most {MOST_PLANNING_S})")
+    print(f"peak of the driver {peak_mb:.0f} MB (at most {MOST_MB})")
+    return planning_s <= MOST_PLANNING_S and peak_mb <= MOST_MB
+
+
+def _drive(folder: str, read_only: bool) -> dict:
+    """One run of the driver, its steps watched."""
+    watch = _Watch()
+    output = f"{folder}/dataset"
+    if read_only:
+        watch.step("read", manifest.Dataset.load)(output)
+        return watch.steps
+    patched = [
+        mock.patch.object(shards, "write", _made_up(folder)),
+        *(
+            mock.patch.object(module, function, watch.step(step, getattr(module, function)))
+            for step, module, function in (
+                ("find", driver, "_find"),
+                ("deal", driver, "_deal"),
+                ("twins", dataset, "twins"),
+                ("plan", plan, "plan_shards"),
+                ("prepare", dataset, "prepare"),
+                ("pipeline", driver.pipeline, "run"),
+                ("audit", report, "write"),
+                ("manifest", dataset, "finish"),
+            )
+        ),
+    ]
+    for one in patched:
+        one.start()
+    driver.build(driver.Settings(f"{folder}/patients", output))
+    return watch.steps
+
+
+class _Watch:
+    """Seconds and peak memory of steps; a step that is called twice adds up."""
+
+    def __init__(self):
+        self.steps = {}
+
+    def step(self, name, function):
+        def watched(*arguments, **named):
+            with open("/proc/self/clear_refs", "w") as stream:
+                stream.write("5")  # forget the peak so far
+            started = time.monotonic()
+            result = function(*arguments, **named)
+            seconds, peak_mb = self.steps.get(name, (0.0, 0.0))
+            seconds += time.monotonic() - started
+            self.steps[name] = seconds, max(peak_mb, _peak_mb())
+            return result
+
+        return watched
+
+
+def _peak_mb() -> float:
+    with open("/proc/self/status") as stream:
+        line = next(line for line in stream if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1000
+
+
+def _made_up(folder: str):
+    """A stand-in for `shards.write` that reports on each patient what is true of the template."""
+    template, picture = files.read_json(f"{folder}/template.json")
+    row = template["patients"][0]
+    finding = {"code": "metal", "severity": "warn", "message": "metal of 3071 HU"}
+
+    def write(one: plan.ShardPlan, job: Job) -> dict:
+        file = f"{shards.SHARDS}/{one.name}-00000000.tfrecord"
+        with files.atomic_write(files.join(job.output, file), durable=False) as stream:
+            stream.write(b"shard")
+        names = tuple(source.patient for source in one.patients)
+        place = {"split": one.split, "fold": one.fold}
+        warned = [name for name in names if int(name[-6:]) % _WARNED == 0]
+        part = {
+            "key": shards.key_of(one, job),
+            "shard": {**template["shard"], **place, "file": file, "patients": names, "bytes": 5},
+            "patients": [
+                {
+                    **row,
+                    **place,
+                    **{key: getattr(source, key) for key in ("patient", "ct", "labels")},
+                    "shard": file,
+                    "audit": {
+                        **row["audit"],
+                        "findings": [finding] * (source.patient in warned),
+                    },
+                }
+                for source in one.patients
+            ],
+            "rejected": [],
+            "likeness": {
+                source.patient: {
+                    "stamps": shards.stamps(source),
+                    "likeness": source.patient,
+                    "sound": True,
+                }
+                for source in one.patients
+            },
+            "thumbnails": {name: picture for name in warned},
+            "statistics": template["statistics"],
+        }
+        with files.atomic_write(shards.part_path(job.output, one), durable=False) as stream:
+            stream.write(json.dumps(part).encode())
+        return part
+
+    return write
+
+
+if __name__ == "__main__":
+    app.run(lambda argv: sys.exit(main(argv)))
