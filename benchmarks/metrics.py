@@ -1,5 +1,6 @@
 """Times all scores of one full-size patient, beside other libraries on the same masks, on one core.
 
+Seconds are of the processor's time, which other work on the machine lengthens little.
 Run from the project's root: python -m benchmarks.metrics [--seed=0]
 MONAI is measured where it is installed: pip install -e .[bench]
 """
@@ -70,12 +71,12 @@ def main(argv):
 
 
 def timed(function, *arguments):
-    """Result and the least of a few runs' seconds; what is slow runs once."""
+    """Result and the least of a few runs' processor seconds; what is slow runs once."""
     seconds = []
     while len(seconds) < REPEATS and sum(seconds) < 10:
-        started = time.perf_counter()
+        started = time.process_time()
         result = function(*arguments)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     return result, min(seconds)
 
 

@@ -87,7 +87,6 @@ def test_the_program_takes_the_trainers_flags_and_writes_one_picture(source, tmp
 @pytest.mark.parametrize("arguments, named", [
     (["--data=nowhere"], "nowhere"),
     (["--augment_noise=7"], "noise"),
-    (["--versions=0"], "versions"),
 ])  # fmt: skip
 def test_bad_input_ends_in_one_line_and_no_picture(tmp_path, arguments, named):
     result = command(*arguments, f"--output={tmp_path / 'preview.png'}")
