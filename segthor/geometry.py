@@ -18,6 +18,7 @@ from segthor.resample import (
     nonzero_box,
     resample,
     resample_labels,
+    resample_maps,
     support,
 )
 
@@ -170,38 +171,40 @@ class Placement:
         """
         return self.orientation.to_scan(self.most_probable(probabilities)[0])
 
-    def most_probable(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def most_probable(
+        self, probabilities: np.ndarray, values: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities [N, H, W, K] of any slices to the scan's canonical planes.
 
-        Probabilities sum to 1 over K; class 0 is background. Returns the most probable class,
-        uint8 [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
+        Probabilities sum to 1 over K; class 0 is background. values: uint8 [K], what stands for
+        each class, 0 for background; by default its number. Returns the most probable class, uint8
+        [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
         """
+        values = np.arange(probabilities.shape[-1], dtype=np.uint8) if values is None else values
         classes = np.zeros((len(probabilities), *self._plane_shape()), np.uint8)
         shares = np.zeros(classes.shape, np.float32)
         rows, columns = self._weights_back()
         for n, plane in enumerate(probabilities):
             # A pixel all of whose neighbours are more likely background than not is background:
             # only the box about the others is resampled.
-            likely = np.nonzero(plane[..., 0] <= 0.5)
-            if not len(likely[0]):
+            likely = plane[..., 0] <= 0.5
+            inner = tuple(np.flatnonzero(likely.any(axis)) for axis in (1, 0))
+            if not len(inner[0]):
                 continue
             outer = tuple(
-                slice(*support(w[:, px.min() : px.max() + 1].T))
-                for w, px in zip((rows, columns), likely, strict=True)
+                slice(*support(w[:, px[0] : px[-1] + 1].T))
+                for w, px in zip((rows, columns), inner, strict=True)
             )
-            r, c = (w[part] for w, part in zip((rows, columns), outer, strict=True))
-            (y0, y1), (x0, x1) = support(r), support(c)
-            maps = np.moveaxis(plane[y0:y1, x0:x1], -1, 0)
-            maps = r[:, y0:y1] @ maps @ c[:, x0:x1].T  # [K, y, x]
+            maps = resample_maps(plane, rows[outer[0]], columns[outer[1]])
             winner = maps.argmax(0)
-            classes[n][outer] = winner
+            classes[n][outer] = values[winner]
             shares[n][outer] = np.where(winner, maps.max(0), 0)
         return classes, shares
 
     def planes(self, maps: np.ndarray) -> np.ndarray:
         """Maps [N, H, W, K] of any slices to the scan's canonical planes, float32 [N, K, Y, X]."""
         rows, columns = self._weights_back()
-        return np.stack([rows @ np.moveaxis(plane, -1, 0) @ columns.T for plane in maps])
+        return np.stack([resample_maps(plane, rows, columns) for plane in maps])
 
     def labels_outside(self, labels: np.ndarray) -> int:
         """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""

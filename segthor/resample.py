@@ -49,6 +49,18 @@ def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: fl
     return target
 
 
+def resample_maps(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Maps [H, W, K] of one plane to float32 [K, Y, X]: rows [Y, H], columns [X, W]; 0 outside."""
+    y, x = slice(*support(rows)), slice(*support(columns))
+    height, width, count = maps[y, x].shape
+    tall = sparse.csr_array(rows[:, y]).dot(maps[y, x].reshape(height, width * count))
+    tall = (
+        tall.reshape(len(rows), width, count).transpose(1, 2, 0).reshape(width, count * len(rows))
+    )
+    wide = sparse.csr_array(columns[:, x]).dot(tall)
+    return wide.reshape(len(columns), count, len(rows)).transpose(1, 2, 0)
+
+
 def resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """uint8 [Z, len(rows), len(columns)]: each label resampled as a map, the largest wins.
 

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from segthor import files, organs
 from segthor.errors import InputError
+from segthor.resample import label_boxes
 from serving import directory
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
@@ -58,13 +59,13 @@ def apply(labels: np.ndarray, spacing_mm, rules: dict[str, Rule]) -> dict[str, d
     Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`.
     """
     voxel_cm3 = float(np.prod(spacing_mm)) / 1000
-    boxes = ndimage.find_objects(labels, max_label=organs.NUM_CLASSES - 1)
+    boxes = label_boxes(labels)
     changes = {}
     for name, rule in rules.items():
         value = organs.BY_NAME[name].label
-        if boxes[value - 1] is None:
+        if value not in boxes:
             continue
-        part = labels[boxes[value - 1]]
+        part = labels[boxes[value]]
         before = part == value
         after = clean(before, rule, voxel_cm3)
         filled = after & ~before & (part == organs.BACKGROUND)

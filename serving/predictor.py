@@ -1,15 +1,17 @@
 """From a scan in memory to its labels: prepare, networks in batches, decide, the way back."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from segthor import organs
 from segthor.errors import InputError
+from segthor.geometry import Placement
 from segthor.nifti import Scan
 from segthor.recipe import Prepared, Recipe, prepare, with_context
-from serving.bundle import PRESENCE, PROBABILITIES, Bundle
+from serving.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 
 BATCH_SLICES = 16
 GATE_THRESHOLD = 0.5
@@ -44,6 +46,40 @@ class Segmentation:
     labels: np.ndarray
     level_hu: float
     probabilities: dict
+
+
+@dataclass(frozen=True)
+class _Chances:
+    """What the models of these organs give for some slices: float32 [N, H, W, K]."""
+
+    organs: tuple[str, ...]
+    values: np.ndarray
+    placement: Placement
+
+
+class _Volume:
+    """The result under construction, in the scan's canonical planes [Z, Y, X]."""
+
+    def __init__(self, shape, mapped):
+        """mapped: the organs whose probabilities are kept."""
+        self.labels = np.zeros(shape, np.uint8)
+        self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
+
+    def place(self, slices: range, given: list[_Chances]) -> None:
+        """Of the organs likelier than their background, the likeliest takes each voxel."""
+        part = slice(slices.start, slices.stop)
+        best = None
+        for one in given:
+            found, shares = one.placement.most_probable(one.values, label_values(one.organs))
+            if best is None:
+                self.labels[part], best = found, shares
+            else:
+                wins = shares > best
+                self.labels[part][wins], best[wins] = found[wins], shares[wins]
+            if self.maps:
+                planes = one.placement.planes(one.values[..., 1:])
+                for name, plane in zip(one.organs, np.moveaxis(planes, 1, 0), strict=True):
+                    self.maps[name][part] = np.rint(plane * 255)
 
 
 class Ensemble:
@@ -85,34 +121,25 @@ class Ensemble:
         return {digest: Input.of(recipe, scan, masks) for digest, recipe in recipes.items()}
 
     def segment(self, inputs: dict[str, Input], probabilities: bool = False) -> Segmentation:
-        """Runs every model batch by batch; memory beyond the result is that of a batch."""
-        first = next(iter(inputs.values()))
-        placement = first.prepared.placement
-        labels = np.zeros(placement.planes_shape, np.uint8)
-        maps = {name: np.zeros_like(labels) for name in self.organs} if probabilities else {}
-        for start in range(0, len(labels), BATCH_SLICES):
-            slices = range(start, min(start + BATCH_SLICES, len(labels)))
-            part = slice(slices.start, slices.stop)
-            best = np.zeros(labels[part].shape, np.float32)
-            for names, bundles in self.groups.items():
-                given = inputs[bundles[0].recipe.digest()]
-                chances = self._average(bundles, given.batch(slices))
-                if self.gate:
-                    self._close(chances, names, inputs, slices)
-                classes, shares = given.prepared.placement.most_probable(chances)
-                wins = shares > best
-                labels[part][wins] = bundles[0].labels[classes[wins]]
-                best[wins] = shares[wins]
-                if probabilities:
-                    planes = given.prepared.placement.planes(chances[..., 1:])
-                    for name, plane in zip(names, np.moveaxis(planes, 1, 0), strict=True):
-                        maps[name][part] = np.rint(plane * 255)
-        to_scan = placement.orientation.to_scan
-        return Segmentation(
-            to_scan(labels),
-            first.prepared.level_hu,
-            {name: to_scan(array) for name, array in maps.items()},
-        )
+        """Runs every model batch by batch; memory beyond the result is that of some batches.
+
+        What the networks gave for one batch is brought to the scan's grid while they run the next.
+        """
+        first = next(iter(inputs.values())).prepared
+        volume = _Volume(first.placement.planes_shape, self.organs if probabilities else ())
+        with ThreadPoolExecutor(max_workers=1) as helper:
+            placing = []
+            for start in range(0, len(volume.labels), BATCH_SLICES):
+                slices = range(start, min(start + BATCH_SLICES, len(volume.labels)))
+                given = [self._run(*group, inputs, slices) for group in self.groups.items()]
+                placing.append(helper.submit(volume.place, slices, given))
+                if len(placing) > 1:
+                    placing.pop(0).result()
+            for job in placing:
+                job.result()
+        to_scan = first.placement.orientation.to_scan
+        maps = {name: to_scan(array) for name, array in volume.maps.items()}
+        return Segmentation(to_scan(volume.labels), first.level_hu, maps)
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -120,19 +147,26 @@ class Ensemble:
         found = {name for names in self.groups for name in names}
         return tuple(name for name in organs.NAMES if name in found)
 
+    def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> "_Chances":
+        given = inputs[bundles[0].recipe.digest()]
+        values = self._average(bundles, given.batch(slices))
+        if self.gate:
+            values = self._closed(values, names, inputs, slices)
+        return _Chances(names, values, given.prepared.placement)
+
     def _average(self, bundles: list[Bundle], batch: np.ndarray) -> np.ndarray:
         """float32 [N, H, W, K], the mean over models and flips."""
-        total, count = 0, 0
-        for bundle in bundles:
-            for axes in _flips(bundle) if self.tta else [()]:
-                total = total + np.flip(bundle.probabilities(np.flip(batch, axes)), axes)
-                count += 1
-        return total / np.float32(count) if count > 1 else total
+        given = [
+            np.flip(bundle.probabilities(np.flip(batch, axes)), axes)
+            for bundle in bundles
+            for axes in (_flips(bundle) if self.tta else [()])
+        ]
+        return given[0] if len(given) == 1 else sum(given) / np.float32(len(given))
 
-    def _close(self, chances: np.ndarray, names, inputs, slices: range) -> None:
+    def _closed(self, chances: np.ndarray, names, inputs, slices: range) -> np.ndarray:
         """Slices that do not hold an organ: its probability falls to the others in proportion."""
         given = inputs[self.gate.recipe.digest()]
-        presence = self.gate.presence(given.batch(slices))
+        presence, chances = self.gate.presence(given.batch(slices)), chances.copy()
         for index, name in enumerate(names, 1):
             if name in self.gate.organs:
                 absent = presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
@@ -140,6 +174,7 @@ class Ensemble:
                 closed[..., index] = 0
                 closed[..., 0] += closed.sum(-1) == 0
                 chances[absent] = closed / closed.sum(-1, keepdims=True)
+        return chances
 
 
 def flips_trained(bundle: Bundle) -> list[tuple[int, ...]]:

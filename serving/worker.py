@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from segthor import audit, figures, nifti, organs
 from segthor.errors import InputError
 from serving import bundle, postprocess
@@ -72,7 +70,7 @@ class Worker:
     def write(self, case: Scan, computed: tuple[nifti.Scan, Segmentation]) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
         scan, found = computed
-        labels = np.ascontiguousarray(found.labels)
+        labels = found.labels
         changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules)
         measured = figures.of_organs(scan.array, labels, scan.grid.affine)
         findings = (

@@ -169,6 +169,7 @@ def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_
         classes, shares = placement.most_probable(probabilities)
         assert classes.shape == shares.shape == (6, 40, 44)
         np.testing.assert_array_equal(classes[clear], maps.argmax(1)[clear])
+        np.testing.assert_allclose(placement.planes(probabilities), maps, atol=1e-5)
         expected = np.where(maps.argmax(1), maps.max(1), 0)
         np.testing.assert_allclose(shares[clear], expected[clear], atol=1e-5)
         assert not classes[0].any() and classes[1:].any() == (center != (90, 90))

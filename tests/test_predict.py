@@ -4,7 +4,11 @@ import gzip
 import itertools
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import nibabel
@@ -481,3 +485,83 @@ def test_layouts(tmp_path):
     shutil.copytree(tmp_path / "s" / "test", tmp_path / "s" / "train" / "Patient_41")
     with pytest.raises(InputError, match="two files for Patient_41"):
         cases.scans(str(tmp_path / "s"))
+
+
+def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
+    from serving import job
+
+    scans = tmp_path / "scans"
+    labels = folder_of_scans(scans, 6)
+    (scans / "Patient_44.nii.gz").write_bytes(b"not an image")
+    found = cases.scans(str(scans))
+    plan = Plan(str(tmp_path / "out"), (model,))
+    results = Worker(plan).results
+    results.claim(overwrite=False)
+    job.run(plan, found, "DirectRunner", [])
+    assert [scan.patient for scan in found if not results.is_finished(scan)] == ["Patient_44"]
+    assert "NIfTI" in results.facts(found[3])["failed"]
+    for name, expected in labels.items():
+        if name != "Patient_44.nii.gz":
+            image = nibabel.load(tmp_path / "out" / name)
+            np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
+    # An element that is handed out again does nothing: not one file changes.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    job.run(plan, [found[0], found[1]], "DirectRunner", [])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_entry_runs_a_beam_job_and_knows_its_options(model, tmp_path):
+    labels = folder_of_scans(tmp_path / "scans", 2)
+    flags = {"model": model, "input": tmp_path / "scans", "output": tmp_path / "out"}
+    done = run_entry("serving.predict", **flags, runner="DirectRunner")
+    assert done.returncode == 0, done.stderr
+    assert "2 label maps written" in done.stdout
+    for name, expected in labels.items():
+        image = nibabel.load(tmp_path / "out" / name)
+        np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
+    done = run_entry("serving.predict", **flags, direct_num_workers=2)
+    assert done.returncode == 2 and "unknown option '--direct_num_workers=2'" in done.stderr
+
+
+def test_a_run_killed_at_any_moment_is_completed_by_the_same_command(model, tmp_path):
+    """Two moments here; benchmarks/predict_kills.py tries more."""
+    labels = folder_of_scans(tmp_path / "scans", 8)
+    command = [sys.executable, "-m", "serving.predict", f"--model={model}"]
+    command += [f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
+    for done_before in (1, 4):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        while len(list((tmp_path / "out").glob("Patient_*.nii.gz"))) < done_before:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for path in (tmp_path / "out").glob("Patient_*.nii.gz"):
+            array = np.asarray(nibabel.load(path).dataobj)
+            np.testing.assert_array_equal(array, labels[path.name])
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r" 0 of them done before", done.stdout)
+    for name, expected in labels.items():
+        array = np.asarray(nibabel.load(tmp_path / "out" / name).dataobj)
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
+    """A file system of fsspec's that lives in memory stands for an object store."""
+    import fsspec
+
+    save_coded("memory://clinic/model")
+    labels = folder_of_scans(tmp_path, 2)
+    for name in labels:
+        with fsspec.open(f"memory://clinic/scans/{name}", "wb") as stream:
+            stream.write((tmp_path / name).read_bytes())
+    worker = Worker(Plan("memory://clinic/out", ("memory://clinic/model",)))
+    worker.results.claim(overwrite=False)
+    found = cases.scans("memory://clinic/scans")
+    outcomes = pipeline.walk(found, worker.read, worker.compute, worker.write, 60)
+    assert [outcome.reason for outcome in outcomes] == ["", ""]
+    for case in found:
+        assert worker.results.is_finished(case)
+        with fsspec.open(worker.results.path(case)) as stream:
+            image = nibabel.Nifti1Image.from_bytes(gzip.decompress(stream.read()))
+        np.testing.assert_array_equal(np.asarray(image.dataobj), labels[case.file])
