@@ -565,3 +565,31 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
         with fsspec.open(worker.results.path(case)) as stream:
             image = nibabel.Nifti1Image.from_bytes(gzip.decompress(stream.read()))
         np.testing.assert_array_equal(np.asarray(image.dataobj), labels[case.file])
+
+
+def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
+    from segthor import manifest
+
+    def patient(name, split, contoured=organs.NAMES):
+        return manifest.Patient(
+            patient=name,
+            ct=f"/ct/{name}.nii.gz",
+            labels=f"/gt/{name}.nii.gz",
+            fingerprint="",
+            split=split,
+            fold=0,
+            shard="",
+            slices=1,
+            organs=contoured,
+            level_hu=50.0,
+            placement={},
+            audit={},
+        )
+
+    patients = (patient("A", manifest.TRAIN), patient("B", manifest.VALIDATION, ("heart",)))
+    unlabelled = (manifest.Unlabelled("C", "/ct/C.nii"),)
+    data = manifest.Dataset(Recipe(), 1, (), patients, unlabelled=unlabelled)
+    data.save(str(tmp_path))
+    assert [scan.file for scan in cases.scans(str(tmp_path))] == ["A.nii.gz", "B.nii.gz", "C.nii"]
+    assert [scan.patient for scan in cases.scans(str(tmp_path), "validation")] == ["B"]
+    assert cases.labels(str(tmp_path))[1] == cases.Labels("B", "/gt/B.nii.gz", ("heart",))
