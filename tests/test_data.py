@@ -149,3 +149,35 @@ def test_the_digest_follows_shards_and_recipe(folder):
     changed = dataclasses.replace(source, dataset=dataclasses.replace(dataset, recipe=other))
     assert changed.digest() != source.digest()
     assert np.unique([shard.sha256 for shard in dataset.shards]).size == len(dataset.shards)
+
+
+def test_slices_with_rare_organs_are_drawn_more_often(folder):
+    plain = data.open_source(folder, None)
+    # heart in 4 of 100 slices: sqrt(0.16 / 0.04) = 2 times; the others are common
+    statistics = {"slices": {"all": 100, "esophagus": 50, "heart": 4, "trachea": 50, "aorta": 50}}
+    source = dataclasses.replace(
+        plain, dataset=dataclasses.replace(plain.dataset, statistics=statistics)
+    )
+    holds_heart = {}
+    for shard in source.train:
+        with open(f"{source.folder}/{shard.file}", "rb") as stream:
+            for payload in records.read_frames(stream, shard.file):
+                one = records.decode(payload)
+                value = hash(one.image.tobytes() + one.labels.tobytes())
+                holds_heart[value] = bool(one.present[1])
+    chosen = config(oversample=0.16, shuffle_buffer=1000)
+    per_epoch = data.steps_per_epoch(source, BATCH) * BATCH
+    seen = Counter(value for _, value in drawn(source, 40 * per_epoch, chosen))
+    often = [seen[value] for value, heart in holds_heart.items() if heart]
+    seldom = [seen[value] for value, heart in holds_heart.items() if not heart]
+    assert min(often) > 0 and min(seldom) > 0
+    assert 1.8 < np.mean(often) / np.mean(seldom) < 2.2
+    assert drawn(source, 9, chosen, first_step=1) == drawn(source, 13, chosen)[4:]
+
+
+def test_organs_that_nobody_contoured_cannot_be_trained(tmp_path):
+    slices.make(tmp_path, contoured={f"Patient_{n:02d}": ("heart",) for n in range(1, 7)})
+    source = data.open_source(str(tmp_path), None)
+    data.require_contours(source, ("heart", "aorta"))
+    with pytest.raises(InputError, match="no train patient .* contours of aorta; contoured are he"):
+        data.require_contours(source, ("aorta",))

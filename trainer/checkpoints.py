@@ -24,6 +24,8 @@ _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy"
 def claim(workdir: str, config, source, replicas: int, chief: bool) -> dict:
     """Writes WORKDIR/run.json, or checks that the run there is this one; returns its content.
 
+    A run that never came to its first checkpoint is no run yet and may be another one now.
+
     Raises:
       InputError: the folder belongs to another run; the message shows the difference.
     """
@@ -37,14 +39,14 @@ def claim(workdir: str, config, source, replicas: int, chief: bool) -> dict:
         | {"python": platform.python_version()},
     }
     path = files.join(workdir, RUN_FILE)
-    if files.exists(path):
+    if not files.exists(path) and files.exists(workdir) and files.listdir(workdir):
+        raise InputError(
+            f"--workdir={workdir}: expected a new folder or a run, found other files; "
+            "name another folder"
+        )
+    if tf.train.latest_checkpoint(files.join(workdir, LAST)):
         _check_same(workdir, files.read_json(path), run)
     elif chief:
-        if files.exists(workdir) and files.listdir(workdir):
-            raise InputError(
-                f"--workdir={workdir}: expected a new folder or a run, found other files; "
-                "name another folder"
-            )
         files.write_json(path, run)
     return run
 

@@ -50,7 +50,7 @@ class Config:
     oversample: float = _flag(
         0.0,
         "Slices that hold an organ which less than this share of all slices holds are drawn more "
-        "often, so that rare organs are seen; 0: every slice once per epoch.",
+        "often: the square root of share / organ's share times; 0: every slice once per epoch.",
     )
     shuffle_buffer: int = _flag(1024, "Slices that are mixed at a time.")
 
@@ -87,6 +87,9 @@ class Config:
                 _check(value in choices, spec.name, f"one of {', '.join(choices)}", value)
         known = set(self.organs) <= set(all_organs.NAMES) and len(set(self.organs)) > 0
         _check(known, "organs", f"some of {', '.join(all_organs.NAMES)}", ",".join(self.organs))
+        if self.task == "classify":
+            _check(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
+            _check(not self.surface_distances, "surface_distances", "a network of outlines", True)
         for name in ("batch_size", "steps_per_call", "shuffle_buffer", "patience"):
             _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("steps", "epochs", "validate_every", "checkpoint_every", "early_stop"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, records
+from segthor import files, organs, records
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
 
@@ -74,6 +74,18 @@ def open_source(folder: str, fold: int | None) -> Source:
     for shard in (*source.train, *source.validation):
         _check_shard(files.join(folder, shard.file), shard, slices)
     return source
+
+
+def require_contours(source: Source, names) -> None:
+    """Raises InputError where nobody contoured any of these organs, in training or validation."""
+    contoured = {row.patient: set(row.organs) for row in source.dataset.patients}
+    for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
+        found = set().union(*(contoured[p] for shard in shards for p in shard.patients))
+        if not found & set(names):
+            raise InputError(
+                f"--organs: no {split} patient of {source.folder} has contours of "
+                f"{', '.join(names)}; contoured are {', '.join(sorted(found)) or 'none'}"
+            )
 
 
 def steps_per_epoch(source: Source, global_batch: int) -> int:
@@ -168,9 +180,10 @@ def _epoch(source: Source, config, epoch):
     order = tf.random.experimental.stateless_shuffle(paths, keys[0])
 
     def mix(window, serialized):
-        return tf.random.experimental.stateless_shuffle(
-            serialized, tf.random.fold_in(keys[1], window)
-        )
+        key = tf.random.fold_in(keys[1], window)
+        if config.oversample:
+            serialized = _repeat_rare(source, config, serialized, key)
+        return tf.random.experimental.stateless_shuffle(serialized, key)
 
     return (
         tf.data.Dataset.range(len(source.train))
@@ -187,6 +200,23 @@ def _epoch(source: Source, config, epoch):
         .prefetch(1)  # the next window is read while this one is used
         .unbatch()
     )
+
+
+def _repeat_rare(source: Source, config, serialized, key):
+    """Slices with rare organs several times: repeat factor sampling, Gupta et al., CVPR 2019.
+
+    A factor's fraction is a chance, drawn for each slice. An epoch stays as long as it is, so that
+    other slices give way.
+    """
+    counts = source.dataset.statistics["slices"]
+    share = np.array([counts.get(name, 0) for name in config.organs]) / max(counts["all"], 1)
+    factor = np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
+    feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs.ORGANS)], tf.int64)}
+    present = tf.io.parse_example(serialized, feature)[records.PRESENT]
+    chosen = tf.gather(present, [organs.BY_NAME[name].label - 1 for name in config.organs], axis=1)
+    wanted = tf.reduce_max(tf.cast(chosen, tf.float32) * np.float32(factor - 1), 1) + 1
+    chance = tf.random.stateless_uniform(tf.shape(wanted), tf.random.fold_in(key, 1))
+    return tf.repeat(serialized, tf.cast(wanted + chance, tf.int32))
 
 
 def _parse(source: Source, serialized, keys):

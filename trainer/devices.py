@@ -1,11 +1,14 @@
 """Which devices train together."""
 
+import contextlib
 import json
 import os
 
 import tensorflow as tf
 
 from segthor.errors import InputError
+
+_EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
 def strategy() -> tf.distribute.Strategy:
@@ -14,13 +17,14 @@ def strategy() -> tf.distribute.Strategy:
     Without a GPU the logical CPU devices stand in. MirroredStrategy serves one device as well as
     eight.
     """
-    if os.environ.get("TF_CONFIG"):
+    text = os.environ.get("TF_CONFIG")
+    if text:
         try:
-            json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+            value = json.loads(text)
+            value["cluster"], value["task"]["index"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                'TF_CONFIG: expected JSON such as {"cluster": {"worker": ["host:port", ...]}, '
-                f'"task": {{"type": "worker", "index": 0}}}}, found {os.environ["TF_CONFIG"]}'
+                f"TF_CONFIG: expected JSON such as {_EXAMPLE}, found {text}"
             ) from error
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -29,5 +33,39 @@ def strategy() -> tf.distribute.Strategy:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process alone writes into the run's folder."""
+    if not _several_processes(strategy):
+        return True
     resolver = strategy.cluster_resolver
-    return resolver is None or resolver.task_type == "chief" or resolver.task_id in (0, None)
+    if "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"
+    return resolver.task_id == 0
+
+
+def any_process(strategy: tf.distribute.Strategy, here: bool) -> bool:
+    """Whether it is so in any process: they must stop at the same step or wait for ever."""
+    if not _several_processes(strategy):
+        return here
+    flag = strategy.run(lambda value: value, args=(tf.constant(float(here)),))
+    return float(strategy.reduce("SUM", flag, None)) > 0
+
+
+@contextlib.contextmanager
+def lost_host_in_one_line(strategy: tf.distribute.Strategy):
+    """Raises InputError where another process of the run is gone.
+
+    TensorFlow notices at once where its connection breaks, and by missing heartbeats where a host
+    falls silent.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if not _several_processes(strategy):
+            raise
+        raise InputError(
+            "another process of this run was lost; see why in its own output, then start the same "
+            "command on every host: it continues from the last checkpoint"
+        ) from error
+
+
+def _several_processes(strategy) -> bool:
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

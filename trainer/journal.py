@@ -14,15 +14,16 @@ from segthor import files
 from trainer import pictures
 
 LOG, SUMMARY, TENSORBOARD = "log.csv", "summary.json", "tensorboard"
-CURVE = "learning_curve.png"
+CURVE, PATIENTS = "learning_curve.png", "best_patients.csv"
 _TELL_EVERY_S = 10  # where the terminal is a file
+_PROFILED_CALL = 2
 
 
 class Journal:
     """Tells of one run; the loop calls `begin`, then `trained` and `validated` as it goes."""
 
-    def __init__(self, workdir: str, config):
-        self._workdir, self._config = workdir, config
+    def __init__(self, workdir: str, config, profile: bool = False):
+        self._workdir, self._config, self._profile = workdir, config, profile
         self._rows: list[dict] = []
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
         self._told = 0.0
@@ -42,8 +43,15 @@ class Journal:
             with self._writer.as_default():
                 hparams.hparams(_plain(self._config.to_json()))
 
+    def before_call(self) -> None:
+        """Starts the profiler for the third call: the first compiles, the second fills caches."""
+        if self._profile and self._calls == _PROFILED_CALL:
+            tf.profiler.experimental.start(files.join(self._workdir, TENSORBOARD))
+
     def trained(self, learner, losses, seconds: float, waited_s: float) -> None:
         """Notes one call of the device."""
+        if self._profile and self._calls == _PROFILED_CALL:
+            tf.profiler.experimental.stop()
         self._losses += list(losses)
         self._calls += 1
         if self._calls > 1:  # the first one compiles
@@ -74,7 +82,9 @@ class Journal:
         }
         self._losses = []
         self._rows.append(row)
-        self._write_log()
+        self._write_table(LOG, self._rows)
+        if better:
+            self._write_table(PATIENTS, _by_patient(scores))
         with self._writer.as_default(step=learner.step):
             for key, value in row.items():
                 if key not in ("step", "epoch"):
@@ -91,15 +101,16 @@ class Journal:
 
     def end(self, finished: bool) -> dict:
         """Writes summary.json and the learning curve; returns the summary."""
-        best = max(self._rows, key=lambda row: float(row["dice"]))
+        if not self._rows:  # stopped before the first validation
+            return {}
+        best = max(self._rows, key=lambda row: np.nan_to_num(float(row["dice"])))
+        last = self._rows[-1]
         summary = {
             "finished": finished,
-            "steps": int(self._rows[-1]["step"]),
+            "steps": int(last["step"]),
             "best": {key: float(best[key]) for key in best if key.startswith("dice")}
             | {"step": int(best["step"])},
-            "slices_per_s": self._rate(),
-            "input_wait": self._waited_s / max(self._busy_s, 1e-9),
-            "memory_gb": _memory_gb(),
+            **{key: float(last[key]) for key in ("slices_per_s", "input_wait", "memory_gb")},
         }
         files.write_json(files.join(self._workdir, SUMMARY), summary)
         pictures.save_learning_curve(self._rows, files.join(self._workdir, CURVE))
@@ -118,12 +129,12 @@ class Journal:
     def _tell(self, text: str, end: str = "\n") -> None:
         print(f"{text:<100}" if sys.stdout.isatty() else text, end=end, flush=True)
 
-    def _write_log(self) -> None:
+    def _write_table(self, name: str, rows: list[dict]) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._rows[-1].keys(), lineterminator="\n")
+        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._rows)
-        with files.atomic_write(files.join(self._workdir, LOG)) as stream:
+        writer.writerows(rows)
+        with files.atomic_write(files.join(self._workdir, name)) as stream:
             stream.write(text.getvalue().encode())
 
 
@@ -142,6 +153,15 @@ _TAGS = {
     "memory_gb": "speed/memory_gb",
     "dice": "dice/mean",
 }
+
+
+def _by_patient(scores) -> list[dict]:
+    """A row per validation patient: its Dice per organ, empty where nobody contoured it."""
+    return [
+        {"patient": patient}
+        | {n: "" if np.isnan(v) else float(v) for n, v in zip(scores.organs, row, strict=True)}
+        for patient, row in zip(scores.patients, scores.dice, strict=True)
+    ]
 
 
 def _memory_gb() -> float:

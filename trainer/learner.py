@@ -5,7 +5,7 @@ import tensorflow as tf
 from segthor import organs, records
 from trainer import augment, data, losses, model, schedules
 
-INTERSECTION, PREDICTED, TRUE = 0, 1, 2
+TRUE = 2  # where the counts say how large the organ is
 
 
 class Learner:
@@ -30,6 +30,10 @@ class Learner:
             self.optimizer.build(self.model.trainable_variables)
             self.drop = tf.Variable(1.0, trainable=False, name="drop")  # of the plateau schedule
         self.logits = _logits(self.model)
+        # Summing over replicas cannot be compiled, so each replica's share is.
+        self._own_gradients = (
+            tf.function(self._share, jit_compile=True) if config.xla else self._share
+        )
 
     @property
     def scored(self) -> tf.keras.Model:
@@ -93,12 +97,16 @@ class Learner:
     def gradients(self, batch):
         """In a replica: its share of the loss, and the gradient summed over all replicas."""
         truth, contoured = self._truth(batch[records.LABELS]), self._contoured(batch)
+        loss, found = self._own_gradients(batch[records.IMAGE], truth, contoured)
+        return loss, tf.distribute.get_replica_context().all_reduce("SUM", found)
+
+    def _share(self, images, truth, contoured):
+        """One replica's share of loss and gradient, before it meets the others'."""
         with tf.GradientTape() as tape:
-            logits = self.logits(batch[records.IMAGE], training=True)
+            logits = self.logits(images, training=True)
             loss = tf.reduce_sum(self._losses(logits, truth, contoured)) / self.global_batch
             scaled = _scale(self.optimizer, loss)
-        found = _unscale(self.optimizer, tape.gradient(scaled, self.model.trainable_variables))
-        return loss, tf.distribute.get_replica_context().all_reduce("SUM", found)
+        return loss, _unscale(self.optimizer, tape.gradient(scaled, self.model.trainable_variables))
 
     def _replica_step(self, batch):
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])

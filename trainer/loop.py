@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor.errors import InputError
-from trainer import data, validate
+from trainer import data, devices, validate
 from trainer.checkpoints import Checkpoints
 from trainer.learner import Learner
 
@@ -40,9 +40,8 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
             )
         )
 
-    batches = stream(
-        lambda worker: data.training(source, config, global_batch, learner.step, worker)
-    )
+    first = learner.step
+    batches = stream(lambda worker: data.training(source, config, global_batch, first, worker))
     held_out = stream(lambda worker: data.evaluation(source, global_batch, worker))
     iterator = iter(batches)
     while learner.step < steps and not _given_up(config, checkpoints):
@@ -53,7 +52,7 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
             better = checkpoints.score(scores.mean)
             _drop_rate(config, learner, checkpoints)
             journal.validated(learner, source, scores, better)
-        stopping = stop_asked()
+        stopping = devices.any_process(strategy, stop_asked())
         if step % checkpoint_every == 0 or step == steps or stopping:
             checkpoints.save()
         if stopping:
@@ -67,6 +66,7 @@ def _call(learner, iterator, source, journal, steps, *every) -> None:
     first = learner.step
     until = [steps, first + learner.config.steps_per_call]
     until += [(first // period + 1) * period for period in every]
+    journal.before_call()
     start = time.perf_counter()
     losses, waited = learner.train(iterator, tf.constant(min(until) - first))
     losses = losses.numpy()

@@ -23,6 +23,7 @@ STOPPED = 128 + signal.SIGTERM
 
 _DATA = flags.DEFINE_string("data", "data/dataset", "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; new, or to be continued.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Record some steps for TensorBoard's profiler.")
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", 1, "Logical CPU devices, to try several replicas without GPUs.", lower_bound=1
 )
@@ -69,6 +70,7 @@ def main(_):
         raise InputError("--workdir: expected the folder of the run, found nothing")
     config = config_from_flags()
     source = data.open_source(_DATA.value, config.fold if config.fold >= 0 else None)
+    data.require_contours(source, config.organs)
     _prepare_devices(config)
     strategy = devices.strategy()
     chief = devices.is_chief(strategy)
@@ -76,10 +78,11 @@ def main(_):
     run_record = checkpoints.claim(_WORKDIR.value, config, source, replicas, chief)
     _announce(config, source, replicas)
     stopped = _on_sigterm()
-    journal = Journal(_WORKDIR.value, config) if chief else Silent()
-    finished = loop.train(
-        config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
-    )
+    journal = Journal(_WORKDIR.value, config, _PROFILE.value) if chief else Silent()
+    with devices.lost_host_in_one_line(strategy):
+        finished = loop.train(
+            config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
+        )
     summary = journal.end(finished)
     if not finished:
         print("Stopped by SIGTERM after a checkpoint; the same command continues.")

@@ -91,7 +91,10 @@ def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
     config = dataclasses.replace(
-        Config.from_json(run["config"]), encoder_weights=weights.NONE, precision="float32"
+        Config.from_json(run["config"]),
+        encoder_weights=weights.NONE,
+        precision="float32",
+        xla=False,
     )
     recipe = Recipe.from_json(run["recipe"])
     pretrained = run["config"]["encoder_weights"] != weights.NONE
@@ -127,12 +130,44 @@ def _body(config, shape, path) -> tf.keras.Model:
         activation="linear",
         encoder_weights=path,
     )
+    if config.xla:
+        body = _compilable(body)
     outputs = {}
     if config.task != CLASSIFY:
         outputs[SEGMENT] = body.output
     if config.task != SEGMENT:
         outputs[CLASSIFY] = body.get_layer(_deepest(decoder, config.backbone)).output
     return tf.keras.Model(body.input, outputs, name=config.backbone)
+
+
+class Enlarge(tf.keras.layers.Layer):
+    """Nearest-neighbour upsampling by copying: XLA has no gradient of TensorFlow's own."""
+
+    def __init__(self, factor: int, **options):
+        super().__init__(**options)
+        self._factor = factor
+
+    def call(self, images):
+        """[N, H, W, C] to [N, factor H, factor W, C]."""
+        _, height, width, channels = images.shape
+        factor, count = self._factor, tf.shape(images)[0]
+        spread = images[:, :, None, :, None, :]
+        copied = tf.broadcast_to(spread, [count, height, factor, width, factor, channels])
+        return tf.reshape(copied, [count, height * factor, width * factor, channels])
+
+
+def _compilable(body: tf.keras.Model) -> tf.keras.Model:
+    """The same network and weights with upsampling that XLA can differentiate."""
+
+    def replace(layer):
+        nearest = getattr(layer, "interpolation", None) == "nearest"
+        if isinstance(layer, tf.keras.layers.UpSampling2D) and nearest:
+            return Enlarge(layer.size[0], name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    copy = tf.keras.models.clone_model(body, clone_function=replace)
+    copy.set_weights(body.get_weights())
+    return copy
 
 
 def _deepest(decoder: str, backbone: str) -> str:

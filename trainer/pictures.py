@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from segthor import drawing, files, organs, records
+from segthor import drawing, files, metrics, organs, records
 from trainer import data, model, validate
 
 TILE_PX = 256
@@ -22,7 +22,7 @@ def worst_slices(learner, source: data.Source, scores: validate.Scores, count: i
     slices = read_slices(source, source.validation, places)
     values = np.array([0] + [organs.BY_NAME[name].label for name in learner.config.organs])
     predicted = values[learner.predict(tf.constant(np.stack([s.image for s in slices])))]
-    dice = validate.dice_of(scores.slice_counts[places].sum(1))
+    dice = metrics.dice_from_counts(*scores.slice_counts[places].sum(1).T)
     return _sheet(slices, predicted, values, dice)
 
 

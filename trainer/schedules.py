@@ -27,7 +27,7 @@ def learning_rate(config, step, total_steps: int, drop):
         rising = (done + 1 / total_steps) / warmup  # the first step is not wasted on rate 0
         share = tf.where(done < warmup, tf.minimum(rising, 1.0), _half_cosine(1.0, 0.0, falling))
     else:
-        share = drop
+        share = drop if config.schedule == "plateau" else 1.0
     return config.learning_rate * share
 
 

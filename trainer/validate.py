@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor.errors import InputError
+from segthor.metrics import dice_from_counts
 from trainer import data
-from trainer.learner import INTERSECTION, PREDICTED, TRUE
+from trainer.learner import TRUE
 
 
 @dataclass(frozen=True)
 class Scores:
     """What a validation found.
 
-    dice: float [P, K], per patient and organ, NaN where the organ was not contoured or is neither
-    in truth nor prediction; for a classifier F1 over slices, the same formula.
+    dice: float [P, K], per patient and organ, NaN where the organ was not contoured; for a
+    classifier F1 over slices, the same formula.
     slice_counts: int [S, K, 3], per slice of the split in shard order.
     """
 
@@ -36,17 +37,8 @@ class Scores:
     def worst(self, count: int) -> list[int]:
         """The slices with the lowest Dice over their organs together, worst first."""
         counts = self.slice_counts.sum(1)
-        dice = dice_of(counts)
-        order = np.lexsort((-counts[:, TRUE], np.where(np.isnan(dice), 1.0, dice)))
+        order = np.lexsort((-counts[:, TRUE], dice_from_counts(*counts.T)))
         return [int(place) for place in order[:count]]
-
-
-def dice_of(counts) -> np.ndarray:
-    """[..., 3] counts to Dice [...], NaN where both masks are empty."""
-    counts = np.asarray(counts, np.float64)
-    total = counts[..., PREDICTED] + counts[..., TRUE]
-    with np.errstate(invalid="ignore"):
-        return 2 * counts[..., INTERSECTION] / total
 
 
 def validate(learner, source: data.Source, batches) -> Scores:
@@ -71,7 +63,17 @@ def validate(learner, source: data.Source, batches) -> Scores:
             f"{source.folder}: expected {total} validation slices as the manifest says, found "
             f"{int(seen.sum())}; build the dataset again"
         )
-    return Scores(source.patients, learner.config.organs, dice_of(by_patient), by_slice)
+    dice = dice_from_counts(*np.moveaxis(by_patient, -1, 0))
+    dice[~_contoured(source, learner.config.organs)] = np.nan
+    return Scores(source.patients, learner.config.organs, dice, by_slice)
+
+
+def _contoured(source: data.Source, names) -> np.ndarray:
+    """bool [P, K]: which organs the manifest says were contoured."""
+    of_patient = {row.patient: row.organs for row in source.dataset.patients}
+    return np.array(
+        [[name in of_patient[patient] for name in names] for patient in source.patients]
+    )
 
 
 def _mean(values) -> float:

@@ -1,0 +1,182 @@
+"""The networks: shapes, scaling, weights from files, precision; and the learning rate."""
+
+import dataclasses
+import inspect
+import re
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from classification_models.weights import WEIGHTS_COLLECTION
+from segmentation_models.backbones.backbones_factory import Backbones
+
+from segthor.errors import InputError
+from trainer import model, schedules, weights
+from trainer.augment import Strengths
+from trainer.config import BACKBONES, DECODERS, Config
+
+SMALL = Config(backbone="resnet18")
+
+
+def images(count=2, size=32, context=3, seed=0):
+    shape = (count, size, size, context)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_decoder_gives_probabilities_of_every_voxel(decoder):
+    size = 96 if decoder == "pspnet" else 32
+    network = model.build(dataclasses.replace(SMALL, decoder=decoder), size, 3)
+    output = network(images(size=size)).numpy()
+    assert output.shape == (2, size, size, 5) and output.dtype == np.float32
+    np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
+
+
+def test_heads_follow_the_task_and_the_organs():
+    chosen = {"organs": ("trachea", "aorta"), "backbone": "resnet18"}
+    assert model.build(Config(**chosen), 32, 1).output_shape == (None, 32, 32, 3)
+    classifier = model.build(Config(**chosen, task="classify", loss="focal"), 32, 3)
+    assert classifier(images()).shape == (2, 2)
+    joint = model.build(Config(**chosen, task="joint"), 32, 3)
+    output = joint(images())
+    assert output["segment"].shape == (2, 32, 32, 3) and output["classify"].shape == (2, 2)
+    assert ((output["classify"].numpy() >= 0) & (output["classify"].numpy() <= 1)).all()
+    # one encoder: the joint network is the classifier and a decoder, not two encoders
+    assert joint.count_params() < 1.5 * classifier.count_params()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_computes_inside_and_ends_in_float32(precision):
+    network = model.build(dataclasses.replace(SMALL, precision=precision), 32, 3)
+    body = network.get_layer("resnet18")
+    assert body.output["segment"].dtype == precision
+    assert all(weight.dtype == "float32" for weight in network.trainable_variables)
+    assert network.output.dtype == network.get_layer("segment_logits").output.dtype == "float32"
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_upsampling_for_xla_is_the_same_network():
+    tf.keras.utils.set_random_seed(0)
+    plain = model.build(SMALL, 32, 3)
+    compiled = model.build(dataclasses.replace(SMALL, xla=True), 32, 3)
+    compiled.set_weights(plain.get_weights())
+    np.testing.assert_allclose(compiled(images()), plain(images()), atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_images_are_scaled_as_the_published_weights_were_trained(backbone):
+    import segmentation_models as sm
+
+    x = images(1, 8).astype(np.float32)
+    expected = sm.get_preprocessing(backbone)(x.copy())
+    for layer in weights.scaling(backbone):
+        x = layer(x)
+    np.testing.assert_allclose(x, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone, chosen", weights.PUBLISHED)
+def test_the_table_of_weights_is_the_libraries_own(backbone, chosen):
+    name, folder, md5 = weights.PUBLISHED[backbone, chosen]
+    if backbone.startswith("res"):
+        (row,) = [
+            row
+            for row in WEIGHTS_COLLECTION
+            if (row["model"], row["dataset"]) == (backbone, chosen) and not row["include_top"]
+        ]
+        assert (row["name"], row["url"], row["md5"]) == (name, folder + name, md5)
+    else:  # stated in the code that builds the encoder, in pieces
+        builder = inspect.unwrap(Backbones.models[backbone][0])
+        source = inspect.getsource(sys.modules[builder.__module__])
+        joined = re.sub(r"[\s'\"()+]", "", source)
+        assert name in joined and md5 in joined and folder in joined
+
+
+def saved_encoder(path):
+    """An h5 file as the library publishes them, with weights of our own."""
+    keras = {n: getattr(tf.keras, n) for n in ("backend", "layers", "models", "utils")}
+    encoder = Backbones.get_backbone(
+        "resnet18", input_shape=(32, 32, 3), weights=None, include_top=False, **keras
+    )
+    encoder.save_weights(path)
+    return encoder.get_layer("conv0").get_weights()[0]
+
+
+def test_the_encoder_starts_from_a_file_or_a_folder(tmp_path):
+    path = str(tmp_path / "resnet18_imagenet_1000_no_top.h5")
+    first = saved_encoder(path)
+    network = model.build(dataclasses.replace(SMALL, encoder_weights=path), 32, 3)
+    np.testing.assert_array_equal(
+        network.get_layer("resnet18").get_layer("conv0").get_weights()[0], first
+    )
+    with pytest.raises(InputError, match="expected md5 318e3ac0cd98d51e917526c9f62f0b50"):
+        weights.find(str(tmp_path), "resnet18")
+    with pytest.raises(InputError, match="resnet34_imagenet_1000_no_top.h5 from https.*md5 8caaa"):
+        weights.find(str(tmp_path), "resnet34")
+    with pytest.raises(InputError, match="3 channels, found 5"):
+        model.build(dataclasses.replace(SMALL, encoder_weights=path), 32, 5)
+
+
+def test_weights_that_cannot_be_fetched_are_named_with_address_and_md5(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(weights, "_CACHE", str(tmp_path))
+    monkeypatch.setattr(tf.keras.utils, "get_file", offline)
+    with pytest.raises(InputError, match="https://.*no_top.h5 could not be fetched.*md5 318e3ac0"):
+        weights.find("imagenet", "resnet18")
+    with pytest.raises(InputError, match="expected one of none, imagenet for vgg16"):
+        weights.find("imagenet11k", "vgg16")
+
+
+def test_a_size_that_the_pyramid_cannot_pool_is_refused():
+    with pytest.raises(InputError, match="multiple of 48 pixels, found 256"):
+        model.build(dataclasses.replace(SMALL, decoder="pspnet"), 256, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"task": "detect"}, "--task: expected one of segment"),
+        ({"task": "classify", "loss": "dice"}, "--loss: expected ce or focal"),
+        ({"organs": ("liver",)}, "--organs: expected some of"),
+        ({"organs": ()}, "--organs"),
+        ({"batch_size": 0}, "--batch_size: expected at least 1"),
+        ({"ema": 1.0}, "--ema: expected 0 or more, below 1"),
+        ({"steps": 0, "epochs": 0}, "--steps"),
+        ({"learning_rate": 0.0}, "--learning_rate"),
+    ],
+)
+def test_choices_that_cannot_work_are_refused_at_once(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Config(**wrong)
+
+
+def test_a_configuration_survives_json():
+    config = Config(organs=("heart",), ema=0.5, augment=Strengths(noise=0.3))
+    assert Config.from_json(config.to_json()) == config
+
+
+def rates(total=100, **chosen):
+    config = Config(learning_rate=2.0, warmup=0.25, **chosen)
+    steps = range(total + 1)
+    return np.array([schedules.learning_rate(config, step, total, 0.5) for step in steps])
+
+
+def test_onecycle_rises_for_the_warmup_and_falls_to_nearly_nothing():
+    found = rates(schedule="onecycle")
+    assert np.argmax(found) == 25 and found[25] == pytest.approx(2.0)
+    assert found[0] == pytest.approx(2.0 / 25) and found[-1] == pytest.approx(2e-4, rel=1e-2)
+    assert (np.diff(found[:26]) > 0).all() and (np.diff(found[25:]) < 0).all()
+    assert found[63] == pytest.approx(2 * (1e-4 + (1 - 1e-4) * (1 + np.cos(np.pi * 38 / 75)) / 2))
+
+
+def test_cosine_warms_up_linearly():
+    found = rates(schedule="cosine")
+    np.testing.assert_allclose(found[:25], 2 * np.arange(1, 26) / 25, rtol=1e-5)
+    assert found[-1] == pytest.approx(0, abs=1e-6) and (np.diff(found[26:]) < 0).all()
+
+
+def test_plateau_follows_the_drop_and_constant_stays():
+    np.testing.assert_allclose(rates(schedule="plateau"), 1.0)
+    np.testing.assert_allclose(rates(schedule="constant"), 2.0)
