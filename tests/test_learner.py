@@ -1,0 +1,113 @@
+"""Every task, arithmetic and compiler takes steps that lower the loss; counts are of voxels."""
+
+import numpy as np
+import pytest
+import slices
+import tensorflow as tf
+
+from segthor import records
+from segthor.errors import InputError
+from trainer import data, loop, validate
+from trainer.augment import Strengths
+from trainer.config import Config
+from trainer.learner import Learner
+
+STEPS = 12
+COMMON = {
+    "backbone": "resnet18",
+    "decoder": "pspnet",
+    "batch_size": 4,
+    "shuffle_buffer": 16,
+    "schedule": "constant",
+    "augment": Strengths.none(),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    slices.make(folder, size=96, contoured={"Patient_03": ("heart",)})
+    return data.open_source(str(folder), None)
+
+
+def learner_of(source, **chosen):
+    tf.keras.utils.set_random_seed(1)
+    return Learner(Config(**COMMON | chosen), source, tf.distribute.get_strategy(), STEPS)
+
+
+def held_out(source):
+    return data.per_replica(data.evaluation(source, 4), 4)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"task": "joint", "precision": "bfloat16", "optimizer": "sgd", "learning_rate": 0.02},
+        {"task": "classify", "loss": "focal", "ema": 0.5},
+        {"organs": ("heart", "aorta"), "precision": "float16", "clip_norm": 1.0},
+        {"xla": True, "loss": "bce_dice", "organs": ("heart",)},
+    ],
+    ids=lambda chosen: "-".join(map(str, chosen.values())),
+)
+def test_training_lowers_the_loss_and_validation_counts_each_organ(source, chosen):
+    learner = learner_of(source, **chosen)
+    batches = data.training(source, learner.config, 4).take(4).repeat()  # a batch to learn by heart
+    losses, _ = learner.train(iter(data.per_replica(batches, 4)), tf.constant(STEPS))
+    assert np.isfinite(losses).all() and losses.dtype == tf.float32
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+    assert learner.step == STEPS
+    scores = validate.validate(learner, source, held_out(source))
+    names = learner.config.organs
+    assert scores.dice.shape == (2, len(names))
+    assert np.isnan(scores.dice[0]).tolist() == [name != "heart" for name in names]
+    assert not np.isnan(scores.dice[1]).any()
+
+
+def test_counts_agree_with_a_plain_count_over_the_stored_slices(source):
+    learner = learner_of(source)
+    scores = validate.validate(learner, source, held_out(source))
+    expected, place = np.zeros([2, 4, 3]), 0
+    for shard in source.validation:
+        with open(f"{source.folder}/{shard.file}", "rb") as stream:
+            for payload in records.read_frames(stream, shard.file):
+                one = records.decode(payload)
+                predicted = learner.model(one.image[None]).numpy()[0].argmax(-1)
+                for organ in range(4):
+                    if one.contoured[organ]:
+                        masks = predicted == organ + 1, one.labels == organ + 1
+                        counts = (masks[0] & masks[1]).sum(), masks[0].sum(), masks[1].sum()
+                        expected[source.patients.index(one.patient), organ] += counts
+                        np.testing.assert_allclose(
+                            scores.slice_counts[place, organ], counts, atol=3
+                        )  # ties of an untrained network
+                place += 1
+    with np.errstate(invalid="ignore"):
+        dice = 2 * expected[..., 0] / (expected[..., 1] + expected[..., 2])
+    np.testing.assert_allclose(scores.dice, dice, atol=1e-3)
+    by_organ = [np.nanmean(column) for column in dice.T]
+    np.testing.assert_allclose(list(scores.by_organ.values()), by_organ, atol=1e-3)
+    assert scores.mean == pytest.approx(np.mean(by_organ), abs=1e-3)
+
+
+def test_worst_slices_come_first_and_empty_ones_last():
+    counts = np.zeros([5, 1, 3], int)
+    counts[1, 0] = 5, 10, 10  # Dice 0.5
+    counts[2, 0] = 0, 4, 0  # 0
+    counts[3, 0] = 10, 10, 10  # 1
+    counts[4, 0] = 0, 0, 9  # 0, and more was missed
+    scores = validate.Scores(("a",), ("heart",), np.zeros([1, 1]), counts)
+    assert scores.worst(3) == [4, 2, 1]
+
+
+def test_a_loss_that_is_not_finite_ends_with_step_and_patients(source):
+    learner = learner_of(source)
+    bias = learner.model.trainable_variables[-1]
+    bias.assign(bias * np.nan)
+
+    class Journal:
+        def before_call(self):
+            pass
+
+    iterator = iter(data.per_replica(data.training(source, learner.config, 4), 4))
+    with pytest.raises(InputError, match="not finite at step 0, with patients Patient_0"):
+        loop._call(learner, iterator, source, Journal(), STEPS)
