@@ -95,7 +95,7 @@ def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
 def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments):
     """Plans and writes; again where the scans read turn out to hold one under two names."""
     most = plan.patients_per_shard(job.recipe)
-    twins = dataset.twins(job.output, contoured)
+    twins = _twins(contoured, job)
     while True:
         sources = [replace(source, twin=twins.get(source.patient, "")) for source in contoured]
         plans = plan.plan_shards(sources, dealt, most, settings.shards, settings.seed)
@@ -105,9 +105,14 @@ def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments
         done = dataset.counter(plans, job.output)
         with progress.watch(done, len(contoured), "patients"):
             pipeline.run(plans, job, options, runner)
-        known, twins = twins, dataset.twins(job.output, contoured)
+        known, twins = twins, _twins(contoured, job)
         if known == twins:
             return plans
+
+
+def _twins(contoured, job: Job) -> dict[str, str]:
+    ignored = dict(job.severities).get("same_scan") == audit.IGNORE
+    return {} if ignored else dataset.twins(job.output, contoured)
 
 
 def _say(made: Dataset, output: str, seconds: float) -> int:

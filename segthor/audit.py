@@ -124,9 +124,10 @@ def grid_findings(grid) -> list[Finding]:
     elif np.array_equal(grid.affine, np.eye(4)):
         add("affine_identity", "the affine is the identity; the scanner's was lost")
     if sform and qform:
-        distance = _corner_distance(grid.shape, header.get_sform(), header.get_qform())
+        distance = _corner_distance(grid.shape, grid.sform, grid.qform)
         if not distance <= _FORMS_MM:
-            add("forms_disagree", f"sform and qform are up to {distance:.1f} mm apart")
+            apart = f"are up to {distance:.1f} mm apart" if distance < np.inf else "make no sense"
+            add("forms_disagree", f"sform and qform {apart}")
     cosine = np.abs(axes.T @ axes - np.eye(3)).max()
     if cosine > _SHEAR_COSINE:
         degrees = np.degrees(np.arccos(min(cosine, 1)))
@@ -288,7 +289,8 @@ def _collector():
 def _corner_distance(shape, one: np.ndarray, other: np.ndarray) -> float:
     """The largest distance in mm between the places that two affines give a corner voxel."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
-    return float(np.linalg.norm((one - other)[:3] @ corners, axis=0).max())
+    with np.errstate(all="ignore"):  # what makes no sense is infinitely or undefinedly far away
+        return float(np.linalg.norm((one - other)[:3] @ corners, axis=0).max())
 
 
 def _by(numbers) -> str:

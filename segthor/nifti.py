@@ -41,6 +41,21 @@ class Grid:
         return cls(tuple(int(n) for n in shape), np.asarray(affine, np.float64), header)
 
     @property
+    def sform(self) -> np.ndarray:
+        """The header's sform [4, 4], whatever its code."""
+        with np.errstate(all="ignore"):
+            return self.header.get_sform()
+
+    @property
+    def qform(self) -> np.ndarray:
+        """The header's qform [4, 4], whatever its code; NaN where its fields make no sense."""
+        try:
+            with np.errstate(all="ignore"):
+                return self.header.get_qform()
+        except (ValueError, nibabel.spatialimages.HeaderDataError):
+            return np.full((4, 4), np.nan)
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along each array axis."""
         return tuple(float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
@@ -204,6 +219,7 @@ def _read_header(stream, path: str):
         with np.errstate(all="ignore"):
             header = kind.from_fileobj(io.BytesIO(block), check=False)
             header.get_data_dtype(), header.get_slope_inter(), header.get_best_affine()
+            header.get_xyzt_units()
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
         message = f"{path}: the NIfTI header cannot be read ({error})"
         raise NiftiError("file_header", message) from error

@@ -1,0 +1,125 @@
+"""Times the data job beside the floor: reading, decompressing and casting the same files.
+
+Run from the project's root: python -m benchmarks.build [floor] [workers] [scaling]
+
+floor    six full-size phantoms: one worker's seconds per patient beside the floor, its peak memory
+workers  24 patients, the six under four names: two workers beside one, start-up included
+scaling  1 to 1000 small patients: seconds per patient after start-up, and memory
+
+Every build is a process of its own, `python -m beam_jobs.build` as its user types it. Start-up is
+what the same command takes where all shards are up to date.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from isal import igzip
+
+from beam_jobs import patients
+from segthor import phantom
+
+FOLDER = Path("build/benchmark/build")
+FULL, SMALL, SCALING = 6, 10, (1, 10, 100, 1000)
+
+
+def main(parts):
+    for part in parts or ("floor", "workers", "scaling"):
+        {"floor": floor_part, "workers": workers_part, "scaling": scaling_part}[part]()
+
+
+def floor_part():
+    """Alternates floor and build, so that a busy moment of the machine hits both."""
+    sources = made("full", FULL)
+    floors, builds, startups, memory = [], [], [], []
+    for _ in range(3):
+        floors.append(sum(floor_seconds(source) for source in sources) / FULL)
+        wall, peak = build(FOLDER / "full", "--direct_num_workers=1")
+        again, _ = build(FOLDER / "full", "--direct_num_workers=1", fresh=False)
+        builds.append((wall - again) / FULL)
+        startups.append(again)
+        memory.append(peak)
+    floor, one = statistics.median(floors), statistics.median(builds)
+    print(f"{FULL} full-size patients, one worker, medians of 3 (all: {rounded(builds)} s)")
+    print(f"  floor: read, ISA-L, cast   {floor:6.3f} s per patient (all: {rounded(floors)} s)")
+    print(
+        f"  beam_jobs.build            {one:6.3f} s per patient, {one / floor:.2f} times the floor"
+    )
+    print(f"  start-up                   {statistics.median(startups):6.2f} s")
+    print(f"  peak memory                {max(memory):6.0f} MB")
+
+
+def workers_part():
+    sources = made("full", FULL)
+    csv = table("full24", [(f"{s.patient}_{n}", s) for n in range(4) for s in sources])
+    walls = {1: [], 2: []}
+    for _ in range(3):
+        for workers, times in walls.items():
+            times.append(build(csv, f"--direct_num_workers={workers}")[0])
+    one, two = (statistics.median(times) for times in walls.values())
+    print(f"24 full-size patients, start-up included, medians of 3: {rounded(walls[1] + walls[2])}")
+    print(f"  one worker {one:.1f} s, two workers {two:.1f} s: {two / one:.2f} of the time")
+
+
+def scaling_part():
+    sources = made("small", SMALL)
+    print("small patients, default number of workers")
+    for count in SCALING:
+        names = [(f"P{n:04d}", sources[n % SMALL]) for n in range(count)]
+        csv = table(f"small{count}", names)
+        wall, peak = build(csv, "--flagfile=configs/demo_build.flags")
+        again, _ = build(csv, "--flagfile=configs/demo_build.flags", fresh=False)
+        each = (wall - again) / count * 1000
+        print(
+            f"  {count:5} patients: {each:6.1f} ms per patient, {peak:4.0f} MB, {wall:.1f} s in all"
+        )
+
+
+def floor_seconds(source) -> float:
+    started = time.perf_counter()
+    for path, dtype in ((source.ct, np.int16), (source.labels, np.uint8)):
+        with open(path, "rb") as stream:
+            content = igzip.decompress(stream.read())
+        np.frombuffer(content, np.uint8)[352:].view(dtype).astype(dtype)
+    return time.perf_counter() - started
+
+
+def build(source, *arguments, fresh=True) -> tuple[float, float]:
+    """(seconds, peak memory in MB) of one build."""
+    output = FOLDER / "dataset"
+    if fresh:
+        shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, "-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
+    command += ["--severity=same_scan=ignore", *arguments]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"error: {' '.join(command)} failed")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def made(size: str, count: int):
+    folder = str(FOLDER / size)
+    phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
+    return patients.in_folder(folder).sources
+
+
+def table(name: str, named) -> Path:
+    rows = [f"{patient},{Path(s.ct).resolve()},{Path(s.labels).resolve()}" for patient, s in named]
+    path = FOLDER / f"{name}.csv"
+    path.write_text("\n".join(["patient,ct,labels", *rows]) + "\n")
+    return path
+
+
+def rounded(numbers) -> str:
+    return " ".join(f"{number:.2f}" for number in numbers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

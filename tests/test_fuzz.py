@@ -1,0 +1,54 @@
+"""Anything may come as a patient's file: it ends in findings or in a shard, never in a traceback.
+
+`python -m tests.fuzz 600` does the same for ten minutes.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from beam_jobs.examine import examine
+from beam_jobs.job import Job
+from beam_jobs.patients import Source
+from segthor import nifti
+from segthor.audit import CODES
+from segthor.nifti import Grid
+from tests import fuzz
+
+NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+@pytest.mark.parametrize("first", range(0, 120, 12))
+def test_damaged_files_end_in_findings_or_in_a_shard(tmp_path, first):
+    place = tmp_path / "case"
+    place.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for seed in range(first, first + 12):
+            assert set(fuzz.run_case(seed, place)) <= {*CODES, "built"}, seed
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_arrays_on_any_grid_end_in_findings(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("any")
+    shape = data.draw(st.tuples(*[st.integers(1, 40)] * 3))
+    paths = []
+    for dtypes in (("<i2", "<f4", "<u2", "<i4"), ("<u1", "<f4", "<i2")):
+        dtype = np.dtype(data.draw(st.sampled_from(dtypes)))
+        elements = NUMBERS if dtype.kind == "f" else None
+        array = data.draw(
+            arrays.arrays(dtype, shape, elements=elements, fill=st.just(dtype.type(0)))
+        )
+        turn = data.draw(arrays.arrays(np.float64, (3, 4), elements=st.floats(-100, 100)))
+        affine = np.vstack([turn, [0, 0, 0, 1]])
+        if abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+            affine = np.diag([2, 2, 3, 1.0])
+        paths.append(str(folder / f"{len(paths)}.nii"))
+        nifti.write(paths[-1], array, Grid.from_affine(shape, affine))
+    found = examine(Source("P", *paths), Job("unused", fuzz.RECIPES[0]))
+    assert found.findings and all(one.code in CODES for one in found.findings)
