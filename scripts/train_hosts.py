@@ -1,0 +1,104 @@
+"""Trains in several processes on this machine, as several hosts would.
+
+    python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN ...
+
+The number of processes comes first, then the flags of trainer.main. Each process gets a TF_CONFIG
+with free ports of the loopback. Exit status: that of the processes where they agree; 1, and one
+line, where one was lost. The same command then continues from the last checkpoint.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+EXAMPLE = "python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN"
+GRACE_S = 120  # TensorFlow misses a silent process after a minute
+
+
+def main() -> int:
+    """Starts the processes and waits for all of them."""
+    if len(sys.argv) < 2 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
+        print(f"error: expected a number of processes first: {EXAMPLE}", file=sys.stderr)
+        return 2
+    processes = [start(tf_config, sys.argv[2:]) for tf_config in tf_configs(int(sys.argv[1]))]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: [process.terminate() for process in processes])
+    printers = [
+        threading.Thread(target=show, args=(index, process))
+        for index, process in enumerate(processes)
+    ]
+    for printer in printers:
+        printer.start()
+    first = wait(processes)
+    for printer in printers:
+        printer.join()
+    states = {process.returncode for process in processes}
+    if len(states) == 1:
+        return states.pop()
+    print(
+        f"error: process {first} of {len(processes)} {ended(processes[first])}, and the others "
+        "ended with it; the same command continues from the last checkpoint",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def tf_configs(count: int) -> list[str]:
+    """TF_CONFIG of each process; the ports are open at once, so they differ."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    hosts = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return [
+        json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}})
+        for index in range(count)
+    ]
+
+
+def start(tf_config: str, arguments: list[str]) -> subprocess.Popen:
+    """One process of the run."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.main", *arguments],
+        env={**os.environ, "TF_CONFIG": tf_config},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def show(index: int, process: subprocess.Popen) -> None:
+    """Passes a process's lines on, with its number before them."""
+    for line in process.stdout:
+        print(f"[{index}] {line}", end="", flush=True)
+
+
+def wait(processes: list[subprocess.Popen]) -> int:
+    """Returns when all have ended, with the number of the first that failed.
+
+    The others notice its loss by themselves; one that does not is ended.
+    """
+    first, deadline = None, None
+    while any(process.poll() is None for process in processes):
+        failed = [index for index, process in enumerate(processes) if process.poll()]
+        if failed and first is None:
+            first, deadline = failed[0], time.monotonic() + GRACE_S
+        if deadline and time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.1)
+    return first or 0
+
+
+def ended(process: subprocess.Popen) -> str:
+    """How, in words."""
+    code = process.returncode
+    return f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
