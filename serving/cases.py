@@ -84,6 +84,18 @@ def labels(path: str) -> list[Labels]:
     return _distinct(found, path, "label map (.nii or .nii.gz)")
 
 
+def predictions(folder: str) -> dict[str, str]:
+    """Patient -> label map, of a folder that a prediction job wrote (or of flat label maps).
+
+    Raises:
+      InputError: no such folder, or no label map in it.
+    """
+    found = {stem(n): files.join(folder, n) for n in files.listdir(folder) if is_nifti(n)}
+    if not found:
+        raise InputError(f"{folder}: expected label maps (.nii or .nii.gz), found none")
+    return found
+
+
 def _scan(patient: str, ct: str) -> Scan:
     suffix = files.name(ct)[len(stem(ct)) :]
     return Scan(patient, ct, patient + suffix)

@@ -71,7 +71,7 @@ def _pairs() -> list[tuple[cases.Labels, str]]:
     if unknown or not ORGANS.value:
         found = unknown[0] if unknown else "none"
         raise InputError(f"--organs: expected some of {','.join(organs.NAMES)}, found {found}")
-    predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
+    predictions = cases.predictions(PREDICTIONS.value)
     labels = cases.labels(LABELS.value)
     pairs = [
         (entry, predictions[entry.patient]) for entry in labels if entry.patient in predictions

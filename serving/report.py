@@ -21,7 +21,7 @@ GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each pati
 
 def main(_):
     """One entry per patient, worst first, into one page."""
-    predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
+    predictions = cases.predictions(PREDICTIONS.value)
     scans = [scan for scan in cases.scans(SCANS.value)]
     contours = {e.patient: e for e in cases.labels(LABELS.value)} if LABELS.value else {}
     shown = [s for s in scans if s.patient in predictions or _facts(s).get("failed")]

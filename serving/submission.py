@@ -26,7 +26,7 @@ _MADE = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: the same label maps give
 def main(_):
     """Collects and checks the label maps, writes the zip, reads it back and checks again."""
     scans = cases.scans(SCANS.value)
-    predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
+    predictions = cases.predictions(PREDICTIONS.value)
     _check_complete(scans, predictions)
     with files.atomic_write(OUTPUT.value) as stream:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -27,7 +27,7 @@ def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
     _check_raw([directory.digest(version) for version in versions])
-    predictions = {entry.patient: entry.path for entry in cases.labels(PREDICTIONS.value)}
+    predictions = cases.predictions(PREDICTIONS.value)
     pairs = [e for e in cases.labels(LABELS.value) if e.patient in predictions]
     if len(pairs) < FEWEST:
         raise InputError(

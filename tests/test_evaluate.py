@@ -96,6 +96,7 @@ def test_only_contoured_predicted_and_wanted_organs_are_scored(tmp_path):
     assert list(scores(tmp_path)["patients"]["A"]) == ["esophagus", "heart"]
     assert evaluate(tmp_path, labels="list.csv", organs="heart,aorta").returncode == 0
     assert list(scores(tmp_path)["patients"]["A"]) == ["heart"]
+    save(tmp_path / "predictions/probabilities/A_heart.nii.gz", boxes())
     (tmp_path / "predictions" / "cases").mkdir()
     (tmp_path / "predictions" / "cases" / "A.json").write_text('{"organs": ["esophagus"]}')
     assert evaluate(tmp_path, labels="list.csv").returncode == 0
