@@ -49,10 +49,10 @@ def twins(output: str, sources) -> dict[str, str]:
     return {patient: min(group)[1] for group in alike.values() for _, patient in sorted(group)[1:]}
 
 
-def prepare(plans: list[ShardPlan], job: Job) -> tuple[int, int]:
+def prepare(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
     """Removes the parts that do not hold any more.
 
-    Returns the number of shards that are up to date, and the bytes of CT left to read.
+    Returns each plan with the bytes of CT left to read for it: 0 where the shard is up to date.
     """
     folder = files.join(job.output, shards.PARTS)
     files.makedirs(folder)
@@ -64,8 +64,10 @@ def prepare(plans: list[ShardPlan], job: Job) -> tuple[int, int]:
             ready.add(name)
         else:
             files.remove(files.join(folder, name))
-    left = [plan for name, plan in wanted.items() if name not in ready]
-    return len(ready), sum(_size(source.ct) for plan in left for source in plan.patients)
+    return [
+        (0 if name in ready else 1 + sum(_size(source.ct) for source in plan.patients), plan)
+        for name, plan in wanted.items()
+    ]
 
 
 def counter(plans: list[ShardPlan], output: str):

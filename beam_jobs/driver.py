@@ -99,12 +99,12 @@ def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments
     while True:
         sources = [replace(source, twin=twins.get(source.patient, "")) for source in contoured]
         plans = plan.plan_shards(sources, dealt, most, settings.shards, settings.seed)
-        ready, bytes_left = dataset.prepare(plans, job)
+        work = dataset.prepare(plans, job)
+        ready = sum(not size for size, _ in work)
         print(f"{len(contoured)} patients in {len(plans)} shards, {ready} of them up to date")
-        options, runner = pipeline.options_of(settings.runner, list(beam_arguments), bytes_left)
         done = dataset.counter(plans, job.output)
         with progress.watch(done, len(contoured), "patients"):
-            pipeline.run(plans, job, options, runner)
+            pipeline.run(work, job, settings.runner, list(beam_arguments))
         known, twins = twins, _twins(contoured, job)
         if known == twins:
             return plans

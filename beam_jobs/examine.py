@@ -16,11 +16,12 @@ from segthor.recipe import Prepared, prepare
 
 @dataclass(frozen=True)
 class Scans:
-    """What was read. fingerprint: SHA-256 over the bytes of CT and contours."""
+    """What was read. fingerprint: SHA-256 over the bytes of CT and contours. stamps: as `stamps`."""
 
     ct: nifti.Scan
     contours: nifti.Scan
     fingerprint: str
+    stamps: list[str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
             findings.append(Finding.of(error.code, str(error)))
     if stamps(source) != before:
         findings.append(Finding.of("file_changed", "CT or contours changed while they were read"))
-    return (None if findings else Scans(*scans, digest.hexdigest())), findings
+    return (None if findings else Scans(*scans, digest.hexdigest(), before)), findings
 
 
 def stamps(source: Source) -> list[str]:

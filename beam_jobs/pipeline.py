@@ -31,17 +31,32 @@ class WriteShard(beam.DoFn):
         yield part["statistics"]
 
 
-def run(plans, job: Job, options: pipeline_options.PipelineOptions, runner) -> None:
-    """Writes every shard and the statistics over all of them; returns when done."""
+def run(work, job: Job, runner: str, arguments: list[str]) -> None:
+    """Writes every shard and the statistics over all of them; returns when done.
+
+    work: (bytes left to read, plan) of each shard. arguments: options for Beam.
+    """
+    options, runner = _options(runner, arguments, sum(size for size, _ in work))
+    workers = max(1, options.view_as(pipeline_options.DirectOptions).direct_num_workers)
     path = files.join(job.output, shards.PARTS, STATISTICS)
     with beam.Pipeline(runner=runner, options=options) as pipeline:
         (
             pipeline
-            | "Plans" >> beam.Create(plans)
+            | "Plans" >> beam.Create(dealt_evenly(work, workers))
             | "Write shards" >> beam.ParDo(WriteShard(job))
             | "Add counts" >> beam.CombineGlobally(AddCounts())
             | "Write statistics" >> beam.Map(lambda counts: files.write_json(path, counts))
         )
+
+
+def dealt_evenly(work, workers: int) -> list:
+    """The plans in an order that gives each worker about the same bytes.
+
+    The local runner deals elements to its workers in turn: largest first, each round the other way.
+    """
+    ordered = sorted(work, key=lambda one: (-one[0], one[1].name))
+    rounds = [ordered[start : start + workers] for start in range(0, len(ordered), workers)]
+    return [plan for n, part in enumerate(rounds) for _, plan in part[:: -1 if n % 2 else 1]]
 
 
 def check_options(runner: str, arguments: list[str]) -> None:
@@ -58,7 +73,7 @@ def check_options(runner: str, arguments: list[str]) -> None:
         raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
 
 
-def options_of(name: str, arguments: list[str], input_bytes: int):
+def _options(name: str, arguments: list[str], input_bytes: int):
     """(options, runner) for the runner's name and the options that are not this job's own.
 
     The local runner runs in this process, with as many threads as the work is worth, and never

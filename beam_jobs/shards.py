@@ -7,21 +7,22 @@ new one never takes the place of one that a manifest names.
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from beam_jobs import statistics
 from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
+from beam_jobs.patients import Source
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
 from segthor import audit, files, manifest, organs, records
+from segthor.geometry import Placement
 from segthor.recipe import Recipe, with_context
-from segthor.resample import label_boxes
 
 SHARDS, PARTS = "shards", "parts"
 VERSION = 1  # raised whenever the same input gives other bytes
-HU_BIN = 4
 
 
 def part_path(output: str, plan: ShardPlan) -> str:
@@ -42,26 +43,62 @@ def load_part(output: str, plan: ShardPlan) -> dict | None:
     return files.read_json(path) if files.exists(path) else None
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What the shard needs of a patient; small enough to keep while the others are read.
+
+    images, labels: uint8 [Z, H, W]. affine: [4, 4], the scan's.
+    """
+
+    source: Source
+    affine: np.ndarray
+    placement: Placement
+    level_hu: float
+    images: np.ndarray
+    labels: np.ndarray
+
+
 def write(plan: ShardPlan, job: Job) -> dict:
     """Writes the shard, then its part; returns the part."""
     key = key_of(plan, job)  # before reading: a file that changes meanwhile is read again next time
-    examined = [examine(source, job) for source in plan.patients]
-    kept = [patient for patient in examined if not patient.rejected]
-    shard = _write_records(plan, kept, job) if kept else None
-    part = {
-        "key": key,
-        "shard": shard and asdict(shard),
-        "patients": [asdict(_patient_row(patient, plan, shard)) for patient in kept],
-        "rejected": [asdict(_rejected_row(patient)) for patient in examined if patient.rejected],
-        "likeness": {one.source.patient: _likeness_row(one) for one in examined if one.likeness},
-        "thumbnails": {one.source.patient: png_base64(one) for one in examined if one.findings},
-        "statistics": {name: dict(counts) for name, counts in _statistics(kept).items()},
-    }
+    part = {"key": key, "shard": None, "patients": [], "rejected": [], "likeness": {}}
+    part |= {"thumbnails": {}, "statistics": {}}
+    kept = []
+    for source in plan.patients:
+        patient = examine(source, job)
+        if patient.likeness:
+            part["likeness"][source.patient] = _likeness_row(patient)
+        if patient.findings:
+            part["thumbnails"][source.patient] = png_base64(patient)
+        if patient.rejected:
+            part["rejected"].append(asdict(_rejected_row(patient)))
+            continue
+        part["patients"].append(_patient_row(patient, plan))
+        statistics.add(part["statistics"], statistics.of_patient(patient))
+        kept.append(_kept(patient))
+        del patient  # its scan, before the next one is read
+    if kept:
+        shard = _write_records(plan, kept, job)
+        part["shard"] = asdict(shard)
+        for row in part["patients"]:
+            row["shard"] = shard.file
     files.write_json(part_path(job.output, plan), part)
     return part
 
 
-def _write_records(plan: ShardPlan, kept: list[Examined], job: Job) -> manifest.Shard:
+def _kept(patient: Examined) -> _Kept:
+    prepared = patient.prepared
+    return _Kept(
+        patient.source,
+        patient.scans.ct.grid.affine,
+        prepared.placement,
+        prepared.level_hu,
+        patient.images,
+        prepared.labels,
+    )
+
+
+def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Shard:
     folder = files.join(job.output, SHARDS)
     slices = [(patient, z) for patient in kept for z in range(len(patient.images))]
     slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.patient, one[1]))
@@ -87,37 +124,39 @@ def _write_records(plan: ShardPlan, kept: list[Examined], job: Job) -> manifest.
     )
 
 
-def _record(patient: Examined, z: int, recipe: Recipe) -> records.Slice:
-    placement = patient.prepared.placement
+def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
+    placement = patient.placement
     return records.Slice(
         patient=patient.source.patient,
         z=z,
         image=with_context(patient.images, z, recipe.context),
-        labels=patient.prepared.labels[z],
+        labels=patient.labels[z],
         contoured=tuple(int(name in patient.source.organs) for name in organs.NAMES),
         scan_shape=placement.scan_shape,
-        affine=patient.scans.ct.grid.affine,
+        affine=patient.affine,
         box_px=(*placement.first_px, *placement.step_px),
-        level_hu=patient.prepared.level_hu,
+        level_hu=patient.level_hu,
         width_hu=recipe.window_width_hu,
     )
 
 
-def _patient_row(patient: Examined, plan: ShardPlan, shard: manifest.Shard) -> manifest.Patient:
-    return manifest.Patient(
+def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
+    """A `manifest.Patient` as a dictionary; its shard is not known yet."""
+    row = manifest.Patient(
         patient=patient.source.patient,
         ct=patient.source.ct,
         labels=patient.source.labels,
         fingerprint=patient.scans.fingerprint,
         split=plan.split,
         fold=plan.fold,
-        shard=shard.file,
+        shard="",
         slices=len(patient.images),
         organs=patient.source.organs,
         level_hu=patient.prepared.level_hu,
         placement=patient.prepared.placement.to_json(),
         audit=patient.audit_json(),
     )
+    return asdict(row)
 
 
 def _rejected_row(patient: Examined) -> manifest.Rejected:
@@ -130,43 +169,10 @@ def _likeness_row(patient: Examined) -> dict:
     """What tells one scan under two names. sound: whether it is to be rejected for nothing else."""
     rejects = {one.code for one in patient.findings if one.severity == audit.REJECT}
     return {
-        "stamps": stamps(patient.source),
+        "stamps": patient.scans.stamps,
         "likeness": patient.likeness,
         "sound": rejects <= {"same_scan"},
     }
-
-
-def _statistics(kept: list[Examined]) -> dict[str, dict[str, int]]:
-    """Counts that add up over shards; see `beam_jobs.statistics`."""
-    counts = {}
-
-    def add(name, value, number=1):
-        of_name = counts.setdefault(name, {})
-        of_name[str(value)] = of_name.get(str(value), 0) + int(number)
-
-    for patient in kept:
-        prepared = patient.prepared
-        z_mm, y_mm, x_mm = prepared.placement.spacing_zyx_mm
-        add("spacing_in_plane_mm", round(max(y_mm, x_mm), 3))
-        add("spacing_between_slices_mm", round(z_mm, 3))
-        add("slices", "all", len(prepared.labels))
-        boxes = label_boxes(prepared.labels)
-        for name in patient.source.organs:
-            label = organs.BY_NAME[name].label
-            box = boxes.get(label, (slice(0, 0),) * 3)
-            mask = prepared.labels[box] == label
-            add("slices", name, np.count_nonzero(mask.any((1, 2))))
-            for low, number in _histogram(prepared.hu[box][mask]):
-                add(f"hu/{name}", low, number)
-    return counts
-
-
-def _histogram(hu: np.ndarray):
-    """Yields (lowest HU of a bin, values in it), bins of HU_BIN from -1024 to 4096."""
-    bins = np.floor_divide(np.clip(hu, -1024, 4095), HU_BIN).astype(np.int64) + 1024 // HU_BIN
-    numbers = np.bincount(bins)
-    for index in np.flatnonzero(numbers):
-        yield int(index) * HU_BIN - 1024, int(numbers[index])
 
 
 def _shuffled(seed: int, patient: str, z: int) -> bytes:

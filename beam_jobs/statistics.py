@@ -1,11 +1,51 @@
-"""Counts per shard, added up by a Beam combiner, and what they say about the dataset."""
+"""Counts that add up over patients and shards, by a Beam combiner, and what they say.
 
-from collections import Counter
+Counts are name -> value -> number: 'slices' by organ, 'hu/ORGAN' by bin, spacings by mm.
+"""
 
 import apache_beam as beam
 import numpy as np
 
+from beam_jobs.examine import Examined
+from segthor import organs
+from segthor.resample import label_boxes
+
+HU_BIN = 4
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
+
+
+def of_patient(patient: Examined) -> dict[str, dict[str, int]]:
+    """What there is to count in one prepared patient."""
+    prepared = patient.prepared
+    z_mm, y_mm, x_mm = prepared.placement.spacing_zyx_mm
+    counts = {
+        "spacing_in_plane_mm": {str(round(max(y_mm, x_mm), 3)): 1},
+        "spacing_between_slices_mm": {str(round(z_mm, 3)): 1},
+        "slices": {"all": len(prepared.labels)},
+    }
+    boxes = label_boxes(prepared.labels)
+    for name in patient.source.organs:
+        label = organs.BY_NAME[name].label
+        box = boxes.get(label, (slice(0, 0),) * 3)
+        mask = prepared.labels[box] == label
+        counts["slices"][name] = int(np.count_nonzero(mask.any((1, 2))))
+        counts[f"hu/{name}"] = _histogram(prepared.hu[box][mask])
+    return counts
+
+
+def add(total: dict, counts: dict) -> None:
+    """Adds `counts` to `total`, in place; order does not matter."""
+    for name, of_name in counts.items():
+        held = total.setdefault(name, {})
+        for value, number in of_name.items():
+            held[value] = held.get(value, 0) + number
+
+
+def _histogram(hu: np.ndarray) -> dict[str, int]:
+    """Lowest HU of each bin to how many values lie in it; bins of HU_BIN, from -1024 to 4096."""
+    bins = np.floor_divide(np.clip(hu, -1024, 4095), HU_BIN).astype(np.int64) + 1024 // HU_BIN
+    numbers = np.bincount(bins)
+    return {str(int(n) * HU_BIN - 1024): int(numbers[n]) for n in np.flatnonzero(numbers)}
 
 
 class AddCounts(beam.CombineFn):
@@ -17,8 +57,7 @@ class AddCounts(beam.CombineFn):
 
     def add_input(self, total, counts):
         """Adds the counts of one shard."""
-        for name, of_name in counts.items():
-            total.setdefault(name, Counter()).update(of_name)
+        add(total, counts)
         return total
 
     def merge_accumulators(self, totals):
