@@ -16,7 +16,7 @@ from segthor.recipe import Prepared, prepare
 
 @dataclass(frozen=True)
 class Scans:
-    """What was read. fingerprint: SHA-256 over the bytes of CT and contours. stamps: as `stamps`."""
+    """What was read. fingerprint: SHA-256 over both files. stamps: as `stamps` gives them."""
 
     ct: nifti.Scan
     contours: nifti.Scan
