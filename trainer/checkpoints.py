@@ -17,6 +17,8 @@ from segthor import files
 from segthor.errors import InputError
 from trainer.model import RUN_FILE
 
+# A checksum that does not fit; a file that is too short, or missing; an unreadable index.
+_DAMAGED = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError)
 LAST, BEST = "checkpoints", "best"
 _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy")
 
@@ -81,7 +83,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, learner, chief: bool):
-        self._learner = learner
+        self._learner, self._saved = learner, None
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         self.best_step = tf.Variable(0, dtype=tf.int64)
         self.stale = tf.Variable(0, dtype=tf.int64)
@@ -103,17 +105,34 @@ class Checkpoints:
         self._best = tf.train.CheckpointManager(scored, files.join(target, BEST), 1)
 
     def restore(self) -> bool:
-        """Takes up the last checkpoint, if there is one."""
-        path = tf.train.latest_checkpoint(self._folder)
-        if path:
-            self._whole.restore(path).assert_consumed()
-        return bool(path)
+        """Takes up the last checkpoint, if there is one; the one before where it is damaged.
+
+        Raises:
+          InputError: all are damaged.
+        """
+        state = tf.train.get_checkpoint_state(self._folder)
+        paths = list(reversed(state.all_model_checkpoint_paths)) if state else []
+        for path in paths:
+            try:
+                self._whole.restore(path).assert_consumed()
+            except _DAMAGED as error:
+                reason = str(error).strip().splitlines()[0]
+                print(f"warning: {path} is damaged ({reason}); trying the one before", flush=True)
+            else:
+                self._saved = self._learner.step
+                return True
+        if paths:
+            raise InputError(
+                f"{self._folder}: every checkpoint is damaged; remove the run's folder and repeat "
+                "the command to begin anew"
+            )
+        return False
 
     def save(self) -> None:
         """Writes the last checkpoint, unless it is there."""
-        step = self._learner.step
-        if not (self._last.latest_checkpoint or "").endswith(f"-{step}"):
-            self._last.save(checkpoint_number=step)
+        if self._saved != self._learner.step:
+            self._saved = self._learner.step
+            self._last.save(checkpoint_number=self._saved)
 
     def score(self, value: float) -> bool:
         """Notes a validation's score; where it is the best so far, writes that checkpoint."""

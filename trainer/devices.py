@@ -1,6 +1,5 @@
 """Which devices train together."""
 
-import contextlib
 import json
 import os
 
@@ -33,7 +32,7 @@ def strategy() -> tf.distribute.Strategy:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process alone writes into the run's folder."""
-    if not _several_processes(strategy):
+    if not several_processes(strategy):
         return True
     resolver = strategy.cluster_resolver
     if "chief" in resolver.cluster_spec().jobs:
@@ -43,29 +42,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def any_process(strategy: tf.distribute.Strategy, here: bool) -> bool:
     """Whether it is so in any process: they must stop at the same step or wait for ever."""
-    if not _several_processes(strategy):
+    if not several_processes(strategy):
         return here
     flag = strategy.run(lambda value: value, args=(tf.constant(float(here)),))
     return float(strategy.reduce("SUM", flag, None)) > 0
 
 
-@contextlib.contextmanager
-def lost_host_in_one_line(strategy: tf.distribute.Strategy):
-    """Raises InputError where another process of the run is gone.
-
-    TensorFlow notices at once where its connection breaks, and by missing heartbeats where a host
-    falls silent.
-    """
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        if not _several_processes(strategy):
-            raise
-        raise InputError(
-            "another process of this run was lost; see why in its own output, then start the same "
-            "command on every host: it continues from the last checkpoint"
-        ) from error
-
-
-def _several_processes(strategy) -> bool:
+def several_processes(strategy: tf.distribute.Strategy) -> bool:
+    """Whether TF_CONFIG made this one of several hosts."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

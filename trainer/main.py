@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from segthor import files
 from segthor.errors import InputError, run
-from trainer import checkpoints, data, devices, loop
+from trainer import checkpoints, data, devices, failures, loop
 from trainer.augment import Strengths
 from trainer.config import Config
 from trainer.journal import Journal, Silent
@@ -79,7 +79,8 @@ def main(_):
     _announce(config, source, replicas)
     stopped = _on_sigterm()
     journal = Journal(_WORKDIR.value, config, _PROFILE.value) if chief else Silent()
-    with devices.lost_host_in_one_line(strategy):
+    several = devices.several_processes(strategy)
+    with failures.in_one_line(several, _DATA.value, _WORKDIR.value):
         finished = loop.train(
             config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
         )

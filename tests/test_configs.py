@@ -1,0 +1,48 @@
+"""The configurations that come with the project say what they are for, and can work."""
+
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from trainer import main
+from trainer.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHERS = {"demo_build", "dataflow", "flink", "spark"}  # of the data job
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.flags") if path.stem not in OTHERS)
+
+
+def config_of(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = flags.FlagValues()
+    for flag in flags.FLAGS.get_flags_for_module(main.__name__):
+        values[flag.name] = flag
+    saved = {flag.name: flag.value for flag in flags.FLAGS.get_flags_for_module(main.__name__)}
+    try:
+        values(["trainer.main", f"--flagfile=configs/{name}.flags"])
+        monkeypatch.setattr(main.flags, "FLAGS", values)
+        return main.config_from_flags()
+    finally:
+        for key, value in saved.items():
+            flags.FLAGS[key].value = value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_configuration_can_work_and_says_what_it_is_for(name, monkeypatch):
+    first = (ROOT / "configs" / f"{name}.flags").read_text().splitlines()[0]
+    assert first.startswith("# ") and first.endswith(".") and len(first) > 40
+    assert isinstance(config_of(name, monkeypatch), Config)
+
+
+def test_each_organ_has_its_own_and_one_has_all(monkeypatch):
+    for name in ("esophagus", "heart", "trachea", "aorta"):
+        assert config_of(name, monkeypatch).organs == (name,)
+    assert len(config_of("all", monkeypatch).organs) == 4
+    assert config_of("classifier", monkeypatch).task == "classify"
+
+
+def test_a_configuration_includes_its_base(monkeypatch):
+    assert config_of("multi_gpu", monkeypatch).schedule == "onecycle"  # from base, by way of all
+    assert config_of("multi_gpu", monkeypatch).encoder_weights == "imagenet"
+    assert config_of("smoke", monkeypatch).backbone == "resnet18"
