@@ -25,7 +25,10 @@ def verify(folder: str) -> Dataset:
     for problem in wrong:
         print(problem, file=sys.stderr)
     if wrong:
-        raise InputError(f"{folder}: {len(wrong)} problems; python -m beam_jobs.build mends them")
+        raise InputError(
+            f"{folder}: {len(wrong)} problems; remove the shards named above, "
+            "then python -m beam_jobs.build writes them anew"
+        )
     return dataset
 
 

@@ -1,8 +1,10 @@
 """The Beam pipeline: an element is the plan of one shard, and no pixel ever crosses workers."""
 
 import argparse
+import contextlib
 import logging
 import os
+import re
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
@@ -15,6 +17,10 @@ from segthor.errors import InputError
 
 STATISTICS = "statistics.json"
 LOCAL = ("DirectRunner", "direct")
+_REFUSAL = re.compile(
+    r"((?:No space left on device|Disk quota exceeded|Read-only file system|Permission denied)"
+    r"(?:: '[^']*')?)"
+)
 # Below this many bytes of input a second worker costs more than it brings.
 _BYTES_PER_WORKER = 100 << 20
 
@@ -39,7 +45,7 @@ def run(work, job: Job, runner: str, arguments: list[str]) -> None:
     options, runner = _options(runner, arguments, sum(size for size, _ in work))
     workers = max(1, options.view_as(pipeline_options.DirectOptions).direct_num_workers)
     path = files.join(job.output, shards.PARTS, STATISTICS)
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
+    with _refusal_in_one_line(), beam.Pipeline(runner=runner, options=options) as pipeline:
         (
             pipeline
             | "Plans" >> beam.Create(dealt_evenly(work, workers))
@@ -47,6 +53,18 @@ def run(work, job: Job, runner: str, arguments: list[str]) -> None:
             | "Add counts" >> beam.CombineGlobally(AddCounts())
             | "Write statistics" >> beam.Map(lambda counts: files.write_json(path, counts))
         )
+
+
+@contextlib.contextmanager
+def _refusal_in_one_line():
+    """Raises InputError where a worker met a full or read-only disk; Beam hands on text alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        refusal = _REFUSAL.search(str(error))
+        if not refusal:
+            raise
+        raise InputError(f"{refusal[1]}; make room, then repeat the command") from error
 
 
 def dealt_evenly(work, workers: int) -> list:
