@@ -11,7 +11,7 @@ import time
 
 from absl import flags
 
-from segthor import files
+from segthor import audit, files
 from segthor.errors import InputError, run
 from serving import cases, pipeline
 
@@ -112,8 +112,15 @@ def _walk(todo, worker) -> None:
     for number, outcome in enumerate(outcomes, 1):
         if outcome.reason:
             worker.results.write_failure(outcome.case, outcome.reason)
+        look = _look(worker.results.facts(outcome.case))
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
-        print(f"[{number}/{len(todo)}] {outcome.line}  ({_span(left_s)} left)", flush=True)
+        print(f"[{number}/{len(todo)}] {outcome.line}{look}  ({_span(left_s)} left)", flush=True)
+
+
+def _look(facts: dict) -> str:
+    """Sends people to a result that the audit cannot believe."""
+    odd = [f for f in facts.get("findings", ()) if f["severity"] == audit.REJECT]
+    return f"  look at it: {odd[0]['message']}" if odd else ""
 
 
 def _conclude(todo, results) -> int:

@@ -293,10 +293,11 @@ function numbers() {
   element("numbers").append(make("h3", {}, "Volume, cm³"),
     tableOf(["", "predicted", ...(scored ? ["true", "difference"] : []), "plausible"],
       rows.map(([name, organ]) => [name,
-        make("span", { className: organ.plausible ? "" : "bad" }, number(organ.volumeCm3, 1)),
+        make("span", { className: organ.plausible ? "" : "bad" },
+          (organ.plausible ? "" : "⚑ ") + number(organ.volumeCm3, 1)),
         ...(scored ? [number(organ.truthCm3, 1), organ.truthCm3 == null ? "–" :
           signed(organ.volumeCm3 - organ.truthCm3)] : []),
-        `${organ.plausibleCm3[0]}–${organ.plausibleCm3[1]}${organ.plausible ? "" : " ⚑"}`])));
+        `${organ.plausibleCm3[0]}–${organ.plausibleCm3[1]}`])));
   notes("What the audit says", patient.findings.map((f) =>
     make("li", { className: f.severity === "reject" ? "bad" : "" }, f.message)));
   notes("What post-processing did", Object.entries(patient.postprocess).map(([name, did]) =>
