@@ -101,6 +101,8 @@ def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: in
         statistics=statistics.summary(counts),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
     )
+    for shard in made.shards:
+        files.sync(files.join(job.output, shard.file))
     made.save(job.output)
     _sweep(job.output, {files.name(shard.file) for shard in made.shards})
     return made

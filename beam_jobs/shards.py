@@ -82,7 +82,7 @@ def write(plan: ShardPlan, job: Job) -> dict:
         part["shard"] = asdict(shard)
         for row in part["patients"]:
             row["shard"] = shard.file
-    files.write_json(part_path(job.output, plan), part)
+    files.write_json(part_path(job.output, plan), part, durable=False)
     return part
 
 
@@ -107,7 +107,9 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
     def path():
         return files.join(folder, f"{plan.name}-{digest.hexdigest()[:8]}.tfrecord")
 
-    with files.atomic_write(files.join(folder, plan.name), final=path) as stream:
+    # The driver waits for the disk, once for all shards, before a manifest names them.
+    place = files.join(folder, plan.name)
+    with files.atomic_write(place, final=path, durable=False) as stream:
         for patient, z in slices:
             for piece in records.frame(records.encode(_record(patient, z, job.recipe))):
                 stream.write(piece)

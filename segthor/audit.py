@@ -218,7 +218,8 @@ def to_labels(stored: np.ndarray) -> tuple[np.ndarray | None, list[Finding]]:
         if fractions:
             add("labels_not_integer", f"{fractions} voxels of the contours are not whole numbers")
             return None, found
-    lowest, highest = stored.min(), stored.max()
+    lowest = 0 if stored.dtype.kind == "u" else stored.min()
+    highest = stored.max()
     if lowest < 0 or highest >= organs.NUM_CLASSES:
         values = np.unique(stored[(stored < 0) | (stored >= organs.NUM_CLASSES)])[:5].tolist()
         known = f"0 to {organs.NUM_CLASSES - 1}"

@@ -69,9 +69,9 @@ def read_json(path: str):
         raise InputError(f"{path}: expected JSON, found something else ({error})") from error
 
 
-def write_json(path: str, value) -> None:
+def write_json(path: str, value, durable: bool = True) -> None:
     """Writes `value` atomically, keys in the order given, one line per key and per list's item."""
-    with atomic_write(path) as stream:
+    with atomic_write(path, durable=durable) as stream:
         for piece in _json_lines(value):
             stream.write(piece.encode())
 
@@ -125,6 +125,16 @@ def atomic_write(path: str, final=None, durable: bool = True):
         with contextlib.suppress(OSError):
             remove(temporary)
         raise
+
+
+def sync(path: str) -> None:
+    """Waits until a file that was written without `durable` is on the disk; URLs always are."""
+    if not is_url(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def move(source: str, target: str) -> None:

@@ -49,10 +49,11 @@ def test_labels_are_decided_as_if_every_map_were_resampled_whole(plane, target, 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 2, 1)])
 @pytest.mark.parametrize("share", [0, 1e-3, 0.02, 1])
-def test_boxes_are_those_of_scipy_in_every_memory_order(order, share):
+@pytest.mark.parametrize("values", [[1, 2, 4], [7], [3, 8, 40, 63]])
+def test_boxes_are_those_of_scipy_in_every_memory_order(order, share, values):
     labels = np.zeros((17, 13, 11), np.uint8)
     picked = RNG.random(labels.shape) < share
-    labels[picked] = RNG.choice([1, 2, 4], picked.sum())
+    labels[picked] = RNG.choice(values, picked.sum())
     volume = np.ascontiguousarray(labels.transpose(order)).transpose(np.argsort(order))[:, ::-1]
     found = ndimage.find_objects(volume.astype(int))
     assert label_boxes(volume) == {v + 1: box for v, box in enumerate(found) if box is not None}
