@@ -10,9 +10,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from segthor import audit, figures, nifti, organs
+from segthor import audit, nifti, organs
 from segthor.geometry import Orientation
 from segthor.metrics import OrganScore
+from serving import doubts
 from serving.overlay import slice_dice
 
 # Pairs of HU and grey level; between them the scale is linear.
@@ -36,39 +37,42 @@ def patient(
     predicted, truth: uint8 [X, Y, Z] on the scan's grid. scores: organ -> scores, of the contoured
     organs. facts: what the prediction job noted, or empty.
     """
-    orientation = Orientation.of(scan.grid.affine)
-    hu, predicted_zyx = (orientation.to_zyx(array) for array in (scan.array, predicted))
-    truth_zyx = None if truth is None else orientation.to_zyx(truth)
-    x_mm, y_mm, z_mm = (scan.grid.spacing_mm[axis] for axis in orientation.axes)
-    shown = predicted_zyx if truth_zyx is None else predicted_zyx | truth_zyx
-    box = box_about(shown, (z_mm, y_mm, x_mm))
-    step = -(-max(part.stop - part.start for part in box[1:]) // LARGEST_PX)
-    view = (box[0], *(slice(part.start, part.stop, step) for part in box[1:]))
-    dice = _dice(truth_zyx, predicted_zyx, scores)
-    measured = figures.of_organs(scan.array, predicted, scan.grid.affine)
     known = facts.get("organs", list(organs.NAMES))
-    findings = (
-        audit.grid_findings(scan.grid)
-        + audit.image_findings(figures.of_image(scan.array))
-        + audit.organ_findings(measured, known)
-        + _absent(measured, known)
-    )
+    measured, findings = doubts.measure(scan, predicted, known)
     return {
         "name": name,
-        "first": box[0].start,
-        "depth": len(hu),
-        "sliceMm": z_mm,
-        "width": len(range(view[2].start, view[2].stop, step)),
-        "height": len(range(view[1].start, view[1].stop, step)),
-        "pixelMm": [x_mm * step, y_mm * step],
-        "slices": [_jpeg(plane) for plane in hu[view]],
-        "predicted": [_runs(plane) for plane in predicted_zyx[view]],
-        "truth": None if truth_zyx is None else [_runs(plane) for plane in truth_zyx[view]],
-        "sliceDice": None if dice is None else [_rounded(value) for value in dice[box[0]]],
-        "organs": {name: _organ(name, measured.get(name), scores.get(name)) for name in known},
+        **_pictures(scan, predicted, truth, [organs.BY_NAME[organ].label for organ in scores]),
+        "organs": {organ: _organ(organ, measured.get(organ), scores.get(organ)) for organ in known},
         "findings": [{"severity": f.severity, "message": f.message} for f in findings],
         "postprocess": facts.get("postprocess", {}),
         "levelHu": facts.get("level_hu"),
+    }
+
+
+def _pictures(scan: nifti.Scan, predicted, truth, scored_labels) -> dict:
+    """The slices about the organs, their label maps, and where they lie in the scan."""
+    orientation = Orientation.of(scan.grid.affine)
+    hu, predicted = (orientation.to_zyx(array) for array in (scan.array, predicted))
+    truth = None if truth is None else orientation.to_zyx(truth)
+    x_mm, y_mm, z_mm = (scan.grid.spacing_mm[axis] for axis in orientation.axes)
+    slices, *plane = box_about(
+        predicted if truth is None else predicted | truth, (z_mm, y_mm, x_mm)
+    )
+    step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
+    view = (slices, *(slice(part.start, part.stop, step) for part in plane))
+    dice = slice_dice(truth, predicted, scored_labels)[slices] if scored_labels else None
+    _, height, width = hu[view].shape
+    return {
+        "first": slices.start,
+        "depth": len(hu),
+        "sliceMm": z_mm,
+        "width": width,
+        "height": height,
+        "pixelMm": [x_mm * step, y_mm * step],
+        "slices": [_jpeg(one) for one in hu[view]],
+        "predicted": [_runs(one) for one in predicted[view]],
+        "truth": None if truth is None else [_runs(one) for one in truth[view]],
+        "sliceDice": None if dice is None else [_rounded(value) for value in dice],
     }
 
 
@@ -100,19 +104,6 @@ def _organ(name: str, measured, score: OrganScore | None) -> dict:
             "truthCm3": _rounded(score.truth_cm3),
         }
     return row
-
-
-def _absent(measured: dict, known) -> list[audit.Finding]:
-    """Where not one organ was found, the audit has nothing to compare with."""
-    if measured:
-        return []
-    return [audit.Finding.of("organ_missing", f"no voxel of {', '.join(known)}")]
-
-
-def _dice(truth, predicted, scores) -> np.ndarray | None:
-    if truth is None or not scores:
-        return None
-    return slice_dice(truth, predicted, [organs.BY_NAME[name].label for name in scores])
 
 
 def box_about(shown: np.ndarray, spacing_mm) -> tuple[slice, slice, slice]:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from segthor import audit, figures, nifti, organs
+from segthor import audit, nifti, organs
 from segthor.errors import InputError
-from serving import bundle, postprocess
+from serving import bundle, doubts, postprocess
 from serving.cases import Scan
 from serving.predictor import Ensemble, Input, Segmentation
 from serving.results import Results
@@ -72,12 +72,7 @@ class Worker:
         scan, found = computed
         labels = found.labels
         changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules)
-        measured = figures.of_organs(scan.array, labels, scan.grid.affine)
-        findings = (
-            audit.grid_findings(scan.grid)
-            + audit.image_findings(figures.of_image(scan.array))
-            + audit.organ_findings(measured, self.models.organs)
-        )
+        measured, findings = doubts.measure(scan, labels, self.models.organs)
         facts = {
             "organs": list(self.models.organs),
             "level_hu": found.level_hu,
