@@ -1,6 +1,6 @@
 """A process of test_replicas: takes steps with BatchNorm aside and writes what came of them.
 
-python tests/replica_child.py DATA OUT.npz DEVICES BATCH_PER_DEVICE
+python tests/replica_child.py DATA OUT.npz DEVICES BATCH_PER_DEVICE [STEPS LEARNING_RATE]
 """
 
 import sys
@@ -13,10 +13,8 @@ from trainer import data, devices
 from trainer.config import Config
 from trainer.learner import Learner
 
-STEPS = 3
 
-
-def main(folder, out, count, batch_size):
+def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * int(count)
     tf.config.set_logical_device_configuration(cpu, logical)
@@ -27,7 +25,7 @@ def main(folder, out, count, batch_size):
         backbone="resnet18",
         batch_size=int(batch_size),
         optimizer="sgd",
-        learning_rate=0.1,
+        learning_rate=float(learning_rate),
         clip_norm=0.5,
         ema=0.9,
     )
@@ -44,7 +42,7 @@ def main(folder, out, count, batch_size):
 
     batches = strategy.distribute_datasets_from_function(stream)
     loss, gradient = first_gradient(learner, next(iter(batches)))
-    losses, _ = learner.train(iter(batches), tf.constant(STEPS))
+    losses, _ = learner.train(iter(batches), tf.constant(int(steps)))
     learner.finish_average()
     held_out = strategy.distribute_datasets_from_function(
         lambda context: data.per_replica(

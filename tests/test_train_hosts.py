@@ -1,0 +1,132 @@
+"""Several hosts, as processes of one machine: the same training as one, and no half-dead run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slices
+import tensorflow as tf
+from test_replicas import finish as finish_all
+from test_replicas import start as start_child
+from test_replicas import tf_configs
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=2", "--shuffle_buffer=16"]
+# AdamW would divide tiny gradients by themselves and blow up their rounding.
+EXACT = ["--steps=20", "--deterministic", "--optimizer=sgd", "--learning_rate=0.01"]
+EXACT += ["--clip_norm=1", "--ema=0.9", "--checkpoint_every=2", "--validate_every=10"]
+WAIT_S = 400
+KILLS = int(os.environ.get("SEGTHOR_TEST_KILLS", "2"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    slices.make(folder, size=96)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The run of two processes that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    output = finish(start(data, workdir))
+    return workdir, output
+
+
+def start(data, workdir, *flags, hosts=2):
+    program = ["scripts/train_hosts.py", str(hosts)] if hosts else ["-m", "trainer.main"]
+    return subprocess.Popen(
+        [sys.executable, *program, f"--data={data}", f"--workdir={workdir}"]
+        + NETWORK + EXACT + list(flags),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process, status=0):
+    output = process.communicate(timeout=WAIT_S)[0]
+    assert process.returncode == status, output[-4000:]
+    return output
+
+
+def weights(workdir):
+    """Every value of the latest checkpoint."""
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(f"{workdir}/checkpoints"))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    return {name: reader.get_tensor(name) for name in names if name != "save_counter"}
+
+
+def last_step(workdir):
+    path = tf.train.latest_checkpoint(f"{workdir}/checkpoints")
+    return int(path.rpartition("-")[2]) if path else 0
+
+
+def children(process):
+    """Pids of the trainers, by their place in TF_CONFIG."""
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = {}
+    for pid in map(int, pids):
+        variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        config = next(v for v in variables if v.startswith("TF_CONFIG="))
+        found[json.loads(config.partition("=")[2])["task"]["index"]] = pid
+    return found
+
+
+def test_two_processes_equal_one_of_the_same_batch_after_twenty_steps(data, tmp_path):
+    """BatchNorm, whose statistics are each replica's own, aside."""
+
+    def child(name, batch):
+        steps, rate = "20", "0.01"
+        program = [ROOT / "tests" / "replica_child.py", data, tmp_path / name, 1, batch]
+        return [*program, steps, rate]
+
+    finish_all([start_child(child("one.npz", 4))])
+    finish_all([start_child(child("two.npz", 2), tf_config) for tf_config in tf_configs(2)])
+    one, two = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
+    assert len(one["losses"]) == 20 and one["losses"][-1] != one["losses"][0]
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    for name in (name for name in one.files if name.startswith(("weight", "averaged"))):
+        scale = np.abs(one[name]).max()
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+def test_a_killed_process_ends_the_run_and_the_same_command_continues_it(data, whole, tmp_path):
+    rng, workdir, steps = random.Random(3), tmp_path / "killed", []
+    for number in range(KILLS):
+        run = start(data, workdir)
+        reach = rng.randint(last_step(workdir), min(last_step(workdir) + 6, 16))
+        while last_step(workdir) < reach and run.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        victim = children(run)[number % 2]
+        os.kill(victim, signal.SIGKILL)
+        lines = finish(run, status=1).strip().splitlines()
+        assert "was killed by signal 9" in lines[-1] and "the same command continues" in lines[-1]
+        assert not any("Traceback" in line for line in lines)
+        steps.append(last_step(workdir))
+    finish(start(data, workdir))
+    expected, found = weights(whole[0]), weights(workdir)
+    assert steps[-1] > 0
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_sigterm_to_one_process_stops_all_after_the_same_step(data, tmp_path):
+    run = start(data, tmp_path / "run", "--steps=4000", "--steps_per_call=1")
+    while last_step(tmp_path / "run") < 4 and run.poll() is None:
+        time.sleep(0.02)
+    os.kill(children(run)[1], signal.SIGTERM)
+    output = finish(run, status=143)
+    assert "the same command continues" in output
+    assert last_step(tmp_path / "run") >= 4
