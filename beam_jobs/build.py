@@ -13,7 +13,7 @@ from absl import flags
 
 from beam_jobs import pipeline, plan
 from beam_jobs.driver import Settings, build
-from segthor import organs, phantom
+from segthor import organs
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.recipe import Recipe
@@ -83,6 +83,8 @@ def main(argv):
         strict=_STRICT.value,
     )
     if not _INPUT.value:
+        from segthor import phantom  # half a second that real patients need not wait for
+
         print(f"No --input: making 24 phantoms with contours and 4 without in {settings.input}")
         phantom.write_dataset(settings.input, 24, 4, "small", 0)
     return build(settings, argv[1:])

@@ -104,6 +104,8 @@ def _options(name: str, arguments: list[str], input_bytes: int):
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    # It logs the traceback of an error that reaches this process anyway.
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     direct = options.view_as(pipeline_options.DirectOptions)
     given = " ".join(arguments)
     if "--direct_num_workers" not in given:

@@ -4,15 +4,14 @@ Run from the project's root: python -m benchmarks.build [floor] [workers] [scali
 
 floor    six full-size phantoms: one worker's seconds per patient beside the floor, its peak memory
 workers  24 patients, the six under four names: two workers beside one, start-up included
-scaling  1 to 1000 small patients: seconds per patient after start-up, and memory
+scaling  1 to 1000 small patients: time per patient after start-up, and memory
 
-Every build is a process of its own, `python -m beam_jobs.build` as its user types it. Start-up is
+Processor seconds are there for a busy machine, whose wall time says little. Every build is a process of its own, `python -m beam_jobs.build` as its user types it. Start-up is
 what the same command takes where all shards are up to date.
 """
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -38,19 +37,18 @@ def floor_part():
     sources = made("full", FULL)
     floors, builds, startups, memory = [], [], [], []
     for _ in range(3):
-        floors.append(sum(floor_seconds(source) for source in sources) / FULL)
-        wall, peak = build(FOLDER / "full", "--direct_num_workers=1")
+        floors.append(floor_seconds(sources) / FULL)
+        full, peak = build(FOLDER / "full", "--direct_num_workers=1")
         again, _ = build(FOLDER / "full", "--direct_num_workers=1", fresh=False)
-        builds.append((wall - again) / FULL)
+        builds.append((full - again) / FULL)
         startups.append(again)
         memory.append(peak)
-    floor, one = statistics.median(floors), statistics.median(builds)
-    print(f"{FULL} full-size patients, one worker, medians of 3 (all: {rounded(builds)} s)")
-    print(f"  floor: read, ISA-L, cast   {floor:6.3f} s per patient (all: {rounded(floors)} s)")
-    print(
-        f"  beam_jobs.build            {one:6.3f} s per patient, {one / floor:.2f} times the floor"
-    )
-    print(f"  start-up                   {statistics.median(startups):6.2f} s")
+    floor, one, startup = (np.median(times, axis=0) for times in (floors, builds, startups))
+    print(f"{FULL} full-size patients, one worker, medians of 3; seconds: wall, processor")
+    print(f"  floor: read, ISA-L, cast   {floor[0]:6.3f} {floor[1]:6.3f} per patient")
+    print(f"  beam_jobs.build            {one[0]:6.3f} {one[1]:6.3f} per patient")
+    print(f"  times the floor            {one[0] / floor[0]:6.2f} {one[1] / floor[1]:6.2f}")
+    print(f"  start-up                   {startup[0]:6.2f} {startup[1]:6.2f}")
     print(f"  peak memory                {max(memory):6.0f} MB")
 
 
@@ -61,9 +59,10 @@ def workers_part():
     for _ in range(3):
         for workers, times in walls.items():
             times.append(build(csv, f"--direct_num_workers={workers}")[0])
-    one, two = (statistics.median(times) for times in walls.values())
-    print(f"24 full-size patients, start-up included, medians of 3: {rounded(walls[1] + walls[2])}")
-    print(f"  one worker {one:.1f} s, two workers {two:.1f} s: {two / one:.2f} of the time")
+    one, two = (np.median(times, axis=0) for times in walls.values())
+    print("24 full-size patients, start-up included, medians of 3; seconds: wall, processor")
+    print(f"  one worker    {one[0]:6.1f} {one[1]:6.1f}")
+    print(f"  two workers   {two[0]:6.1f} {two[1]:6.1f}, {two[0] / one[0]:.2f} of the wall time")
 
 
 def scaling_part():
@@ -80,17 +79,19 @@ def scaling_part():
         )
 
 
-def floor_seconds(source) -> float:
-    started = time.perf_counter()
-    for path, dtype in ((source.ct, np.int16), (source.labels, np.uint8)):
-        with open(path, "rb") as stream:
-            content = igzip.decompress(stream.read())
-        np.frombuffer(content, np.uint8)[352:].view(dtype).astype(dtype)
-    return time.perf_counter() - started
+def floor_seconds(sources) -> np.ndarray:
+    """[wall, processor] seconds for all of them."""
+    started, used = time.perf_counter(), time.process_time()
+    for source in sources:
+        for path, dtype in ((source.ct, np.int16), (source.labels, np.uint8)):
+            with open(path, "rb") as stream:
+                content = igzip.decompress(stream.read())
+            np.frombuffer(content, np.uint8)[352:].view(dtype).astype(dtype)
+    return np.array([time.perf_counter() - started, time.process_time() - used])
 
 
-def build(source, *arguments, fresh=True) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of one build."""
+def build(source, *arguments, fresh=True) -> tuple[np.ndarray, float]:
+    """([wall, processor] seconds, peak memory in MB) of one build."""
     output = FOLDER / "dataset"
     if fresh:
         shutil.rmtree(output, ignore_errors=True)
@@ -101,7 +102,8 @@ def build(source, *arguments, fresh=True) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"error: {' '.join(command)} failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    wall = time.perf_counter() - started
+    return np.array([wall, usage.ru_utime + usage.ru_stime]), usage.ru_maxrss / 1024
 
 
 def made(size: str, count: int):
@@ -115,10 +117,6 @@ def table(name: str, named) -> Path:
     path = FOLDER / f"{name}.csv"
     path.write_text("\n".join(["patient,ct,labels", *rows]) + "\n")
     return path
-
-
-def rounded(numbers) -> str:
-    return " ".join(f"{number:.2f}" for number in numbers)
 
 
 if __name__ == "__main__":
