@@ -6,8 +6,9 @@ floor    six full-size phantoms: one worker's seconds per patient beside the flo
 workers  24 patients, the six under four names: two workers beside one, start-up included
 scaling  1 to 1000 small patients: time per patient after start-up, and memory
 
-Processor seconds are there for a busy machine, whose wall time says little. Every build is a process of its own, `python -m beam_jobs.build` as its user types it. Start-up is
-what the same command takes where all shards are up to date.
+Processor seconds are there for a busy machine, whose wall time says little. Every build is a
+process of its own, `python -m beam_jobs.build` as its user types it. Start-up is what the same
+command takes where all shards are up to date.
 """
 
 import os
