@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from trainer import main
 from trainer.config import Config
@@ -15,17 +16,9 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.flags") if path.
 
 def config_of(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    values = flags.FlagValues()
-    for flag in flags.FLAGS.get_flags_for_module(main.__name__):
-        values[flag.name] = flag
-    saved = {flag.name: flag.value for flag in flags.FLAGS.get_flags_for_module(main.__name__)}
-    try:
-        values(["trainer.main", f"--flagfile=configs/{name}.flags"])
-        monkeypatch.setattr(main.flags, "FLAGS", values)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["trainer.main", f"--flagfile=configs/{name}.flags"])
         return main.config_from_flags()
-    finally:
-        for key, value in saved.items():
-            flags.FLAGS[key].value = value
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -148,7 +148,8 @@ def test_another_configuration_is_refused_with_the_difference(data, whole):
 
 
 def test_two_processes_train_as_two_devices_do_and_the_chief_writes_alone(data, tmp_path):
-    flags = ["--steps=4", "--validate_every=2", "--batch_size=2"]
+    # few steps of many slices: BatchNorm over few values would blow up rounding
+    flags = ["--steps=2", "--validate_every=1", "--batch_size=8"]
     flags += ["--optimizer=sgd", "--learning_rate=0.01", "--schedule=constant"]
     finish([start(command(data, tmp_path / "one", "--cpu_devices=2", *flags))])
     both = [start(command(data, tmp_path / "two", *flags), each) for each in tf_configs(2)]
@@ -156,7 +157,6 @@ def test_two_processes_train_as_two_devices_do_and_the_chief_writes_alone(data, 
     assert "Best Dice" in chief and "Best Dice" not in other
     expected = weights(tmp_path / "one", "best")
     for name, value in weights(tmp_path / "two", "best").items():
-        atol = 1e-5 + 1e-4 * np.abs(expected[name]).max()
-        np.testing.assert_allclose(value, expected[name], atol=atol, err_msg=name)
+        np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=name)
     names = [sorted(os.listdir(tmp_path / run)) for run in ("one", "two")]
     assert names[0] == names[1]

@@ -40,14 +40,6 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_id == 0
 
 
-def any_process(strategy: tf.distribute.Strategy, here: bool) -> bool:
-    """Whether it is so in any process: they must stop at the same step or wait for ever."""
-    if not several_processes(strategy):
-        return here
-    flag = strategy.run(lambda value: value, args=(tf.constant(float(here)),))
-    return float(strategy.reduce("SUM", flag, None)) > 0
-
-
 def several_processes(strategy: tf.distribute.Strategy) -> bool:
     """Whether TF_CONFIG made this one of several hosts."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from segthor import organs, records
-from trainer import augment, data, losses, model, schedules
+from trainer import augment, data, devices, losses, model, schedules
 
 TRUE = 2  # where the counts say how large the organ is
 
@@ -82,6 +82,16 @@ class Learner:
         """Channels int32 [N, H, W] of a few slices; each process can call it by itself."""
         found = self.strategy.run(self._replica_predict, (images,))
         return self.strategy.experimental_local_results(found)[0]
+
+    def in_any_process(self, here: bool) -> bool:
+        """Whether it is so in any process: they must stop at the same step or wait for ever."""
+        if not devices.several_processes(self.strategy):
+            return here
+        return float(self._sum(tf.constant(float(here)))) > 0
+
+    @tf.function
+    def _sum(self, value):
+        return self.strategy.reduce("SUM", self.strategy.run(tf.identity, (value,)), None)
 
     def finish_average(self):
         """Gives the moving average the BatchNorm statistics, which are averages already."""

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor.errors import InputError
-from trainer import data, devices, validate
+from trainer import data, validate
 from trainer.checkpoints import Checkpoints
 from trainer.learner import Learner
 
@@ -52,7 +52,7 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
             better = checkpoints.score(scores.mean)
             _drop_rate(config, learner, checkpoints)
             journal.validated(learner, source, scores, better)
-        stopping = devices.any_process(strategy, stop_asked())
+        stopping = learner.in_any_process(stop_asked())
         if step % checkpoint_every == 0 or step == steps or stopping:
             checkpoints.save()
         if stopping:
