@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save_patients
+from cases import TINY_RECIPE, save, save_patients
 
 from beam_jobs import shards
 from beam_jobs.job import Job
-from beam_jobs.patients import in_folder
+from beam_jobs.patients import Source, in_folder
 from beam_jobs.plan import ShardPlan
-from segthor import files, nifti, records
+from segthor import audit, files, nifti, records
 from segthor.recipe import Recipe, prepare, with_context
 
 RECIPE = Recipe(**TINY_RECIPE)
@@ -164,3 +164,34 @@ def test_level_and_centre_come_from_masks_where_the_contours_lack_the_organ(tmp_
 
 def shards_part(folder):
     return files.read_json(str(folder / "parts" / "train-fold2-01.json"))
+
+
+def made_by_formula(folder):
+    """A patient that no library's random numbers can change."""
+    x, y, z = np.meshgrid(np.arange(50), np.arange(44), np.arange(9), indexing="ij")
+    hu = np.full(x.shape, -1000, np.int16)
+    body = ((x - 25) / 21) ** 2 + ((y - 22) / 17) ** 2 < 1
+    hu[body] = (20 + 7 * x + 3 * y * z % 101)[body]
+    labels = np.zeros(hu.shape, np.uint8)
+    for label, (left, front) in enumerate(((20, 28), (24, 14), (15, 20), (31, 25)), 1):
+        labels[left : left + 4 + label, front : front + 5, label : 4 + label] = label
+    affine = np.array([[-7.1, 0, 0, 90], [0, -6.9, 0, 80], [0, 0, 9.0, -40], [0, 0, 0, 1.0]])
+    ct = save(f"{folder}/ct.nii.gz", hu, affine)
+    return Source("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "1cd56314cfedc1ec"),
+        ({"pixel_mm": 0}, "99aa5799daa0883a"),
+        ({"pixel_mm": 4.3, "context": 1, "window_level": "median:heart,aorta"}, "d894f0d1aa2c125c"),
+    ],
+)
+def test_the_bytes_of_a_known_patient_are_pinned(tmp_path, changes, expected):
+    """Where they change on purpose, raise `shards.VERSION`, or datasets would mix both."""
+    ignored = tuple((code, "ignore") for code in sorted(set(audit.CODES) - audit.FATAL))
+    recipe = Recipe(**{"crop_mm": 200, "pixel_mm": 7, **changes})
+    source = made_by_formula(tmp_path)
+    part = write(tmp_path, [source], recipe=recipe, severities=ignored)[2]
+    assert (shards.VERSION, part["shard"]["sha256"][:16]) == (1, expected)
