@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import sys
 from collections import defaultdict
 
 from beam_jobs import report, shards, statistics
@@ -141,4 +142,10 @@ def _rows_of(plans: list[ShardPlan], output: str) -> dict:
 
 
 def _tuples(row: dict) -> dict:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    """Lists as tuples, the strings in them shared: they are the same few names in many rows."""
+    return {
+        key: tuple(sys.intern(one) if isinstance(one, str) else one for one in value)
+        if isinstance(value, list)
+        else value
+        for key, value in row.items()
+    }

@@ -15,7 +15,7 @@ LOOKED_FOR = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One patient's files. labels: '' where there are no contours.
 

@@ -42,28 +42,34 @@ img { display: block; image-rendering: pixelated }
 
 def write(plans: list[ShardPlan], output: str) -> int:
     """Writes both files; returns how many patients were rejected."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    entries, counts, rows = [], {}, []
+    entries, counts, status, lines = [], {}, [], []
     for plan in plans:
         part = shards.load_part(output, plan)
         for patient in part["patients"] + part["rejected"]:
             row, findings = _row(patient), _findings(patient)
-            rows.append(row)
+            status.append(row["status"])
+            lines.append((row["patient"], _line(row)))
             for finding in findings:
                 key = finding["severity"], finding["code"]
                 counts[key] = counts.get(key, 0) + 1
             if findings and len(entries) < _MOST_PICTURES:
                 picture = part["thumbnails"].get(row["patient"], "")
                 entries.append((row["status"], row["patient"], _entry(row, findings, picture)))
-    writer.writerows(sorted(rows, key=lambda row: row["patient"]))
-    status = [row["status"] for row in rows]
+    table = "".join(
+        [_line({name: name for name in _COLUMNS}), *(line for _, line in sorted(lines))]
+    )
     page = _page(status, counts, [text for _, _, text in sorted(entries)])
-    for name, content in zip(FILES, (table.getvalue(), page), strict=True):
+    for name, content in zip(FILES, (table, page), strict=True):
         with files.atomic_write(files.join(output, name)) as stream:
             stream.write(content.encode())
     return status.count("rejected")
+
+
+def _line(row: dict) -> str:
+    """One line of CSV: of many patients, lines fit into memory and rows do not."""
+    text = io.StringIO()
+    csv.DictWriter(text, _COLUMNS, lineterminator="\n").writerow(row)
+    return text.getvalue()
 
 
 def _row(patient: dict) -> dict:

@@ -5,6 +5,7 @@ when everything was written, so a reader never meets a half-written file.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -82,7 +83,12 @@ def _share_keys(pairs) -> dict:
 
 
 def _dumps(value) -> str:
-    return json.dumps(value, default=vars)  # dataclasses as they are: no copy of many rows
+    return json.dumps(value, default=_fields)
+
+
+def _fields(row) -> dict:
+    """A dataclass's fields as they are; `asdict` and `vars` would leave copies of many rows."""
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
 
 
 def _json_lines(value):
