@@ -18,7 +18,7 @@ from segthor.errors import InputError
 from trainer.model import RUN_FILE
 
 # A checksum that does not fit; a file that is too short, or missing; an unreadable index.
-_DAMAGED = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError)
+_DAMAGED = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError, IndexError)
 LAST, BEST = "checkpoints", "best"
 _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy")
 
