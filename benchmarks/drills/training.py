@@ -121,8 +121,8 @@ def flipped_bit(stage: Stage) -> str:
     shutil.copytree(dataset(stage), data)
     for shard in sorted((data / "shards").iterdir()):
         flip_bit(shard, stage.chance)
-    line = refused(train(stage, stage.new("run-flipped"), data), "damaged", "beam_jobs.verify")
-    return line.split(": ", 2)[-1].replace(str(stage.folder) + "/out/", "")
+    refused(train(stage, stage.new("run-flipped"), data), "damaged", "beam_jobs.verify")
+    return "one line"
 
 
 def _step(workdir: Path) -> int:
