@@ -6,13 +6,14 @@ Both are made from the workers' parts, one part at a time.
 import csv
 import html
 import io
+from collections import Counter
 
 from beam_jobs import shards
 from beam_jobs.plan import ShardPlan
 from segthor import audit, files, organs
 
 FILES = ("audit.csv", "audit.html")
-_MOST_PICTURES = 500  # a page that a browser still opens
+MOST_SHOWN = 500  # rejected and as many warned about: a page that a browser still opens
 _FIGURES = ("volume_cm3", "mean_hu", "extent_z_mm", "components")
 _COLUMNS = [
     "patient",
@@ -42,7 +43,7 @@ img { display: block; image-rendering: pixelated }
 
 def write(plans: list[ShardPlan], output: str) -> int:
     """Writes both files; returns how many patients were rejected."""
-    entries, counts, status, lines = [], {}, [], []
+    entries, counts, status, lines = {"rejected": [], "warned": []}, Counter(), [], []
     for plan in plans:
         part = shards.load_part(output, plan)
         for patient in part["patients"] + part["rejected"]:
@@ -50,15 +51,15 @@ def write(plans: list[ShardPlan], output: str) -> int:
             status.append(row["status"])
             lines.append((row["patient"], _line(row)))
             for finding in findings:
-                key = finding["severity"], finding["code"]
-                counts[key] = counts.get(key, 0) + 1
-            if findings and len(entries) < _MOST_PICTURES:
+                counts[finding["severity"], finding["code"]] += 1
+            if findings and len(entries[row["status"]]) < MOST_SHOWN:
                 picture = part["thumbnails"].get(row["patient"], "")
-                entries.append((row["status"], row["patient"], _entry(row, findings, picture)))
+                entries[row["status"]].append((row["patient"], _entry(row, findings, picture)))
     table = "".join(
         [_line({name: name for name in _COLUMNS}), *(line for _, line in sorted(lines))]
     )
-    page = _page(status, counts, [text for _, _, text in sorted(entries)])
+    shown = [text for some in entries.values() for _, text in sorted(some)]
+    page = _page(status, counts, shown)
     for name, content in zip(FILES, (table, page), strict=True):
         with files.atomic_write(files.join(output, name)) as stream:
             stream.write(content.encode())
@@ -105,7 +106,7 @@ def _entry(row: dict, findings: list[dict], picture: str) -> str:
     return f"<tr><td>{name}<br>{row['status']}<td title='{where}'>{''.join(lines)}<td>{image}"
 
 
-def _page(status: list[str], counts: dict, entries: list[str]) -> str:
+def _page(status: list[str], counts: Counter, entries: list[str]) -> str:
     codes = "".join(
         f'<tr><td class="{severity}">{severity}<td><code>{code}</code>'
         f"<td>{html.escape(audit.CODES[code][1])}<td>{number}"
@@ -119,6 +120,7 @@ def _page(status: list[str], counts: dict, entries: list[str]) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Audit</title>'
         f"<style>{_STYLE}</style><h1>Audit of {len(status)} patients: {numbers}</h1>"
         f"<table><tr><th>severity<th>code<th>meaning<th>findings{codes}</table>"
-        f"<h2>Patients with findings</h2><p>Contours: {legend}. The first {_MOST_PICTURES} are "
-        f"shown; audit.csv lists all.</p><table>{''.join(entries)}</table></html>\n"
+        f"<h2>Patients with findings</h2><p>Contours: {legend}. At most {MOST_SHOWN} rejected and "
+        "as many others are shown; audit.csv lists all.</p>"
+        f"<table>{''.join(entries)}</table></html>\n"
     )

@@ -402,6 +402,19 @@ def test_no_input_makes_and_builds_phantoms_without_a_network(tmp_path):
     assert Recipe(crop_mm=demo.crop_mm, pixel_mm=demo.pixel_mm) == dataset.recipe
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_local_runner_never_looks_for_the_network(twelve, tmp_path, monkeypatch, workers):
+    def refuse(*arguments, **_):
+        raise AssertionError(f"looked for the network: {arguments}")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("http.client.HTTPConnection.connect", refuse)
+    status, _ = run(twelve, tmp_path / "out", f"--direct_num_workers={workers}")
+    assert status == 0
+
+
 def test_real_ct_builds_from_a_csv(real_ct, tmp_path):
     rows = [
         "patient,ct,labels,organs",
