@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor import organs
+from segthor.body import body_center_px, organ_center_px
 from segthor.errors import InputError
 from segthor.figures import values_inside
-from segthor.geometry import Orientation, Placement, body_center_px, organ_center_px
+from segthor.geometry import Orientation, Placement
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
 _STRIDE_PX = 32  # the networks halve the image five times
