@@ -41,7 +41,12 @@ class Journal:
             print(f"Continuing at step {step} of {steps}", flush=True)
         elif not step:
             with self._writer.as_default():
-                hparams.hparams(_plain(self._config.to_json()))
+                choices = _plain(self._config.to_json())
+                hparams.hparams_config(  # else its table shows every scalar as a score
+                    hparams=[hparams.HParam(name) for name in choices],
+                    metrics=[hparams.Metric(f"dice/{n}") for n in ("mean", *self._config.organs)],
+                )
+                hparams.hparams(choices)
 
     def before_call(self) -> None:
         """Starts the profiler for the third call: the first compiles, the second fills caches."""
@@ -173,9 +178,9 @@ def _memory_gb() -> float:
 
 
 def _plain(config: dict) -> dict:
-    """HParams takes numbers and text alone."""
-    flat = {f"augment/{key}": value for key, value in config["augment"].items()}
-    flat |= {key: value for key, value in config.items() if key != "augment"}
+    """HParams takes numbers and text alone, and shows the first few names of the alphabet."""
+    flat = {key: value for key, value in config.items() if key != "augment"}
+    flat |= {f"strength/{key}": value for key, value in config["augment"].items()}
     return {key: ",".join(v) if isinstance(v, list) else v for key, v in flat.items()}
 
 
