@@ -8,6 +8,7 @@ classic  one PNG file per image and per label map, augmented one by one on the C
 Augmentation is excluded from the first two: the training step does it, on the device.
 """
 
+import multiprocessing
 import os
 import statistics
 import sys
@@ -26,7 +27,7 @@ from trainer import data
 from trainer.config import Config
 
 BATCH = 32
-ROUNDS, BATCHES_PER_ROUND = 7, 60
+ROUNDS, WARM_UP, BATCHES = 5, 30, 200
 PNG_SLICES = 512
 LEAST_OF_CEILING, LEAST_OF_CLASSIC = 0.8, 10.0
 
@@ -38,11 +39,12 @@ def main(argv):
         f"{source.count(source.train)} slices of {source.size_px}x{source.size_px}x{source.context}"
         f" in {len(source.train)} shards, batches of {BATCH}, {os.cpu_count()} cores"
     )
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    paths = write_pngs(source)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         routes = {
-            "ceiling": iter(ceiling(source)),
-            "chain": iter(chain(source)),
-            "classic": classic(pool, write_pngs(source)),
+            "ceiling": lambda: iter(ceiling(source)),
+            "chain": lambda: iter(chain(source)),
+            "classic": lambda: classic(pool, paths),
         }
         rates = measure(routes)
     report(rates)
@@ -97,8 +99,8 @@ def classic_example(path, rng):
     affine = Image.Transform.AFFINE
     image = np.asarray(image.transform(image.size, affine, matrix, Image.Resampling.BILINEAR))
     labels = np.asarray(labels.transform(labels.size, affine, matrix, Image.Resampling.NEAREST))
-    noisy = image + rng.normal(0, 5, image.shape).astype(np.float32)
-    return np.clip(noisy, 0, 255), labels
+    noisy = image + 5 * rng.standard_normal(image.shape, np.float32)
+    return np.clip(noisy, 0, 255).astype(np.uint8), labels
 
 
 def write_pngs(source):
@@ -115,17 +117,23 @@ def write_pngs(source):
 
 
 def measure(routes):
-    """Slices per second: the median of rounds in which every route has its turn."""
-    times = {name: [] for name in routes}
-    for round_ in range(ROUNDS + 1):
-        for name, route in routes.items():
-            batches = BATCHES_PER_ROUND if name != "classic" else BATCHES_PER_ROUND // 10
-            start = time.perf_counter()
-            for _ in range(batches):
+    """Slices per second: the median of rounds in which every route has its turn.
+
+    A route is made anew for its turn and thrown away after it: an idle one would go on filling its
+    buffers, at the cost of the others and to its own gain.
+    """
+    rates = {name: [] for name in routes}
+    for _ in range(ROUNDS):
+        for name, make in routes.items():
+            route, share = make(), 10 if name == "classic" else 1
+            for _ in range(WARM_UP // share):
                 next(route)
-            if round_:  # the first one warms up
-                times[name].append(batches * BATCH / (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+            start = time.perf_counter()
+            for _ in range(BATCHES // share):
+                next(route)
+            rates[name].append(BATCHES // share * BATCH / (time.perf_counter() - start))
+            del route
+    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def report(rates):
