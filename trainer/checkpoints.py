@@ -17,8 +17,8 @@ from segthor import files
 from segthor.errors import InputError
 from trainer.model import RUN_FILE
 
-# A checksum that does not fit; a file that is too short, or missing; an unreadable index.
-_DAMAGED = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError, IndexError)
+# A checksum that does not fit, a missing file: OpError and its kinds. A short file: IndexError.
+_DAMAGED = (tf.errors.OpError, IndexError)
 LAST, BEST = "checkpoints", "best"
 _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy")
 
