@@ -141,7 +141,7 @@ class _Watch:
 def _peak_mb() -> float:
     with open("/proc/self/status") as stream:
         line = next(line for line in stream if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1000
+    return int(line.split()[1]) * 1024 / 1e6  # the kernel counts in KiB
 
 
 def _made_up(folder: str):
