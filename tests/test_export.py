@@ -201,7 +201,7 @@ def packages_without_keras_and_segthor(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """(network, model directory, what the entry said) of a run of both tasks, "trained" in bfloat16."""
+    """(network, model directory, what the entry said) of a run of both tasks, in bfloat16."""
     folder = tmp_path_factory.mktemp("run")
     config = Config(task="joint", backbone="resnet18", precision="bfloat16")
     network = model.build(config, RECIPE.size_px, RECIPE.context)
