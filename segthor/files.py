@@ -5,8 +5,10 @@ when everything was written, so a reader never meets a half-written file.
 """
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import posixpath
@@ -108,6 +110,16 @@ def _json_lines(value):
         else:
             yield _dumps(item)
     yield "\n}\n" if value else "{}\n"
+
+
+def write_table(path: str, rows: list[dict]) -> None:
+    """Writes a CSV atomically: a line per row, at least one, columns as in the first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as stream:
+        stream.write(text.getvalue().encode())
 
 
 @contextlib.contextmanager

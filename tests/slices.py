@@ -3,6 +3,7 @@
 import numpy as np
 
 from segthor import files, organs, records
+from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Shard
 from segthor.recipe import Recipe
 
@@ -10,7 +11,9 @@ FOLDS = 3
 NAMES = organs.NAMES
 
 
-def make(folder, patients=6, slices=7, size=32, context=3, seed=0, contoured=None) -> Dataset:
+def make(
+    folder, patients=6, slices=7, size=32, context=3, seed=0, contoured=None, folds=FOLDS
+) -> Dataset:
     """Writes FOLDER: one shard per patient, every third patient held out.
 
     contoured: patient -> names of its contoured organs; all where not given. Patients hold
@@ -30,12 +33,17 @@ def make(folder, patients=6, slices=7, size=32, context=3, seed=0, contoured=Non
             for z in rng.permutation(count):
                 one = _slice(rng, name, int(z), size, context, named)
                 records.write_frame(stream, records.encode(one))
-        fold = number % FOLDS
+        fold = number % folds
+        place = Placement.centred(
+            (size, size, count), np.diag([-1.5, -1.5, 3, 1]), ((size - 1) / 2,) * 2, size, 1.0
+        ).to_json()
         size_bytes, sha = files.size(path), files.sha256(path)
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
-        rows.append(Patient(name, "", "", "", split, fold, file, count, tuple(named), 50.0, {}, {}))
+        rows.append(
+            Patient(name, "", "", "", split, fold, file, count, tuple(named), 50.0, place, {})
+        )
     recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
-    dataset = Dataset(recipe, FOLDS, tuple(shards), tuple(rows))
+    dataset = Dataset(recipe, folds, tuple(shards), tuple(rows))
     dataset.save(str(folder))
     return dataset
 

@@ -104,7 +104,7 @@ def test_the_worst_slices_are_drawn_with_truth_and_prediction_of_the_learned_org
 
 def test_a_classifier_has_no_contours_to_show(source, held_out):
     classifier = learner(organs.NAMES)
-    classifier.config = Config(task="classify")
+    classifier.config = Config(task="classify", loss="focal")
     found = scores(held_out, organs.NAMES, [0.5] * len(held_out))
     assert pictures.worst_slices(classifier, source, found) is None
 

@@ -94,13 +94,8 @@ def _text(table) -> str:
 
 def _write(table, patients) -> None:
     for name, rows in (("cross_validation.csv", table), ("patients.csv", patients)):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
         path = files.join(_WORKDIR.value, name)
-        with files.atomic_write(path) as stream:
-            stream.write(text.getvalue().encode())
+        files.write_table(path, rows)
         print(f"Wrote {path}")
 
 

@@ -87,9 +87,9 @@ class Journal:
         }
         self._losses = []
         self._rows.append(row)
-        self._write_table(LOG, self._rows)
+        files.write_table(files.join(self._workdir, LOG), self._rows)
         if better:
-            self._write_table(PATIENTS, _by_patient(scores))
+            files.write_table(files.join(self._workdir, PATIENTS), _by_patient(scores))
         with self._writer.as_default(step=learner.step):
             for key, value in row.items():
                 if key not in ("step", "epoch"):
@@ -133,14 +133,6 @@ class Journal:
 
     def _tell(self, text: str, end: str = "\n") -> None:
         print(f"{text:<100}" if sys.stdout.isatty() else text, end=end, flush=True)
-
-    def _write_table(self, name: str, rows: list[dict]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        with files.atomic_write(files.join(self._workdir, name)) as stream:
-            stream.write(text.getvalue().encode())
 
 
 class Silent:

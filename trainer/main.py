@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from segthor import files
 from segthor.errors import InputError, run
-from trainer import checkpoints, data, devices, failures, loop
+from trainer import checkpoints, data, devices, failures, loop, surfaces
 from trainer.augment import Strengths
 from trainer.config import Config
 from trainer.journal import Journal, Silent
@@ -88,6 +88,8 @@ def main(_):
     if not finished:
         print("Stopped by SIGTERM after a checkpoint; the same command continues.")
         return STOPPED
+    if chief and config.surface_distances:
+        surfaces.score(_WORKDIR.value, source)
     return _conclude(summary, run_record)
 
 

@@ -1,0 +1,123 @@
+"""Equal training time on small phantoms: which choices pay?
+
+Run from the project's root: python -m benchmarks.compare [--minutes=5]
+
+window      a fixed level of 50 HU against the patient's own (median inside heart and aorta)
+networks    one network for all organs against four that share the time
+classifier  outlines alone against outlines and classifier on one encoder
+
+Every contender trains for the same time: a short run of its own measures its slices per second,
+from which its steps follow. The own level of validation patients comes from their contours, which
+a new patient lacks, so that this arm is slightly favoured. Repeated, it goes on in build/compare;
+it writes docs/comparison.md.
+"""
+
+import csv
+import io
+import subprocess
+import sys
+
+import numpy as np
+from absl import app, flags
+
+from segthor import files
+from segthor.organs import NAMES
+
+MINUTES = flags.DEFINE_float("minutes", 5, "Training time of each contender.", lower_bound=0.1)
+FOLDER = flags.DEFINE_string("folder", "build/compare", "Where data sets and runs lie.")
+TABLE = flags.DEFINE_string("table", "docs/comparison.md", "Where the table goes.")
+BATCH, CALIBRATION_STEPS = 8, 40
+LEVELS = {"fixed": "50", "own": "median:heart,aorta"}
+# contender -> the runs that share its time: (data set, organs, task)
+CONTENDERS = {
+    "all organs, fixed level": [("fixed", NAMES, "segment")],
+    "all organs, own level": [("own", NAMES, "segment")],
+    "four networks, fixed level": [("fixed", (name,), "segment") for name in NAMES],
+    "with classifier, fixed level": [("fixed", NAMES, "joint")],
+}
+BASELINE = next(iter(CONTENDERS))
+
+
+def main(_):
+    for level in LEVELS:
+        make_dataset(level)
+    scores = {name: contend(runs) for name, runs in CONTENDERS.items()}
+    with files.atomic_write(TABLE.value) as stream:
+        stream.write(table(scores).encode())
+    print(f"Wrote {TABLE.value}")
+
+
+def make_dataset(level):
+    folder, patients = f"{FOLDER.value}/{level}", f"{FOLDER.value}/patients"
+    if not files.exists(patients):
+        program("segthor.phantom", f"--output={patients}")
+    if not files.exists(f"{folder}/dataset.json"):
+        recipe = ("--flagfile=configs/demo_build.flags", f"--window_level={LEVELS[level]}")
+        program("beam_jobs.build", f"--input={patients}", f"--output={folder}", *recipe)
+
+
+def contend(runs):
+    """Dice [patients, organs] of the contender's networks, which share the time equally."""
+    columns = {}
+    for level, names, task in runs:
+        rate = slices_per_s(level, names, task)
+        steps = max(1, round(MINUTES.value * 60 / len(runs) * rate / BATCH))
+        workdir = train(level, names, task, steps)
+        text = files.read_bytes(f"{workdir}/best_patients.csv").decode()
+        rows = list(csv.DictReader(io.StringIO(text)))
+        columns |= {name: [float(row[name]) for row in rows] for name in names}
+    return np.array([columns[name] for name in NAMES]).T
+
+
+def slices_per_s(level, names, task):
+    return files.read_json(f"{train(level, names, task, CALIBRATION_STEPS)}/summary.json")[
+        "slices_per_s"
+    ]
+
+
+def train(level, names, task, steps):
+    """A run, scored once at its end: `best` is then its last checkpoint. Returns its folder."""
+    if steps == CALIBRATION_STEPS or not (known := planned(level, names, task)):
+        known = steps
+    workdir = f"{FOLDER.value}/{level}-{'+'.join(names)}-{task}-{known}"
+    if not files.exists(f"{workdir}/summary.json"):
+        choices = (f"--organs={','.join(names)}", f"--task={task}", f"--batch_size={BATCH}")
+        length = (f"--steps={known}", f"--validate_every={known}", "--checkpoint_every=200")
+        where = (f"--data={FOLDER.value}/{level}", f"--workdir={workdir}")
+        program("trainer.main", "--flagfile=configs/smoke.flags", *choices, *length, *where)
+    return workdir
+
+
+def planned(level, names, task):
+    """Steps of an interrupted run of these choices: its rate was measured then; 0: none."""
+    stem = f"{level}-{'+'.join(names)}-{task}-"
+    found = [entry for entry in files.listdir(FOLDER.value) if entry.startswith(stem)]
+    steps = [int(entry.removeprefix(stem)) for entry in found]
+    return next((count for count in steps if count != CALIBRATION_STEPS), 0)
+
+
+def table(scores):
+    lines = [
+        "# Comparison at equal training time",
+        "",
+        f"`python -m benchmarks.compare --minutes={MINUTES.value:g}`: {MINUTES.value:g} minutes of",
+        "training each, small phantoms, 6 validation patients, one seed. Volume Dice; last column:",
+        "difference of the mean to the first line, with its standard error over the patients.",
+        "",
+        f"| contender | {' | '.join(NAMES)} | mean | difference |",
+        "|---|" + "---|" * (len(NAMES) + 2),
+    ]
+    for name, dice in scores.items():
+        difference = dice.mean(1) - scores[BASELINE].mean(1)
+        error = difference.std(ddof=1) / np.sqrt(len(difference))
+        values = " | ".join(f"{value:.3f}" for value in (*dice.mean(0), dice.mean()))
+        lines.append(f"| {name} | {values} | {difference.mean():+.3f} ± {error:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def program(module, *arguments):
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
