@@ -100,11 +100,21 @@ def build(source, *arguments, fresh=True) -> tuple[np.ndarray, float]:
     command += ["--severity=same_scan=ignore", *arguments]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak, ended = 0.0, 0
+    while not ended:
+        # Not the rusage's peak: that of a child starts with the parent's.
+        peak = max(peak, peak_mb(process.pid))
+        time.sleep(0.02)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     if status:
         raise SystemExit(f"error: {' '.join(command)} failed")
     wall = time.perf_counter() - started
-    return np.array([wall, usage.ru_utime + usage.ru_stime]), usage.ru_maxrss / 1024
+    return np.array([wall, usage.ru_utime + usage.ru_stime]), peak
+
+
+def peak_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return max([float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")] + [0])
 
 
 def made(size: str, count: int):
