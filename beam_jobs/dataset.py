@@ -8,12 +8,12 @@ from collections import defaultdict
 from beam_jobs import report, shards, statistics
 from beam_jobs.examine import stamps
 from beam_jobs.job import Job
-from beam_jobs.patients import Source
 from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
 from segthor import files
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset, Patient, Rejected, Shard, Unlabelled
+from segthor.patients import Source
 
 _OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *report.FILES, "inspect"}
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
@@ -101,6 +101,7 @@ def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: in
         unlabelled=tuple(Unlabelled(source.patient, source.ct) for source in unlabelled),
         statistics=statistics.summary(counts),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
+        label_values=job.label_values,
     )
     for shard in made.shards:
         files.sync(files.join(job.output, shard.file))

@@ -4,9 +4,9 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from beam_jobs import dataset, patients, pipeline, plan, progress, report, table
+from beam_jobs import dataset, pipeline, plan, progress, report
 from beam_jobs.job import Job
-from segthor import audit, files, organs
+from segthor import audit, files, organs, patients, table
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.recipe import Recipe

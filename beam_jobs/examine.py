@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from beam_jobs.job import Job
-from beam_jobs.patients import Source
-from segthor import audit, figures, files, nifti, organs
+from segthor import audit, figures, files, nifti
 from segthor.audit import Finding
 from segthor.errors import InputError
 from segthor.geometry import Orientation
+from segthor.patients import Source
 from segthor.recipe import Prepared, prepare
 
 
@@ -58,7 +58,7 @@ def examine(source: Source, job: Job) -> Examined:
     if scans is None:
         return Examined(source, _judged(findings, job))
     findings += _grid_findings(scans)
-    labels, label_findings = audit.to_labels(_renamed(scans.contours.array, job))
+    labels, label_findings = audit.to_labels(scans.contours.array, job.label_values)
     findings += audit.finite_findings(scans.ct.array) + label_findings
     likeness = likeness_of(scans.ct)
     if source.twin:
@@ -143,16 +143,6 @@ def _grid_findings(scans: Scans) -> list[Finding]:
         + audit.size_findings(z, (y, x))
         + audit.pair_findings(grid, scans.contours.grid)
     )
-
-
-def _renamed(stored: np.ndarray, job: Job) -> np.ndarray:
-    """Label values as this project numbers them."""
-    if not job.label_values:
-        return stored
-    labels = np.zeros_like(stored, np.uint8)
-    for name, value in job.label_values:
-        labels[stored == value] = organs.BY_NAME[name].label
-    return labels
 
 
 def _masks(source: Source, ct: nifti.Scan, needed: frozenset[str]) -> np.ndarray | None:

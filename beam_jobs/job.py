@@ -10,8 +10,7 @@ class Job:
     """Everything but the patients that decides what is written.
 
     output: the dataset's folder. severities: (code, severity) that differ from the usual, sorted.
-    label_values: (organ, value in the patients' label maps), where they are not this project's;
-    all other values are then background.
+    label_values: (organ, value in the patients' label maps), where they are not this project's.
     """
 
     output: str

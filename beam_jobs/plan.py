@@ -8,9 +8,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from beam_jobs.patients import Source
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.patients import Source
 from segthor.recipe import Recipe
 
 # The original system's eight validation patients of SegTHOR's forty.

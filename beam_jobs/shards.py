@@ -14,11 +14,11 @@ import numpy as np
 from beam_jobs import statistics
 from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
-from beam_jobs.patients import Source
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
 from segthor import audit, files, manifest, organs, records
 from segthor.geometry import Placement
+from segthor.patients import Source
 from segthor.recipe import Recipe, with_context
 
 SHARDS, PARTS = "shards", "parts"

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip
 
-from beam_jobs import patients
-from segthor import phantom
+from segthor import patients, phantom
 
 FOLDER = Path("build/benchmark/build")
 FULL, SMALL, SCALING = 6, 10, (1, 10, 100, 1000)
@@ -68,16 +67,14 @@ def workers_part():
 
 def scaling_part():
     sources = made("small", SMALL)
-    print("small patients, default number of workers")
+    print("small patients: ms per patient after start-up (wall, processor), peak MB, seconds in all")
     for count in SCALING:
         names = [(f"P{n:04d}", sources[n % SMALL]) for n in range(count)]
         csv = table(f"small{count}", names)
         wall, peak = build(csv, "--flagfile=configs/demo_build.flags")
         again, _ = build(csv, "--flagfile=configs/demo_build.flags", fresh=False)
         each = (wall - again) / count * 1000
-        print(
-            f"  {count:5} patients: {each:6.1f} ms per patient, {peak:4.0f} MB, {wall:.1f} s in all"
-        )
+        print(f"  {count:5} {each[0]:8.1f} {each[1]:8.1f} {peak:8.0f} {wall[0]:8.1f}")
 
 
 def floor_seconds(sources) -> np.ndarray:

@@ -19,11 +19,11 @@ from unittest import mock
 
 from absl import app, flags
 
-from beam_jobs import dataset, driver, patients, plan, report, shards
+from beam_jobs import dataset, driver, plan, report, shards
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from beam_jobs.thumbnail import png_base64
-from segthor import files, manifest, phantom
+from segthor import files, manifest, patients, phantom
 from segthor.recipe import Recipe
 
 _PATIENTS = flags.DEFINE_integer("patients", 100_000, "How many.", lower_bound=1)

@@ -209,9 +209,17 @@ def image_findings(image: ImageFigures) -> list[Finding]:
     return found
 
 
-def to_labels(stored: np.ndarray) -> tuple[np.ndarray | None, list[Finding]]:
-    """Label values as uint8, or None and what is wrong with them."""
+def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, list[Finding]]:
+    """The organs' labels as uint8, or None and what is wrong with them.
+
+    label_values: (organ, value in `stored`), where they are not this project's; all other values
+    are then background.
+    """
     found, add = _collector()
+    if label_values:
+        given, stored = stored, np.zeros_like(stored, np.uint8)
+        for name, value in label_values:
+            stored[given == value] = organs.BY_NAME[name].label
     if stored.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             fractions = int(np.count_nonzero(stored != np.rint(stored)))  # NaN is unequal to itself

@@ -1,6 +1,8 @@
 """How every program starts and how it fails: one clear line and a status, never a traceback."""
 
 import errno
+import os
+import signal
 import sys
 import textwrap
 
@@ -18,8 +20,8 @@ def run(main, known_only=False):
     """Parses the flags, calls `main(argv)` and exits the process.
 
     Bad flags, `InputError` and a file that the machine refuses end in one line `error: ...` on
-    stderr and status 2, an interrupt in status 130. Anything else is a fault of the program and
-    keeps its traceback.
+    stderr and status 2, an interrupt in status 130, a closed pipe in 141. Anything else is a fault
+    of the program and keeps its traceback.
 
     Args:
       main: Takes argv (program name first, flags removed); returns an exit status or None.
@@ -31,8 +33,7 @@ def run(main, known_only=False):
 
 def _parse(argv, known_only):
     if "--help" in argv or "-help" in argv:
-        print(_help())
-        sys.exit(0)
+        sys.exit(_guard(lambda _: print(_help()), argv))
     try:
         rest = flags.FLAGS(argv, known_only=known_only)
     except flags.Error as error:
@@ -48,6 +49,9 @@ def _guard(main, argv):
         return main(argv)
     except (InputError, app.UsageError, flags.Error) as error:
         _fail(error)
+    except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise

@@ -77,6 +77,7 @@ class Dataset:
     unlabelled: tuple[Unlabelled, ...] = ()
     statistics: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
+    label_values: tuple[tuple[str, int], ...] = ()
 
     def shards_of(self, split: str, fold: int | None = None) -> tuple[Shard, ...]:
         """The shards of 'train' or 'validation'.
@@ -117,6 +118,7 @@ class Dataset:
             unlabelled=_rows(Unlabelled, value["unlabelled"]),
             statistics=value["statistics"],
             versions=value["versions"],
+            label_values=tuple(map(tuple, value.get("label_values", ()))),
         )
 
 

@@ -94,7 +94,7 @@ def _score(pairs) -> list[scoring.Patient]:
     for number, (labels, predicted_path) in enumerate(pairs, 1):
         line = f"[{number}/{len(pairs)}] {labels.patient}"
         try:
-            predicted, truth, grid = scoring.read_pair(predicted_path, labels.path)
+            predicted, truth, grid = scoring.read_pair(predicted_path, labels.path, labels.values)
             facts = results.facts_of(PREDICTIONS.value, labels.patient)
             wanted = set(ORGANS.value) & set(facts.get("organs", organs.NAMES))
             scored.append(scoring.score(predicted, truth, grid, labels, wanted))
@@ -107,7 +107,7 @@ def _score(pairs) -> list[scoring.Patient]:
 def _picture(scored, pairs) -> list[str]:
     """Draws the patients with the worst mean Dice; returns the names of the files written."""
     scans = {scan.patient: scan.ct for scan in cases.scans(SCANS.value)}
-    paths = {labels.patient: (path, labels.path) for labels, path in pairs}
+    paths = {labels.patient: (path, labels.path, labels.values) for labels, path in pairs}
     shown = sorted((p for p in scored if p.patient in scans and p.organs), key=scoring.mean_dice)
     tiles = []
     for patient in shown[:PICTURED]:

@@ -22,7 +22,7 @@ GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each pati
 def main(_):
     """One entry per patient, worst first, into one page."""
     predictions = cases.predictions(PREDICTIONS.value)
-    scans = [scan for scan in cases.scans(SCANS.value)]
+    scans = cases.scans(SCANS.value)
     contours = {e.patient: e for e in cases.labels(LABELS.value)} if LABELS.value else {}
     shown = [s for s in scans if s.patient in predictions or _facts(s).get("failed")]
     if not shown:
@@ -49,9 +49,8 @@ def _entry(scan: cases.Scan, predicted_path: str | None, labels: cases.Labels | 
         if predicted_path is None:
             raise InputError(facts["failed"])
         volume = nifti.read(scan.ct)
-        predicted, truth, grid = scoring.read_pair(
-            predicted_path, labels.path if labels else predicted_path
-        )
+        pair = (labels.path, labels.values) if labels else (predicted_path,)
+        predicted, truth, grid = scoring.read_pair(predicted_path, *pair)
         scoring.require_same_grid(volume.grid, grid, scan.ct, predicted_path)
     except InputError as error:
         return viewer.failed(scan.patient, str(error))

@@ -20,8 +20,10 @@ class Patient:
     organs: dict[str, OrganScore]
 
 
-def read_pair(predicted_path: str, truth_path: str):
+def read_pair(predicted_path: str, truth_path: str, label_values=()):
     """(predicted, truth, grid): label maps uint8 [X, Y, Z] on the contours' grid.
+
+    label_values: (organ, value in the contours' file), where they are not this project's.
 
     Raises:
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
@@ -30,7 +32,8 @@ def read_pair(predicted_path: str, truth_path: str):
     predicted, truth = nifti.read(predicted_path), nifti.read(truth_path)
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
     require_same_grid(predicted.grid, truth.grid, predicted_path, truth_path)
-    return _labels(predicted.array, predicted_path), _labels(truth.array, truth_path), truth.grid
+    truth_labels = _labels(truth.array, truth_path, label_values)
+    return _labels(predicted.array, predicted_path), truth_labels, truth.grid
 
 
 def require_same_grid(ct: nifti.Grid, labels: nifti.Grid, ct_path: str, labels_path: str) -> None:
@@ -39,8 +42,8 @@ def require_same_grid(ct: nifti.Grid, labels: nifti.Grid, ct_path: str, labels_p
         raise InputError(f"{labels_path} against {ct_path}: {finding.message}")
 
 
-def _labels(stored: np.ndarray, path: str) -> np.ndarray:
-    labels, findings = audit.to_labels(stored)
+def _labels(stored: np.ndarray, path: str, label_values=()) -> np.ndarray:
+    labels, findings = audit.to_labels(stored, label_values)
     if labels is None:
         raise InputError(f"{path}: {findings[0].message}")
     return labels

@@ -35,7 +35,9 @@ def main(_):
         )
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth, grid = scoring.read_pair(predictions[labels.patient], labels.path)
+        predicted, truth, grid = scoring.read_pair(
+            predictions[labels.patient], labels.path, labels.values
+        )
         facts = results.facts_of(PREDICTIONS.value, labels.patient)
         names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
         patients.append(tuning.score_candidates(predicted, truth, grid, names))

@@ -21,9 +21,9 @@ import numpy as np
 
 from beam_jobs import shards
 from beam_jobs.job import Job
-from beam_jobs.patients import Source
 from beam_jobs.plan import ShardPlan
 from segthor import files, records
+from segthor.patients import Source
 from segthor.recipe import Recipe
 from tests.damage import CT, GT, healthy
 

@@ -11,11 +11,11 @@ from scipy import ndimage
 from beam_jobs import thumbnail
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from beam_jobs.patients import Source
 from segthor import audit, figures, nifti, phantom
 from segthor.errors import InputError
 from segthor.nifti import Grid
 from segthor.organs import NAMES
+from segthor.patients import Source
 from segthor.recipe import Recipe
 
 JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))

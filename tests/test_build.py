@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from cases import TINY_RECIPE, save, save_patient, save_patients
 
-from beam_jobs import checks, patients
+from beam_jobs import checks
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
-from segthor import nifti, phantom
+from segthor import nifti, patients, phantom
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.recipe import Recipe

@@ -27,6 +27,7 @@ def main(argv):
     if INPUT.value == "refused":
         raise PermissionError(13, "Permission denied", "out/scan.nii.gz")
     if INPUT.value == "interrupt":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
         os.kill(os.getpid(), signal.SIGINT)
     if INPUT.value == "fault":
         {}["fault"]
@@ -42,11 +43,12 @@ def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(PROGRAM)
 
-    def call(*args, **env):
+    def call(*args, stdout=subprocess.PIPE, **env):
         return subprocess.run(
             [sys.executable, str(path), *args],
             env={**os.environ, "PYTHONPATH": os.getcwd(), **env},
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -104,6 +106,14 @@ def test_known_only_still_refuses_a_bad_value(program):
     done = program("--input=x", "--seed=five", KNOWN_ONLY="1")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(program):
+    read, write = os.pipe()
+    os.close(read)
+    done = program("--help", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_help_shows_the_docstring_and_this_programs_flags_alone(program):

@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as arrays
 
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from beam_jobs.patients import Source
 from segthor import nifti
 from segthor.audit import CODES
 from segthor.nifti import Grid
+from segthor.patients import Source
 from tests import fuzz
 
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)

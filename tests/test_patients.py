@@ -5,8 +5,8 @@ import json
 import pytest
 from cases import touch
 
-from beam_jobs.patients import Source, in_folder, with_masks
 from segthor.errors import InputError
+from segthor.patients import Source, in_folder, with_masks
 
 
 def found(root):

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from beam_jobs.patients import Source
 from beam_jobs.plan import choose_split, deal, patients_per_shard, plan_shards
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.patients import Source
 from segthor.recipe import Recipe
 
 

@@ -483,7 +483,7 @@ def test_layouts(tmp_path):
     (labels,) = cases.labels(str(tmp_path / "list.csv"))
     assert labels.organs == ("heart", "aorta") and labels.path == str(tmp_path / "f/y.nii")
     shutil.copytree(tmp_path / "s" / "test", tmp_path / "s" / "train" / "Patient_41")
-    with pytest.raises(InputError, match="two files for Patient_41"):
+    with pytest.raises(InputError, match="two patients are named Patient_41"):
         cases.scans(str(tmp_path / "s"))
 
 

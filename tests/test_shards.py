@@ -9,9 +9,9 @@ from cases import TINY_RECIPE, save, save_patients
 
 from beam_jobs import shards
 from beam_jobs.job import Job
-from beam_jobs.patients import Source, in_folder
 from beam_jobs.plan import ShardPlan
 from segthor import audit, files, nifti, records
+from segthor.patients import Source, in_folder
 from segthor.recipe import Recipe, prepare, with_context
 
 RECIPE = Recipe(**TINY_RECIPE)

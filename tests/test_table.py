@@ -2,10 +2,10 @@
 
 import pytest
 
-from beam_jobs.patients import Source
-from beam_jobs.table import in_csv
 from segthor import organs
 from segthor.errors import InputError
+from segthor.patients import Source
+from segthor.table import in_csv
 
 
 def csv(tmp_path, text, encoding="utf-8"):

@@ -4,10 +4,10 @@ import pytest
 from apache_beam.coders import registry
 from cases import TINY_RECIPE, save_patients
 
-from beam_jobs import patients, pipeline, plan, shards
+from beam_jobs import pipeline, plan, shards
 from beam_jobs.job import Job
 from beam_jobs.statistics import AddCounts
-from segthor import phantom
+from segthor import patients, phantom
 from segthor.recipe import Recipe
 from serving.cases import Scan
 from serving.job import CASES_PER_ELEMENT

@@ -60,6 +60,17 @@ def in_folder(root: str) -> Found:
     return Found(in_order(found.sources, root), found.label_values)
 
 
+def labels_in_folder(root: str) -> Found:
+    """Patients with contours in one of the known layouts, or label maps named after patients.
+
+    Raises InputError as `in_folder` does.
+    """
+    found = in_folder(root)
+    contoured = [source for source in found.sources if source.labels]
+    alone = [replace(source, ct="", labels=source.ct) for source in found.sources]
+    return replace(found, sources=tuple(contoured or alone))
+
+
 def in_order(sources, where: str) -> tuple[Source, ...]:
     """Sorted by name; raises InputError where two have one name."""
     ordered = sorted(sources, key=lambda source: source.patient)

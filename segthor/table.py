@@ -4,19 +4,19 @@ import csv
 import io
 import re
 
-from beam_jobs.patients import Found, Source, in_order
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.patients import Found, Source, in_order
 
 COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
 
-def in_csv(path: str) -> Found:
+def in_csv(path: str, needed: str = "ct") -> Found:
     """Every patient of a CSV. Paths are relative to the CSV's folder.
 
-    Columns patient and ct are needed. labels: '' for a patient without contours. split: 'train' or
-    'validation'. organs: the contoured ones, between ';' or spaces; empty stands for all.
+    Columns patient and `needed` must be there. labels: '' for a patient without contours. split:
+    'train' or 'validation'. organs: the contoured ones, between ';' or spaces; empty means all.
 
     Raises:
       InputError: no such file, other columns, an unknown organ or split, two patients of one name.
@@ -27,9 +27,9 @@ def in_csv(path: str) -> Found:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
     header = [column.strip().lower() for column in rows[0]] if rows else []
-    if not {"patient", "ct"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
+    if not {"patient", needed} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
         raise InputError(
-            f"{path}: expected the columns {','.join(COLUMNS)} (patient and ct at least), "
+            f"{path}: expected the columns {','.join(COLUMNS)} (patient and {needed} at least), "
             f"found {','.join(header) or 'nothing'}"
         )
     numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if any(map(str.strip, row))]
@@ -43,15 +43,16 @@ def _source(header: list[str], values: list[str], where: str, path: str) -> Sour
     if len(values) != len(header):
         raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
     row = {column: value.strip() for column, value in zip(header, values, strict=True)}
-    if not row["patient"] or not row["ct"]:
-        raise InputError(f"{where}: expected a patient and a ct, found an empty field")
+    for column in {"patient", "ct"} & set(row):
+        if not row[column]:
+            raise InputError(f"{where}: {column}: expected a value, found an empty field")
     split = row.get("split", "").lower()
     if split not in ("", TRAIN, VALIDATION):
         raise InputError(f"{where}: split: expected {TRAIN}, {VALIDATION} or empty, found {split}")
     return Source(
         row["patient"],
-        _beside(path, row["ct"]),
-        _beside(path, row["labels"]) if row.get("labels") else "",
+        _beside(path, row.get("ct", "")),
+        _beside(path, row.get("labels", "")),
         split,
         _organs(row.get("organs", ""), where),
     )
@@ -67,6 +68,6 @@ def _organs(text: str, where: str) -> tuple[str, ...]:
 
 
 def _beside(csv_path: str, path: str) -> str:
-    if files.is_url(path) or path.startswith("/"):
+    if not path or files.is_url(path) or path.startswith("/"):
         return path
     return files.join(files.parent(csv_path), path)
