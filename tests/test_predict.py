@@ -20,7 +20,7 @@ from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_code
 from segthor import organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
-from serving import bundle, cases, pipeline
+from serving import bundle, cases, pipeline, scoring
 from serving.predictor import Ensemble
 from serving.worker import Plan, Worker
 
@@ -593,3 +593,27 @@ def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
     assert [scan.file for scan in cases.scans(str(tmp_path))] == ["A.nii.gz", "B.nii.gz", "C.nii"]
     assert [scan.patient for scan in cases.scans(str(tmp_path), "validation")] == ["B"]
     assert cases.labels(str(tmp_path))[1] == cases.Labels("B", "/gt/B.nii.gz", ("heart",))
+
+
+def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_numbers(tmp_path):
+    values = {"background": 0, "heart": 1, "aorta": 3}
+    nnunet = tmp_path / "Dataset001"
+    for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz"):
+        (nnunet / name).parent.mkdir(parents=True, exist_ok=True)
+        (nnunet / name).touch()
+    (nnunet / "dataset.json").write_text(json.dumps({"labels": values}))
+    found = [(scan.patient, scan.file) for scan in cases.scans(str(nnunet))]
+    assert found == [("a", "a.nii.gz"), ("b", "b.nii.gz")]
+    expected = cases.Labels(
+        "a", str(nnunet / "labelsTr/a.nii.gz"), ("heart", "aorta"), (("heart", 1), ("aorta", 3))
+    )
+    assert cases.labels(str(nnunet)) == [expected]
+    stored = np.zeros((4, 4, 2), np.uint8)
+    stored[0], stored[1], stored[2] = values["heart"], values["aorta"], 2
+    truth, predicted = tmp_path / "truth.nii", tmp_path / "predicted.nii"
+    nibabel.Nifti1Image(stored, np.eye(4)).to_filename(truth)
+    ours = np.zeros_like(stored)
+    ours[0], ours[1] = organs.BY_NAME["heart"].label, organs.BY_NAME["aorta"].label
+    nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
+    pair = scoring.read_pair(str(predicted), str(truth), expected.values)
+    np.testing.assert_array_equal(*pair[:2])
