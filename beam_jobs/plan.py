@@ -13,7 +13,8 @@ from segthor.manifest import TRAIN, VALIDATION
 from segthor.patients import Source
 from segthor.recipe import Recipe
 
-# The original system's eight validation patients of SegTHOR's forty.
+SEGTHOR_PATIENTS = 60  # 40 for training, 20 for testing, numbered through
+# The original system's eight validation patients of the forty.
 ORIGINAL_VALIDATION = frozenset((1, 39, 34, 12, 17, 14, 15, 3))
 SPLITS = ("auto", "original", "hash", "csv")
 SHARD_BYTES = 200 * 2**20  # at most, for patients of the usual number of slices
@@ -42,8 +43,10 @@ def choose_split(split: str, sources: list[Source]) -> str:
     if split == "auto":
         if any(told):
             return choose_split("csv", sources)
-        held_out = [number and int(number[1]) in ORIGINAL_VALIDATION for number in numbers]
-        return "original" if all(numbers) and any(held_out) and not all(held_out) else "hash"
+        if not all(number and int(number[1]) <= SEGTHOR_PATIENTS for number in numbers):
+            return "hash"
+        held_out = [int(number[1]) in ORIGINAL_VALIDATION for number in numbers]
+        return "original" if any(held_out) and not all(held_out) else "hash"
     if split == "csv" and not all(told):
         silent = sources[told.index(False)].patient
         raise InputError(f"split csv: patient {silent} has no value in the column split")

@@ -29,21 +29,25 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         _make(folder)
-        work_s = _work_seconds(_command(folder, "undisturbed"))
-        print(f"undisturbed: {CASES} cases in {work_s:.1f} s after the start")
-        print("kill after   finished   half-written")
+        _finish(_command(folder, "undisturbed"))
+        # Each kill falls between the first case and the last; the moment within a case is random.
+        moments = sorted(chance.sample(range(1, CASES), KILLS))
+        print("killed with   finished   half-written")
         halves = 0
-        for _ in range(KILLS):
-            process = _started(_command(folder, "killed"))
-            after_s = chance.uniform(0, work_s / KILLS)
-            time.sleep(after_s)
+        for moment in moments:
+            process = subprocess.Popen(_command(folder, "killed"), stdout=subprocess.DEVNULL)
+            while len(_results(folder / "killed")) < moment and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.05))
+            seen = len(_results(folder / "killed"))
+            assert process.poll() is None, "it ended before it could be killed"
             process.send_signal(signal.SIGKILL)
-            process.communicate()
-            found = list((folder / "killed").glob("*.nii.gz"))
+            process.wait()
+            found = _results(folder / "killed")
             broken = sum(not _readable(path) for path in found)
             halves += broken
-            print(f"{after_s:8.2f} s   {len(found):8d}   {broken:12d}", flush=True)
-        _work_seconds(_command(folder, "killed"))
+            print(f"{seen:11d}   {len(found):8d}   {broken:12d}", flush=True)
+        _finish(_command(folder, "killed"))
         same = _digests(folder / "killed") == _digests(folder / "undisturbed")
         complete = len(_digests(folder / "killed")) == CASES
         print(f"complete: {complete}; identical to the undisturbed run: {same}")
@@ -65,21 +69,12 @@ def _command(folder: Path, output: str) -> list[str]:
     return [*command, f"--input={folder / 'scans'}", f"--output={folder / output}"]
 
 
-def _started(command) -> subprocess.Popen:
-    """The process once its models are loaded and its first case is under way."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "done before" in line:
-            return process
-    raise RuntimeError(f"{' '.join(command)} ended with {process.wait()}")
+def _finish(command) -> None:
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
 
-def _work_seconds(command) -> float:
-    process = _started(command)
-    began = time.monotonic()
-    process.communicate()
-    assert process.returncode == 0
-    return time.monotonic() - began
+def _results(folder: Path) -> list[Path]:
+    return list(folder.glob("*.nii.gz"))
 
 
 def _readable(path: Path) -> bool:
@@ -91,9 +86,7 @@ def _readable(path: Path) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.nii.gz")
-    }
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _results(folder)}
 
 
 if __name__ == "__main__":

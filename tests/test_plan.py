@@ -30,6 +30,7 @@ def test_split_auto_takes_the_first_that_fits():
     assert choose_split("auto", SEGTHOR[1:2] + SEGTHOR[3:9]) == "hash"  # none of the eight
     assert choose_split("auto", SEGTHOR[:1] + SEGTHOR[2:3]) == "hash"  # only of the eight
     assert choose_split("auto", MANY) == "hash"
+    assert choose_split("auto", [*SEGTHOR, *named(["Patient_61"])]) == "hash"  # not SegTHOR's
     assert choose_split("auto", named("ab", TRAIN)) == "csv"
     assert choose_split("hash", SEGTHOR) == "hash"
 

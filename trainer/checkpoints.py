@@ -8,7 +8,6 @@ only then records it as the latest, so that a killed run finds the one before.
 
 import importlib.metadata
 import platform
-import shutil
 import tempfile
 
 import tensorflow as tf
@@ -98,8 +97,8 @@ class Checkpoints:
         self._folder = files.join(workdir, LAST)
         # Every process takes part in saving, since replicas' values are added up, but only the
         # chief writes into the run's folder.
-        self._spare = None if chief else tempfile.mkdtemp()
-        target = workdir if chief else self._spare
+        self._spare = None if chief else tempfile.TemporaryDirectory()
+        target = workdir if chief else self._spare.name
         self._last = tf.train.CheckpointManager(self._whole, files.join(target, LAST), 2)
         scored = tf.train.Checkpoint(model=learner.scored)
         self._best = tf.train.CheckpointManager(scored, files.join(target, BEST), 1)
@@ -144,8 +143,3 @@ class Checkpoints:
             self.best_step.assign(self._learner.step)
             self._best.save(checkpoint_number=self._learner.step)
         return better
-
-    def close(self) -> None:
-        """Removes what a process other than the chief had to write."""
-        if self._spare:
-            shutil.rmtree(self._spare)

@@ -1,0 +1,343 @@
+"""The report: its data, its sorting, and the page itself in a real browser."""
+
+import base64
+import re
+import shutil
+import time
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import run_entry
+
+from segthor import nifti, organs
+from serving import animation, viewer
+
+SHAPE = (60, 56, 20)
+SPACING_MM = (2.0, 2.0, 4.0)
+AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])
+HEART = (slice(20, 40), slice(18, 36), slice(5, 15))
+AORTA = (slice(44, 50), slice(40, 46), slice(3, 17))
+
+
+def truth_map() -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[HEART], labels[AORTA] = 2, 4
+    return labels
+
+
+def ct(labels) -> np.ndarray:
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[4:-4, 4:-4] = 20
+    hu[labels == 2], hu[labels == 4] = 60, 160
+    return hu
+
+
+def unpack(packed: str) -> np.ndarray:
+    """The page's decoder of label maps, written again."""
+    content, labels, at = base64.b64decode(packed), [], 0
+    while at < len(content):
+        label, length, shift = content[at], 0, 0
+        at += 1
+        while True:
+            byte = content[at]
+            at += 1
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        labels += [label] * length
+    return np.array(labels, np.uint8)
+
+
+def test_label_maps_survive_packing():
+    rng = np.random.default_rng(0)
+    for plane in (
+        rng.integers(0, 5, (37, 41)),
+        np.zeros((300, 300), int),
+        np.repeat(rng.integers(0, 5, 40), 1000).reshape(200, 200),
+    ):
+        plane = plane.astype(np.uint8)
+        np.testing.assert_array_equal(unpack(viewer._runs(plane)), plane.ravel())
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2, 0)])
+def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
+    labels = truth_map()
+    affine = AFFINE[:, [*axes, 3]]
+    scan = nifti.Scan(ct(labels).transpose(axes), nifti.Grid.from_affine(
+        tuple(np.array(SHAPE)[list(axes)]), affine))  # fmt: skip
+    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, {})
+    assert entry["depth"] == 20 and entry["pixelMm"] == [2.0, 2.0] and entry["sliceMm"] == 4.0
+    assert entry["first"] == 1  # the aorta starts at 3, 10 mm below it are two slices
+    plane = unpack(entry["predicted"][10 - entry["first"]])
+    plane = plane.reshape(entry["height"], entry["width"])
+    rows, columns = np.nonzero(plane == 2)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (18, 20)
+    aorta_rows, aorta_columns = np.nonzero(plane == 4)
+    assert aorta_rows.min() > rows.max() and aorta_columns.min() > columns.max()
+    assert entry["truth"] is None and entry["sliceDice"] is None
+    voxels = np.count_nonzero(labels == 4) * 16 / 1000
+    assert entry["organs"]["aorta"]["volumeCm3"] == pytest.approx(voxels, abs=0.01)
+
+
+def test_implausible_volumes_are_flagged_without_contours():
+    labels = truth_map()
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    entry = viewer.patient("A", scan, labels, None, {}, {"organs": ["heart", "aorta"]})
+    assert set(entry["organs"]) == {"heart", "aorta"}
+    assert not entry["organs"]["heart"]["plausible"]  # 58 cm3
+    assert any("heart" in finding["message"] for finding in entry["findings"])
+
+
+def test_grey_levels_keep_soft_tissue_to_a_few_hu():
+    hu = np.arange(-1100, 2100)
+    known_hu, levels = zip(*viewer.LEVELS, strict=True)
+    grey = np.rint(np.interp(hu, known_hu, levels))
+    back = np.interp(grey, levels, known_hu)
+    soft = (hu > -195) & (hu < 295)
+    assert np.abs(back - hu)[soft].max() < 2
+    assert (np.diff(grey) >= 0).all()
+
+
+def test_the_worst_organ_decides_the_order():
+    def entry(name, dice, severities=()):
+        return {
+            "name": name,
+            "organs": {f"organ {i}": {"dice": value} for i, value in enumerate(dice)},
+            "findings": [{"severity": severity} for severity in severities],
+        }
+
+    entries = [
+        entry("fine", [0.9, 0.9]),
+        entry("one bad organ", [0.99, 0.2]),
+        entry("middling", [0.6, 0.6]),
+        viewer.failed("lost", "truncated"),
+        entry("unscored", []),
+        entry("unscored, odd", [], ["reject", "warn"]),
+    ]
+    order = [e["name"] for e in sorted(entries, key=viewer.badness)]
+    assert order == ["lost", "one bad organ", "middling", "fine", "unscored, odd", "unscored"]
+
+
+PATIENTS = {"Patient_41": 0, "Patient_42": 5, "Patient_43": 1}  # shift of the prediction along x
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three patients, one whose scan is broken, and their report with and without contours."""
+    folder = tmp_path_factory.mktemp("report")
+    labels = truth_map()
+    for sub in ("scans", "predictions/cases", "labels"):
+        (folder / sub).mkdir(parents=True)
+    for name, shift in PATIENTS.items():
+        for sub, array in (
+            ("scans", ct(labels)),
+            ("predictions", np.roll(labels, shift, 0)),
+            ("labels", labels),
+        ):
+            nibabel.save(nibabel.Nifti1Image(array, AFFINE), folder / sub / f"{name}.nii.gz")
+        (folder / "predictions" / "cases" / f"{name}.json").write_text(
+            '{"organs": ["heart", "aorta"], "level_hu": 57.0, '
+            '"postprocess": {"heart": {"removed_cm3": 1.5, "filled_cm3": 0.25}}}'
+        )
+    (folder / "scans" / "Patient_44.nii.gz").write_bytes(b"broken")
+    (folder / "predictions" / "cases" / "Patient_44.json").write_text(
+        '{"failed": "no NIfTI <b>file</b></script>"}'
+    )
+    flags = {"predictions": folder / "predictions", "scans": folder / "scans"}
+    done = run_entry("serving.report", **flags, labels=folder / "labels", output=folder / "out")
+    assert done.returncode == 1, done.stderr  # one failed
+    done = run_entry("serving.report", **flags, output=folder / "plain", gif=False)
+    assert (folder / "plain" / "report.html").exists(), done.stderr
+    return folder
+
+
+def test_the_page_holds_everything_itself(folder):
+    html = (folder / "out" / "report.html").read_text()
+    assert not re.search(
+        r"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)[\w./]+", html.split("<body>")[0]
+    )
+    assert "http" not in html.replace("http-equiv", "")
+    assert "default-src 'none'" in html
+
+
+def test_the_gif_runs_through_the_slices_in_the_organs_colours(folder):
+    with Image.open(folder / "out" / "gif" / "Patient_41.gif") as gif:
+        durations = []
+        for frame in range(gif.n_frames):
+            gif.seek(frame)
+            durations.append(gif.info["duration"])
+        # Slices 3 to 16 and 10 mm on either side; slices that look alike share a frame.
+        assert sum(durations) == 18 * animation.FRAME_MS
+        gif.seek(durations.index(max(durations)))
+        colours = {colour for _, colour in gif.convert("RGB").getcolors(1 << 16)}
+    assert {organs.BY_NAME[name].rgb for name in ("heart", "aorta")} <= colours
+    assert not (folder / "plain" / "gif").exists()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium from the system (Debian: chromium, chromium-driver)."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage",
+                     "window-size=1400,900"):  # fmt: skip
+        options.add_argument("--" + argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+class Page:
+    """What the tests do with the page."""
+
+    def __init__(self, browser, path):
+        self.browser = browser
+        browser.get("about:blank")
+        browser.get(f"file://{path}")
+
+    def script(self, text, *arguments):
+        return self.browser.execute_script(text, *arguments)
+
+    def wait_for(self, drawn):
+        """Until the page has drawn 'patient:slice'."""
+        deadline = time.monotonic() + 60
+        while self.script("return document.body.dataset.drawn") != drawn:
+            assert time.monotonic() < deadline, self.script("return document.body.dataset.drawn")
+            time.sleep(0.02)
+
+    def click(self, selector):
+        self.browser.find_element("css selector", selector).click()
+
+    def press(self, key):
+        self.browser.find_element("tag name", "body").send_keys(key)
+
+    def names(self):
+        return self.script("return [...document.querySelectorAll('#patients button')]"
+                           ".map((b) => b.dataset.patient)")  # fmt: skip
+
+    def box(self, name, pale=False):
+        """Picture pixels (left, top, right, bottom) of an organ's line; None where not drawn."""
+        rgb = np.array(organs.BY_NAME[name].rgb)
+        if pale:
+            rgb = np.round(rgb + (255 - rgb) * 0.55)
+        return self.script(
+            """const canvas = document.getElementById("view"), [r, g, b] = arguments[0];
+            const {data, width} = canvas.getContext("2d").getImageData(
+              0, 0, canvas.width, canvas.height);
+            const box = [1e9, 1e9, -1, -1];
+            for (let i = 0; i < data.length; i += 4) {
+              if (Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) > 6)
+                continue;
+              const x = ((i / 4) % width - geometry.x) / geometry.sx;
+              const y = (Math.floor(i / 4 / width) - geometry.y) / geometry.sy;
+              box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y);
+              box[2] = Math.max(box[2], x); box[3] = Math.max(box[3], y);
+            }
+            return box[2] < 0 ? null : box;""",
+            [int(value) for value in rgb],
+        )
+
+    def grey_at(self, x, y):
+        """Grey on the canvas at picture pixel (x, y)."""
+        return self.script(
+            """const x = geometry.x + arguments[0] * geometry.sx;
+            const y = geometry.y + arguments[1] * geometry.sy;
+            return document.getElementById("view").getContext("2d").getImageData(x, y, 1, 1)
+              .data[0];""",
+            x,
+            y,
+        )
+
+
+def in_picture(part):
+    """A slice of the scan in the picture, whose margin of 35 mm is cut at the scan's edge."""
+    first = max(min(HEART[part].start, AORTA[part].start) - 18, 0)  # 17.5 px rounds to even
+    return HEART[part].start - first, HEART[part].stop - first
+
+
+def test_a_reader_clicks_through_patients_and_slices_and_sees_contours(browser, folder):
+    page = Page(browser, folder / "out" / "report.html")
+    assert page.names() == ["Patient_44", "Patient_42", "Patient_43", "Patient_41"]
+    page.wait_for("Patient_44:failed")
+    assert "no NIfTI <b>file</b></script>" in browser.find_element("id", "failure").text
+
+    page.click("[data-patient=Patient_41]")
+    page.wait_for("Patient_41:2")  # every slice is perfect: the first that has an organ
+    assert page.box("aorta") and not page.box("heart")
+    for slice_ in (3, 4, 5):
+        page.press("\ue013")  # up
+        page.wait_for(f"Patient_41:{slice_}")
+    # The lines of the heart run about the heart, to a pixel's half and the line's own width.
+    (x0, x1), (y0, y1) = in_picture(0), in_picture(1)
+    assert page.box("heart") == pytest.approx([x0, y0, x1, y1], abs=0.5)
+
+    page.click("[data-patient=Patient_42]")
+    page.wait_for("Patient_42:2")
+    page.script("document.getElementById('slider').value = 8;"
+                "document.getElementById('slider').dispatchEvent(new Event('input'))")  # fmt: skip
+    page.wait_for("Patient_42:8")
+    x0, x1 = in_picture(0)
+    left, _, right, _ = page.box("heart")
+    assert (left, right) == pytest.approx((x0 + 5, x1 + 5), abs=0.5)  # its own shift
+    left, _, right, _ = page.box("heart", pale=True)
+    assert (left, right) == pytest.approx((x0, x1), abs=0.5)
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_layers_organs_and_windows_can_be_switched(browser, folder):
+    page = Page(browser, folder / "out" / "report.html")
+    page.click("[data-patient=Patient_42]")
+    page.wait_for("Patient_42:2")
+    page.press("\ue013")
+    page.wait_for("Patient_42:3")
+
+    def switched(action):
+        page.script("delete document.body.dataset.drawn")
+        action()
+        page.wait_for("Patient_42:3")
+
+    assert page.box("aorta") and page.box("aorta", pale=True)
+    switched(lambda: page.click("#layers [data-name=Predicted]"))
+    assert not page.box("aorta") and page.box("aorta", pale=True)
+    switched(lambda: page.press("p"))
+    switched(lambda: page.press("t"))
+    assert page.box("aorta") and not page.box("aorta", pale=True)
+    switched(lambda: page.press("a"))
+    assert not page.box("aorta")
+
+    # 20 HU of tissue under each window: level 40 width 400; -600, 1500; 400, 1800; 57, 350.
+    for key, level, width in (("1", 40, 400), ("2", -600, 1500), ("3", 400, 1800), ("4", 57, 350)):
+        switched(lambda key=key: page.press(key))
+        expected = ((20 - level) / width + 0.5) * 255
+        assert page.grey_at(20.5, 10.5) == pytest.approx(expected, abs=3)
+
+
+def test_numbers_and_notes_stand_beside_the_picture(browser, folder):
+    page = Page(browser, folder / "out" / "report.html")
+    page.click("[data-patient=Patient_42]")
+    page.wait_for("Patient_42:2")
+    text = browser.find_element("tag name", "aside").text
+    assert "0.750" in text  # the heart: 15 of 20 columns overlap
+    assert "1.5 cm³ removed, 0.25 cm³ filled" in text
+    assert "plausible" in text and "⚑" in text
+    assert "mean Dice" in browser.find_element("id", "means").text
+    assert "trachea" not in browser.find_element("id", "numbers").text
+
+
+def test_without_contours_it_shows_volumes_and_flags(browser, folder):
+    page = Page(browser, folder / "plain" / "report.html")
+    page.click("[data-patient=Patient_42]")
+    page.wait_for("Patient_42:9")  # the middle
+    text = browser.find_element("tag name", "aside").text
+    assert "57.6" in text and "⚑" in text and "Dice" not in text
+    assert "True" not in browser.find_element("id", "layers").text
+    assert page.box("heart") and not page.box("heart", pale=True)
