@@ -46,6 +46,27 @@ def in_folder(root: str) -> Found:
     Raises:
       InputError: none there, two of one name, or files that could be read in several ways.
     """
+    found = _in_folder(root)
+    for source in found.sources:
+        if not source.ct:
+            raise InputError(f"{source.labels}: expected a CT beside these contours, found none")
+    return found
+
+
+def labels_in_folder(root: str) -> Found:
+    """Patients with contours in one of the known layouts, or label maps named after patients.
+
+    A folder per patient may then hold contours alone; a patient's ct is '' where it is not known.
+
+    Raises InputError as `in_folder` does.
+    """
+    found = _in_folder(root)
+    contoured = [source for source in found.sources if source.labels]
+    alone = [replace(source, ct="", labels=source.ct) for source in found.sources]
+    return replace(found, sources=tuple(contoured or alone))
+
+
+def _in_folder(root: str) -> Found:
     names = {name.lower(): name for name in files.listdir(root)}
     if "imagestr" in names:
         if "train" in names:
@@ -60,24 +81,14 @@ def in_folder(root: str) -> Found:
     return Found(in_order(found.sources, root), found.label_values)
 
 
-def labels_in_folder(root: str) -> Found:
-    """Patients with contours in one of the known layouts, or label maps named after patients.
-
-    Raises InputError as `in_folder` does.
-    """
-    found = in_folder(root)
-    contoured = [source for source in found.sources if source.labels]
-    alone = [replace(source, ct="", labels=source.ct) for source in found.sources]
-    return replace(found, sources=tuple(contoured or alone))
-
-
 def in_order(sources, where: str) -> tuple[Source, ...]:
     """Sorted by name; raises InputError where two have one name."""
     ordered = sorted(sources, key=lambda source: source.patient)
     for one, other in zip(ordered, ordered[1:], strict=False):
         if one.patient == other.patient:
             raise InputError(
-                f"{where}: two patients are named {one.patient}: {one.ct} and {other.ct}; "
+                f"{where}: two patients are named {one.patient}: {one.ct or one.labels} and "
+                f"{other.ct or other.labels}; "
                 "rename one, or give a CSV"
             )
     return tuple(ordered)
@@ -112,9 +123,9 @@ def _one_patient(folder: str) -> list[Source]:
     images, masks = _scans(folder)
     if not images and not masks:
         return []
-    if len(images) == 1 and len(masks) <= 1:
-        labels = files.join(folder, next(iter(masks))) if masks else ""
-        return [Source(files.name(folder), files.join(folder, images[0]), labels)]
+    if len(images) <= 1 and len(masks) <= 1:
+        ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))
+        return [Source(files.name(folder), ct, labels)]
     if masks:
         return _flat(folder)
     raise InputError(

@@ -38,10 +38,9 @@ def scans(path: str, split: str | None = None) -> list[Scan]:
     Raises:
       InputError: no scan found, or two of one name.
     """
-    is_dataset = files.exists(files.join(path, manifest.FILE_NAME))
-    if split and not is_dataset:
+    if split and not _is_dataset(path):
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
-    if is_dataset:
+    if _is_dataset(path):
         data = manifest.Dataset.load(path)
         rows = [row for row in data.patients if split in (None, row.split)]
         rows += () if split else data.unlabelled
@@ -66,7 +65,7 @@ def labels(path: str) -> list[Labels]:
     Raises:
       InputError: no label map found, or two for one patient.
     """
-    if files.exists(files.join(path, manifest.FILE_NAME)):
+    if _is_dataset(path):
         found = manifest.Dataset.load(path)
         rows, values = found.patients, found.label_values
     elif path.lower().endswith(".csv"):
@@ -90,6 +89,12 @@ def predictions(folder: str) -> dict[str, str]:
     if not found:
         raise InputError(f"{folder}: expected label maps (.nii or .nii.gz), found none")
     return found
+
+
+def _is_dataset(path: str) -> bool:
+    """Whether it is a folder of the data job's; nnU-Net's raw folders have a dataset.json too."""
+    found = files.exists(files.join(path, manifest.FILE_NAME))
+    return found and not files.is_dir(files.join(path, "imagesTr"))
 
 
 def _scan(patient: str, ct: str) -> Scan:
