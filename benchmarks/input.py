@@ -8,6 +8,7 @@ classic  one PNG file per image and per label map, augmented one by one on the C
 Augmentation is excluded from the first two: the training step does it, on the device.
 """
 
+import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
 import multiprocessing
 import os
 import statistics
@@ -20,7 +21,6 @@ import tensorflow as tf
 from absl import app
 from PIL import Image
 
-import trainer  # noqa: F401  sets up TensorFlow's environment
 from benchmarks import dataset
 from segthor import files, records
 from trainer import data

@@ -7,6 +7,7 @@ augmented  the same with the default augmentation
 real       the augmented step on batches that the input chain reads from shards
 """
 
+import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
 import statistics
 import sys
 import time
@@ -14,7 +15,6 @@ import time
 import tensorflow as tf
 from absl import app
 
-import trainer  # noqa: F401  sets up TensorFlow's environment
 from benchmarks import dataset
 from trainer import data
 from trainer.augment import Strengths

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import slices
 
 from segthor import records
@@ -65,6 +66,7 @@ def test_an_epoch_holds_each_training_slice_once_up_to_whole_batches(source):
 def test_each_epoch_and_each_seed_has_its_own_order(source):
     per_epoch = data.steps_per_epoch(source, BATCH) * BATCH
     rows = drawn(source, 2 * per_epoch)
+    tf.random.set_seed(11)  # the process's own, which counts for nothing
     assert rows == drawn(source, 2 * per_epoch)
     assert rows[:per_epoch] != rows[per_epoch:]
     assert rows != drawn(source, 2 * per_epoch, config(seed=1))
@@ -167,7 +169,7 @@ def test_slices_with_rare_organs_are_drawn_more_often(folder):
                 holds_heart[value] = bool(one.present[1])
     chosen = config(oversample=0.16, shuffle_buffer=1000)
     per_epoch = data.steps_per_epoch(source, BATCH) * BATCH
-    seen = Counter(value for _, value in drawn(source, 40 * per_epoch, chosen))
+    seen = Counter(value for _, value in drawn(source, 400 * per_epoch, chosen))
     often = [seen[value] for value, heart in holds_heart.items() if heart]
     seldom = [seen[value] for value, heart in holds_heart.items() if not heart]
     assert min(often) > 0 and min(seldom) > 0

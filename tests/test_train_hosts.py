@@ -105,7 +105,7 @@ def test_a_killed_process_ends_the_run_and_the_same_command_continues_it(data, w
     rng, workdir, steps = random.Random(3), tmp_path / "killed", []
     for number in range(KILLS):
         run = start(data, workdir)
-        reach = rng.randint(last_step(workdir), min(last_step(workdir) + 6, 16))
+        reach = rng.randint(last_step(workdir), min(last_step(workdir) + 2 + 12 // KILLS, 16))
         while last_step(workdir) < reach and run.poll() is None:
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.5))

@@ -52,7 +52,7 @@ class Config:
         "Slices that hold an organ which less than this share of all slices holds are drawn more "
         "often: the square root of share / organ's share times; 0: every slice once per epoch.",
     )
-    shuffle_buffer: int = _flag(1024, "Slices that are mixed at a time.")
+    shuffle_buffer: int = _flag(512, "Slices that are mixed at a time.")
 
     loss: str = _flag("dice_ce", "The loss; bce_dice is 0.1 x cross entropy - Dice.", LOSSES)
     optimizer: str = _flag("adamw", "The optimizer; sgd has Nesterov momentum 0.9.", OPTIMIZERS)

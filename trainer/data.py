@@ -112,12 +112,10 @@ def training(source: Source, config, global_batch: int, first_step: int = 0, wor
     def prepare(row, serialized):
         return _parse(source, serialized, _DEVICE) | {INDEX: tf.cast(row % global_batch, tf.int32)}
 
-    return (
-        _ordered(source, config, global_batch, first_step)
-        .enumerate()
-        .filter(lambda row, _: row % global_batch // rows == number)
-        .map(prepare, tf.data.AUTOTUNE)
-    )
+    slices = _ordered(source, config, global_batch, first_step).enumerate()
+    if count > 1:
+        slices = slices.filter(lambda row, _: row % global_batch // rows == number)
+    return slices.map(prepare, tf.data.AUTOTUNE)
 
 
 def per_replica(slices, batch: int):
@@ -172,20 +170,15 @@ def _epoch(source: Source, config, epoch):
     """Serialized training slices in the order of (seed, epoch).
 
     A shard holds few patients and a batch should not: the shards' order is drawn anew, many are
-    read in turn, and what they give is mixed, one window after the other. (`Dataset.shuffle` would
-    also ask the process's own random state.)
+    read in turn, and what they give is mixed. No slice is copied on the way.
     """
     paths = tf.constant(_paths(source, source.train))
-    keys = tf.random.split(tf.stack([tf.cast(config.seed, tf.int64), epoch]), 2)
+    keys = tf.random.split(tf.stack([tf.cast(config.seed, tf.int64), epoch]), 3)
     order = tf.random.experimental.stateless_shuffle(paths, keys[0])
-
-    def mix(window, serialized):
-        key = tf.random.fold_in(keys[1], window)
-        if config.oversample:
-            serialized = _repeat_rare(source, config, serialized, key)
-        return tf.random.experimental.stateless_shuffle(serialized, key)
-
-    return (
+    # `shuffle` mixes its seed with that of its graph, here this very function, which would
+    # otherwise be the process's own.
+    tf.compat.v1.set_random_seed(1)
+    slices = (
         tf.data.Dataset.range(len(source.train))
         .map(lambda place: order[place])
         .interleave(
@@ -194,29 +187,33 @@ def _epoch(source: Source, config, epoch):
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        .batch(config.shuffle_buffer)
-        .enumerate()
-        .map(mix)
-        .prefetch(1)  # the next window is read while this one is used
-        .unbatch()
     )
+    if config.oversample:
+        slices = slices.enumerate().flat_map(_repeat_rare(source, config, keys[1]))
+    seed = tf.cast(keys[2][0], tf.int64)
+    return slices.shuffle(config.shuffle_buffer, seed, reshuffle_each_iteration=False)
 
 
-def _repeat_rare(source: Source, config, serialized, key):
-    """Slices with rare organs several times: repeat factor sampling, Gupta et al., CVPR 2019.
+def _repeat_rare(source: Source, config, key):
+    """(place, slice) to the slice, several times where it has rare organs.
 
-    A factor's fraction is a chance, drawn for each slice. An epoch stays as long as it is, so that
-    other slices give way.
+    Repeat factor sampling, Gupta et al., CVPR 2019; a factor's fraction is a chance, drawn for each
+    slice. An epoch stays as long as it is, so that other slices give way.
     """
     counts = source.dataset.statistics["slices"]
     share = np.array([counts.get(name, 0) for name in config.organs]) / max(counts["all"], 1)
     factor = np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
     feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs.ORGANS)], tf.int64)}
-    present = tf.io.parse_example(serialized, feature)[records.PRESENT]
-    chosen = tf.gather(present, [organs.BY_NAME[name].label - 1 for name in config.organs], axis=1)
-    wanted = tf.reduce_max(tf.cast(chosen, tf.float32) * np.float32(factor - 1), 1) + 1
-    chance = tf.random.stateless_uniform(tf.shape(wanted), tf.random.fold_in(key, 1))
-    return tf.repeat(serialized, tf.cast(wanted + chance, tf.int32))
+    places = [organs.BY_NAME[name].label - 1 for name in config.organs]
+
+    def repeat(place, serialized):
+        present = tf.io.parse_single_example(serialized, feature)[records.PRESENT]
+        chosen = tf.cast(tf.gather(present, places), tf.float32)
+        wanted = tf.reduce_max(chosen * np.float32(factor - 1)) + 1
+        chance = tf.random.stateless_uniform([], tf.random.fold_in(key, place))
+        return tf.data.Dataset.from_tensors(serialized).repeat(tf.cast(wanted + chance, tf.int64))
+
+    return repeat
 
 
 def _parse(source: Source, serialized, keys):
