@@ -17,8 +17,8 @@ from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
 
 INDEX, OWNER = "index", "owner"
 _DEVICE = (records.IMAGE, records.LABELS, records.CONTOURED)  # no text: it cannot go to a GPU
-# Many shards are read in turn: with larger pieces, what was read has left the processor's cache when
-# it is used (benchmarks/input.py: 8 MiB give 0.87 of the speed). Remote file systems read ahead.
+# Many shards are read in turn: of larger pieces, much has left the processor's cache by the time
+# it is used (8 MiB give 0.87 of the speed). Remote file systems read ahead by themselves.
 _READ_BYTES = 1 << 20
 
 
