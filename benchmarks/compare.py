@@ -60,7 +60,7 @@ def make_dataset(level):
         program("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}")
     if not files.exists(f"{folder}/dataset.json"):
         recipe = ("--flagfile=configs/demo_build.flags", f"--window_level={LEVELS[level]}")
-        recipe += (f"--validation_fraction={HELD_OUT}",)
+        recipe += ("--split=hash", f"--validation_fraction={HELD_OUT}")
         program("beam_jobs.build", f"--input={patients}", f"--output={folder}", *recipe)
 
 
