@@ -8,8 +8,8 @@ classifier  outlines alone against outlines and classifier on one encoder
 passes      serving.predict with the fixed level's model alone against two passes: its organs give
             the patient's level, at which the second model runs
 
-Every contender trains for the same time: a short run of its own measures its slices per second,
-from which its steps follow. While training, the own level of held-out patients comes from their
+Every contender trains for the same time: a short run measures its slices per second, from which
+its steps follow. While training, the own level of held-out patients comes from their
 contours, which a new patient lacks; the two passes have no such help. Repeated, it goes on in
 build/compare; it writes docs/comparison.md.
 """
@@ -68,7 +68,7 @@ def contend(runs):
     """Dice [patients, organs] of the contender's networks, which share the time equally."""
     columns = {}
     for level, names, task in runs:
-        rate = slices_per_s(level, names, task)
+        rate = slices_per_s("fixed", names, task)  # the level changes no step's time
         steps = max(1, round(MINUTES.value * 60 / len(runs) * rate / BATCH))
         workdir = train(level, names, task, steps)
         text = files.read_bytes(f"{workdir}/best_patients.csv").decode()
