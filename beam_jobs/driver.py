@@ -1,5 +1,6 @@
 """The driver of a build: finds the patients, has the shards written, writes the manifest."""
 
+import gc
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -97,7 +98,7 @@ def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments
     most = plan.patients_per_shard(job.recipe)
     twins = _twins(contoured, job)
     while True:
-        sources = [replace(source, twin=twins.get(source.patient, "")) for source in contoured]
+        sources = [_with_twin(source, twins) for source in contoured]
         plans = plan.plan_shards(sources, dealt, most, settings.shards, settings.seed)
         work = dataset.prepare(plans, job)
         ready = sum(not size for size, _ in work)
@@ -107,7 +108,13 @@ def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments
             pipeline.run(work, job, settings.runner, list(beam_arguments))
         known, twins = twins, _twins(contoured, job)
         if known == twins:
+            gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
             return plans
+
+
+def _with_twin(source: patients.Source, twins: dict[str, str]) -> patients.Source:
+    """The source itself where there is none: so that many patients are held once."""
+    return replace(source, twin=twins[source.patient]) if source.patient in twins else source
 
 
 def _twins(contoured, job: Job) -> dict[str, str]:

@@ -17,7 +17,7 @@ import threading
 import time
 
 EXAMPLE = "python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN"
-GRACE_S = 120  # TensorFlow misses a silent process after a minute
+GRACE_S = 90  # TensorFlow misses a silent process after a minute
 
 
 def main() -> int:
@@ -38,7 +38,8 @@ def main() -> int:
     for printer in printers:
         printer.join()
     states = {process.returncode for process in processes}
-    if len(states) == 1:
+    # A process that was still connecting cannot notice the loss of another: it is killed as well.
+    if len(states) == 1 and min(states) >= 0:
         return states.pop()
     print(
         f"error: process {first} of {len(processes)} {ended(processes[first])}, and the others "
