@@ -34,7 +34,7 @@ def _in_test(test: str):
 
     def drill(scene: stage.Stage) -> str:
         environment = os.environ | {"SEGTHOR_TEST_KILLS": str(scene.repeats)}
-        command = [sys.executable, "-m", "pytest", "-q", "-rs", f"tests/{test}"]
+        command = [sys.executable, "-m", "pytest", "-rs", f"tests/{test}"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         last = done.stdout.strip().splitlines()[-1]
         if "skipped" in last:
