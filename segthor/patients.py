@@ -77,7 +77,7 @@ def _in_folder(root: str) -> Found:
         parts = [part for part in parts if files.is_dir(part)] or [root]
         found = Found(tuple(source for part in parts for source in _in_part(part)))
     if not found.sources:
-        raise InputError(f"{root}: no patient found; looked for {LOOKED_FOR}")
+        raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
     return Found(in_order(found.sources, root), found.label_values)
 
 

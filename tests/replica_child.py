@@ -40,6 +40,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
         rows = data.training(source, config, learner.global_batch, 0, worker)
         return data.per_replica(rows, config.batch_size)
 
+    before = learner.model.get_weights()
     batches = strategy.distribute_datasets_from_function(stream)
     loss, gradient = first_gradient(learner, next(iter(batches)))
     losses, _ = learner.train(iter(batches), tf.constant(int(steps)))
@@ -61,6 +62,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
         "places": np.concatenate(places),
         "counts": np.concatenate(counts),
         **{f"gradient{i}": g for i, g in enumerate(gradient)},
+        **{f"before{i}": w for i, w in enumerate(before)},
         **{f"weight{i}": w for i, w in enumerate(learner.model.get_weights())},
         **{f"averaged{i}": w for i, w in enumerate(learner.averaged.get_weights())},
     }

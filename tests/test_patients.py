@@ -82,8 +82,8 @@ def test_nnunets_layout_and_its_label_values(tmp_path, labels):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ([], "no patient found; looked for train/"),
-        (["notes.txt"], "no patient found"),
+        ([], "expected at least one scan, found none; looked for train/"),
+        (["notes.txt"], "expected at least one scan"),
         (["train/P/a.nii", "train/P/b.nii", "train/P/GT.nii"], "whose contours GT.nii"),
         (["train/P/ct.nii", "train/P/labels.nii"], "a CSV can say which is which"),
         (["GT.nii.gz"], "whose contours GT.nii.gz"),

@@ -97,8 +97,11 @@ def test_two_processes_equal_one_of_the_same_batch_after_twenty_steps(data, tmp_
     assert len(one["losses"]) == 20 and one["losses"][-1] != one["losses"][0]
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     for name in (name for name in one.files if name.startswith(("weight", "averaged"))):
-        scale = np.abs(one[name]).max()
-        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5 * scale, err_msg=name)
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+    # A weight moves little in twenty steps; its movement must be the same, within float32's sums.
+    for name in (name for name in one.files if name.startswith("weight")):
+        moved = np.linalg.norm(one[name] - one[name.replace("weight", "before")])
+        assert np.linalg.norm(two[name] - one[name]) <= 2e-3 * moved, name
 
 
 def test_a_killed_process_ends_the_run_and_the_same_command_continues_it(data, whole, tmp_path):
