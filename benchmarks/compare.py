@@ -2,11 +2,12 @@
 
 Run from the project's root: python -m benchmarks.compare [--minutes=5]
 
-window      a fixed level of 50 HU against the patient's own (median inside heart and aorta)
+window      a fixed level of 50 HU against the patient's own (mean inside the four organs), and
+            this with a box about the organs, whose smaller side makes finer pixels of one matrix
 networks    one network for all organs against four that share the time
 classifier  outlines alone against outlines and classifier on one encoder
 passes      serving.predict with the fixed level's model alone against two passes: its organs give
-            the patient's level, at which the second model runs
+            the patient's level, and the box's centre, for the second model
 
 Every contender trains for the same time: a short run measures its slices per second, from which
 its steps follow. While training, the own level of held-out patients comes from their
@@ -29,11 +30,18 @@ MINUTES = flags.DEFINE_float("minutes", 5, "Training time of each contender.", l
 FOLDER = flags.DEFINE_string("folder", "build/compare", "Where data sets and runs lie.")
 TABLE = flags.DEFINE_string("table", "docs/comparison.md", "Where the table goes.")
 BATCH, CALIBRATION_STEPS = 8, 40
-LEVELS = {"fixed": "50", "own": "median:heart,aorta"}
+OWN_LEVEL = f"--window_level=mean:{','.join(NAMES)}"
+ABOUT_ORGANS = (f"--crop_center=organs:{','.join(NAMES)}", "--crop_mm=192", "--pixel_mm=2")
+DATASETS = {  # all of 96x96 pixels
+    "fixed": ("--window_level=50",),
+    "own": (OWN_LEVEL,),
+    "centred": (OWN_LEVEL, *ABOUT_ORGANS),
+}
 # contender -> the runs that share its time: (data set, organs, task)
 CONTENDERS = {
     "all organs, fixed level": [("fixed", NAMES, "segment")],
     "all organs, own level": [("own", NAMES, "segment")],
+    "all organs, own level, box about the organs": [("centred", NAMES, "segment")],
     "four networks, fixed level": [("fixed", (name,), "segment") for name in NAMES],
     "with classifier, fixed level": [("fixed", NAMES, "joint")],
 }
@@ -41,27 +49,29 @@ PATIENTS, HELD_OUT = 60, 0.25
 
 
 def main(_):
-    for level in LEVELS:
-        make_dataset(level)
+    for dataset in DATASETS:
+        make_dataset(dataset)
     trained = {}
     for name, runs in CONTENDERS.items():
         dice, steps = contend(runs)
         trained[f"{name} ({steps} steps)"] = dice
+    first = f"--level_model={model('fixed')}"
     predicted = {
         "one pass, fixed level": predict("one_pass", "fixed"),
-        "two passes, own level": predict("two_passes", "own", f"--level_model={model('fixed')}"),
+        "two passes, own level": predict("two_passes", "own", first),
+        "two passes, own level, box about the organs": predict("centred_pass", "centred", first),
     }
     with files.atomic_write(TABLE.value) as stream:
         stream.write(page(trained, predicted).encode())
     print(f"Wrote {TABLE.value}")
 
 
-def make_dataset(level):
-    folder, patients = f"{FOLDER.value}/{level}", f"{FOLDER.value}/patients"
+def make_dataset(dataset):
+    folder, patients = f"{FOLDER.value}/{dataset}", f"{FOLDER.value}/patients"
     if not files.exists(patients):
         program("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}")
     if not files.exists(f"{folder}/dataset.json"):
-        recipe = ("--flagfile=configs/demo_build.flags", f"--window_level={LEVELS[level]}")
+        recipe = ("--flagfile=configs/demo_build.flags", *DATASETS[dataset])
         recipe += ("--split=hash", f"--validation_fraction={HELD_OUT}")
         program("beam_jobs.build", f"--input={patients}", f"--output={folder}", *recipe)
 
@@ -69,10 +79,10 @@ def make_dataset(level):
 def contend(runs):
     """(Dice [patients, organs], steps in all) of the contender's networks, which share the time."""
     columns, total = {}, 0
-    for level, names, task in runs:
-        rate = slices_per_s("fixed", names, task)  # the level changes no step's time
+    for dataset, names, task in runs:
+        rate = slices_per_s("fixed", names, task)  # slices of one size cost one time
         steps = max(1, round(MINUTES.value * 60 / len(runs) * rate / BATCH))
-        workdir = train(level, names, task, steps)
+        workdir = train(dataset, names, task, steps)
         text = files.read_bytes(f"{workdir}/best_patients.csv").decode()
         rows = list(csv.DictReader(io.StringIO(text)))
         total += files.read_json(f"{workdir}/summary.json")["steps"]
@@ -80,48 +90,48 @@ def contend(runs):
     return np.array([columns[name] for name in NAMES]).T, total
 
 
-def slices_per_s(level, names, task):
-    return files.read_json(f"{train(level, names, task, CALIBRATION_STEPS)}/summary.json")[
+def slices_per_s(dataset, names, task):
+    return files.read_json(f"{train(dataset, names, task, CALIBRATION_STEPS)}/summary.json")[
         "slices_per_s"
     ]
 
 
-def train(level, names, task, steps):
+def train(dataset, names, task, steps):
     """A run, scored once at its end: `best` is then its last checkpoint. Returns its folder."""
-    if steps == CALIBRATION_STEPS or not (known := planned(level, names, task)):
+    if steps == CALIBRATION_STEPS or not (known := planned(dataset, names, task)):
         known = steps
-    workdir = f"{FOLDER.value}/{level}-{'+'.join(names)}-{task}-{known}"
+    workdir = f"{FOLDER.value}/{dataset}-{'+'.join(names)}-{task}-{known}"
     if not files.exists(f"{workdir}/summary.json"):
         choices = (f"--organs={','.join(names)}", f"--task={task}", f"--batch_size={BATCH}")
         length = (f"--steps={known}", f"--validate_every={known}", "--checkpoint_every=200")
-        where = (f"--data={FOLDER.value}/{level}", f"--workdir={workdir}")
+        where = (f"--data={FOLDER.value}/{dataset}", f"--workdir={workdir}")
         program("trainer.main", "--flagfile=configs/smoke.flags", *choices, *length, *where)
     return workdir
 
 
-def planned(level, names, task):
+def planned(dataset, names, task):
     """Steps of an interrupted run of these choices: its rate was measured then; 0: none."""
-    stem = f"{level}-{'+'.join(names)}-{task}-"
+    stem = f"{dataset}-{'+'.join(names)}-{task}-"
     found = [entry for entry in files.listdir(FOLDER.value) if entry.startswith(stem)]
     steps = [int(entry.removeprefix(stem)) for entry in found]
     return next((count for count in steps if count != CALIBRATION_STEPS), 0)
 
 
-def model(level):
-    """The exported network for all organs of this level. Returns its folder."""
-    folder = f"{FOLDER.value}/{level}-model"
+def model(dataset):
+    """The exported network for all organs of this data set. Returns its folder."""
+    folder = f"{FOLDER.value}/{dataset}-model"
     if not files.exists(folder):
-        workdir = train(level, NAMES, "segment", planned(level, NAMES, "segment"))
+        workdir = train(dataset, NAMES, "segment", planned(dataset, NAMES, "segment"))
         program("serving.export", f"--workdir={workdir}", f"--output={folder}")
     return folder
 
 
-def predict(name, level, *arguments):
+def predict(name, dataset, *arguments):
     """Dice [patients, organs] of label maps that serving.predict makes of the held-out scans."""
-    output, dataset = f"{FOLDER.value}/{name}", f"{FOLDER.value}/fixed"
-    scans = (f"--input={dataset}", "--split=validation", f"--output={output}")
-    program("serving.predict", f"--model={model(level)}", *scans, *arguments)
-    where = (f"--predictions={output}", f"--labels={dataset}", f"--output={output}/scores")
+    output, truth = f"{FOLDER.value}/{name}", f"{FOLDER.value}/fixed"
+    scans = (f"--input={truth}", "--split=validation", f"--output={output}")
+    program("serving.predict", f"--model={model(dataset)}", *scans, *arguments)
+    where = (f"--predictions={output}", f"--labels={truth}", f"--output={output}/scores")
     program("serving.evaluate", *where)
     found = files.read_json(f"{output}/scores/scores.json")["patients"]
     return np.array([[found[one][organ]["dice"] for organ in NAMES] for one in sorted(found)])
