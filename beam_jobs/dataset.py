@@ -13,7 +13,6 @@ from beam_jobs.plan import ShardPlan
 from segthor import files
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset, Patient, Rejected, Shard, Unlabelled
-from segthor.patients import Source
 
 _OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *report.FILES, "inspect"}
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
@@ -61,7 +60,7 @@ def prepare(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
     wanted = {f"{plan.name}.json": plan for plan in plans}
     ready = set()
     for name in files.listdir(folder):
-        if name in wanted and _holds(shards.load_part(job.output, wanted[name]), wanted[name], job):
+        if name in wanted and _holds(wanted[name], job):
             ready.add(name)
         else:
             files.remove(files.join(folder, name))
@@ -78,13 +77,13 @@ def counter(plans: list[ShardPlan], output: str):
     return lambda: sum(patients.get(name, 0) for name in files.listdir(folder))
 
 
-def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: int) -> Dataset:
-    """Writes the manifest from the workers' parts, then removes the shards it does not name.
+def finish(names: list[str], unlabelled: list[Unlabelled], job: Job, folds: int) -> Dataset:
+    """Writes the manifest from the named parts, then removes the shards it does not name.
 
     Raises:
       InputError: every patient was rejected; the manifest that was there stays.
     """
-    rows = _rows_of(plans, job.output)
+    rows = _rows_of(names, job.output)
     if not rows[Shard]:
         first = min(rows[Rejected], key=lambda row: row.patient)
         raise InputError(
@@ -98,7 +97,7 @@ def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: in
         shards=tuple(sorted(rows[Shard], key=lambda row: row.file)),
         patients=tuple(sorted(rows[Patient], key=lambda row: row.patient)),
         rejected=tuple(sorted(rows[Rejected], key=lambda row: row.patient)),
-        unlabelled=tuple(Unlabelled(source.patient, source.ct) for source in unlabelled),
+        unlabelled=tuple(unlabelled),
         statistics=statistics.summary(counts),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,
@@ -110,8 +109,9 @@ def finish(plans: list[ShardPlan], unlabelled: list[Source], job: Job, folds: in
     return made
 
 
-def _holds(part: dict, plan: ShardPlan, job: Job) -> bool:
+def _holds(plan: ShardPlan, job: Job) -> bool:
     """Whether the shard was made from these very files and rules, and lies there."""
+    part = shards.load_part(job.output, plan.name)
     if part.get("key") != shards.key_of(plan, job):
         return False
     shard = part["shard"]
@@ -131,11 +131,11 @@ def _sweep(output: str, wanted: set[str]) -> None:
         files.remove_partial(place)
 
 
-def _rows_of(plans: list[ShardPlan], output: str) -> dict:
+def _rows_of(names: list[str], output: str) -> dict:
     """The manifest's rows by their kind; one part at a time, of which most is for others."""
     rows = {Shard: [], Patient: [], Rejected: []}
-    for plan in plans:
-        part = shards.load_part(output, plan)
+    for name in names:
+        part = shards.load_part(output, name)
         found = (part["shard"] and [part["shard"]], part["patients"], part["rejected"])
         for kind, of_kind in zip(rows, found, strict=True):
             rows[kind] += [kind(**_tuples(row)) for row in of_kind or ()]

@@ -9,7 +9,7 @@ from beam_jobs import dataset, pipeline, plan, progress, report
 from beam_jobs.job import Job
 from segthor import audit, files, organs, patients, table
 from segthor.errors import InputError
-from segthor.manifest import TRAIN, VALIDATION, Dataset
+from segthor.manifest import TRAIN, VALIDATION, Dataset, Unlabelled
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
@@ -54,12 +54,14 @@ def build(settings: Settings, beam_arguments=()) -> int:
             "nothing to train on; predict them with python -m serving.predict"
         )
     job = Job(output, settings.recipe, settings.seed, settings.severities, found.label_values)
-    plans = _write_shards(contoured, _deal(contoured, settings), job, settings, beam_arguments)
-    rejected = report.write(plans, output)
+    unlabelled = [Unlabelled(one.patient, one.ct) for one in found.sources if not one.labels]
+    names = _write_shards(contoured, _deal(contoured, settings), job, settings, beam_arguments)
+    del found, contoured
+    gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
+    rejected = report.write(names, output)
     if rejected and settings.strict:
         raise InputError(f"{rejected} patients were rejected (--strict); see {output}/audit.csv")
-    unlabelled = [source for source in found.sources if not source.labels]
-    made = dataset.finish(plans, unlabelled, job, settings.folds)
+    made = dataset.finish(names, unlabelled, job, settings.folds)
     return _say(made, settings.output, time.monotonic() - started)
 
 
@@ -94,7 +96,10 @@ def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
 
 
 def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments):
-    """Plans and writes; again where the scans read turn out to hold one under two names."""
+    """Plans and writes; again where the scans read turn out to hold one under two names.
+
+    Returns the shards' names.
+    """
     most = plan.patients_per_shard(job.recipe)
     twins = _twins(contoured, job)
     while True:
@@ -108,8 +113,7 @@ def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments
             pipeline.run(work, job, settings.runner, list(beam_arguments))
         known, twins = twins, _twins(contoured, job)
         if known == twins:
-            gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-            return plans
+            return [one.name for one in plans]
 
 
 def _with_twin(source: patients.Source, twins: dict[str, str]) -> patients.Source:

@@ -1,7 +1,7 @@
 """One patient: read, audited, prepared."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -54,6 +54,15 @@ class Examined:
 
 def examine(source: Source, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
+    examined = _examine(source, job)
+    if not source.twin or examined.scans is None:
+        return examined
+    # Last: which of two names is kept depends on all else that is wrong with either.
+    same = Finding.of("same_scan", f"the same scan as that of {source.twin}")
+    return replace(examined, findings=examined.findings + _judged([same], job))
+
+
+def _examine(source: Source, job: Job) -> Examined:
     scans, findings = _read(source)
     if scans is None:
         return Examined(source, _judged(findings, job))
@@ -61,8 +70,6 @@ def examine(source: Source, job: Job) -> Examined:
     labels, label_findings = audit.to_labels(scans.contours.array, job.label_values)
     findings += audit.finite_findings(scans.ct.array) + label_findings
     likeness = likeness_of(scans.ct)
-    if source.twin:
-        findings.append(Finding.of("same_scan", f"the same scan as that of {source.twin}"))
     if any(finding.code in audit.FATAL for finding in findings):
         return Examined(source, _judged(findings, job), scans, likeness)
     findings += audit.image_findings(figures.of_image(scans.ct.array))
@@ -85,15 +92,7 @@ def _prepared(examined: Examined, labels: np.ndarray, job: Job) -> Examined:
         beyond_share = 1 - prepared.placement.share_inside
         findings += audit.box_findings(prepared.labels_outside, beyond_share)
         images = prepared.images(job.recipe)
-    return Examined(
-        source,
-        _judged(findings, job),
-        examined.scans,
-        examined.likeness,
-        examined.organs,
-        prepared,
-        images,
-    )
+    return replace(examined, findings=_judged(findings, job), prepared=prepared, images=images)
 
 
 def _read(source: Source) -> tuple[Scans | None, list[Finding]]:

@@ -33,7 +33,7 @@ class WriteShard(beam.DoFn):
 
     def process(self, plan):
         """Yields the shard's counts."""
-        part = shards.load_part(self._job.output, plan) or shards.write(plan, self._job)
+        part = shards.load_part(self._job.output, plan.name) or shards.write(plan, self._job)
         yield part["statistics"]
 
 

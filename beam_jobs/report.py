@@ -9,7 +9,6 @@ import io
 from collections import Counter
 
 from beam_jobs import shards
-from beam_jobs.plan import ShardPlan
 from segthor import audit, files, organs
 
 FILES = ("audit.csv", "audit.html")
@@ -41,11 +40,11 @@ img { display: block; image-rendering: pixelated }
 """
 
 
-def write(plans: list[ShardPlan], output: str) -> int:
-    """Writes both files; returns how many patients were rejected."""
+def write(names: list[str], output: str) -> int:
+    """Writes both files from the named parts; returns how many patients were rejected."""
     entries, counts, status, lines = {"rejected": [], "warned": []}, Counter(), [], []
-    for plan in plans:
-        part = shards.load_part(output, plan)
+    for name in names:
+        part = shards.load_part(output, name)
         for patient in part["patients"] + part["rejected"]:
             row, findings = _row(patient), _findings(patient)
             status.append(row["status"])

@@ -25,9 +25,9 @@ SHARDS, PARTS = "shards", "parts"
 VERSION = 1  # raised whenever the same input gives other bytes
 
 
-def part_path(output: str, plan: ShardPlan) -> str:
-    """Where the worker reports on this shard."""
-    return files.join(output, PARTS, f"{plan.name}.json")
+def part_path(output: str, name: str) -> str:
+    """Where the worker reports on the shard of this name."""
+    return files.join(output, PARTS, f"{name}.json")
 
 
 def key_of(plan: ShardPlan, job: Job) -> str:
@@ -37,9 +37,9 @@ def key_of(plan: ShardPlan, job: Job) -> str:
     return hashlib.sha256(json.dumps([rules, asdict(plan), marks]).encode()).hexdigest()
 
 
-def load_part(output: str, plan: ShardPlan) -> dict | None:
+def load_part(output: str, name: str) -> dict | None:
     """The worker's report, or None where there is none."""
-    path = part_path(output, plan)
+    path = part_path(output, name)
     return files.read_json(path) if files.exists(path) else None
 
 
@@ -82,7 +82,7 @@ def write(plan: ShardPlan, job: Job) -> dict:
         part["shard"] = asdict(shard)
         for row in part["patients"]:
             row["shard"] = shard.file
-    files.write_json(part_path(job.output, plan), part, durable=False)
+    files.write_json(part_path(job.output, plan.name), part, durable=False)
     return part
 
 

@@ -185,7 +185,7 @@ def _made_up(folder: str):
             "thumbnails": {name: picture for name in warned},
             "statistics": template["statistics"],
         }
-        with files.atomic_write(shards.part_path(job.output, one), durable=False) as stream:
+        with files.atomic_write(shards.part_path(job.output, one.name), durable=False) as stream:
             stream.write(json.dumps(part).encode())
         return part
 

@@ -23,6 +23,7 @@ CODES = {
     "file_affine": (REJECT, "the affine is not invertible or not finite"),
     "file_too_large": (REJECT, "the header promises more voxels than any CT has"),
     "file_truncated": (REJECT, "the file ends before its last voxel"),
+    "file_surplus": (REJECT, "the file holds more slices than its header says"),
     "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
     "file_changed": (REJECT, "the file changed while it was read"),
     "no_orientation": (REJECT, "the header does not say where the patient's left is"),
@@ -216,16 +217,16 @@ def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, l
     are then background.
     """
     found, add = _collector()
-    if label_values:
-        given, stored = stored, np.zeros_like(stored, np.uint8)
-        for name, value in label_values:
-            stored[given == value] = organs.BY_NAME[name].label
     if stored.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             fractions = int(np.count_nonzero(stored != np.rint(stored)))  # NaN is unequal to itself
         if fractions:
             add("labels_not_integer", f"{fractions} voxels of the contours are not whole numbers")
             return None, found
+    if label_values:
+        given, stored = stored, np.zeros_like(stored, np.uint8)
+        for name, value in label_values:
+            stored[given == value] = organs.BY_NAME[name].label
     lowest = 0 if stored.dtype.kind == "u" else stored.min()
     highest = stored.max()
     if lowest < 0 or highest >= organs.NUM_CLASSES:

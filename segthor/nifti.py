@@ -87,7 +87,7 @@ class NiftiError(InputError):
     """A file that cannot be read as one NIfTI volume; `code` names the kind of damage.
 
     Codes: 'file_missing', 'file_not_nifti', 'file_header', 'file_not_3d', 'file_affine',
-    'file_type', 'file_too_large', 'file_truncated', 'file_damaged'.
+    'file_type', 'file_too_large', 'file_truncated', 'file_surplus', 'file_damaged'.
     """
 
     def __init__(self, code: str, message: str):
@@ -105,7 +105,8 @@ def read(path: str, digest=None) -> Scan:
       digest: A hashlib object, fed with the file's bytes as they are read.
 
     Raises:
-      NiftiError: no such file, not NIfTI, not 3D, truncated, or a checksum that does not match.
+      NiftiError: no such file, not NIfTI, not 3D, truncated, a slice or more of voxels beyond
+        those of the header, or a checksum that does not match.
     """
     with _opened(path, digest) as stream:
         header = _read_header(stream, path)
@@ -121,13 +122,21 @@ def read(path: str, digest=None) -> Scan:
         stream.read(_gap_bytes(header, path))
         buffer = np.empty(size, np.uint8)
         filled = _fill(stream, buffer)
-        while stream.read(_READ_BYTES):  # the CRC is checked at the very end
-            pass
+        surplus = 0
+        while rest := stream.read(_READ_BYTES):  # the CRC is checked at the very end
+            surplus += len(rest)
     if filled < size:
         raise NiftiError(
             "file_truncated",
             f"{path}: truncated; the header promises {size} bytes of voxels, found {filled}; "
             "copy it again",
+        )
+    plane = size // shape[2]
+    if surplus >= plane:
+        raise NiftiError(
+            "file_surplus",
+            f"{path}: the header promises {shape[2]} slices, found {surplus // plane} more; "
+            "expected a header that fits its voxels",
         )
     return Scan(_scaled(buffer.view(dtype).reshape(shape, order="F"), header), grid)
 

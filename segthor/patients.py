@@ -143,13 +143,18 @@ def _flat(folder: str) -> list[Source]:
             f"{folder}: cannot tell whose contours {next(iter(masks))} are; expected one CT beside "
             "it, or numbers (Patient_01.nii.gz, GT_01.nii.gz)"
         )
-    sources = []
+    sources, taken = [], {}
     for name in images:
         number = re.search(r"(\d+)$", stem(name))
-        mask = by_number.pop(int(number[1]), None) if number else None
+        mask = by_number.get(int(number[1])) if number else None
+        if mask and taken.setdefault(mask, name) != name:
+            raise InputError(
+                f"{folder}: {mask} may be the contours of {taken[mask]} or of {name}; "
+                "a CSV can say which"
+            )
         labels = files.join(folder, mask) if mask else ""
         sources.append(Source(stem(name), files.join(folder, name), labels))
-    for mask in by_number.values():
+    for mask in sorted(set(by_number.values()) - set(taken)):
         raise InputError(f"{folder}: {mask} has no CT of its number beside it")
     return sources
 

@@ -30,8 +30,9 @@ def newest(folder: str) -> str:
 
 
 def versions(folder: str) -> list[int]:
-    """The versions in an existing folder."""
-    return [int(name) for name in files.listdir(folder) if name.isdigit()]
+    """The whole versions in an existing folder; one that is being uploaded has no model yet."""
+    found = [name for name in files.listdir(folder) if name.isdigit()]
+    return [int(n) for n in found if files.exists(files.join(folder, n, "saved_model.pb"))]
 
 
 def asset(version: str, name: str) -> str:
@@ -87,7 +88,9 @@ def local(version: str):
 
 
 def _next(folder: str) -> str:
-    return files.join(folder, str(max(versions(folder), default=0) + 1))
+    # A version that an interrupted upload left half is passed over, too.
+    taken = [int(name) for name in files.listdir(folder) if name.isdigit()]
+    return files.join(folder, str(max(taken, default=0) + 1))
 
 
 def _upload(source: str, version: str) -> None:

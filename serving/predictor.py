@@ -38,13 +38,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One patient's result. labels: uint8 [X, Y, Z]. level_hu: of the (first) model's window.
+    """One patient's result.
 
+    labels: uint8 [X, Y, Z]. level_hu, width_hu: the (first) model's window.
     probabilities: organ -> uint8 [X, Y, Z], 255 is certainty; empty unless asked for.
     """
 
     labels: np.ndarray
     level_hu: float
+    width_hu: float
     probabilities: dict
 
 
@@ -110,6 +112,16 @@ class Ensemble:
         """Every model, the gate last."""
         return [b for group in self.groups.values() for b in group] + [self.gate] * bool(self.gate)
 
+    def rules(self) -> dict:
+        """Organ -> the post-processing stored with a model of this organ."""
+        return {
+            name: bundle.rules[name]
+            for names, group in self.groups.items()
+            for bundle in group
+            for name in names
+            if name in bundle.rules
+        }
+
     @property
     def needs_masks(self) -> bool:
         """Whether a recipe takes level or centre from organs."""
@@ -125,7 +137,8 @@ class Ensemble:
 
         What the networks gave for one batch is brought to the scan's grid while they run the next.
         """
-        first = next(iter(inputs.values())).prepared
+        seen = next(iter(inputs.values()))
+        first, width_hu = seen.prepared, seen.recipe.window_width_hu
         volume = _Volume(first.placement.planes_shape, self.organs if probabilities else ())
         with ThreadPoolExecutor(max_workers=1) as helper:
             placing = []
@@ -139,7 +152,7 @@ class Ensemble:
                 job.result()
         to_scan = first.placement.orientation.to_scan
         maps = {name: to_scan(array) for name, array in volume.maps.items()}
-        return Segmentation(to_scan(volume.labels), first.level_hu, maps)
+        return Segmentation(to_scan(volume.labels), first.level_hu, width_hu, maps)
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class Results:
                     f"{self.folder}: holds predictions made with another {', '.join(differing)}; "
                     "choose another --output, or --overwrite them"
                 )
+            if differing:
+                self._clear()
         elif files.exists(self.folder) and files.listdir(self.folder):
             raise InputError(
                 f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
@@ -57,6 +59,16 @@ class Results:
             if files.exists(part):
                 files.remove_partial(part)  # left by a run that was killed
         files.write_json(path, self.settings)
+
+    def _clear(self) -> None:
+        """Removes another job's label maps, also of scans that this job will not predict."""
+        cases = files.join(self.folder, "cases")
+        known = files.listdir(cases) if files.exists(cases) else []
+        for name in known:
+            files.remove(files.join(cases, name))
+        for name in filter(nifti.is_nifti, files.listdir(self.folder)):
+            if f"{nifti.stem(name)}.json" in known:
+                files.remove(files.join(self.folder, name))
 
     def path(self, scan: Scan) -> str:
         """Where the scan's label map goes."""
@@ -68,16 +80,19 @@ class Results:
         if not all(files.exists(path) for path in (scan.ct, self.path(scan), facts)):
             return False
         known = files.read_json(facts)
-        return (known.get("job"), known.get("scan")) == (self.job, _mark(scan))
+        return (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
 
-    def write(self, scan: Scan, labels, grid, facts: dict, probabilities: dict) -> None:
-        """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8."""
+    def write(self, scan: Scan, mark, labels, grid, facts: dict, probabilities: dict) -> None:
+        """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8.
+
+        mark: of `mark_of`, from before the scan was read.
+        """
+        self.forget(scan)  # an older label map must never lie beside newer facts
         for name, array in probabilities.items():
             file = nifti.stem(scan.file) + f"_{name}.nii.gz"
             path = files.join(self.folder, "probabilities", file)
             nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
-        head = {"job": self.job, "scan": _mark(scan)}
-        files.write_json(self.facts_path(scan), {**head, **facts})
+        files.write_json(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
         nifti.write(self.path(scan), labels, grid)
 
     def facts(self, scan: Scan) -> dict:
@@ -86,21 +101,22 @@ class Results:
 
     def write_failure(self, scan: Scan, reason: str) -> None:
         """Notes why there is no label map; an older one goes."""
-        if files.exists(self.path(scan)):
-            files.remove(self.path(scan))
+        self.forget(scan)
         files.write_json(self.facts_path(scan), {"scan": {"path": scan.ct}, "failed": reason})
 
     def forget(self, scan: Scan) -> None:
-        """Has the scan predicted again, even if this run is killed before it comes to it."""
-        if files.exists(self.facts_path(scan)):
-            files.remove(self.facts_path(scan))
+        """Removes what is known about the scan, and then its label map."""
+        for path in (self.facts_path(scan), self.path(scan)):
+            if files.exists(path):
+                files.remove(path)
 
     def facts_path(self, scan: Scan) -> str:
         """Where the case's facts go."""
         return files.join(self.folder, "cases", f"{scan.patient}.json")
 
 
-def _mark(scan: Scan) -> dict:
+def mark_of(scan: Scan) -> dict:
+    """What names the scan's file as it is now."""
     return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
 
 

@@ -46,6 +46,7 @@ def patient(
         "findings": [{"severity": f.severity, "message": f.message} for f in findings],
         "postprocess": facts.get("postprocess", {}),
         "levelHu": facts.get("level_hu"),
+        "widthHu": facts.get("width_hu"),
     }
 
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from segthor import audit, nifti, organs
+from segthor import audit, files, nifti, organs
 from segthor.errors import InputError
 from serving import bundle, doubts, postprocess
 from serving.cases import Scan
 from serving.predictor import Ensemble, Input, Segmentation
-from serving.results import Results
+from serving.results import Results, mark_of
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class Given:
-    """A scan in memory, prepared for the models that see it first."""
+    """A scan in memory, prepared for the models that see it first. mark: of `results.mark_of`."""
 
     scan: nifti.Scan
+    mark: dict
     inputs: dict[str, Input]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What is left to write of a case."""
+
+    scan: nifti.Scan
+    mark: dict
+    found: Segmentation
 
 
 class Worker:
@@ -48,34 +58,45 @@ class Worker:
         if plan.level_models:
             self.level = Ensemble([bundle.load(path) for path in plan.level_models])
         _check_passes(self.models, self.level)
-        own = [rules for one in self.models.bundles for rules in one.rules.items()]
-        self.rules = dict(own) if plan.rules else {}
+        self.rules = self.models.rules() if plan.rules else {}
+        self.level_rules = {}
+        if self.level:
+            # Crumbs far off would move the box about the organs; each of these is one piece.
+            pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
+            self.level_rules = pieces | (self.level.rules() if plan.rules else {})
         self.results = Results(plan.output, self._settings())
 
     def read(self, case: Scan) -> Given:
         """Reads and prepares; raises InputError where the scan cannot be used."""
+        mark = mark_of(case) if files.exists(case.ct) else {}
         scan = nifti.read(case.ct)
+        if mark_of(case) != mark:
+            raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
         for finding in audit.finite_findings(scan.array):
             raise InputError(f"{case.ct}: {finding.message}")
-        return Given(scan, (self.level or self.models).inputs(scan))
+        return Given(scan, mark, (self.level or self.models).inputs(scan))
 
-    def compute(self, case: Scan, given: Given) -> tuple[nifti.Scan, Segmentation]:
+    def compute(self, case: Scan, given: Given) -> Computed:
         """Runs the networks, in two passes where a level model finds the organs first."""
         inputs = given.inputs
         if self.level:
             masks = self.level.segment(inputs).labels
+            postprocess.apply(masks, given.scan.grid.spacing_mm, self.level_rules)
             inputs = self.models.inputs(given.scan, masks)
-        return given.scan, self.models.segment(inputs, self.plan.probabilities)
+        return Computed(
+            given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
+        )
 
-    def write(self, case: Scan, computed: tuple[nifti.Scan, Segmentation]) -> None:
+    def write(self, case: Scan, computed: Computed) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
-        scan, found = computed
+        scan, found = computed.scan, computed.found
         labels = found.labels
         changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules)
         measured, findings = doubts.measure(scan, labels, self.models.organs)
         facts = {
             "organs": list(self.models.organs),
             "level_hu": found.level_hu,
+            "width_hu": found.width_hu,
             "volumes_cm3": {
                 name: measured[name].volume_cm3 if name in measured else 0.0
                 for name in self.models.organs
@@ -83,7 +104,7 @@ class Worker:
             "findings": [finding.to_json() for finding in findings],
             "postprocess": changes,
         }
-        self.results.write(case, labels, scan.grid, facts, found.probabilities)
+        self.results.write(case, computed.mark, labels, scan.grid, facts, found.probabilities)
 
     def _settings(self) -> dict:
         return {
@@ -91,11 +112,14 @@ class Worker:
             "level_models": [one.digest for one in self.level.bundles] if self.level else [],
             "gate": self.models.gate.digest if self.models.gate else None,
             "tta": self.plan.tta,
-            "postprocess": {
-                name: self.rules[name].to_json() for name in organs.NAMES if name in self.rules
-            },
+            "postprocess": _plain(self.rules),
+            "level_postprocess": _plain(self.level_rules),
             "probabilities": self.plan.probabilities,
         }
+
+
+def _plain(rules: dict) -> dict:
+    return {name: rules[name].to_json() for name in organs.NAMES if name in rules}
 
 
 def _check_passes(models: Ensemble, level: Ensemble | None) -> None:

@@ -163,6 +163,12 @@ def header_promises_more(folder):
     _header(folder, CT, dim=[3, 64, 64, 25, 1, 1, 1, 1])
 
 
+@damage("file_surplus")
+def headers_promise_less(folder):
+    for name in (CT, GT):
+        _header(folder, name, dim=[3, 64, 64, 12, 1, 1, 1, 1])
+
+
 @damage("file_damaged")
 def checksum_wrong(folder):
     path = Path(folder) / CT

@@ -72,7 +72,7 @@ def test_the_shard_is_named_after_its_content_and_the_part_describes_it(tmp_path
     path = str(tmp_path / shard["file"])
     assert files.sha256(path) == shard["sha256"] and files.size(path) == shard["bytes"]
     assert shard["file"] == f"shards/train-fold2-01-{shard['sha256'][:8]}.tfrecord"
-    assert shards.load_part(job.output, plan)["shard"]["patients"] == list(shard["patients"])
+    assert shards.load_part(job.output, plan.name)["shard"]["patients"] == list(shard["patients"])
     assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [files.name(path)]
     assert [row["patient"] for row in part["patients"]] == [s.patient for s in sources]
     assert part["patients"][0]["slices"] == 16

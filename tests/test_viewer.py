@@ -139,7 +139,7 @@ def folder(tmp_path_factory):
         ):
             nibabel.save(nibabel.Nifti1Image(array, AFFINE), folder / sub / f"{name}.nii.gz")
         (folder / "predictions" / "cases" / f"{name}.json").write_text(
-            '{"organs": ["heart", "aorta"], "level_hu": 57.0, '
+            '{"organs": ["heart", "aorta"], "level_hu": 57.0, "width_hu": 500.0, '
             '"postprocess": {"heart": {"removed_cm3": 1.5, "filled_cm3": 0.25}}}'
         )
     (folder / "scans" / "Patient_44.nii.gz").write_bytes(b"broken")
@@ -314,8 +314,8 @@ def test_layers_organs_and_windows_can_be_switched(browser, folder):
     switched(lambda: page.press("a"))
     assert not page.box("aorta")
 
-    # 20 HU of tissue under each window: level 40 width 400; -600, 1500; 400, 1800; 57, 350.
-    for key, level, width in (("1", 40, 400), ("2", -600, 1500), ("3", 400, 1800), ("4", 57, 350)):
+    # 20 HU of tissue under each window: level 40 width 400; -600, 1500; 400, 1800; 57, 500.
+    for key, level, width in (("1", 40, 400), ("2", -600, 1500), ("3", 400, 1800), ("4", 57, 500)):
         switched(lambda key=key: page.press(key))
         expected = ((20 - level) / width + 0.5) * 255
         assert page.grey_at(20.5, 10.5) == pytest.approx(expected, abs=3)

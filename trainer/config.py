@@ -85,8 +85,13 @@ class Config:
             choices, value = spec.metadata.get("choices"), getattr(self, spec.name)
             if choices:
                 _check(value in choices, spec.name, f"one of {', '.join(choices)}", value)
-        known = set(self.organs) <= set(all_organs.NAMES) and len(set(self.organs)) > 0
-        _check(known, "organs", f"some of {', '.join(all_organs.NAMES)}", ",".join(self.organs))
+        known = len(set(self.organs) & set(all_organs.NAMES)) == len(self.organs) > 0
+        _check(
+            known,
+            "organs",
+            f"some of {', '.join(all_organs.NAMES)}",
+            ",".join(self.organs),
+        )
         if self.task == "classify":
             _check(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
             _check(not self.surface_distances, "surface_distances", "a network of outlines", True)

@@ -127,7 +127,7 @@ def _on_sigterm() -> list:
 
 
 def _conclude(summary, run_record) -> None:
-    if summary is None:
+    if not summary:  # stopped, or ended earlier and its log.csv is gone
         return
     best = summary["best"]
     organs = ", ".join(f"{name} {best['dice_' + name]:.3f}" for name in run_record["organs"])

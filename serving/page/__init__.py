@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from segthor import files, organs
-from segthor.recipe import Recipe
 from serving import viewer
 
 _HERE = Path(__file__).parent
@@ -16,7 +15,6 @@ def write(path: str, patients: list[dict], source: str) -> int:
         "source": source,
         "patients": patients,
         "levels": viewer.LEVELS,
-        "networkWidthHu": Recipe().window_width_hu,
         "organs": [{"name": o.name, "label": o.label, "rgb": o.rgb} for o in organs.ORGANS],
     }
     parts = {

@@ -232,8 +232,9 @@ const signed = (value) => `${value < -0.05 ? "−" : value > 0.05 ? "+" : ""}${M
 const number = (value, digits = 2) => (value == null ? "–" : value.toFixed(digits));
 
 function windowsOf(patient) {
-  const level = patient.levelHu;
-  return level == null ? WINDOWS : [...WINDOWS, ["Network's", level, data.networkWidthHu]];
+  const { levelHu, widthHu } = patient;
+  const known = levelHu != null && widthHu != null;
+  return known ? [...WINDOWS, ["Network's", levelHu, widthHu]] : WINDOWS;
 }
 
 function list() {
