@@ -51,6 +51,8 @@ PATIENTS, HELD_OUT = 60, 0.25
 def main(_):
     for dataset in DATASETS:
         make_dataset(dataset)
+    for _, names, task in (run for runs in CONTENDERS.values() for run in runs):
+        slices_per_s("fixed", names, task)  # all rates first, in the same quiet
     trained = {}
     for name, runs in CONTENDERS.items():
         dice, steps = contend(runs)
