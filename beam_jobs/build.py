@@ -11,9 +11,9 @@ Exit status: 0; 3 where patients were rejected and the others built; 2 for an er
 
 from absl import flags
 
-from beam_jobs import pipeline, plan
+from beam_jobs import plan
 from beam_jobs.driver import Settings, build
-from segthor import organs
+from segthor import organs, runners
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.recipe import Recipe
@@ -66,7 +66,7 @@ _STRICT = flags.DEFINE_bool("strict", False, "Whether one rejected patient fails
 
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
-    pipeline.check_options(_RUNNER.value, argv[1:])
+    runners.check_options(_RUNNER.value, argv[1:])
     settings = Settings(
         input=_INPUT.value or DEFAULT_PHANTOMS,
         output=_OUTPUT.value,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from beam_jobs import dataset, pipeline, plan, progress, report
 from beam_jobs.job import Job
-from segthor import audit, files, organs, patients, table
+from segthor import audit, files, organs, patients, runners, table
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset, Unlabelled
 from segthor.recipe import Recipe
@@ -22,7 +22,7 @@ class Settings:
     input: str
     output: str
     recipe: Recipe = Recipe()
-    runner: str = pipeline.LOCAL[0]
+    runner: str = runners.LOCAL[0]
     split: str = "auto"
     validation_fraction: float = 0.2
     folds: int = 5

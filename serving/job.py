@@ -4,12 +4,11 @@ Elements are a few paths; every worker reads and writes files itself, so no voxe
 """
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from segthor import runners
 from serving import pipeline
 from serving.worker import Plan, Worker
 
-LOCAL = ("DirectRunner", "direct")
 CASES_PER_ELEMENT = 4  # enough to read ahead and write behind, few enough to spread
 
 
@@ -45,19 +44,11 @@ def run(plan: Plan, todo: list, runner: str, arguments: list[str]) -> None:
         tuple(todo[start : start + CASES_PER_ELEMENT])
         for start in range(0, len(todo), CASES_PER_ELEMENT)
     ]
-    with beam.Pipeline(runner=_runner(runner), options=PipelineOptions(arguments)) as job:
+    options, chosen = runners.choose(runner, arguments)
+    with runners.refusal_in_one_line(), beam.Pipeline(runner=chosen, options=options) as job:
         (
             job
             | "Cases" >> beam.Create(elements)
             | "Spread" >> beam.Reshuffle()
             | "Predict" >> beam.ParDo(Predict(plan))
         )
-
-
-def _runner(name: str):
-    """The local runner is Beam's in-process one, which looks for nothing on the network."""
-    if name not in LOCAL:
-        return name
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-    return FnApiRunner()

@@ -306,6 +306,25 @@ def test_one_scan_under_two_names_is_kept_once(tmp_path):
     assert status == 0 and "Patient_09" in {one.patient for one in dataset.patients}
 
 
+def test_of_two_names_the_kept_one_does_not_change_from_run_to_run(tmp_path):
+    """The first lacks the organ that gives the level; without it, nothing else would be amiss."""
+    made = phantom.tiny(1)
+    save_patient(tmp_path / "in", "A", made)
+    save_patient(tmp_path / "in", "B", made)
+    save_patient(tmp_path / "in", "C", phantom.tiny(2))
+    esophagus = np.where(made.labels == 1, 1, 0).astype(np.uint8)
+    save(tmp_path / "in/train/A/GT.nii.gz", esophagus, made.affine)
+    rows = [f"{name},train/{name}/{name}.nii.gz,train/{name}/GT.nii.gz" for name in "ABC"]
+    rows = [f"{row},{'esophagus' if row[0] == 'A' else ''}" for row in rows]
+    csv = tmp_path / "in" / "patients.csv"
+    csv.write_text("\n".join(["patient,ct,labels,organs", *rows]) + "\n")
+    for _ in range(3):
+        _, dataset = run(csv, tmp_path / "out", recipe={"window_level": "median:heart"})
+        assert [one.patient for one in dataset.patients] == ["B", "C"]
+        codes = {finding["code"] for finding in dataset.rejected[0].findings}
+        assert codes >= {"cannot_prepare", "same_scan"}
+
+
 def test_patients_without_contours_are_listed_and_never_sharded(twelve, tmp_path):
     source = copy(twelve, tmp_path / "in")
     (source / "train/Patient_05/GT.nii.gz").unlink()

@@ -88,6 +88,7 @@ def test_nnunets_layout_and_its_label_values(tmp_path, labels):
         (["train/P/ct.nii", "train/P/labels.nii"], "a CSV can say which is which"),
         (["GT.nii.gz"], "whose contours GT.nii.gz"),
         (["Patient_01.nii", "GT_02.nii"], "GT_02.nii has no CT of its number"),
+        (["Patient_01.nii", "Scan_01.nii", "GT_01.nii"], "contours of Patient_01.nii or of Scan"),
         (["train/P/P.nii", "train/P/GT.nii", "test/P.nii"], "two patients are named P"),
         (["imagesTr/a_0000.nii", "labelsTr/a.nii"], "labelsTr and dataset.json"),
         (["imagesTr/a_0000.nii", "train/P/P.nii"], "name one of them"),

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import nibabel
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 import tensorflow as tf
 from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_coded
 
-from segthor import organs
+from segthor import nifti, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
 from serving import bundle, cases, pipeline, scoring
@@ -253,6 +254,7 @@ def test_two_passes_take_level_and_centre_from_the_first(tmp_path):
     path = tmp_path / "scan.nii.gz"
     hu = coded_scan(labels)
     hu[labels == 2] = 57  # nearest to the heart's 40 HU for the first model
+    hu[0, 0, 0] = 40  # what it takes for a crumb of heart must not move the box
     save_scan(path, hu, affine_of())
     plan = Plan(
         output=str(tmp_path / "out"),
@@ -405,6 +407,7 @@ def test_a_folder_of_another_models_results_is_refused(model, tmp_path):
     assert worker.results.is_finished(case) and not other.results.is_finished(case)
     other.results.claim(overwrite=True)
     assert not other.results.is_finished(case)
+    assert not os.path.exists(worker.results.path(case))  # nor do its label maps pass for others'
 
 
 def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
@@ -419,6 +422,52 @@ def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
     assert worker.results.is_finished(case)
     os.remove(worker.results.facts_path(case))
     assert not worker.results.is_finished(case)
+
+
+def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, tmp_path):
+    path = tmp_path / "Patient_91.nii.gz"
+    save_scan(path, coded_scan(planted(seed=1)), affine_of())
+    predict(worker, path)
+    (case,) = cases.scans(str(path))
+    save_scan(path, coded_scan(planted(seed=2)), affine_of())
+    computed = worker.compute(case, worker.read(case))
+    with (
+        mock.patch("segthor.nifti.write", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        worker.write(case, computed)
+    assert not worker.results.is_finished(case)
+    assert not os.path.exists(worker.results.path(case))
+
+
+def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path):
+    path = tmp_path / "Patient_92.nii.gz"
+    save_scan(path, coded_scan(planted(seed=1)), affine_of())
+    (case,) = cases.scans(str(path))
+    computed = worker.compute(case, worker.read(case))
+    save_scan(path, coded_scan(planted(seed=2)), affine_of())
+    worker.write(case, computed)
+    assert not worker.results.is_finished(case)
+    predict(worker, path)
+    assert worker.results.is_finished(case)
+
+
+def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_path):
+    path = tmp_path / "Patient_93.nii.gz"
+    save_scan(path, coded_scan(planted(seed=1)), affine_of())
+    (case,) = cases.scans(str(path))
+    read = nifti.read
+
+    def reads_while_it_changes(given):
+        scan = read(given)
+        save_scan(path, coded_scan(planted(seed=2)), affine_of())
+        return scan
+
+    with (
+        mock.patch("segthor.nifti.read", reads_while_it_changes),
+        pytest.raises(InputError, match=r"Patient_93.nii.gz: changed while it was read"),
+    ):
+        worker.read(case)
 
 
 @pytest.mark.parametrize(
@@ -521,6 +570,8 @@ def test_the_entry_runs_a_beam_job_and_knows_its_options(model, tmp_path):
         np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
     done = run_entry("serving.predict", **flags, direct_num_workers=2)
     assert done.returncode == 2 and "unknown option '--direct_num_workers=2'" in done.stderr
+    done = run_entry("serving.predict", **flags, runner="DirectRunner", overwirte=True)
+    assert done.returncode == 2 and "unknown option '--overwirte=True'" in done.stderr
 
 
 def test_a_run_killed_at_any_moment_is_completed_by_the_same_command(model, tmp_path):

@@ -11,7 +11,7 @@ KERAS = ("keras", "tf_keras", "tensorflow.keras", "segmentation_models")
 
 # What only some modules may import. A pattern is a module, or all modules of a package: `name.*`.
 ONLY_IN = {
-    "apache_beam": ("beam_jobs.*", "serving.job"),
+    "apache_beam": ("beam_jobs.*", "serving.job", "segthor.runners"),
     "nibabel": ("segthor.nifti",),
     "segmentation_models": ("trainer.model",),
 }
