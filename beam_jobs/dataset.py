@@ -88,7 +88,7 @@ def finish(names: list[str], unlabelled: list[Unlabelled], job: Job, folds: int)
         first = min(rows[Rejected], key=lambda row: row.patient)
         raise InputError(
             f"every patient was rejected ({len(rows[Rejected])}); the first, {first.patient}: "
-            f"{first.findings[0]['message']}; all are in {files.join(job.output, 'audit.html')}"
+            f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
     counts = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
     made = Dataset(

@@ -141,7 +141,7 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
     if not made.rejected:
         return 0
     for patient in made.rejected:
-        print(f"rejected {patient.patient}: {patient.findings[0]['message']}", file=sys.stderr)
+        print(f"rejected {patient.patient}: {patient.reason}", file=sys.stderr)
     total = len(made.rejected) + len(made.patients)
     print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
     return REJECTED_STATUS

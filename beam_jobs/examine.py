@@ -59,7 +59,7 @@ def examine(source: Source, job: Job) -> Examined:
         return examined
     # Last: which of two names is kept depends on all else that is wrong with either.
     same = Finding.of("same_scan", f"the same scan as that of {source.twin}")
-    return replace(examined, findings=examined.findings + _judged([same], job))
+    return replace(examined, findings=_judged([same], job) + examined.findings)
 
 
 def _examine(source: Source, job: Job) -> Examined:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from segthor import files, organs
+from segthor.audit import REJECT
 from segthor.errors import InputError
 from segthor.recipe import Recipe
 
@@ -55,6 +56,11 @@ class Rejected:
     ct: str
     labels: str
     findings: tuple[dict, ...]
+
+    @property
+    def reason(self) -> str:
+        """The first finding that rejects, for people; warnings may stand before it."""
+        return next(one["message"] for one in self.findings if one["severity"] == REJECT)
 
 
 @dataclass(frozen=True)
