@@ -51,7 +51,7 @@ _CENTER = flags.DEFINE_string(
 )
 _MASKS = flags.DEFINE_string(
     "level_masks", None, "Folder of an earlier model's label maps, for level and centre of "
-    "patients whose contours lack the organs asked for."
+    "patients without contours of the organs asked for."
 )  # fmt: skip
 _LABELS = flags.DEFINE_list(
     "labels", [], "The input's label values, ORGAN=VALUE,...; other values are background."

@@ -37,7 +37,8 @@ def claim(output: str) -> None:
 def twins(output: str, sources) -> dict[str, str]:
     """Patient to the patient whose scan it repeats, as far as earlier runs have read the scans.
 
-    Of several patients with one scan, the first by name that nothing else speaks against is kept.
+    Of several patients with one scan, the first by name that nothing else speaks against is kept;
+    one with contours before one without.
     """
     by_name = {source.patient: source for source in sources}
     alike = defaultdict(list)
@@ -45,8 +46,10 @@ def twins(output: str, sources) -> dict[str, str]:
     for name in files.listdir(folder) if files.exists(folder) else ():
         for patient, row in files.read_json(files.join(folder, name)).get("likeness", {}).items():
             if patient in by_name and row["stamps"] == stamps(by_name[patient]):
-                alike[row["likeness"]].append((not row["sound"], patient))
-    return {patient: min(group)[1] for group in alike.values() for _, patient in sorted(group)[1:]}
+                bare = not by_name[patient].labels
+                alike[row["likeness"]].append((not row["sound"], bare, patient))
+    ranked = [[patient for *_, patient in sorted(group)] for group in alike.values()]
+    return {patient: kept for kept, *others in ranked for patient in others}
 
 
 def prepare(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
@@ -77,7 +80,7 @@ def counter(plans: list[ShardPlan], output: str):
     return lambda: sum(patients.get(name, 0) for name in files.listdir(folder))
 
 
-def finish(names: list[str], unlabelled: list[Unlabelled], job: Job, folds: int) -> Dataset:
+def finish(names: list[str], job: Job, folds: int) -> Dataset:
     """Writes the manifest from the named parts, then removes the shards it does not name.
 
     Raises:
@@ -97,7 +100,7 @@ def finish(names: list[str], unlabelled: list[Unlabelled], job: Job, folds: int)
         shards=tuple(sorted(rows[Shard], key=lambda row: row.file)),
         patients=tuple(sorted(rows[Patient], key=lambda row: row.patient)),
         rejected=tuple(sorted(rows[Rejected], key=lambda row: row.patient)),
-        unlabelled=tuple(unlabelled),
+        unlabelled=tuple(sorted(rows[Unlabelled], key=lambda row: row.patient)),
         statistics=statistics.summary(counts),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,
@@ -133,10 +136,11 @@ def _sweep(output: str, wanted: set[str]) -> None:
 
 def _rows_of(names: list[str], output: str) -> dict:
     """The manifest's rows by their kind; one part at a time, of which most is for others."""
-    rows = {Shard: [], Patient: [], Rejected: []}
+    rows = {Shard: [], Patient: [], Rejected: [], Unlabelled: []}
     for name in names:
         part = shards.load_part(output, name)
         found = (part["shard"] and [part["shard"]], part["patients"], part["rejected"])
+        found += (part["unlabelled"],)
         for kind, of_kind in zip(rows, found, strict=True):
             rows[kind] += [kind(**_tuples(row)) for row in of_kind or ()]
     return rows

@@ -9,7 +9,7 @@ from beam_jobs import dataset, pipeline, plan, progress, report
 from beam_jobs.job import Job
 from segthor import audit, files, organs, patients, runners, table
 from segthor.errors import InputError
-from segthor.manifest import TRAIN, VALIDATION, Dataset, Unlabelled
+from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
@@ -54,14 +54,15 @@ def build(settings: Settings, beam_arguments=()) -> int:
             "nothing to train on; predict them with python -m serving.predict"
         )
     job = Job(output, settings.recipe, settings.seed, settings.severities, found.label_values)
-    unlabelled = [Unlabelled(one.patient, one.ct) for one in found.sources if not one.labels]
-    names = _write_shards(contoured, _deal(contoured, settings), job, settings, beam_arguments)
+    dealt = {one.patient: (UNLABELLED, 0) for one in found.sources if not one.labels}
+    dealt |= _deal(contoured, settings)
+    names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
     del found, contoured
     gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
     rejected = report.write(names, output)
     if rejected and settings.strict:
         raise InputError(f"{rejected} patients were rejected (--strict); see {output}/audit.csv")
-    made = dataset.finish(names, unlabelled, job, settings.folds)
+    made = dataset.finish(names, job, settings.folds)
     return _say(made, settings.output, time.monotonic() - started)
 
 
@@ -95,23 +96,27 @@ def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
     return dealt
 
 
-def _write_shards(contoured, dealt, job: Job, settings: Settings, beam_arguments):
+def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
     """Plans and writes; again where the scans read turn out to hold one under two names.
 
     Returns the shards' names.
     """
     most = plan.patients_per_shard(job.recipe)
-    twins = _twins(contoured, job)
+    twins = _twins(sources, job)
     while True:
-        sources = [_with_twin(source, twins) for source in contoured]
-        plans = plan.plan_shards(sources, dealt, most, settings.shards, settings.seed)
+        judged = [_with_twin(source, twins) for source in sources]
+        plans = plan.plan_shards(judged, dealt, most, settings.shards, settings.seed)
         work = dataset.prepare(plans, job)
-        ready = sum(not size for size, _ in work)
-        print(f"{len(contoured)} patients in {len(plans)} shards, {ready} of them up to date")
+        ready = [not size for size, one in work if one.split != UNLABELLED]
+        bare = sum(split == UNLABELLED for split, _ in dealt.values())
+        print(
+            f"{len(dealt) - bare} patients in {len(ready)} shards, {sum(ready)} of them up to date"
+            f"; {bare} patients without contours"
+        )
         done = dataset.counter(plans, job.output)
-        with progress.watch(done, len(contoured), "patients"):
+        with progress.watch(done, len(dealt), "patients"):
             pipeline.run(work, job, settings.runner, list(beam_arguments))
-        known, twins = twins, _twins(contoured, job)
+        known, twins = twins, _twins(sources, job)
         if known == twins:
             return [one.name for one in plans]
 
@@ -121,13 +126,13 @@ def _with_twin(source: patients.Source, twins: dict[str, str]) -> patients.Sourc
     return replace(source, twin=twins[source.patient]) if source.patient in twins else source
 
 
-def _twins(contoured, job: Job) -> dict[str, str]:
+def _twins(sources, job: Job) -> dict[str, str]:
     ignored = dict(job.severities).get("same_scan") == audit.IGNORE
-    return {} if ignored else dataset.twins(job.output, contoured)
+    return {} if ignored else dataset.twins(job.output, sources)
 
 
 def _say(made: Dataset, output: str, seconds: float) -> int:
-    warned = sum(bool(patient.audit["findings"]) for patient in made.patients)
+    warned = sum(bool(one.audit["findings"]) for one in (*made.patients, *made.unlabelled))
     print(
         f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
         f"patients in {len(made.shards)} shards to {output} in {progress.duration(seconds)}; "
@@ -142,6 +147,6 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
         return 0
     for patient in made.rejected:
         print(f"rejected {patient.patient}: {patient.reason}", file=sys.stderr)
-    total = len(made.rejected) + len(made.patients)
+    total = len(made.rejected) + len(made.patients) + len(made.unlabelled)
     print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
     return REJECTED_STATUS

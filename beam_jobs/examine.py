@@ -16,10 +16,13 @@ from segthor.recipe import Prepared, prepare
 
 @dataclass(frozen=True)
 class Scans:
-    """What was read. fingerprint: SHA-256 over both files. stamps: as `stamps` gives them."""
+    """What was read. fingerprint: SHA-256 over the files. stamps: as `stamps` gives them.
+
+    contours: None for a patient without.
+    """
 
     ct: nifti.Scan
-    contours: nifti.Scan
+    contours: nifti.Scan | None
     fingerprint: str
     stamps: list[str]
 
@@ -66,21 +69,25 @@ def _examine(source: Source, job: Job) -> Examined:
     scans, findings = _read(source)
     if scans is None:
         return Examined(source, _judged(findings, job))
-    findings += _grid_findings(scans)
-    labels, label_findings = audit.to_labels(scans.contours.array, job.label_values)
-    findings += audit.finite_findings(scans.ct.array) + label_findings
+    findings += _grid_findings(scans) + audit.finite_findings(scans.ct.array)
+    labels, measured = None, {}
+    if scans.contours:
+        labels, label_findings = audit.to_labels(scans.contours.array, job.label_values)
+        findings += label_findings
     likeness = likeness_of(scans.ct)
     if any(finding.code in audit.FATAL for finding in findings):
         return Examined(source, _judged(findings, job), scans, likeness)
     findings += audit.image_findings(figures.of_image(scans.ct.array))
-    measured = figures.of_organs(scans.ct.array, labels, scans.ct.grid.affine)
-    findings += audit.organ_findings(measured, source.organs)
+    if labels is not None:
+        measured = figures.of_organs(scans.ct.array, labels, scans.ct.grid.affine)
+        findings += audit.organ_findings(measured, source.organs)
     examined = Examined(source, _judged(findings, job), scans, likeness, measured)
-    return examined if examined.rejected else _prepared(examined, labels, job)
+    unknown = job.recipe.needs_masks and not (source.labels or source.masks)
+    return examined if examined.rejected or unknown else _prepared(examined, labels, job)
 
 
-def _prepared(examined: Examined, labels: np.ndarray, job: Job) -> Examined:
-    """Cuts out the box; labels: as this project numbers them."""
+def _prepared(examined: Examined, labels: np.ndarray | None, job: Job) -> Examined:
+    """Cuts out the box; labels: as this project numbers them, where there are any."""
     source, ct, findings = examined.source, examined.scans.ct, list(examined.findings)
     prepared = images = None
     try:
@@ -96,17 +103,20 @@ def _prepared(examined: Examined, labels: np.ndarray, job: Job) -> Examined:
 
 
 def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
-    """Both files, and their digest from the same reading."""
+    """CT and contours, if any, and their digest from the same reading."""
     digest, findings, scans = hashlib.sha256(), [], []
     before = stamps(source)
-    for path in (source.ct, source.labels):
+    for path in filter(None, (source.ct, source.labels)):
         try:
             scans.append(nifti.read(path, digest))
         except nifti.NiftiError as error:
             findings.append(Finding.of(error.code, str(error)))
     if stamps(source) != before:
         findings.append(Finding.of("file_changed", "CT or contours changed while they were read"))
-    return (None if findings else Scans(*scans, digest.hexdigest(), before)), findings
+    if findings:
+        return None, findings
+    ct, contours = (*scans, None)[:2]
+    return Scans(ct, contours, digest.hexdigest(), before), findings
 
 
 def stamps(source: Source) -> list[str]:
@@ -137,16 +147,13 @@ def likeness_of(ct: nifti.Scan) -> str:
 def _grid_findings(scans: Scans) -> list[Finding]:
     grid = scans.ct.grid
     z, y, x = Orientation.of(grid.affine).to_zyx(scans.ct.array).shape
-    return (
-        audit.grid_findings(grid)
-        + audit.size_findings(z, (y, x))
-        + audit.pair_findings(grid, scans.contours.grid)
-    )
+    found = audit.grid_findings(grid) + audit.size_findings(z, (y, x))
+    return found + (audit.pair_findings(grid, scans.contours.grid) if scans.contours else [])
 
 
 def _masks(source: Source, ct: nifti.Scan, needed: frozenset[str]) -> np.ndarray | None:
     """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
-    if not source.masks or needed <= set(source.organs):
+    if not source.masks or (source.labels and needed <= set(source.organs)):
         return None
     masks = nifti.read(source.masks)
     for finding in audit.pair_findings(ct.grid, masks.grid):

@@ -10,6 +10,7 @@ from collections import Counter
 
 from beam_jobs import shards
 from segthor import audit, files, organs
+from segthor.manifest import UNLABELLED
 
 FILES = ("audit.csv", "audit.html")
 MOST_SHOWN = 500  # rejected and as many warned about: a page that a browser still opens
@@ -45,7 +46,7 @@ def write(names: list[str], output: str) -> int:
     entries, counts, status, lines = {"rejected": [], "warned": []}, Counter(), [], []
     for name in names:
         part = shards.load_part(output, name)
-        for patient in part["patients"] + part["rejected"]:
+        for patient in part["patients"] + part["unlabelled"] + part["rejected"]:
             row, findings = _row(patient), _findings(patient)
             status.append(row["status"])
             lines.append((row["patient"], _line(row)))
@@ -74,16 +75,19 @@ def _line(row: dict) -> str:
 
 def _row(patient: dict) -> dict:
     findings = _findings(patient)
-    row = {key: patient[key] for key in ("patient", "ct", "labels")}
+    row = {key: patient.get(key, "") for key in ("patient", "ct", "labels")}
     row["status"] = "warned" if findings else "good"
     row["codes"] = ";".join(finding["code"] for finding in findings)
     row["messages"] = "; ".join(finding["message"] for finding in findings)
     if "audit" not in patient:
         return row | {"status": "rejected"}
+    if patient["level_hu"] is not None:
+        row["level_hu"] = round(patient["level_hu"], 2)
+    if "placement" not in patient:
+        return row | {"split": UNLABELLED}
     z_mm, *in_plane_mm = patient["placement"]["spacing_zyx_mm"]
     row |= {key: patient[key] for key in ("split", "fold", "slices")}
     row |= {"pixel_mm": round(max(in_plane_mm), 4), "slice_mm": round(z_mm, 4)}
-    row["level_hu"] = round(patient["level_hu"], 2)
     for organ, figures in patient["audit"]["organs"].items():
         row |= {f"{organ}_{figure}": figures[figure] for figure in _FIGURES}
     return row

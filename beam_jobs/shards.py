@@ -22,7 +22,7 @@ from segthor.patients import Source
 from segthor.recipe import Recipe, with_context
 
 SHARDS, PARTS = "shards", "parts"
-VERSION = 1  # raised whenever the same input gives other bytes
+VERSION = 2  # raised whenever the same input gives another shard or part
 
 
 def part_path(output: str, name: str) -> str:
@@ -61,8 +61,8 @@ class _Kept:
 def write(plan: ShardPlan, job: Job) -> dict:
     """Writes the shard, then its part; returns the part."""
     key = key_of(plan, job)  # before reading: a file that changes meanwhile is read again next time
-    part = {"key": key, "shard": None, "patients": [], "rejected": [], "likeness": {}}
-    part |= {"thumbnails": {}, "statistics": {}}
+    part = {"key": key, "shard": None, "patients": [], "rejected": [], "unlabelled": []}
+    part |= {"likeness": {}, "thumbnails": {}, "statistics": {}}
     kept = []
     for source in plan.patients:
         patient = examine(source, job)
@@ -72,6 +72,9 @@ def write(plan: ShardPlan, job: Job) -> dict:
             part["thumbnails"][source.patient] = png_base64(patient)
         if patient.rejected:
             part["rejected"].append(asdict(_rejected_row(patient)))
+            continue
+        if not source.labels:
+            part["unlabelled"].append(asdict(_unlabelled_row(patient)))
             continue
         part["patients"].append(_patient_row(patient, plan))
         statistics.add(part["statistics"], statistics.of_patient(patient))
@@ -159,6 +162,12 @@ def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
         audit=patient.audit_json(),
     )
     return asdict(row)
+
+
+def _unlabelled_row(patient: Examined) -> manifest.Unlabelled:
+    level_hu = patient.prepared.level_hu if patient.prepared else None
+    source = patient.source
+    return manifest.Unlabelled(source.patient, source.ct, level_hu, patient.audit_json())
 
 
 def _rejected_row(patient: Examined) -> manifest.Rejected:

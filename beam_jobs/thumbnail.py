@@ -22,8 +22,9 @@ def png_base64(examined: Examined) -> str:
     grid = examined.scans.ct.grid
     orientation = Orientation.of(grid.affine)
     zyx = orientation.to_zyx(examined.scans.ct.array)
-    contours = examined.scans.contours.array
-    labels = orientation.to_zyx(contours) if contours.shape == grid.shape else None
+    contours, labels = examined.scans.contours, None
+    if contours and contours.array.shape == grid.shape:
+        labels = orientation.to_zyx(contours.array)
     z, y = _places(labels, zyx.shape)
     spacing = [grid.spacing_mm[axis] for axis in orientation.axes][::-1]
     axial = _tile(zyx[z], None if labels is None else labels[z], spacing[1:])

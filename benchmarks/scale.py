@@ -174,6 +174,7 @@ def _made_up(folder: str):
                 for source in one.patients
             ],
             "rejected": [],
+            "unlabelled": [],
             "likeness": {
                 source.patient: {
                     "stamps": shards.stamps(source),

@@ -11,6 +11,7 @@ FILE_NAME = "dataset.json"
 FORMAT = 1
 DEFAULT_DATASET = "data/dataset"  # what the data job writes and the trainer reads unless told
 TRAIN, VALIDATION = "train", "validation"
+UNLABELLED = "unlabelled"  # no split of a dataset, but of the data job's plans
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,15 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """One patient without contours: kept for prediction, never sharded."""
+    """One patient without contours: audited, kept for prediction, never sharded.
+
+    level_hu: the patient's window level; None where it comes from organs and no masks were given.
+    """
 
     patient: str
     ct: str
+    level_hu: float | None = None
+    audit: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -333,6 +333,44 @@ def test_patients_without_contours_are_listed_and_never_sharded(twelve, tmp_path
     _, dataset = run(source, tmp_path / "out")
     assert [one.patient for one in dataset.unlabelled] == ["Patient_05", "Patient_41"]
     assert "Patient_05" not in {one.patient for one in dataset.patients}
+    assert all(len(shard.patients) for shard in dataset.shards)
+    table = (tmp_path / "out/audit.csv").read_text()
+    assert "Patient_41,good,unlabelled," in table or "Patient_41,warned,unlabelled," in table
+
+
+def test_patients_without_contours_are_audited_too(twelve, tmp_path):
+    source = copy(twelve, tmp_path / "in")
+    made = phantom.tiny(3)
+    for number, one in ((41, made), (42, phantom.tiny(42)), (43, phantom.tiny(43))):
+        save(source / f"test/Patient_{number}.nii.gz", one.hu, one.affine)
+    cut = (source / "test/Patient_43.nii.gz").read_bytes()[:-2000]
+    (source / "test/Patient_43.nii.gz").write_bytes(cut)
+    train = source / "train/Patient_03/Patient_03.nii.gz"
+    save(train, made.hu, made.affine)
+    save(source / "train/Patient_03/GT.nii.gz", made.labels, made.affine)
+    status, dataset = run(source, tmp_path / "out")
+    assert status == REJECTED_STATUS
+    assert [one.patient for one in dataset.unlabelled] == ["Patient_42"]
+    assert {one.patient: one.findings[0]["code"] for one in dataset.rejected} == {
+        "Patient_41": "same_scan",  # the one with contours stays
+        "Patient_43": "file_truncated",
+    }
+    before = modified(tmp_path / "out")
+    run(source, tmp_path / "out")
+    assert modified(tmp_path / "out") == before
+
+
+def test_an_earlier_models_masks_give_the_level_of_a_patient_without_contours(tmp_path):
+    save_patients(tmp_path / "in", 2)
+    made = phantom.tiny(41)
+    save(tmp_path / "in/test/Patient_41.nii.gz", made.hu, made.affine)
+    own = {"recipe": {"window_level": "median:heart"}}
+    _, dataset = run(tmp_path / "in", tmp_path / "out", **own)
+    assert [one.level_hu for one in dataset.unlabelled] == [None]
+    save(tmp_path / "masks/Patient_41.nii.gz", made.labels, made.affine)
+    own = {"recipe": {"window_level": "median:heart"}, "level_masks": str(tmp_path / "masks")}
+    _, dataset = run(tmp_path / "in", tmp_path / "out", **own)
+    assert dataset.unlabelled[0].level_hu == np.median(made.hu[made.labels == 2])
 
 
 def test_nnunets_layout_gives_the_same_shards(tmp_path):
