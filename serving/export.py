@@ -11,6 +11,7 @@ import platform
 
 from absl import flags, logging
 
+from segthor import files
 from segthor.errors import run
 from segthor.recipe import Recipe
 from serving import bundle
@@ -27,6 +28,9 @@ def main(_):
     """Restores the run, writes the model, loads it again."""
     logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     network, record = model.restore(WORKDIR.value, which=CHECKPOINT.value)
+    summary = files.join(WORKDIR.value, "summary.json")
+    if files.exists(summary):  # a run that ended has one
+        record["summary"] = files.read_json(summary)
     version = bundle.save(
         OUTPUT.value,
         network=lambda images: _outputs(network(images, training=False), record),

@@ -218,6 +218,7 @@ def exported(tmp_path_factory):
         "organs": list(config.organs),
     }
     (folder / "run" / model.RUN_FILE).write_text(json.dumps(run))
+    (folder / "run" / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
     done = run_entry("serving.export", workdir=folder / "run", output=folder / "model")
     assert done.returncode == 0, done.stderr
     return model.restore(str(folder / "run"))[0], folder / "model", done.stdout
@@ -228,6 +229,7 @@ def test_the_entry_exports_what_the_trainer_restores(exported):
     images = np.random.default_rng(2).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     expected = network(images.astype(np.float32), training=False)
     loaded = bundle.load(str(folder))
+    assert loaded.training["summary"]["best"] == {"dice": 0.5}
     for task, found in (
         ("segment", loaded.probabilities(images)),
         ("classify", loaded.presence(images)),

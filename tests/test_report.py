@@ -33,7 +33,12 @@ def written(tmp_path):
         "a": ([], [rejected("<bad>", finding("file_missing", "reject"), finding("metal", "warn"))]),
     }
     for name, (patients, rejects) in parts.items():
-        value = {"patients": patients, "rejected": rejects, "unlabelled": [], "thumbnails": {"odd": "UElDVFVSRQ=="}}
+        value = {
+            "patients": patients,
+            "rejected": rejects,
+            "unlabelled": [],
+            "thumbnails": {"odd": "UElDVFVSRQ=="},
+        }
         files.write_json(str(tmp_path / "parts" / f"{name}.json"), value)
     return report.write(list(parts), str(tmp_path)), tmp_path
 

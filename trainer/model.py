@@ -31,6 +31,7 @@ RUN_FILE = "run.json"
 
 _DECODERS = {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
 _PSPNET_PX = 48  # its pyramid pools an eighth of the image in 1, 2, 3 and 6 parts
+_INCEPTION_PX = 75  # keras.applications refuses less
 _DEEPEST = {
     "vgg": "block5_pool",
     "res": "relu1",
@@ -53,12 +54,17 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
     the encoder starts from some.
 
     Raises:
-      InputError: the decoder cannot take this size, or the encoder weights this context.
+      InputError: decoder or backbone cannot take this size, or the encoder weights this context.
     """
     if config.decoder == "pspnet" and config.task != "classify" and size_px % _PSPNET_PX:
         raise InputError(
             f"--decoder=pspnet: expected slices of a multiple of {_PSPNET_PX} pixels, found "
             f"{size_px}; build the dataset with another --crop_mm, e.g. 288"
+        )
+    if config.backbone == "inceptionv3" and size_px < _INCEPTION_PX:
+        raise InputError(
+            f"--backbone=inceptionv3: expected slices of {_INCEPTION_PX} pixels or more, found "
+            f"{size_px}; build the dataset with another --crop_mm"
         )
     path = weights.find(config.encoder_weights, config.backbone)
     if path and context != 3:
