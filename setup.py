@@ -8,7 +8,6 @@ RUNTIME = [
     "fsspec",
     "google-crc32c",  # the checksum of a TFRecord in C; the tfrecord extra alone brings a slow one
     "isal",  # ISA-L: three times faster than the standard library's gzip on a CT
-    "jinja2",
     "matplotlib",
     "nibabel>=5.4",
     "numpy",

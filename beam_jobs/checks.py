@@ -3,6 +3,8 @@
 import sys
 from collections import Counter
 
+import numpy as np
+
 from beam_jobs import progress
 from segthor import files, organs, records
 from segthor.errors import InputError
@@ -94,6 +96,10 @@ def _record_problems(record: records.Slice, patient: Patient | None, dataset: Da
     ):
         if expected != found:
             yield f"{what}: expected {expected}, found {found}"
+    placement = patient.placement
+    box_px = (*placement["first_px"], *placement["step_px"])
+    if not np.allclose(record.box_px, box_px, rtol=1e-5, atol=1e-3):
+        yield f"box: expected {box_px} pixels, found {tuple(record.box_px)}"
     for what, expected, found in (
         ("window level", patient.level_hu, record.level_hu),
         ("window width", recipe.window_width_hu, record.width_hu),
@@ -105,8 +111,14 @@ def _record_problems(record: records.Slice, patient: Patient | None, dataset: Da
 
 
 def strangers(dataset: Dataset, folder: str):
-    """Yields a line for every file among the shards that the manifest does not name."""
+    """Yields a line for every file among the shards that the manifest does not name.
+
+    And for every patient of a shard that it does not.
+    """
     named = {files.name(shard.file) for shard in dataset.shards}
+    for patient in dataset.patients:
+        if files.name(patient.shard) not in named:
+            yield f"{patient.shard}: holds {patient.patient}, but is not in the manifest"
     for inner in sorted({files.parent(shard.file) for shard in dataset.shards}):
         for name in files.listdir(files.join(folder, inner)):
             if name not in named:

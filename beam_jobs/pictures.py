@@ -113,12 +113,13 @@ def histograms(dataset: Dataset) -> bytes:
         panels.append((title, _volumes(dataset, organ.name), colour, organ.volume_cm3))
     figure, axes = pyplot.subplots(2, 4, figsize=(13, 6), layout="constrained")
     for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
-        axis.hist(values, bins=20, range=plausible, color=colour)
+        reach = plausible and (min(plausible[0], *values), max(plausible[1], *values))
+        axis.hist(values, bins=20, range=reach, color=colour)
+        for border in plausible or ():
+            axis.axvline(border, color="0.3", linestyle=":")
         axis.set_title(title)
     axes.flat[-1].axis("off")
-    axes.flat[-1].text(
-        0, 0.5, f"{len(dataset.patients)} patients\nvolumes: over the plausible range"
-    )
+    axes.flat[-1].text(0, 0.5, f"{len(dataset.patients)} patients\ndotted: the plausible range")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=100)
     pyplot.close(figure)

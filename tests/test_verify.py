@@ -116,6 +116,7 @@ def of_first(**values):
         (of_first(width_hu=400.0), "window width: expected 350 HU"),
         (of_first(contoured=(1, 0, 1, 1)), "contoured organs"),
         (of_first(scan_shape=(1, 2, 3)), "scan shape"),
+        (of_first(box_px=(1.0, 2.0, 0.5, 0.5)), "box: expected"),
         (lambda found: [dataclasses.replace(found[0], labels=found[0].labels + 9), *found[1:]],
          "label value"),
         (lambda found: [dataclasses.replace(found[0], image=found[0].image[..., :1]), *found[1:]],
@@ -136,6 +137,7 @@ def test_records_that_differ_from_the_manifest_are_found(dataset, change, said, 
         ("shards", {"patients": ["Patient_77"]}, "list of patients"),
         ("patients", {"slices": 17}, "1 slices missing"),
         ("patients", {"shard": "elsewhere"}, "list of patients"),
+        ("patients", {"shard": "elsewhere"}, "elsewhere: holds Patient_"),
     ],
 )
 def test_a_manifest_that_differs_from_the_records_is_found(dataset, kind, facts, said, capsys):

@@ -84,13 +84,12 @@ class Checkpoints:
     def __init__(self, workdir: str, learner, chief: bool):
         self._learner, self._saved = learner, None
         self.best = tf.Variable(-1.0, dtype=tf.float64)
-        self.best_step = tf.Variable(0, dtype=tf.int64)
         self.stale = tf.Variable(0, dtype=tf.int64)
         self.since_drop = tf.Variable(0, dtype=tf.int64)
         parts = {"model": learner.model, "optimizer": learner.optimizer, "drop": learner.drop}
         if learner.averaged:
             parts["averaged"] = learner.averaged
-        remembered = ("best", "best_step", "stale", "since_drop")
+        remembered = ("best", "stale", "since_drop")
         self._whole = tf.train.Checkpoint(
             **parts, **{name: getattr(self, name) for name in remembered}
         )
@@ -140,6 +139,5 @@ class Checkpoints:
         self.since_drop.assign(0 if better else self.since_drop + 1)
         if better:
             self.best.assign(value)
-            self.best_step.assign(self._learner.step)
             self._best.save(checkpoint_number=self._learner.step)
         return better
