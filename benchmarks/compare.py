@@ -2,8 +2,8 @@
 
 Run from the project's root: python -m benchmarks.compare [--minutes=5]
 
-window      a fixed level of 50 HU against the patient's own (mean inside the four organs), and
-            this with a box about the organs, whose smaller side makes finer pixels of one matrix
+window      a fixed level of 50 HU against the patient's own (mean inside the four organs)
+box         about the body against about the organs: a smaller side, so finer pixels of one matrix
 networks    one network for all organs against four that share the time
 classifier  outlines alone against outlines and classifier on one encoder
 passes      serving.predict with the fixed level's model alone against two passes: its organs give
@@ -35,13 +35,15 @@ ABOUT_ORGANS = (f"--crop_center=organs:{','.join(NAMES)}", "--crop_mm=192", "--p
 DATASETS = {  # all of 96x96 pixels
     "fixed": ("--window_level=50",),
     "own": (OWN_LEVEL,),
-    "centred": (OWN_LEVEL, *ABOUT_ORGANS),
+    "centred": ("--window_level=50", *ABOUT_ORGANS),
+    "own_centred": (OWN_LEVEL, *ABOUT_ORGANS),
 }
 # contender -> the runs that share its time: (data set, organs, task)
 CONTENDERS = {
     "all organs, fixed level": [("fixed", NAMES, "segment")],
     "all organs, own level": [("own", NAMES, "segment")],
-    "all organs, own level, box about the organs": [("centred", NAMES, "segment")],
+    "all organs, fixed level, box about the organs": [("centred", NAMES, "segment")],
+    "all organs, own level, box about the organs": [("own_centred", NAMES, "segment")],
     "four networks, fixed level": [("fixed", (name,), "segment") for name in NAMES],
     "with classifier, fixed level": [("fixed", NAMES, "joint")],
 }
@@ -61,7 +63,8 @@ def main(_):
     predicted = {
         "one pass, fixed level": predict("one_pass", "fixed"),
         "two passes, own level": predict("two_passes", "own", first),
-        "two passes, own level, box about the organs": predict("centred_pass", "centred", first),
+        "two passes, fixed level, box about the organs": predict("two_centred", "centred", first),
+        "two passes, own level, box about the organs": predict("two_both", "own_centred", first),
     }
     with files.atomic_write(TABLE.value) as stream:
         stream.write(page(trained, predicted).encode())
