@@ -1,13 +1,17 @@
-"""The data job on an object store: an S3 server on the loopback, nothing but URLs."""
+"""Data job and serving on an object store: an S3 server on the loopback, nothing but URLs."""
 
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from cases import save
+from tiny_models import coded_scan, run_entry, save_coded
 
-from segthor import files, phantom
+from segthor import files, nifti, phantom
 from segthor.manifest import Dataset
+from segthor.nifti import Grid
 
 pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install -e '.[test]'")
 server = pytest.importorskip("moto.server", reason="the S3 server is moto's")
@@ -45,14 +49,18 @@ def build(source, output):
     return subprocess.run(command + FLAGS, capture_output=True, text=True)
 
 
-def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_path):
-    local = str(tmp_path / "patients")
-    phantom.write_dataset(local, 6, 1, "tiny", 3, report=lambda line: None)
+def upload(local, url):
     for folder, _, names in os.walk(local):
         for name in names:
             path = os.path.join(folder, name)
-            with files.atomic_write(f"s3://clinic/raw/{os.path.relpath(path, local)}") as stream:
+            with files.atomic_write(f"{url}/{os.path.relpath(path, local)}") as stream:
                 stream.write(files.read_bytes(path))
+
+
+def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_path):
+    local = str(tmp_path / "patients")
+    phantom.write_dataset(local, 6, 1, "tiny", 3, report=lambda line: None)
+    upload(local, "s3://clinic/raw")
     on_disk = build(local, tmp_path / "dataset")
     on_store = build("s3://clinic/raw", "s3://clinic/dataset")
     assert (on_disk.returncode, on_store.returncode) == (0, 0), on_disk.stderr + on_store.stderr
@@ -62,7 +70,37 @@ def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_pa
     assert {row.patient for row in found.unlabelled} == {"Patient_41"}
     for shard in found.shards:
         assert files.sha256(f"s3://clinic/dataset/{shard.file}") == shard.sha256
+    done = run_entry("beam_jobs.verify", data="s3://clinic/dataset")
+    assert done.returncode == 0 and "are as the manifest says" in done.stdout, done.stderr
     again = build("s3://clinic/raw", "s3://clinic/dataset")
     count = len(found.shards)
     assert again.returncode == 0, again.stderr
     assert f"in {count} shards, {count} of them up to date" in again.stdout
+
+
+def test_model_scans_predictions_and_scores_may_lie_on_an_object_store(store, tmp_path):
+    labels = np.zeros((20, 24, 12), np.uint8)
+    for label in (1, 2, 3, 4):
+        labels[4 * label : 4 * label + 3, 6:15, 3:9] = label
+    grid = Grid.from_affine(labels.shape, np.diag([1.5, 1.5, 3, 1]))
+    for number in (1, 2):
+        save(tmp_path / f"scans/Patient_{number:02d}.nii.gz", coded_scan(labels), grid=grid)
+        save(tmp_path / f"labels/Patient_{number:02d}.nii.gz", labels, grid=grid)
+    upload(str(tmp_path), "s3://clinic/cases")
+    save_coded("s3://clinic/model")
+    here = {name: f"s3://clinic/{name}" for name in ("model", "predictions", "scores", "page")}
+    scans, truth = "s3://clinic/cases/scans", "s3://clinic/cases/labels"
+    done = run_entry(
+        "serving.predict", model=here["model"], input=scans, output=here["predictions"]
+    )
+    assert done.returncode == 0 and "2 label maps written" in done.stdout, done.stderr
+    found = nifti.read(here["predictions"] + "/Patient_02.nii.gz")
+    np.testing.assert_array_equal(found.array, labels)
+    both = {"predictions": here["predictions"], "labels": truth, "scans": scans}
+    done = run_entry("serving.evaluate", **both, output=here["scores"])
+    assert done.returncode == 0, done.stderr
+    scores = files.read_json(here["scores"] + "/scores.json")["patients"]
+    assert {organ["dice"] for one in scores.values() for organ in one.values()} == {1.0}
+    done = run_entry("serving.report", **both, output=here["page"])
+    assert done.returncode == 0, done.stderr
+    assert b"Patient_02" in files.read_bytes(here["page"] + "/report.html")
