@@ -122,7 +122,7 @@ def peak_mb(pid: int) -> float:
 
 
 def made(size: str, count: int):
-    folder = str(FOLDER / size)
+    folder = str(FOLDER / f"{size}{count}")
     phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
     return patients.in_folder(folder).sources
 
