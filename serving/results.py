@@ -64,11 +64,12 @@ class Results:
         """Removes another job's label maps, also of scans that this job will not predict."""
         cases = files.join(self.folder, "cases")
         known = files.listdir(cases) if files.exists(cases) else []
-        for name in known:
-            files.remove(files.join(cases, name))
+        # The facts last: they tell a repeated run which label maps are a job's.
         for name in filter(nifti.is_nifti, files.listdir(self.folder)):
             if f"{nifti.stem(name)}.json" in known:
                 files.remove(files.join(self.folder, name))
+        for name in known:
+            files.remove(files.join(cases, name))
 
     def path(self, scan: Scan) -> str:
         """Where the scan's label map goes."""
@@ -105,8 +106,8 @@ class Results:
         files.write_json(self.facts_path(scan), {"scan": {"path": scan.ct}, "failed": reason})
 
     def forget(self, scan: Scan) -> None:
-        """Removes what is known about the scan, and then its label map."""
-        for path in (self.facts_path(scan), self.path(scan)):
+        """Removes the scan's label map, and then what is known about it."""
+        for path in (self.path(scan), self.facts_path(scan)):
             if files.exists(path):
                 files.remove(path)
 
