@@ -136,13 +136,17 @@ def _sweep(output: str, wanted: set[str]) -> None:
 
 def _rows_of(names: list[str], output: str) -> dict:
     """The manifest's rows by their kind; one part at a time, of which most is for others."""
-    rows = {Shard: [], Patient: [], Rejected: [], Unlabelled: []}
+    rows = defaultdict(list)
     for name in names:
         part = shards.load_part(output, name)
-        found = (part["shard"] and [part["shard"]], part["patients"], part["rejected"])
-        found += (part["unlabelled"],)
-        for kind, of_kind in zip(rows, found, strict=True):
-            rows[kind] += [kind(**_tuples(row)) for row in of_kind or ()]
+        found = {
+            Shard: [part["shard"]] if part["shard"] else [],
+            Patient: part["patients"],
+            Rejected: part["rejected"],
+            Unlabelled: part["unlabelled"],
+        }
+        for kind, of_kind in found.items():
+            rows[kind] += [kind(**_tuples(row)) for row in of_kind]
     return rows
 
 

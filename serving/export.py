@@ -15,7 +15,7 @@ from segthor import files
 from segthor.errors import run
 from segthor.recipe import Recipe
 from serving import bundle
-from trainer import model
+from trainer import journal, model
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Where the model goes.", required=True)
@@ -28,7 +28,7 @@ def main(_):
     """Restores the run, writes the model, loads it again."""
     logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     network, record = model.restore(WORKDIR.value, which=CHECKPOINT.value)
-    summary = files.join(WORKDIR.value, "summary.json")
+    summary = files.join(WORKDIR.value, journal.SUMMARY)
     if files.exists(summary):  # a run that ended has one
         record["summary"] = files.read_json(summary)
     version = bundle.save(

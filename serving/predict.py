@@ -63,12 +63,12 @@ CASE_TIMEOUT = flags.DEFINE_float(
 
 def main(argv):
     """Finds the scans, loads the models, walks over the cases."""
-    if argv[1:] and not RUNNER.value:
-        raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     if RUNNER.value:
         from segthor import runners  # Beam takes a second
 
         runners.check_options(RUNNER.value, argv[1:])
+    elif argv[1:]:
+        raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
     if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
