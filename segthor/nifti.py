@@ -1,6 +1,6 @@
 """Reads and writes NIfTI: the only module that knows nibabel.
 
-A file is decompressed by ISA-L straight into the array's own memory (its CRC is checked), and the
+A file is decompressed by ISA-L, piece by piece into the array (its CRC is checked), and the
 header is kept whole, so that what is written beside a scan lies on exactly the scan's grid.
 """
 
@@ -18,7 +18,7 @@ from segthor.errors import InputError
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
-_READ_BYTES, _BUFFER_BYTES = 1 << 24, 1 << 19
+_PIECE_BYTES, _BUFFER_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 19, 1 << 24
 _MOST_BYTES = 1 << 34  # no CT is larger; a header that says so is damaged
 
 
@@ -123,7 +123,7 @@ def read(path: str, digest=None) -> Scan:
         buffer = np.empty(size, np.uint8)
         filled = _fill(stream, buffer)
         surplus = 0
-        while rest := stream.read(_READ_BYTES):  # the CRC is checked at the very end
+        while rest := stream.read(_PIECE_BYTES):  # the CRC is checked at the very end
             surplus += len(rest)
     if filled < size:
         raise NiftiError(
@@ -242,7 +242,7 @@ def _read_header(stream, path: str):
 def _gap_bytes(header, path: str) -> int:
     """How much lies between the header and the voxels."""
     offset = float(header["vox_offset"])
-    if not 0 <= offset <= _READ_BYTES:
+    if not 0 <= offset <= _MOST_GAP_BYTES:
         message = f"{path}: the header says that voxels start at byte {offset:g}"
         raise NiftiError("file_header", message)
     return max(int(offset) - int(header["sizeof_hdr"]), 4)
@@ -267,12 +267,15 @@ def _grid(header, shape, path: str) -> Grid:
 
 
 def _fill(stream, buffer: np.ndarray) -> int:
-    view, filled = memoryview(buffer), 0
-    while filled < buffer.size:
-        count = stream.readinto(view[filled : filled + _READ_BYTES])
-        if not count:
-            break
-        filled += count
+    """Fills the buffer as far as the stream goes; returns the number of bytes.
+
+    In pieces that a core's cache holds, and copied by NumPy: gzip's own readinto would keep other
+    workers waiting for the interpreter's lock while it copies.
+    """
+    filled = 0
+    while piece := stream.read(min(_PIECE_BYTES, buffer.size - filled)):
+        buffer[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+        filled += len(piece)
     return filled
 
 

@@ -1,5 +1,6 @@
 """The record: keys pinned, writer and readers a pair, and TensorFlow agrees."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_decode_undoes_encode():
 
 def test_equal_records_are_equal_bytes():
     assert records.encode(a_slice()) == records.encode(a_slice())
+
+
+@pytest.mark.parametrize("size", [1, 8, 96, 128])
+def test_protobuf_writes_the_same_bytes(size):
+    import tensorflow as tf
+
+    for z in (0, 1, 127, 128, 16_383, 16_384, 2**40):
+        encoded = records.encode(
+            dataclasses.replace(a_slice(size=size), z=z, patient="P" * (z % 300))
+        )
+        example = tf.train.Example.FromString(encoded)
+        assert example.SerializeToString(deterministic=True) == encoded
 
 
 def test_tensorflow_reads_what_was_written(tmp_path):
