@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from beam_jobs import dataset, pipeline, plan, progress, report
+from beam_jobs import dataset, pipeline, plan, processes, progress, report
 from beam_jobs.job import Job
 from segthor import audit, files, organs, patients, runners, table
 from segthor.errors import InputError
@@ -114,8 +114,10 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
             f"; {bare} patients without contours"
         )
         done = dataset.counter(plans, job.output)
-        with progress.watch(done, len(dealt), "patients"):
-            pipeline.run(work, job, settings.runner, list(beam_arguments))
+        left = sum(size for size, _ in work)
+        workers = runners.local_processes(settings.runner, beam_arguments, left)
+        with processes.started(workers), progress.watch(done, len(dealt), "patients"):
+            pipeline.run(work, job, settings.runner, beam_arguments)
         known, twins = twins, _twins(sources, job)
         if known == twins:
             return [one.name for one in plans]

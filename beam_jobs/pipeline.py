@@ -1,9 +1,11 @@
 """The Beam pipeline: an element is the plan of one shard, and no pixel ever crosses workers."""
 
-import apache_beam as beam
-from apache_beam.options import pipeline_options
+from collections import deque
 
-from beam_jobs import shards
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+
+from beam_jobs import processes, shards
 from beam_jobs.job import Job
 from beam_jobs.statistics import AddCounts
 from segthor import files, runners
@@ -17,10 +19,25 @@ class WriteShard(beam.DoFn):
     def __init__(self, job: Job):
         self._job = job
 
+    def start_bundle(self):
+        """Nothing is under way yet."""
+        self._waiting = deque()
+
     def process(self, plan):
-        """Yields the shard's counts."""
-        part = shards.load_part(self._job.output, plan.name) or shards.write(plan, self._job)
-        yield part["statistics"]
+        """Yields counts of shards, in the order of the plans."""
+        self._waiting.append(processes.submit(_counts, plan, self._job))
+        while len(self._waiting) > processes.most_waiting():
+            yield self._waiting.popleft().result()
+
+    def finish_bundle(self):
+        """Yields the counts of the remaining shards."""
+        while self._waiting:
+            yield GlobalWindows.windowed_value(self._waiting.popleft().result())
+
+
+def _counts(plan, job: Job) -> dict:
+    part = shards.load_part(job.output, plan.name) or shards.write(plan, job)
+    return part["statistics"]
 
 
 def run(work, job: Job, runner: str, arguments: list[str]) -> None:
@@ -28,24 +45,15 @@ def run(work, job: Job, runner: str, arguments: list[str]) -> None:
 
     work: (bytes left to read, plan) of each shard. arguments: options for Beam.
     """
-    options, runner = runners.choose(runner, arguments, sum(size for size, _ in work))
-    workers = max(1, options.view_as(pipeline_options.DirectOptions).direct_num_workers)
+    # Largest first: so the workers end at about the same time.
+    plans = [plan for _, plan in sorted(work, key=lambda one: (-one[0], one[1].name))]
+    options, runner = runners.choose(runner, arguments)
     path = files.join(job.output, shards.PARTS, STATISTICS)
-    with runners.refusal_in_one_line(), beam.Pipeline(runner=runner, options=options) as pipeline:
+    with runners.trouble_in_one_line(), beam.Pipeline(runner=runner, options=options) as pipeline:
         (
             pipeline
-            | "Plans" >> beam.Create(dealt_evenly(work, workers))
+            | "Plans" >> beam.Create(plans)
             | "Write shards" >> beam.ParDo(WriteShard(job))
             | "Add counts" >> beam.CombineGlobally(AddCounts())
             | "Write statistics" >> beam.Map(lambda counts: files.write_json(path, counts))
         )
-
-
-def dealt_evenly(work, workers: int) -> list:
-    """The plans in an order that gives each worker about the same bytes.
-
-    The local runner deals elements to its workers in turn: largest first, each round the other way.
-    """
-    ordered = sorted(work, key=lambda one: (-one[0], one[1].name))
-    rounds = [ordered[start : start + workers] for start in range(0, len(ordered), workers)]
-    return [plan for n, part in enumerate(rounds) for _, plan in part[:: -1 if n % 2 else 1]]

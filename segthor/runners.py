@@ -5,14 +5,16 @@ import contextlib
 import logging
 import os
 import re
+from concurrent.futures.process import BrokenProcessPool
 
 from apache_beam.options import pipeline_options
 
 from segthor.errors import InputError
 
 LOCAL = ("DirectRunner", "direct")
-# Below this many bytes of input a second worker costs more than it brings.
-_BYTES_PER_WORKER = 100 << 20
+_RUNNING_MODE = "--direct_running_mode"
+# Below this many bytes of input another process costs more than it brings.
+_BYTES_PER_PROCESS = 20 << 20
 _REFUSAL = re.compile(
     r"((?:No space left on device|Disk quota exceeded|Read-only file system|Permission denied)"
     r"(?:: '[^']*')?)"
@@ -33,11 +35,11 @@ def check_options(runner: str, arguments: list[str]) -> None:
         raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
 
 
-def choose(name: str, arguments: list[str], input_bytes: int = 0):
+def choose(name: str, arguments: list[str]):
     """(options, runner) for the runner's name and the options that are not the program's own.
 
-    The local runner runs in this process, with as many threads as the work is worth, and never
-    looks for anything on the network, which Beam's own switch of the same name would.
+    The local runner runs in this process, and never looks for anything on the network, which
+    Beam's own switch of the same name would.
     """
     options = pipeline_options.PipelineOptions(arguments)
     if name not in LOCAL:
@@ -48,23 +50,47 @@ def choose(name: str, arguments: list[str], input_bytes: int = 0):
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     # It logs the traceback of an error that reaches this process anyway.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
-    direct = options.view_as(pipeline_options.DirectOptions)
-    given = " ".join(arguments)
-    if "--direct_num_workers" not in given:
-        worth = max(1, input_bytes // _BYTES_PER_WORKER)
-        direct.direct_num_workers = min(os.cpu_count() or 1, worth)
-    if "--direct_running_mode" not in given and direct.direct_num_workers != 1:
-        direct.direct_running_mode = "multi_threading"
+    if _RUNNING_MODE not in " ".join(arguments):
+        options.view_as(pipeline_options.DirectOptions).direct_num_workers = 1
     return options, FnApiRunner()
 
 
+def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
+    """How many processes of this machine so many bytes are worth, or --direct_num_workers.
+
+    1 where an engine has workers of its own, or Beam's --direct_running_mode starts some.
+    """
+    given = " ".join(arguments)
+    if name not in LOCAL or _RUNNING_MODE in given:
+        return 1
+    options = pipeline_options.PipelineOptions(arguments)
+    asked = options.view_as(pipeline_options.DirectOptions).direct_num_workers
+    cores = os.cpu_count() or 1
+    if "--direct_num_workers" in given:
+        return asked or cores
+    return max(1, min(cores, input_bytes // _BYTES_PER_PROCESS))
+
+
 @contextlib.contextmanager
-def refusal_in_one_line():
-    """Raises InputError where a worker met a full or read-only disk; Beam hands on text alone."""
+def trouble_in_one_line():
+    """Raises again, in a form that a program ends with one line, what Beam hands on as mere text.
+
+    Raises:
+      KeyboardInterrupt: the user's.
+      InputError: the system refused a worker its disk, or ended it.
+    """
     try:
         yield
     except RuntimeError as error:
-        refusal = _REFUSAL.search(str(error))
+        text = str(error)
+        if text.startswith(KeyboardInterrupt.__name__):
+            raise KeyboardInterrupt from error
+        if isinstance(error, BrokenProcessPool) or BrokenProcessPool.__name__ in text:
+            raise InputError(
+                "a worker process was ended from outside, most often for lack of memory; repeat "
+                "the command, with a smaller --direct_num_workers"
+            ) from error
+        refusal = _REFUSAL.search(text)
         if not refusal:
             raise
         raise InputError(f"{refusal[1]}; make room, then repeat the command") from error

@@ -45,7 +45,7 @@ def run(plan: Plan, todo: list, runner: str, arguments: list[str]) -> None:
         for start in range(0, len(todo), CASES_PER_ELEMENT)
     ]
     options, chosen = runners.choose(runner, arguments)
-    with runners.refusal_in_one_line(), beam.Pipeline(runner=chosen, options=options) as job:
+    with runners.trouble_in_one_line(), beam.Pipeline(runner=chosen, options=options) as job:
         (
             job
             | "Cases" >> beam.Create(elements)

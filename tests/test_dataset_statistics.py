@@ -1,13 +1,11 @@
 """Counts that add up over shards, in any order and grouping."""
 
 import itertools
-from types import SimpleNamespace
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_jobs.pipeline import dealt_evenly
 from beam_jobs.statistics import AddCounts, summary
 
 PARTS = [
@@ -61,15 +59,3 @@ def test_spacings_are_summed_up_by_min_median_max():
     counts = {"spacing_in_plane_mm": {"0.98": 2, "10.0": 1, "0.9": 2}}
     found = summary(counts)["spacing_in_plane_mm"]
     assert found == {"min": 0.9, "median": 0.98, "max": 10.0}
-
-
-def test_work_is_dealt_evenly_in_turns():
-    work = [(size, SimpleNamespace(name=str(n))) for n, size in enumerate([5, 9, 1, 7, 3, 2, 8])]
-    for workers in (1, 2, 3):
-        order = dealt_evenly(work, workers)
-        assert sorted(one.name for one in order) == [one.name for _, one in work]
-        sizes = {one.name: size for size, one in work}
-        loads = [sum(sizes[one.name] for one in order[n::workers]) for n in range(workers)]
-        assert max(loads) - min(loads) <= 9
-    names = [one.name for one in dealt_evenly(work, 2)]
-    assert names == ["1", "6", "0", "3", "4", "5", "2"]

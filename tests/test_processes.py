@@ -1,0 +1,130 @@
+"""Worker processes: they share the work, pass results on in order, and end with their parent."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+from cases import TINY_RECIPE, save_patients
+
+from beam_jobs import processes
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_FLAGS = [f"--{name}={value}" for name, value in TINY_RECIPE.items()]
+
+# A build whose first shard takes until it is ended; what a worker does is told on stdout.
+SLOW = """
+import os, signal, time
+from beam_jobs import shards
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
+
+def write(plan, job):
+    os.write(1, f"worker {os.getpid()}\\n".encode())  # in one piece, unlike print
+    time.sleep(600)
+
+shards.write = write
+from beam_jobs import build
+from segthor.errors import run
+run(build.main, known_only=True)
+"""
+
+
+def pid_after(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def refuse():
+    raise OSError(28, "No space left on device")
+
+
+def test_calls_run_in_as_many_processes_as_asked_for():
+    with processes.started(2):
+        assert processes.most_waiting() >= 2
+        pids = {one.result() for one in [processes.submit(pid_after, 0.2) for _ in range(4)]}
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_one_process_is_this_one_and_nothing_waits():
+    with processes.started(1):
+        assert processes.submit(pid_after, 0).result() == os.getpid()
+        assert processes.most_waiting() == 0
+    assert processes.submit(pid_after, 0).result() == os.getpid()  # as on an engine's worker
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_errors_come_back_as_they_were_raised(count):
+    with pytest.raises(OSError, match="No space left"), processes.started(count):
+        processes.submit(refuse).result()
+    assert processes.most_waiting() == 0
+
+
+def test_a_killed_process_is_an_error_not_a_hang():
+    with pytest.raises(BrokenProcessPool), processes.started(2):
+        processes.submit(os.kill, processes.submit(os.getpid).result(), signal.SIGKILL)
+        processes.submit(pid_after, 1).result()
+
+
+@pytest.fixture(params=[2])
+def slow_build(tmp_path, request):
+    """A build in the midst of its first shards, and the processes that write them."""
+    count = request.param
+    patients = save_patients(tmp_path / "patients", 6)
+    command = [sys.executable, "-c", SLOW, f"--input={patients}", f"--output={tmp_path / 'out'}"]
+    process = subprocess.Popen(
+        [*command, f"--direct_num_workers={count}", *TINY_FLAGS],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    lines = iter(process.stdout.readline, "")
+    told = (line for line in lines if line.startswith("worker"))
+    workers = [int(line.split()[1]) for line in itertools.islice(told, count)]
+    yield process, workers
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_driver(slow_build, number):
+    process, workers = slow_build
+    assert len(set(workers)) == 2 and all(is_running(pid) for pid in workers)
+    process.send_signal(number)
+    process.wait(20)
+    ended = time.monotonic() + 20
+    while any(map(is_running, workers)) and time.monotonic() < ended:
+        time.sleep(0.01)
+    assert not any(map(is_running, workers))
+
+
+@pytest.mark.parametrize("slow_build", [1, 2], indirect=True)
+def test_control_c_reaches_all_and_says_one_line(slow_build):
+    process, workers = slow_build
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr.splitlines()[-1]) == (130, "error: interrupted")
+    assert "Traceback" not in stderr and not any(map(is_running, workers))
+
+
+def test_a_killed_worker_is_one_clear_line(slow_build):
+    process, workers = slow_build
+    os.kill(workers[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=20)
+    line = stderr.splitlines()[-1]
+    assert process.returncode == 2 and line.startswith("error: a worker process was ended")
+    assert "--direct_num_workers" in line and "Traceback" not in stderr
+    assert not any(map(is_running, workers))
+
+
+def is_running(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
