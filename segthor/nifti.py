@@ -1,6 +1,6 @@
 """Reads and writes NIfTI: the only module that knows nibabel.
 
-A file is decompressed by ISA-L, piece by piece into the array (its CRC is checked), and the
+A file is decompressed by ISA-L straight into the array's own memory (its CRC is checked), and the
 header is kept whole, so that what is written beside a scan lies on exactly the scan's grid.
 """
 
@@ -267,15 +267,14 @@ def _grid(header, shape, path: str) -> Grid:
 
 
 def _fill(stream, buffer: np.ndarray) -> int:
-    """Fills the buffer as far as the stream goes; returns the number of bytes.
-
-    In pieces that a core's cache holds, and copied by NumPy: gzip's own readinto would keep other
-    workers waiting for the interpreter's lock while it copies.
-    """
-    filled = 0
-    while piece := stream.read(min(_PIECE_BYTES, buffer.size - filled)):
-        buffer[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-        filled += len(piece)
+    """Fills the buffer as far as the stream goes; returns the number of bytes."""
+    view, filled = memoryview(buffer), 0
+    while filled < buffer.size:
+        # In pieces that a core's cache holds: gzip's readinto goes through a copy of its own.
+        count = stream.readinto(view[filled : filled + _PIECE_BYTES])
+        if not count:
+            break
+        filled += count
     return filled
 
 
