@@ -34,12 +34,12 @@ def main(parts):
 
 def floor_part():
     """Alternates floor and build, so that a busy moment of the machine hits both."""
-    sources = made("full", FULL)
+    sources, folder = made("full", FULL), FOLDER / f"full{FULL}"
     floors, builds, startups, memory = [], [], [], []
     for _ in range(3):
         floors.append(floor_seconds(sources) / FULL)
-        full, peak = build(FOLDER / "full", "--direct_num_workers=1")
-        again, _ = build(FOLDER / "full", "--direct_num_workers=1", fresh=False)
+        full, peak = build(folder, "--direct_num_workers=1")
+        again, _ = build(folder, "--direct_num_workers=1", fresh=False)
         builds.append((full - again) / FULL)
         startups.append(again)
         memory.append(peak)
