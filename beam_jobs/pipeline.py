@@ -8,7 +8,7 @@ from apache_beam.transforms.window import GlobalWindows
 from beam_jobs import processes, shards
 from beam_jobs.job import Job
 from beam_jobs.statistics import AddCounts
-from segthor import files, runners
+from segthor import files, memory, runners
 
 STATISTICS = "statistics.json"
 
@@ -36,6 +36,7 @@ class WriteShard(beam.DoFn):
 
 
 def _counts(plan, job: Job) -> dict:
+    memory.keep_freed()  # patient after patient fills the same memory
     part = shards.load_part(job.output, plan.name) or shards.write(plan, job)
     return part["statistics"]
 
