@@ -43,7 +43,8 @@ def add(total: dict, counts: dict) -> None:
 
 def _histogram(hu: np.ndarray) -> dict[str, int]:
     """Lowest HU of each bin to how many values lie in it; bins of HU_BIN, from -1024 to 4096."""
-    bins = np.floor_divide(np.clip(hu, -1024, 4095), HU_BIN).astype(np.int64) + 1024 // HU_BIN
+    # Exact, and far faster than floor_divide: the bin is a power of two.
+    bins = np.floor(np.clip(hu, -1024, 4095) / HU_BIN).astype(np.int64) + 1024 // HU_BIN
     numbers = np.bincount(bins)
     return {str(int(n) * HU_BIN - 1024): int(numbers[n]) for n in np.flatnonzero(numbers)}
 

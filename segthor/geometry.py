@@ -206,9 +206,13 @@ class Placement:
     def labels_outside(self, labels: np.ndarray) -> int:
         """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""
         zyx = self.orientation.to_zyx(labels)
-        held = zyx[nonzero_box(zyx)]
-        inside = zyx[(slice(None), *self._inside())]
-        return int(np.count_nonzero(held) - np.count_nonzero(inside[nonzero_box(inside)]))
+        held, inside = nonzero_box(zyx), (slice(None), *self._inside())
+        if all(
+            limit.start <= part.start and part.stop <= limit.stop
+            for part, limit in zip(held[1:], inside[1:], strict=True)
+        ):
+            return 0
+        return int(np.count_nonzero(zyx[held]) - np.count_nonzero(zyx[inside]))
 
     def _plane_shape(self) -> tuple[int, int]:
         return tuple(self.scan_shape[self.orientation.axes[axis]] for axis in (1, 0))
