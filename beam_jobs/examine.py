@@ -31,7 +31,7 @@ class Scans:
 class Examined:
     """One patient and all findings. What reading or preparing did not come to is None or empty.
 
-    images: uint8 [Z, H, W], windowed. likeness: equal for one scan under two names.
+    likeness: equal for one scan under two names.
     """
 
     source: Source
@@ -40,7 +40,6 @@ class Examined:
     likeness: str = ""
     organs: dict[str, figures.OrganFigures] = field(default_factory=dict)
     prepared: Prepared | None = None
-    images: np.ndarray | None = None
 
     @property
     def rejected(self) -> bool:
@@ -89,7 +88,7 @@ def _examine(source: Source, job: Job) -> Examined:
 def _prepared(examined: Examined, labels: np.ndarray | None, job: Job) -> Examined:
     """Cuts out the box; labels: as this project numbers them, where there are any."""
     source, ct, findings = examined.source, examined.scans.ct, list(examined.findings)
-    prepared = images = None
+    prepared = None
     try:
         masks = _masks(source, ct, job.recipe.mask_organs)
         prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks)
@@ -98,8 +97,7 @@ def _prepared(examined: Examined, labels: np.ndarray | None, job: Job) -> Examin
     else:
         beyond_share = 1 - prepared.placement.share_inside
         findings += audit.box_findings(prepared.labels_outside, beyond_share)
-        images = prepared.images(job.recipe)
-    return replace(examined, findings=_judged(findings, job), prepared=prepared, images=images)
+    return replace(examined, findings=_judged(findings, job), prepared=prepared)
 
 
 def _read(source: Source) -> tuple[Scans | None, list[Finding]]:

@@ -1,6 +1,7 @@
 """What a dataset holds, in numbers and pictures."""
 
 import io
+import itertools
 import sys
 
 import matplotlib
@@ -132,8 +133,8 @@ def _before(patient: Patient, z: int) -> np.ndarray | None:
         hu = nifti.read(patient.ct).array
     except InputError:
         return None
-    prepared = Placement.from_json(patient.placement).image_to_model(hu)
-    return window(prepared[z], _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
+    slices = Placement.from_json(patient.placement).slices_to_model(hu)
+    return window(next(itertools.islice(slices, z, None)), _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
 
 
 def _after(record: records.Slice) -> np.ndarray:

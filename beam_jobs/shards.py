@@ -96,7 +96,7 @@ def _kept(patient: Examined) -> _Kept:
         patient.scans.ct.grid.affine,
         prepared.placement,
         prepared.level_hu,
-        patient.images,
+        prepared.images,
         prepared.labels,
     )
 
@@ -155,7 +155,7 @@ def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
         split=plan.split,
         fold=plan.fold,
         shard="",
-        slices=len(patient.images),
+        slices=len(patient.prepared.images),
         organs=patient.source.organs,
         level_hu=patient.prepared.level_hu,
         placement=patient.prepared.placement.to_json(),

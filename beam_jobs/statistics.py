@@ -24,12 +24,13 @@ def of_patient(patient: Examined) -> dict[str, dict[str, int]]:
         "slices": {"all": len(prepared.labels)},
     }
     boxes = label_boxes(prepared.labels)
+    labelled = prepared.labels[prepared.labels > 0]
     for name in patient.source.organs:
         label = organs.BY_NAME[name].label
         box = boxes.get(label, (slice(0, 0),) * 3)
         mask = prepared.labels[box] == label
         counts["slices"][name] = int(np.count_nonzero(mask.any((1, 2))))
-        counts[f"hu/{name}"] = _histogram(prepared.hu[box][mask])
+        counts[f"hu/{name}"] = _histogram(prepared.labelled_hu[labelled == label])
     return counts
 
 

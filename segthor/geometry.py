@@ -140,11 +140,15 @@ class Placement:
 
         Linear in plane, averaging where pixels grow; what lies outside the scan is air.
         """
+        return np.stack(list(self.slices_to_model(hu)))
+
+    def slices_to_model(self, hu: np.ndarray):
+        """Yields the slices [H, W] of `image_to_model`, which need less room one by one."""
         zyx = self.orientation.to_zyx(hu)
         if self.is_native:
-            return self._cut(zyx, AIR_HU)
-        rows, columns = self._weights()
-        return resample(zyx, rows, columns, outside=AIR_HU)
+            yield from self._cut(zyx, AIR_HU)
+        else:
+            yield from resample(zyx, *self._weights(), outside=AIR_HU)
 
     def labels_to_model(self, labels: np.ndarray) -> np.ndarray:
         """Labels [X, Y, Z] to uint8 [Z, H, W]; resampled as one map per label, the largest wins."""

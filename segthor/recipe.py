@@ -97,19 +97,17 @@ class Recipe:
 class Prepared:
     """One patient, ready to be cut into records.
 
-    hu: [Z, H, W] float32 or the scan's dtype, HU. labels: uint8 [Z, H, W] or None.
-    level_hu: the window level used. labels_outside: labelled voxels that the box left out.
+    images: uint8 [Z, H, W], windowed. labels: uint8 [Z, H, W] or None. labelled_hu: the HU of the
+    labelled pixels, in the order of labels[labels > 0]. level_hu: the window level used.
+    labels_outside: labelled voxels that the box left out.
     """
 
-    hu: np.ndarray
+    images: np.ndarray
     labels: np.ndarray | None
+    labelled_hu: np.ndarray
     placement: Placement
     level_hu: float
     labels_outside: int
-
-    def images(self, recipe: Recipe) -> np.ndarray:
-        """uint8 [Z, H, W], windowed."""
-        return window(self.hu, self.level_hu, recipe.window_width_hu)
 
 
 def prepare(
@@ -136,13 +134,22 @@ def prepare(
     placement = Placement.centred(
         hu.shape, affine, _center_px(hu, affine, recipe, masks), recipe.size_px, recipe.pixel_mm
     )
-    return Prepared(
-        hu=placement.image_to_model(hu),
-        labels=None if labels is None else placement.labels_to_model(labels),
-        placement=placement,
-        level_hu=_level_hu(hu, recipe, masks),
-        labels_outside=0 if labels is None else placement.labels_outside(labels),
-    )
+    level_hu = _level_hu(hu, recipe, masks)
+    prepared = None if labels is None else placement.labels_to_model(labels)
+    images, labelled_hu = _images(hu, placement, level_hu, recipe.window_width_hu, prepared)
+    outside = 0 if labels is None else placement.labels_outside(labels)
+    return Prepared(images, prepared, labelled_hu, placement, level_hu, outside)
+
+
+def _images(hu, placement: Placement, level_hu, width_hu, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Windowed slices, and the HU under their labels, taken while a slice lies in the cache."""
+    images = np.empty((placement.num_slices, placement.size_px, placement.size_px), np.uint8)
+    labelled_hu = [np.empty(0, np.float32)]
+    for z, plane in enumerate(placement.slices_to_model(hu)):
+        images[z] = window(plane, level_hu, width_hu)
+        if labels is not None:
+            labelled_hu.append(plane[labels[z] > 0])
+    return images, np.concatenate(labelled_hu)
 
 
 def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
@@ -150,16 +157,12 @@ def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
 
     Values outside are clipped, values between are rounded half up.
     """
-    grey = np.empty(hu.shape, np.uint8)
     scale, offset = np.float32(255 / width_hu), np.float32(127.5 - level_hu * 255 / width_hu)
-    # Slice by slice, so that every step but the first finds its values in the processor's cache.
-    for values, target in zip(np.atleast_3d(hu), np.atleast_3d(grey), strict=True):
-        scaled = np.multiply(values, scale, dtype=np.float32)
-        scaled += offset
-        np.clip(scaled, 0, 255, out=scaled)
-        scaled += np.float32(0.5)
-        target[...] = scaled.astype(np.uint8)
-    return grey
+    scaled = np.multiply(hu, scale, dtype=np.float32)
+    scaled += offset
+    np.clip(scaled, 0, 255, out=scaled)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)
 
 
 def context_indices(z: int, num_slices: int, context: int) -> np.ndarray:

@@ -33,20 +33,20 @@ def support(weights: np.ndarray) -> tuple[int, int]:
     return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
 
 
-def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float) -> np.ndarray:
-    """float32 [Z, len(rows), len(columns)]: rows @ slice @ columns.T for every slice.
+def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float):
+    """Yields rows @ slice @ columns.T for every slice, float32 [len(rows), len(columns)].
 
     zyx: [Z, Y, X]. rows, columns: weights [H, Y] and [W, X]. outside: the value where weights sum
     to less than 1.
     """
     y, x = slice(*support(rows)), slice(*support(columns))
     operator = _operator(rows[:, y], columns[:, x])
-    target = np.empty((len(zyx), len(rows), len(columns)), np.float32)
-    for plane, prepared in zip(zyx[:, y, x], target, strict=True):
+    for plane in zyx[:, y, x]:
         source = plane.astype(np.float32, order="C")
         source -= np.float32(outside)
-        np.add(operator.dot(source.ravel()), np.float32(outside), out=prepared.reshape(-1))
-    return target
+        prepared = operator.dot(source.ravel())
+        prepared += np.float32(outside)
+        yield prepared.reshape(len(rows), len(columns))
 
 
 def resample_maps(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -19,21 +19,20 @@ GATE_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Input:
-    """One patient as one recipe has it: the HU, and the same windowed, uint8 [Z, H, W]."""
+    """One patient as one recipe has it."""
 
     recipe: Recipe
     prepared: Prepared
-    images: np.ndarray
 
     @classmethod
     def of(cls, recipe: Recipe, scan: Scan, masks: np.ndarray | None = None) -> "Input":
         """Raises InputError where the scan or the masks do not allow the recipe."""
-        prepared = prepare(scan.array, scan.grid.affine, recipe, masks=masks)
-        return cls(recipe, prepared, prepared.images(recipe))
+        return cls(recipe, prepare(scan.array, scan.grid.affine, recipe, masks=masks))
 
     def batch(self, slices: range) -> np.ndarray:
         """uint8 [N, H, W, C]: these slices with their neighbours."""
-        return np.stack([with_context(self.images, z, self.recipe.context) for z in slices])
+        images = self.prepared.images
+        return np.stack([with_context(images, z, self.recipe.context) for z in slices])
 
 
 @dataclass(frozen=True)

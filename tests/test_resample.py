@@ -27,7 +27,8 @@ def test_resampling_is_the_product_with_both_weights(plane, target, step, first,
     rows, columns = (weights(n, m, step, f) for n, m, f in zip(plane, target, first, strict=True))
     zyx = RNG.integers(0, 200, (3, *plane)).astype(dtype)
     expected = np.einsum("hy,zyx,wx->zhw", rows, zyx.astype(float) + 1000, columns) - 1000
-    np.testing.assert_allclose(resample(zyx, rows, columns, outside=-1000), expected, atol=1e-3)
+    found = list(resample(zyx, rows, columns, outside=-1000))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(("plane", "target", "step", "first"), CASES)

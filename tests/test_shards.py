@@ -41,10 +41,9 @@ def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources)
     for source in sources:
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         expected = prepare(ct.array, ct.grid.affine, RECIPE, contours.array)
-        images = expected.images(RECIPE)
         for z in range(16):
             record = found[source.patient, z]
-            np.testing.assert_array_equal(record.image, with_context(images, z, 3))
+            np.testing.assert_array_equal(record.image, with_context(expected.images, z, 3))
             np.testing.assert_array_equal(record.labels, expected.labels[z])
             np.testing.assert_allclose(record.affine, ct.grid.affine, rtol=1e-6)
             assert record.scan_shape == ct.array.shape

@@ -55,6 +55,7 @@ def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve,
         sources, recipe = twelve, Recipe(**TINY_RECIPE)
     job, plans = Job(str(tmp_path / "out"), recipe), plans_of(sources)
     writer, combiner = pipeline.WriteShard(job), AddCounts()
+    writer.start_bundle()
     counts = [value for one in plans for value in writer.process(one)]
     wire = sum(map(encoded, plans)) + sum(map(encoded, counts))
     accumulated = combiner.merge_accumulators(
