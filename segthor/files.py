@@ -13,6 +13,7 @@ import json
 import os
 import posixpath
 import sys
+import threading
 import uuid
 
 import fsspec
@@ -146,9 +147,16 @@ def atomic_write(path: str, final=None, durable: bool = True):
 
 
 def _write_back(descriptor: int) -> None:
-    """Lets the system begin to write to the disk, so that a later `sync` waits less."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    """Has the system write to the disk from now on, so that a later `sync` waits less."""
+    if not hasattr(os, "posix_fadvise"):  # as on macOS
+        return
+    own = os.dup(descriptor)
+
+    def begin():
+        os.posix_fadvise(own, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(own)
+
+    threading.Thread(target=begin).start()  # the disk may be busy; nobody waits for it
 
 
 def sync(path: str) -> None:
