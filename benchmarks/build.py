@@ -4,7 +4,7 @@ Run from the project's root: python -m benchmarks.build [floor] [workers] [scali
 
 floor    six full-size phantoms: one worker's seconds per patient beside the floor, its peak memory
 workers  24 patients, the six under four names: two workers beside one, start-up included
-scaling  1 to 1000 small patients: time per patient after start-up, and peak memory
+scaling  10, 100 and 1000 small patients beside one: time per patient, and peak memory
 
 Processor seconds are there for a busy machine, whose wall time says little. Every build is a
 process of its own, `python -m beam_jobs.build` as its user types it. The floor is compared with a
@@ -24,7 +24,7 @@ from isal import igzip
 from segthor import patients, phantom
 
 FOLDER = Path("build/benchmark/build")
-FULL, SCALING = 6, (1, 10, 100, 1000)
+FULL, SCALING = 6, (10, 100, 1000)
 
 
 def main(parts):
@@ -66,22 +66,28 @@ def workers_part():
 
 
 def scaling_part():
-    """One patient under many names; its own build is the start-up, the others' cost lies beyond."""
+    """One patient under many names, in turns with itself alone, whose build is the start-up."""
     (source,) = made("small", 1)
+    tables = {
+        count: table(f"small{count}", [(f"P{n:04d}", source) for n in range(count)])
+        for count in (1, *SCALING)
+    }
+    arguments = ("--flagfile=configs/demo_build.flags", "--direct_num_workers=1")
     print("small patients, one worker, medians: ms for each beyond the first; peak memory")
-    print("  patients     wall processor       MB   s in all")
+    print("  patients     wall processor       MB   s in all  (alone: MB, s)")
     for count in SCALING:
-        names = [(f"P{n:04d}", source) for n in range(count)]
-        csv = table(f"small{count}", names)
-        arguments = ("--flagfile=configs/demo_build.flags", "--direct_num_workers=1")
-        runs = [build(csv, *arguments) for _ in range(3 if count > 10 else 15)]
-        times, peak = np.median([run[0] for run in runs], axis=0), max(run[1] for run in runs)
-        if count == 1:
-            first = times
-            each = ("", "")
-        else:
-            each = [f"{value:.1f}" for value in (times - first) / (count - 1) * 1000]
-        print(f"  {count:8} {each[0]:>8} {each[1]:>9} {peak:8.0f} {times[0]:10.1f}")
+        alone, together = [], []
+        for _ in range(3 if count > 10 else 15):
+            alone.append(build(tables[1], *arguments))
+            together.append(build(tables[count], *arguments))
+        differences = [more[0] - one[0] for one, more in zip(alone, together, strict=True)]
+        wall_ms, processor_ms = np.median(differences, axis=0) / (count - 1) * 1000
+        one, many = (np.median([run[0][0] for run in runs]) for runs in (alone, together))
+        peaks = [max(run[1] for run in runs) for runs in (alone, together)]
+        print(
+            f"  {count:8} {wall_ms:8.1f} {processor_ms:9.1f} {peaks[1]:8.0f} {many:10.1f}"
+            f"  ({peaks[0]:.0f}, {one:.1f})"
+        )
 
 
 def floor_seconds(sources) -> np.ndarray:
