@@ -116,7 +116,8 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
         done = dataset.counter(plans, job.output)
         left = sum(size for size, _ in work)
         workers = runners.local_processes(settings.runner, beam_arguments, left)
-        with processes.started(workers), progress.watch(done, len(dealt), "patients"):
+        remote = any(map(files.is_url, (job.output, *(source.ct for source in sources))))
+        with processes.started(workers, remote), progress.watch(done, len(dealt), "patients"):
             pipeline.run(work, job, settings.runner, beam_arguments)
         known, twins = twins, _twins(sources, job)
         if known == twins:

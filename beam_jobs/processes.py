@@ -20,14 +20,19 @@ _count = 0
 
 
 @contextlib.contextmanager
-def started(count: int):
-    """While the block lasts, `submit` hands its calls to `count` processes; at 1, to this one."""
+def started(count: int, afresh: bool = False):
+    """While the block lasts, `submit` hands its calls to `count` processes; at 1, to this one.
+
+    afresh: whether they import everything themselves, as is safe where this process holds
+    connections, which a fork would break; otherwise they are made in the system's usual way.
+    """
     global _pool, _count
     if count == 1:
         yield
         return
-    with ProcessPoolExecutor(count, initializer=_join) as pool:
-        pool.submit(os.getpid).result()  # forks them now, before this process has other threads
+    context = multiprocessing.get_context("spawn" if afresh else None)
+    with ProcessPoolExecutor(count, context, initializer=_join) as pool:
+        pool.submit(os.getpid).result()  # starts them now, before this process has other threads
         _pool, _count = pool, count
         try:
             yield

@@ -43,8 +43,9 @@ def refuse():
     raise OSError(28, "No space left on device")
 
 
-def test_calls_run_in_as_many_processes_as_asked_for():
-    with processes.started(2):
+@pytest.mark.parametrize("afresh", [False, True])
+def test_calls_run_in_as_many_processes_as_asked_for(afresh):
+    with processes.started(2, afresh):
         assert processes.most_waiting() >= 2
         pids = {one.result() for one in [processes.submit(pid_after, 0.2) for _ in range(4)]}
     assert len(pids) == 2 and os.getpid() not in pids
