@@ -258,7 +258,8 @@ def _shape_3d(header, path: str) -> tuple[int, int, int]:
 
 
 def _grid(header, shape, path: str) -> Grid:
-    affine = np.array(header.get_best_affine(), np.float64)
+    with np.errstate(all="ignore"):  # some kinds of NaN warn when they are only copied
+        affine = np.array(header.get_best_affine(), np.float64)
     affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         message = f"{path}: the affine is not invertible: {affine[:3].tolist()}"

@@ -168,6 +168,17 @@ def test_a_header_that_makes_no_sense_is_refused_by_its_kind(tmp_path, field, va
     assert caught.value.code == code
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_signalling_nan_in_the_affine_is_refused_without_a_warning(tmp_path):
+    path = saved(tmp_path, np.zeros((8, 8, 8), np.int16), "x.nii")
+    content = bytearray(open(path, "rb").read())
+    content[280:284] = b"\x01\x00\x80\x7f"  # srow_x[0]
+    open(path, "wb").write(content)
+    with pytest.raises(nifti.NiftiError, match="x.nii") as caught:
+        nifti.read(path)
+    assert caught.value.code == "file_affine"
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x1f\x8b", bytes(400), b"\x5c\x01\0\0" + bytes(400)]
 )
