@@ -69,7 +69,7 @@ def encode(record: Slice) -> bytes:
         PRESENT: _int64s(PRESENT, record.present),
         CONTOURED: _int64s(CONTOURED, record.contoured),
         SCAN_SHAPE: _int64s(SCAN_SHAPE, record.scan_shape),
-        AFFINE: _floats(AFFINE, tuple(record.affine.ravel().tolist())),
+        AFFINE: _floats(AFFINE, record.affine),
         BOX_PX: _floats(BOX_PX, record.box_px),
         LEVEL_HU: _floats(LEVEL_HU, (record.level_hu,)),
         WIDTH_HU: _floats(WIDTH_HU, (record.width_hu,)),
@@ -166,10 +166,14 @@ def _bytes(key: str, value: bytes | memoryview) -> tuple:
     return _entry(key, _field(1, *_field(1, value)))
 
 
-# Most of a slice's values are those of its neighbours.
+def _floats(key: str, values) -> tuple[bytes]:
+    return _float_bytes(key, np.asarray(values, "<f4").tobytes())
+
+
+# Most of a slice's values are those of its neighbours. By their bytes: -0.0 equals 0.0.
 @functools.lru_cache(4096)
-def _floats(key: str, values: tuple[float, ...]) -> tuple[bytes]:
-    return (b"".join(_entry(key, _field(2, *_field(1, np.array(values, "<f4").tobytes())))),)
+def _float_bytes(key: str, values: bytes) -> tuple[bytes]:
+    return (b"".join(_entry(key, _field(2, *_field(1, values)))),)
 
 
 @functools.lru_cache(4096)

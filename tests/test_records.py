@@ -68,6 +68,15 @@ def test_protobuf_writes_the_same_bytes(size):
         assert example.SerializeToString(deterministic=True) == encoded
 
 
+def test_a_zero_keeps_its_sign_whatever_was_written_before():
+    for level_hu in (0.0, -0.0, 0.0):
+        affine = np.full((4, 4), level_hu)
+        record = dataclasses.replace(a_slice(), level_hu=level_hu, affine=affine)
+        found = records.decode(records.encode(record))
+        signs = np.signbit([found.level_hu, *found.affine.ravel()])
+        assert (signs == np.signbit(level_hu)).all()
+
+
 def test_tensorflow_reads_what_was_written(tmp_path):
     import tensorflow as tf
 
