@@ -22,15 +22,19 @@ _REFUSAL = re.compile(
 
 
 def check_options(runner: str, arguments: list[str]) -> None:
-    """Raises InputError for an option that neither the program nor Beam's local runner knows.
+    """Raises InputError for an option that neither the program nor Beam's local runner knows, or
+    whose value is not of its kind.
 
     Other runners know options that only they can judge.
     """
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     kinds = {str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()}
     for kind in kinds.values():
         kind._add_argparse_args(parser)
-    unknown = parser.parse_known_args(arguments)[1]
+    try:
+        unknown = parser.parse_known_args(arguments)[1]
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from error
     if unknown and runner in LOCAL:
         raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
 
@@ -65,6 +69,8 @@ def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
         return 1
     options = pipeline_options.PipelineOptions(arguments)
     asked = options.view_as(pipeline_options.DirectOptions).direct_num_workers
+    if asked < 0:
+        raise InputError(f"--direct_num_workers: expected 0 (every core) or more, found {asked}")
     cores = os.cpu_count() or 1
     if "--direct_num_workers" in given:
         return asked or cores
@@ -81,15 +87,15 @@ def trouble_in_one_line():
     """
     try:
         yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process was ended from outside, most often for lack of memory; repeat the "
+            "command, with a smaller --direct_num_workers"
+        ) from error
     except RuntimeError as error:
         text = str(error)
         if text.startswith(KeyboardInterrupt.__name__):
             raise KeyboardInterrupt from error
-        if isinstance(error, BrokenProcessPool) or BrokenProcessPool.__name__ in text:
-            raise InputError(
-                "a worker process was ended from outside, most often for lack of memory; repeat "
-                "the command, with a smaller --direct_num_workers"
-            ) from error
         refusal = _REFUSAL.search(text)
         if not refusal:
             raise

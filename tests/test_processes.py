@@ -124,6 +124,17 @@ def test_a_killed_worker_is_one_clear_line(slow_build):
     assert not any(map(is_running, workers))
 
 
+@pytest.mark.parametrize("number", ["-1", "two"])
+def test_a_number_of_workers_that_makes_no_sense_is_one_clear_line(tmp_path, number):
+    patients = save_patients(tmp_path / "patients", 6)
+    command = [sys.executable, "-m", "beam_jobs.build", f"--input={patients}", *TINY_FLAGS]
+    command += [f"--output={tmp_path / 'out'}", f"--direct_num_workers={number}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: ")
+    assert "--direct_num_workers" in line and number in line
+
+
 def is_running(pid):
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
