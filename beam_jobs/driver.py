@@ -103,6 +103,8 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
     """
     most = plan.patients_per_shard(job.recipe)
     twins = _twins(sources, job)
+    places = (place for one in sources for place in (one.ct, one.labels, one.masks) if place)
+    remote = files.is_url(job.output) or any(map(files.is_url, places))
     while True:
         judged = [_with_twin(source, twins) for source in sources]
         plans = plan.plan_shards(judged, dealt, most, settings.shards, settings.seed)
@@ -116,7 +118,6 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
         done = dataset.counter(plans, job.output)
         left = sum(size for size, _ in work)
         workers = runners.local_processes(settings.runner, beam_arguments, left)
-        remote = any(map(files.is_url, (job.output, *(source.ct for source in sources))))
         with processes.started(workers, remote), progress.watch(done, len(dealt), "patients"):
             pipeline.run(work, job, settings.runner, beam_arguments)
         known, twins = twins, _twins(sources, job)

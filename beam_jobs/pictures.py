@@ -133,7 +133,7 @@ def _before(patient: Patient, z: int) -> np.ndarray | None:
         hu = nifti.read(patient.ct).array
     except InputError:
         return None
-    slices = Placement.from_json(patient.placement).slices_to_model(hu)
+    slices = Placement.from_json(patient.placement).image_to_model(hu)
     return window(next(itertools.islice(slices, z, None)), _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
 
 

@@ -135,15 +135,11 @@ class Placement:
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
         return cls(**{**plain, "orientation": orientation})
 
-    def image_to_model(self, hu: np.ndarray) -> np.ndarray:
-        """HU [X, Y, Z] of any dtype to [Z, H, W]: float32 resampled, or the scan's own dtype.
+    def image_to_model(self, hu: np.ndarray):
+        """HU [X, Y, Z] of any dtype; yields each slice [H, W], resampled to float32 or as it is.
 
         Linear in plane, averaging where pixels grow; what lies outside the scan is air.
         """
-        return np.stack(list(self.slices_to_model(hu)))
-
-    def slices_to_model(self, hu: np.ndarray):
-        """Yields the slices [H, W] of `image_to_model`, which need less room one by one."""
         zyx = self.orientation.to_zyx(hu)
         if self.is_native:
             yield from self._cut(zyx, AIR_HU)

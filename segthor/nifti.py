@@ -1,7 +1,7 @@
 """Reads and writes NIfTI: the only module that knows nibabel.
 
-A file is decompressed by ISA-L straight into the array's own memory (its CRC is checked), and the
-header is kept whole, so that what is written beside a scan lies on exactly the scan's grid.
+A file is decompressed by ISA-L, its CRC is checked, and the header is kept whole, so that what is
+written beside a scan lies on exactly the scan's grid.
 """
 
 import contextlib

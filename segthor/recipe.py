@@ -145,7 +145,7 @@ def _images(hu, placement: Placement, level_hu, width_hu, labels) -> tuple[np.nd
     """Windowed slices, and the HU under their labels, taken while a slice lies in the cache."""
     images = np.empty((placement.num_slices, placement.size_px, placement.size_px), np.uint8)
     labelled_hu = [np.empty(0, np.float32)]
-    for z, plane in enumerate(placement.slices_to_model(hu)):
+    for z, plane in enumerate(placement.image_to_model(hu)):
         images[z] = window(plane, level_hu, width_hu)
         if labels is not None:
             labelled_hu.append(plane[labels[z] > 0])

@@ -101,7 +101,8 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
     for source in patients.in_folder(twelve).sources:
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
-        heart.append(prepared.placement.image_to_model(ct.array)[prepared.labels == 2])
+        hu = np.stack([*prepared.placement.image_to_model(ct.array)])
+        heart.append(hu[prepared.labels == 2])
         with_heart += np.count_nonzero((prepared.labels == 2).any((1, 2)))
     assert dataset.statistics["slices"]["heart"] == with_heart
     found = dataset.statistics["hu_percentiles"]["heart"]

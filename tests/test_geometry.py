@@ -74,7 +74,7 @@ def test_box_over_the_edge_is_padded_and_what_it_holds_comes_back_exactly(center
     kept = back > 0
     np.testing.assert_array_equal(back[kept], labels[kept])
     assert placement.labels_outside(labels) == np.count_nonzero(~kept)
-    hu = placement.image_to_model(rng.integers(0, 9, shape).astype(np.int16))
+    hu = np.stack([*placement.image_to_model(rng.integers(0, 9, shape).astype(np.int16))])
     assert np.count_nonzero(hu != AIR_HU) == np.count_nonzero(kept)
     # By hand: the box spans first .. first + size - 1 in rows (Y) and columns (X).
     first = [int(np.floor(c - (size_px - 1) / 2 + 0.5)) for c in center]
@@ -90,7 +90,7 @@ def test_resampling_agrees_with_linear_interpolation_where_pixels_do_not_grow(pi
     shape, spacing = (50, 44, 3), (1.9, 1.9, 4.0)
     hu = np.random.default_rng(3).normal(0, 300, shape).astype(np.float32)
     placement = Placement.centred(shape, affine_of("LPS", spacing), (20.3, 24.1), 32, pixel_mm)
-    prepared = placement.image_to_model(hu)
+    prepared = np.stack([*placement.image_to_model(hu)])
     step = placement.step_px[0]
     assert step == pytest.approx(pixel_mm / 1.9)
     positions = [first + step * np.arange(32) for first in placement.first_px]
@@ -100,7 +100,7 @@ def test_resampling_agrees_with_linear_interpolation_where_pixels_do_not_grow(pi
             expected = ndimage.map_coordinates(hu[:, :, z].T, mesh, order=1, cval=AIR_HU)
             inside = (mesh[0] >= 0) & (mesh[0] <= 43) & (mesh[1] >= 0) & (mesh[1] <= 49)
             np.testing.assert_allclose(prepared[z][inside], expected[inside], atol=1e-2)
-    flat = placement.image_to_model(np.full(shape, 37, np.int16))
+    flat = np.stack([*placement.image_to_model(np.full(shape, 37, np.int16))])
     inside = (positions[0] >= 2) & (positions[0] <= 41)
     np.testing.assert_allclose(flat[:, inside][:, :, 14:18], 37, atol=1e-3)
 
@@ -117,7 +117,9 @@ def test_a_linear_ramp_survives_resampling_at_every_pixel_size():
         # A sampled triangle wider than a pixel keeps its centre to within 0.05 source pixels.
         shift_px = 0.05 if max(placement.step_px) > 1 else 0.005
         tolerance_hu = shift_px * (2 * 0.8 + 3 * 1.2)
-        np.testing.assert_allclose(placement.image_to_model(hu)[0], expected, atol=tolerance_hu)
+        np.testing.assert_allclose(
+            np.stack([*placement.image_to_model(hu)])[0], expected, atol=tolerance_hu
+        )
 
 
 @pytest.mark.parametrize("axcodes", ["LPS", "RAS", "PIR", "SAL"])
