@@ -49,7 +49,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["segthor*", "beam_jobs*", "trainer*", "serving*"]),
-    package_data={"serving.page": ["*.html", "*.css", "*.js"]},
+    package_data={"serving.scoring.page": ["*.html", "*.css", "*.js"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,
 )

@@ -8,7 +8,7 @@ import numpy as np
 from beam_jobs import progress
 from segthor import files, organs, records
 from segthor.errors import InputError
-from segthor.manifest import Dataset, Patient, Shard
+from segthor.manifest import Built, Dataset, Shard
 
 
 def verify(folder: str) -> Dataset:
@@ -71,7 +71,7 @@ def _records(path: str, name: str):
             yield None, f"{name}: a record cannot be decoded ({error})"
 
 
-def _count_problems(seen: Counter, patients: dict[str, Patient], shard: Shard):
+def _count_problems(seen: Counter, patients: dict[str, Built], shard: Shard):
     expected = Counter({(name, z): 1 for name, one in patients.items() for z in range(one.slices)})
     for difference, word in ((expected - seen, "missing"), (seen - expected, "too many")):
         if difference:
@@ -82,7 +82,7 @@ def _count_problems(seen: Counter, patients: dict[str, Patient], shard: Shard):
         yield f"{shard.file}: expected {shard.records} records, found {sum(seen.values())}"
 
 
-def _record_problems(record: records.Slice, patient: Patient | None, dataset: Dataset):
+def _record_problems(record: records.Slice, patient: Built | None, dataset: Dataset):
     recipe = dataset.recipe
     if patient is None:
         yield "the patient is not listed for this shard"

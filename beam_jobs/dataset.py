@@ -5,16 +5,16 @@ import re
 import sys
 from collections import defaultdict
 
-from beam_jobs import report, shards, statistics
+from beam_jobs import audit_page, shards
 from beam_jobs.examine import stamps
 from beam_jobs.job import Job
 from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
 from segthor import files
 from segthor.errors import InputError
-from segthor.manifest import FILE_NAME, Dataset, Patient, Rejected, Shard, Unlabelled
+from segthor.manifest import FILE_NAME, Built, Dataset, Rejected, Shard, Unlabelled
 
-_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *report.FILES, "inspect"}
+_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *audit_page.FILES, "inspect"}
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
 _MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
@@ -98,10 +98,10 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
         recipe=job.recipe,
         folds=folds,
         shards=tuple(sorted(rows[Shard], key=lambda row: row.file)),
-        patients=tuple(sorted(rows[Patient], key=lambda row: row.patient)),
+        patients=tuple(sorted(rows[Built], key=lambda row: row.patient)),
         rejected=tuple(sorted(rows[Rejected], key=lambda row: row.patient)),
         unlabelled=tuple(sorted(rows[Unlabelled], key=lambda row: row.patient)),
-        statistics=statistics.summary(counts),
+        statistics=counts.summary(counts),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,
     )
@@ -141,7 +141,7 @@ def _rows_of(names: list[str], output: str) -> dict:
         part = shards.load_part(output, name)
         found = {
             Shard: [part["shard"]] if part["shard"] else [],
-            Patient: part["patients"],
+            Built: part["patients"],
             Rejected: part["rejected"],
             Unlabelled: part["unlabelled"],
         }

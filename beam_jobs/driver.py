@@ -5,9 +5,9 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from beam_jobs import dataset, pipeline, plan, processes, progress, report
+from beam_jobs import audit_page, dataset, pipeline, plan, processes, progress
 from beam_jobs.job import Job
-from segthor import audit, files, organs, patients, runners, table
+from segthor import audit, files, inputs, organs, runners, table
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.recipe import Recipe
@@ -59,26 +59,26 @@ def build(settings: Settings, beam_arguments=()) -> int:
     names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
     del found, contoured
     gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-    rejected = report.write(names, output)
+    rejected = audit_page.write(names, output)
     if rejected and settings.strict:
         raise InputError(f"{rejected} patients were rejected (--strict); see {output}/audit.csv")
     made = dataset.finish(names, job, settings.folds)
     return _say(made, settings.output, time.monotonic() - started)
 
 
-def _find(settings: Settings) -> patients.Found:
+def _find(settings: Settings) -> inputs.Found:
     path = files.absolute(settings.input)
     if files.is_dir(path):
-        found = patients.in_folder(path)
+        found = inputs.in_folder(path)
     elif path.lower().endswith(".csv"):
         found = table.in_csv(path)
     else:
         state = "a file" if files.exists(path) else "nothing"
         raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
     found = replace(found, label_values=settings.label_values or found.label_values)
-    found = patients.only(found, [name for name, _ in found.label_values] or organs.NAMES)
+    found = inputs.only(found, [name for name, _ in found.label_values] or organs.NAMES)
     if settings.level_masks:
-        masked = patients.with_masks(found.sources, files.absolute(settings.level_masks))
+        masked = inputs.with_masks(found.sources, files.absolute(settings.level_masks))
         found = replace(found, sources=masked)
     return found
 
@@ -125,7 +125,7 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
             return [one.name for one in plans]
 
 
-def _with_twin(source: patients.Source, twins: dict[str, str]) -> patients.Source:
+def _with_twin(source: inputs.Patient, twins: dict[str, str]) -> inputs.Patient:
     """The source itself where there is none: so that many patients are held once."""
     return replace(source, twin=twins[source.patient]) if source.patient in twins else source
 

@@ -10,7 +10,7 @@ from segthor import audit, figures, files, nifti
 from segthor.audit import Finding
 from segthor.errors import InputError
 from segthor.geometry import Orientation
-from segthor.patients import Source
+from segthor.inputs import Patient
 from segthor.recipe import Prepared, prepare
 
 
@@ -34,7 +34,7 @@ class Examined:
     likeness: equal for one scan under two names.
     """
 
-    source: Source
+    source: Patient
     findings: tuple[Finding, ...]
     scans: Scans | None = None
     likeness: str = ""
@@ -54,7 +54,7 @@ class Examined:
         }
 
 
-def examine(source: Source, job: Job) -> Examined:
+def examine(source: Patient, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
     examined = _examine(source, job)
     if not source.twin or examined.scans is None:
@@ -64,7 +64,7 @@ def examine(source: Source, job: Job) -> Examined:
     return replace(examined, findings=_judged([same], job) + examined.findings)
 
 
-def _examine(source: Source, job: Job) -> Examined:
+def _examine(source: Patient, job: Job) -> Examined:
     scans, findings = _read(source)
     if scans is None:
         return Examined(source, _judged(findings, job))
@@ -100,7 +100,7 @@ def _prepared(examined: Examined, labels: np.ndarray | None, job: Job) -> Examin
     return replace(examined, findings=_judged(findings, job), prepared=prepared)
 
 
-def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
+def _read(source: Patient) -> tuple[Scans | None, list[Finding]]:
     """CT and contours, if any, and their digest from the same reading."""
     digest, findings, scans = hashlib.sha256(), [], []
     before = stamps(source)
@@ -117,7 +117,7 @@ def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
     return Scans(ct, contours, digest.hexdigest(), before), findings
 
 
-def stamps(source: Source) -> list[str]:
+def stamps(source: Patient) -> list[str]:
     """Marks that change when one of the patient's files does; '' for one that is not there."""
     return [_stamp(path) for path in (source.ct, source.labels, source.masks)]
 
@@ -149,7 +149,7 @@ def _grid_findings(scans: Scans) -> list[Finding]:
     return found + (audit.pair_findings(grid, scans.contours.grid) if scans.contours else [])
 
 
-def _masks(source: Source, ct: nifti.Scan, needed: frozenset[str]) -> np.ndarray | None:
+def _masks(source: Patient, ct: nifti.Scan, needed: frozenset[str]) -> np.ndarray | None:
     """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
     if not source.masks or (source.labels and needed <= set(source.organs)):
         return None

@@ -8,7 +8,7 @@ normalization) and histograms.png (spacings, window levels, organ volumes).
 
 from absl import flags
 
-from beam_jobs import pictures
+from beam_jobs import inspection
 from segthor import files
 from segthor.errors import run
 from segthor.manifest import DEFAULT_DATASET, Dataset
@@ -22,10 +22,10 @@ def main(argv):
     """Prints the statistics, then draws."""
     del argv
     dataset = Dataset.load(_DATA.value)
-    print("\n".join(pictures.lines(dataset)))
+    print("\n".join(inspection.lines(dataset)))
     output = _OUTPUT.value or files.join(_DATA.value, "inspect")
-    pictures.draw(dataset, _DATA.value, output, _PATIENTS.value)
-    print(f"Wrote {', '.join(pictures.FILES)} to {output}")
+    inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
+    print(f"Wrote {', '.join(inspection.FILES)} to {output}")
 
 
 if __name__ == "__main__":

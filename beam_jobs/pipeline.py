@@ -6,8 +6,8 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_jobs import processes, shards
+from beam_jobs.counts import AddCounts
 from beam_jobs.job import Job
-from beam_jobs.statistics import AddCounts
 from segthor import files, memory, runners
 
 STATISTICS = "statistics.json"

@@ -9,8 +9,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from segthor.errors import InputError
+from segthor.inputs import Patient
 from segthor.manifest import TRAIN, VALIDATION
-from segthor.patients import Source
 from segthor.recipe import Recipe
 
 SEGTHOR_PATIENTS = 60  # 40 for training, 20 for testing, numbered through
@@ -29,10 +29,10 @@ class ShardPlan:
     name: str
     split: str
     fold: int
-    patients: tuple[Source, ...]
+    patients: tuple[Patient, ...]
 
 
-def choose_split(split: str, sources: list[Source]) -> str:
+def choose_split(split: str, sources: list[Patient]) -> str:
     """What 'auto' stands for: the CSV's own, else the original lists, else the hash.
 
     Raises:
@@ -59,7 +59,7 @@ def choose_split(split: str, sources: list[Source]) -> str:
 
 
 def deal(
-    sources: list[Source], split: str, validation_fraction: float, folds: int, seed: int
+    sources: list[Patient], split: str, validation_fraction: float, folds: int, seed: int
 ) -> dict[str, tuple[str, int]]:
     """Patient name to (split, fold). split: as `choose_split` gives it."""
     dealt = {}
@@ -82,7 +82,7 @@ def patients_per_shard(recipe: Recipe) -> int:
 
 
 def plan_shards(
-    sources: list[Source],
+    sources: list[Patient],
     dealt: dict[str, tuple[str, int]],
     most: int,
     shards: int = 0,

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from beam_jobs import statistics
+from beam_jobs import counts
 from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
 from segthor import audit, files, manifest, organs, records
 from segthor.geometry import Placement
-from segthor.patients import Source
+from segthor.inputs import Patient
 from segthor.recipe import Recipe, with_context
 
 SHARDS, PARTS = "shards", "parts"
@@ -50,7 +50,7 @@ class _Kept:
     images, labels: uint8 [Z, H, W]. affine: [4, 4], the scan's.
     """
 
-    source: Source
+    source: Patient
     affine: np.ndarray
     placement: Placement
     level_hu: float
@@ -77,7 +77,7 @@ def write(plan: ShardPlan, job: Job) -> dict:
             part["unlabelled"].append(asdict(_unlabelled_row(patient)))
             continue
         part["patients"].append(_patient_row(patient, plan))
-        statistics.add(part["statistics"], statistics.of_patient(patient))
+        counts.add(part["statistics"], counts.of_patient(patient))
         kept.append(_kept(patient))
         del patient  # its scan, before the next one is read
     if kept:
@@ -146,8 +146,8 @@ def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
 
 
 def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
-    """A `manifest.Patient` as a dictionary; its shard is not known yet."""
-    row = manifest.Patient(
+    """A `manifest.Built` as a dictionary; its shard is not known yet."""
+    row = manifest.Built(
         patient=patient.source.patient,
         ct=patient.source.ct,
         labels=patient.source.labels,

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip
 
-from segthor import patients, phantom
+from segthor import inputs, phantom
 
 FOLDER = Path("build/benchmark/build")
 FULL, SCALING = 6, (10, 100, 1000)
@@ -130,7 +130,7 @@ def peak_mb(pid: int) -> float:
 def made(size: str, count: int):
     folder = str(FOLDER / f"{size}{count}")
     phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
-    return patients.in_folder(folder).sources
+    return inputs.in_folder(folder).sources
 
 
 def table(name: str, named) -> Path:

@@ -81,7 +81,7 @@ def try_one(backbone, decoder, folder):
     """Builds, steps twice (the first compiles), exports, loads and tries the export."""
     import tensorflow as tf
 
-    from serving import bundle
+    from serving.prediction import bundle
     from trainer import data
     from trainer.config import Config
     from trainer.learner import Learner

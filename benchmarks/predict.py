@@ -21,8 +21,9 @@ import tensorflow as tf
 
 from segthor import nifti, organs, phantom
 from segthor.recipe import Recipe
-from serving import bundle, cases, pipeline, predictor
-from serving.worker import Plan, Worker
+from serving import cases
+from serving.prediction import bundle, predictor, walk
+from serving.prediction.worker import Plan, Worker
 from trainer import model
 from trainer.config import Config
 
@@ -74,7 +75,7 @@ def _network(loaded, batches) -> float:
 
 def _walk(worker, todo) -> float:
     began = time.perf_counter()
-    for outcome in pipeline.walk(todo, worker.read, worker.compute, worker.write, 600):
+    for outcome in walk.walk(todo, worker.read, worker.compute, worker.write, 600):
         assert not outcome.reason, outcome.reason
     return time.perf_counter() - began
 

@@ -19,11 +19,11 @@ from unittest import mock
 
 from absl import app, flags
 
-from beam_jobs import dataset, driver, plan, report, shards
+from beam_jobs import audit_page, dataset, driver, plan, shards
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from beam_jobs.thumbnail import png_base64
-from segthor import files, manifest, patients, phantom
+from segthor import files, inputs, manifest, phantom
 from segthor.recipe import Recipe
 
 _PATIENTS = flags.DEFINE_integer("patients", 100_000, "How many.", lower_bound=1)
@@ -64,7 +64,7 @@ def _make_patients(folder: str, count: int) -> None:
 def _make_template(folder: str) -> None:
     """What a worker reports on a shard of one small phantom, and a picture for the report."""
     phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
-    found = patients.in_folder(f"{folder}/template").sources[0]
+    found = inputs.in_folder(f"{folder}/template").sources[0]
     job = Job(f"{folder}/template_out", Recipe())
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
     files.write_json(f"{folder}/template.json", [part, png_base64(examine(found, job))])
@@ -107,7 +107,7 @@ def _drive(folder: str, read_only: bool) -> dict:
                 ("plan", plan, "plan_shards"),
                 ("prepare", dataset, "prepare"),
                 ("pipeline", driver.pipeline, "run"),
-                ("audit", report, "write"),
+                ("audit", audit_page, "write"),
                 ("manifest", dataset, "finish"),
             )
         ),

@@ -28,7 +28,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Patient:
+class Built:
     """One patient that was built.
 
     fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
@@ -84,7 +84,7 @@ class Dataset:
     recipe: Recipe
     folds: int
     shards: tuple[Shard, ...]
-    patients: tuple[Patient, ...]
+    patients: tuple[Built, ...]
     rejected: tuple[Rejected, ...] = ()
     unlabelled: tuple[Unlabelled, ...] = ()
     statistics: dict = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Dataset:
             recipe=Recipe.from_json(value["recipe"]),
             folds=value["folds"],
             shards=_rows(Shard, value["shards"]),
-            patients=_rows(Patient, value["patients"]),
+            patients=_rows(Built, value["patients"]),
             rejected=_rows(Rejected, value["rejected"]),
             unlabelled=_rows(Unlabelled, value["unlabelled"]),
             statistics=value["statistics"],

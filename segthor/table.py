@@ -6,8 +6,8 @@ import re
 
 from segthor import files, organs
 from segthor.errors import InputError
+from segthor.inputs import Found, Patient, in_order
 from segthor.manifest import TRAIN, VALIDATION
-from segthor.patients import Found, Source, in_order
 
 COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
@@ -39,7 +39,7 @@ def in_csv(path: str, needed: str = "ct") -> Found:
     return Found(in_order(sources, path))
 
 
-def _source(header: list[str], values: list[str], where: str, path: str) -> Source:
+def _source(header: list[str], values: list[str], where: str, path: str) -> Patient:
     if len(values) != len(header):
         raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
     row = {column: value.strip() for column, value in zip(header, values, strict=True)}
@@ -49,7 +49,7 @@ def _source(header: list[str], values: list[str], where: str, path: str) -> Sour
     split = row.get("split", "").lower()
     if split not in ("", TRAIN, VALIDATION):
         raise InputError(f"{where}: split: expected {TRAIN}, {VALIDATION} or empty, found {split}")
-    return Source(
+    return Patient(
         row["patient"],
         _beside(path, row.get("ct", "")),
         _beside(path, row.get("labels", "")),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from segthor import files, manifest, organs, patients, table
+from segthor import files, inputs, manifest, organs, table
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 
@@ -48,11 +48,11 @@ def scans(path: str, split: str | None = None) -> list[Scan]:
     elif is_nifti(path):
         if not files.exists(path):
             raise InputError(f"{path}: no such file")
-        rows = [patients.Source(stem(path), path)]
+        rows = [inputs.Patient(stem(path), path)]
     elif path.lower().endswith(".csv"):
         rows = table.in_csv(path).sources
     else:
-        rows = patients.in_folder(path).sources
+        rows = inputs.in_folder(path).sources
     return [_scan(row.patient, row.ct) for row in rows]
 
 
@@ -71,7 +71,7 @@ def labels(path: str) -> list[Labels]:
     elif path.lower().endswith(".csv"):
         rows, values = table.in_csv(path, needed="labels").sources, ()
     else:
-        found = patients.labels_in_folder(path)
+        found = inputs.labels_in_folder(path)
         rows, values = found.sources, found.label_values
     kept = [Labels(row.patient, row.labels, row.organs, values) for row in rows if row.labels]
     if not kept:

@@ -10,7 +10,9 @@ from absl import flags
 
 from segthor import drawing, files, nifti, organs
 from segthor.errors import InputError, run
-from serving import cases, comparison, overlay, results, scoring, tables
+from serving import cases
+from serving.prediction import results
+from serving.scoring import comparison, evaluation, overlay, tables
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 LABELS = flags.DEFINE_string(
@@ -40,9 +42,9 @@ def main(_):
     scored = _score(pairs)
     if not scored:
         raise InputError("no patient could be scored; see the lines above")
-    scores = scoring.to_json(scored)
+    scores = evaluation.to_json(scored)
     files.write_json(files.join(OUTPUT.value, "scores.json"), scores)
-    scoring.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
+    evaluation.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
     written = ["scores.csv", "scores.json"]
     for text in (tables.patients(scored), tables.intervals(scored), tables.organ_means(scored)):
         print(f"\n{text}")
@@ -88,16 +90,18 @@ def _pairs() -> list[tuple[cases.Labels, str]]:
     return pairs
 
 
-def _score(pairs) -> list[scoring.Patient]:
+def _score(pairs) -> list[evaluation.PatientScores]:
     """One line per patient; a pair that does not fit is named and left out."""
     scored = []
     for number, (labels, predicted_path) in enumerate(pairs, 1):
         line = f"[{number}/{len(pairs)}] {labels.patient}"
         try:
-            predicted, truth, grid = scoring.read_pair(predicted_path, labels.path, labels.values)
+            predicted, truth, grid = evaluation.read_pair(
+                predicted_path, labels.path, labels.values
+            )
             facts = results.facts_of(PREDICTIONS.value, labels.patient)
             wanted = set(ORGANS.value) & set(facts.get("organs", organs.NAMES))
-            scored.append(scoring.score(predicted, truth, grid, labels, wanted))
+            scored.append(evaluation.score(predicted, truth, grid, labels, wanted))
             print(line, flush=True)
         except InputError as error:
             print(f"{line}  FAILED: {error}", flush=True)
@@ -108,10 +112,10 @@ def _picture(scored, pairs) -> list[str]:
     """Draws the patients with the worst mean Dice; returns the names of the files written."""
     scans = {scan.patient: scan.ct for scan in cases.scans(SCANS.value)}
     paths = {labels.patient: (path, labels.path, labels.values) for labels, path in pairs}
-    shown = sorted((p for p in scored if p.patient in scans and p.organs), key=scoring.mean_dice)
+    shown = sorted((p for p in scored if p.patient in scans and p.organs), key=evaluation.mean_dice)
     tiles = []
     for patient in shown[:PICTURED]:
-        predicted, truth, grid = scoring.read_pair(*paths[patient.patient])
+        predicted, truth, grid = evaluation.read_pair(*paths[patient.patient])
         hu = nifti.read(scans[patient.patient]).array
         tiles += overlay.tiles(patient.patient, hu, truth, predicted, grid, patient.organs)
     if not tiles:

@@ -14,7 +14,7 @@ from absl import flags, logging
 from segthor import files
 from segthor.errors import run
 from segthor.recipe import Recipe
-from serving import bundle
+from serving.prediction import bundle
 from trainer import journal, model
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)

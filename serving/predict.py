@@ -13,7 +13,8 @@ from absl import flags
 
 from segthor import audit, files
 from segthor.errors import InputError, run
-from serving import cases, pipeline
+from serving import cases
+from serving.prediction import walk
 
 MODEL = flags.DEFINE_list(
     "model",
@@ -72,7 +73,9 @@ def main(argv):
     found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
     if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
-    from serving.worker import Worker  # tensorflow takes seconds; bad input is told before
+    from serving.prediction.worker import (
+        Worker,  # tensorflow takes seconds; bad input is told before
+    )
 
     worker = Worker(_plan())
     worker.results.claim(OVERWRITE.value)
@@ -84,16 +87,16 @@ def main(argv):
         flush=True,
     )
     if RUNNER.value and todo:
-        from serving import job
+        from serving.prediction import distributed
 
-        job.run(worker.plan, todo, RUNNER.value, argv[1:])
+        distributed.run(worker.plan, todo, RUNNER.value, argv[1:])
     else:
         _walk(todo, worker)
     return _conclude(todo, worker.results)
 
 
 def _plan():
-    from serving.worker import Plan
+    from serving.prediction.worker import Plan
 
     return Plan(
         output=files.absolute(OUTPUT.value),
@@ -110,7 +113,7 @@ def _plan():
 def _walk(todo, worker) -> None:
     """Predicts here, with a line per case."""
     began = time.monotonic()
-    outcomes = pipeline.walk(
+    outcomes = walk.walk(
         todo, worker.read, worker.compute, worker.write, worker.plan.case_timeout_s
     )
     for number, outcome in enumerate(outcomes, 1):

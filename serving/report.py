@@ -10,7 +10,9 @@ from absl import flags
 
 from segthor import files, nifti, organs
 from segthor.errors import InputError, run
-from serving import animation, cases, page, results, scoring, viewer
+from serving import cases
+from serving.prediction import results
+from serving.scoring import animation, evaluation, page, viewer
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The CT; as --input of predict.", required=True)
@@ -50,14 +52,14 @@ def _entry(scan: cases.Scan, predicted_path: str | None, labels: cases.Labels | 
             raise InputError(facts["failed"])
         volume = nifti.read(scan.ct)
         pair = (labels.path, labels.values) if labels else (predicted_path,)
-        predicted, truth, grid = scoring.read_pair(predicted_path, *pair)
-        scoring.require_same_grid(volume.grid, grid, scan.ct, predicted_path)
+        predicted, truth, grid = evaluation.read_pair(predicted_path, *pair)
+        evaluation.require_same_grid(volume.grid, grid, scan.ct, predicted_path)
     except InputError as error:
         return viewer.failed(scan.patient, str(error))
     scores = {}
     if labels:
         wanted = facts.get("organs", organs.NAMES)
-        scores = scoring.score(predicted, truth, grid, labels, wanted).organs
+        scores = evaluation.score(predicted, truth, grid, labels, wanted).organs
     truth = truth if labels else None
     if GIF.value:
         path = files.join(OUTPUT.value, "gif", f"{scan.patient}.gif")

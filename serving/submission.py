@@ -14,7 +14,8 @@ from absl import flags
 
 from segthor import audit, files, nifti, organs
 from segthor.errors import InputError, run
-from serving import cases, scoring
+from serving import cases
+from serving.scoring import evaluation
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The challenge's CT.", required=True)
@@ -53,7 +54,7 @@ def _check_complete(scans, predictions) -> None:
 def _add(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> str:
     """Adds one label map; returns its volumes, for people to see what is empty."""
     predicted, grid = nifti.read(path), nifti.read_grid(scan.ct)
-    scoring.require_same_grid(grid, predicted.grid, scan.ct, path)
+    evaluation.require_same_grid(grid, predicted.grid, scan.ct, path)
     labels, findings = audit.to_labels(predicted.array)
     if labels is None:
         raise InputError(f"{path}: {findings[0].message}")

@@ -13,7 +13,9 @@ from absl import flags
 
 from segthor import files, organs
 from segthor.errors import InputError, run
-from serving import cases, directory, postprocess, results, scoring, tables, tuning
+from serving import cases
+from serving.prediction import candidates, directory, postprocess, results
+from serving.scoring import evaluation, tables
 
 MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
 PREDICTIONS = flags.DEFINE_string(
@@ -35,14 +37,14 @@ def main(_):
         )
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth, grid = scoring.read_pair(
+        predicted, truth, grid = evaluation.read_pair(
             predictions[labels.patient], labels.path, labels.values
         )
         facts = results.facts_of(PREDICTIONS.value, labels.patient)
         names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
-        patients.append(tuning.score_candidates(predicted, truth, grid, names))
+        patients.append(candidates.score_candidates(predicted, truth, grid, names))
         print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
-    rules, table = tuning.choose(patients)
+    rules, table = candidates.choose(patients)
     print(f"\n{_show(table)}\n")
     for version in versions:
         postprocess.save(version, rules, [_finite(row) for row in table])

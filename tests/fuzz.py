@@ -23,7 +23,7 @@ from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import files, records
-from segthor.patients import Source
+from segthor.inputs import Patient
 from segthor.recipe import Recipe
 from tests.damage import CT, GT, healthy
 
@@ -46,7 +46,7 @@ def run_case(seed: int, folder: Path) -> Counter:
     recipe = RECIPES[rng.integers(len(RECIPES))]
     values = (("heart", 2), ("aorta", 200)) if rng.random() < 0.1 else ()
     job = Job(str(folder / "out"), recipe, label_values=values)
-    plan = ShardPlan("train-fold0", "train", 0, (Source("P", *map(str, paths)),))
+    plan = ShardPlan("train-fold0", "train", 0, (Patient("P", *map(str, paths)),))
     part = shards.write(plan, job)
     if part["rejected"]:
         return Counter(finding["code"] for finding in part["rejected"][0]["findings"])

@@ -4,7 +4,7 @@ import numpy as np
 
 from segthor import files, organs, records
 from segthor.geometry import Placement
-from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Shard
+from segthor.manifest import TRAIN, VALIDATION, Built, Dataset, Shard
 from segthor.recipe import Recipe
 
 FOLDS = 3
@@ -40,7 +40,7 @@ def make(
         size_bytes, sha = files.size(path), files.sha256(path)
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
         rows.append(
-            Patient(name, "", "", "", split, fold, file, count, tuple(named), 50.0, place, {})
+            Built(name, "", "", "", split, fold, file, count, tuple(named), 50.0, place, {})
         )
     recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
     dataset = Dataset(recipe, folds, tuple(shards), tuple(rows))

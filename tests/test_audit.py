@@ -13,9 +13,9 @@ from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from segthor import audit, figures, nifti, phantom
 from segthor.errors import InputError
+from segthor.inputs import Patient
 from segthor.nifti import Grid
 from segthor.organs import NAMES
-from segthor.patients import Source
 from segthor.recipe import Recipe
 
 JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
@@ -24,7 +24,7 @@ ELSEWHERE = {"file_changed", "same_scan", "organ_not_declared", "cannot_prepare"
 
 
 def examined(folder, **changes):
-    source = Source("P", str(folder / "ct.nii.gz"), str(folder / "gt.nii.gz"), **changes)
+    source = Patient("P", str(folder / "ct.nii.gz"), str(folder / "gt.nii.gz"), **changes)
     return examine(source, JOB)
 
 
@@ -84,7 +84,7 @@ def test_air_alone_cannot_be_prepared(tmp_path):
     ct = nifti.read(path)
     air = np.where(ct.array % 2, -1000, -900).astype(np.int16)
     nifti.write(path, air, ct.grid)
-    source = Source("P", path, str(tmp_path / "gt.nii.gz"))
+    source = Patient("P", path, str(tmp_path / "gt.nii.gz"))
     assert "cannot_prepare" in codes(examine(source, job))
 
 

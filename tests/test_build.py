@@ -16,7 +16,7 @@ from cases import TINY_RECIPE, save, save_patient, save_patients
 
 from beam_jobs import checks
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
-from segthor import nifti, patients, phantom
+from segthor import inputs, nifti, phantom
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.recipe import Recipe
@@ -98,7 +98,7 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
     from segthor.recipe import prepare
 
     heart, with_heart = [], 0
-    for source in patients.in_folder(twelve).sources:
+    for source in inputs.in_folder(twelve).sources:
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
         hu = np.stack([*prepared.placement.image_to_model(ct.array)])
@@ -176,7 +176,7 @@ def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
 
 def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
     _, expected = run(twelve, tmp_path / "sorted")
-    found = patients.in_folder(twelve)
+    found = inputs.in_folder(twelve)
     shuffled = list(found.sources)
     random.Random(5).shuffle(shuffled)
     csv = tmp_path / "shuffled.csv"

@@ -16,7 +16,7 @@ from tiny_models import run_entry, save_coded
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe, window
-from serving import bundle
+from serving.prediction import bundle
 from trainer import model
 from trainer.config import Config
 

@@ -4,7 +4,7 @@ import pytest
 
 from segthor import files
 from segthor.errors import InputError
-from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Rejected, Shard, Unlabelled
+from segthor.manifest import TRAIN, VALIDATION, Built, Dataset, Rejected, Shard, Unlabelled
 from segthor.recipe import Recipe
 
 
@@ -14,7 +14,7 @@ def a_dataset():
         for split, fold in ((TRAIN, 0), (TRAIN, 1), (VALIDATION, 0), (VALIDATION, 2))
     )
     placement = {"size_px": 96}
-    patient = Patient(
+    patient = Built(
         "P0", "ct.nii.gz", "gt.nii.gz", "cd" * 32, TRAIN, 0, shards[0].file, 10,
         ("heart", "aorta"), 50.0, placement, {"findings": []},
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from cases import touch
 
 from segthor.errors import InputError
-from segthor.patients import Source, in_folder, with_masks
+from segthor.inputs import Patient, in_folder, with_masks
 
 
 def found(root):
@@ -119,7 +119,7 @@ def test_an_nnunet_folder_of_another_kind_is_refused(tmp_path, image, labels, sa
 
 
 def test_masks_are_matched_by_patient_or_scan(tmp_path):
-    sources = [Source("A", "x/ct_a.nii.gz"), Source("B", "x/ct_b.nii.gz"), Source("C", "c.nii")]
+    sources = [Patient("A", "x/ct_a.nii.gz"), Patient("B", "x/ct_b.nii.gz"), Patient("C", "c.nii")]
     for name in ("A.nii.gz", "ct_b.nii"):
         touch(tmp_path / name)
     masks = [source.masks for source in with_masks(sources, str(tmp_path))]

@@ -6,13 +6,13 @@ import pytest
 
 from beam_jobs.plan import choose_split, deal, patients_per_shard, plan_shards
 from segthor.errors import InputError
+from segthor.inputs import Patient
 from segthor.manifest import TRAIN, VALIDATION
-from segthor.patients import Source
 from segthor.recipe import Recipe
 
 
 def named(names, split=""):
-    return [Source(name, f"{name}.nii", f"{name}_gt.nii", split) for name in names]
+    return [Patient(name, f"{name}.nii", f"{name}_gt.nii", split) for name in names]
 
 
 SEGTHOR = named(f"Patient_{number:02d}" for number in range(1, 41))

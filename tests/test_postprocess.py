@@ -11,8 +11,8 @@ from tiny_models import run_entry, save_coded
 
 from segthor import nifti
 from segthor.errors import InputError
-from serving import bundle, postprocess, tuning
-from serving.postprocess import Rule
+from serving.prediction import bundle, candidates, postprocess
+from serving.prediction.postprocess import Rule
 
 SPACING_MM = (1.0, 1.0, 2.0)
 
@@ -126,11 +126,11 @@ def crumbs_and_holes():
 
 def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
     grid = nifti.Grid.from_affine((48, 44, 40), np.diag([-1, -1, 1, 1]))
-    patient = tuning.score_candidates(*crumbs_and_holes(), grid, ("heart", "aorta"))
-    rules, table = tuning.choose([patient] * 3)
+    patient = candidates.score_candidates(*crumbs_and_holes(), grid, ("heart", "aorta"))
+    rules, table = candidates.choose([patient] * 3)
     assert rules["heart"] == Rule(min_cm3=0.1)
     assert rules["aorta"] == Rule(fill_holes=True)
-    assert len(table) == 2 * len(tuning.CANDIDATES)
+    assert len(table) == 2 * len(candidates.CANDIDATES)
     chosen = [row for row in table if row["chosen"]]
     assert [row["dice"] for row in chosen] == [1, 1]
 
@@ -138,7 +138,9 @@ def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
 def test_tuning_leaves_alone_what_needs_nothing():
     _, truth = crumbs_and_holes()
     grid = nifti.Grid.from_affine(truth.shape, np.diag([-1, -1, 1, 1]))
-    rules, _ = tuning.choose([tuning.score_candidates(truth, truth, grid, ("heart", "trachea"))])
+    rules, _ = candidates.choose(
+        [candidates.score_candidates(truth, truth, grid, ("heart", "trachea"))]
+    )
     assert rules == {"heart": Rule(), "trachea": Rule()}
 
 
@@ -170,4 +172,4 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     rules = bundle.load(str(model)).rules
     assert rules["heart"] == Rule(min_cm3=0.1) and rules["aorta"] == Rule(fill_holes=True)
     stored = json.loads((model / "1" / "assets" / "postprocess.json").read_text())
-    assert len(stored["table"]) == 4 * len(tuning.CANDIDATES)
+    assert len(stored["table"]) == 4 * len(candidates.CANDIDATES)

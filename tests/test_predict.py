@@ -21,9 +21,11 @@ from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_code
 from segthor import nifti, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
-from serving import bundle, cases, pipeline, scoring
-from serving.predictor import Ensemble
-from serving.worker import Plan, Worker
+from serving import cases
+from serving.prediction import bundle, walk
+from serving.prediction.predictor import Ensemble
+from serving.prediction.worker import Plan, Worker
+from serving.scoring import evaluation
 
 SHAPE = (44, 38, 30)
 ALL_AXCODES = [
@@ -311,7 +313,7 @@ def test_the_walk_reads_ahead_and_writes_behind_in_order():
 
         return call
 
-    outcomes = list(pipeline.walk([1, 2, 3], step("read"), step("compute"), step("write"), 5))
+    outcomes = list(walk.walk([1, 2, 3], step("read"), step("compute"), step("write"), 5))
     assert [(o.case, o.reason) for o in outcomes] == [(1, ""), (2, ""), (3, "")]
     for case in (1, 2, 3):
         places = [log.index((name, case)) for name in ("read", "compute", "write")]
@@ -339,7 +341,7 @@ def test_trouble_in_any_step_of_one_case_is_its_own(stage, how):
         return call
 
     limit = 0.5 if how == "hang" else 30
-    outcomes = list(pipeline.walk([1, 2, 3], step("read"), step("compute"), step("write"), limit))
+    outcomes = list(walk.walk([1, 2, 3], step("read"), step("compute"), step("write"), limit))
     assert [outcome.case for outcome in outcomes] == [1, 2, 3]
     assert done == [1, 3]
     words = {"fail": "scan 2 is damaged", "break": "MemoryError: no room", "hang": "case_timeout"}
@@ -537,7 +539,7 @@ def test_layouts(tmp_path):
 
 
 def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
-    from serving import job
+    from serving.prediction import distributed
 
     scans = tmp_path / "scans"
     labels = folder_of_scans(scans, 6)
@@ -546,7 +548,7 @@ def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
     plan = Plan(str(tmp_path / "out"), (model,))
     results = Worker(plan).results
     results.claim(overwrite=False)
-    job.run(plan, found, "DirectRunner", [])
+    distributed.run(plan, found, "DirectRunner", [])
     assert [scan.patient for scan in found if not results.is_finished(scan)] == ["Patient_44"]
     assert "NIfTI" in results.facts(found[3])["failed"]
     for name, expected in labels.items():
@@ -555,7 +557,7 @@ def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
             np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
     # An element that is handed out again does nothing: not one file changes.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
-    job.run(plan, [found[0], found[1]], "DirectRunner", [])
+    distributed.run(plan, [found[0], found[1]], "DirectRunner", [])
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -609,7 +611,7 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
     worker = Worker(Plan("memory://clinic/out", ("memory://clinic/model",)))
     worker.results.claim(overwrite=False)
     found = cases.scans("memory://clinic/scans")
-    outcomes = pipeline.walk(found, worker.read, worker.compute, worker.write, 60)
+    outcomes = walk.walk(found, worker.read, worker.compute, worker.write, 60)
     assert [outcome.reason for outcome in outcomes] == ["", ""]
     for case in found:
         assert worker.results.is_finished(case)
@@ -622,7 +624,7 @@ def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
     from segthor import manifest
 
     def patient(name, split, contoured=organs.NAMES):
-        return manifest.Patient(
+        return manifest.Built(
             patient=name,
             ct=f"/ct/{name}.nii.gz",
             labels=f"/gt/{name}.nii.gz",
@@ -666,5 +668,5 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
     ours = np.zeros_like(stored)
     ours[0], ours[1] = organs.BY_NAME["heart"].label, organs.BY_NAME["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
-    pair = scoring.read_pair(str(predicted), str(truth), expected.values)
+    pair = evaluation.read_pair(str(predicted), str(truth), expected.values)
     np.testing.assert_array_equal(*pair[:2])

@@ -11,7 +11,7 @@ from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import audit, files, nifti, records
-from segthor.patients import Source, in_folder
+from segthor.inputs import Patient, in_folder
 from segthor.recipe import Recipe, prepare, with_context
 
 RECIPE = Recipe(**TINY_RECIPE)
@@ -176,7 +176,7 @@ def made_by_formula(folder):
         labels[left : left + 4 + label, front : front + 5, label : 4 + label] = label
     affine = np.array([[-7.1, 0, 0, 90], [0, -6.9, 0, 80], [0, 0, 9.0, -40], [0, 0, 0, 1.0]])
     ct = save(f"{folder}/ct.nii.gz", hu, affine)
-    return Source("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
+    return Patient("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from segthor import organs
 from segthor.errors import InputError
-from segthor.patients import Source
+from segthor.inputs import Patient
 from segthor.table import in_csv
 
 
@@ -27,15 +27,15 @@ def test_every_column_is_read(tmp_path, encoding, newline):
     ]
     root = str(tmp_path)
     assert in_csv(csv(tmp_path, newline.join(lines), encoding)).sources == (
-        Source("A", "/abs/ct.nii", "", "validation", organs.NAMES),
-        Source("Müller", f"{root}/b/ct.nii.gz", f"{root}/b, c/gt.nii", "train",
+        Patient("A", "/abs/ct.nii", "", "validation", organs.NAMES),
+        Patient("Müller", f"{root}/b/ct.nii.gz", f"{root}/b, c/gt.nii", "train",
                ("esophagus", "heart")),
-        Source("S3", "s3://bucket/ct.nii", "s3://bucket/gt.nii", "", ("trachea", "aorta")),
+        Patient("S3", "s3://bucket/ct.nii", "s3://bucket/gt.nii", "", ("trachea", "aorta")),
     )  # fmt: skip
 
 
 def test_two_columns_are_enough_in_any_order(tmp_path):
-    assert in_csv(csv(tmp_path, "ct,patient\n/x.nii,P\n")).sources == (Source("P", "/x.nii"),)
+    assert in_csv(csv(tmp_path, "ct,patient\n/x.nii,P\n")).sources == (Patient("P", "/x.nii"),)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_models import run_entry
 
 from segthor import nifti, organs
-from serving import animation, viewer
+from serving.scoring import animation, viewer
 
 SHAPE = (60, 56, 20)
 SPACING_MM = (2.0, 2.0, 4.0)

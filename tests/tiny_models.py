@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from segthor import organs
 from segthor.recipe import Recipe
-from serving import bundle
+from serving.prediction import bundle
 
 # HU of background tissue and of the organs 1 to 4 in scans that carry their labels as intensities.
 CODED_HU = np.array([-40, 0, 40, 80, 120], np.int16)

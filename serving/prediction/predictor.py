@@ -11,7 +11,7 @@ from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.nifti import Scan
 from segthor.recipe import Prepared, Recipe, prepare, with_context
-from serving.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
+from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 
 BATCH_SLICES = 16
 GATE_THRESHOLD = 0.5

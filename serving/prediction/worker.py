@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from segthor import audit, files, nifti, organs
+from segthor import audit, files, nifti, organs, plausibility
 from segthor.errors import InputError
-from serving import bundle, doubts, postprocess
 from serving.cases import Scan
-from serving.predictor import Ensemble, Input, Segmentation
-from serving.results import Results, mark_of
+from serving.prediction import bundle, postprocess
+from serving.prediction.predictor import Ensemble, Input, Segmentation
+from serving.prediction.results import Results, mark_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Worker:
         scan, found = computed.scan, computed.found
         labels = found.labels
         changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules)
-        measured, findings = doubts.measure(scan, labels, self.models.organs)
+        measured, findings = plausibility.measure(scan, labels, self.models.organs)
         facts = {
             "organs": list(self.models.organs),
             "level_hu": found.level_hu,

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from beam_jobs import report
+from beam_jobs import audit_page
 from segthor import files
 
 FIGURES = {"volume_cm3": 40.0, "mean_hu": 30.0, "extent_z_mm": 200.0, "components": 1}
@@ -40,7 +40,7 @@ def written(tmp_path):
             "thumbnails": {"odd": "UElDVFVSRQ=="},
         }
         files.write_json(str(tmp_path / "parts" / f"{name}.json"), value)
-    return report.write(list(parts), str(tmp_path)), tmp_path
+    return audit_page.write(list(parts), str(tmp_path)), tmp_path
 
 
 def test_the_table_has_one_line_per_patient_sorted_by_name(written):

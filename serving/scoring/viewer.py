@@ -10,11 +10,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from segthor import audit, nifti, organs
+from segthor import audit, nifti, organs, plausibility
 from segthor.geometry import Orientation
 from segthor.metrics import OrganScore
-from serving import doubts
-from serving.overlay import slice_dice
+from serving.scoring.overlay import slice_dice
 
 # Pairs of HU and grey level; between them the scale is linear.
 LEVELS = ((-1024, 0), (-200, 52), (300, 215), (2000, 255))
@@ -38,7 +37,7 @@ def patient(
     organs. facts: what the prediction job noted, or empty.
     """
     known = facts.get("organs", list(organs.NAMES))
-    measured, findings = doubts.measure(scan, predicted, known)
+    measured, findings = plausibility.measure(scan, predicted, known)
     return {
         "name": name,
         **_pictures(scan, predicted, truth, [organs.BY_NAME[organ].label for organ in scores]),

@@ -6,8 +6,8 @@ Elements are a few paths; every worker reads and writes files itself, so no voxe
 import apache_beam as beam
 
 from segthor import runners
-from serving import pipeline
-from serving.worker import Plan, Worker
+from serving.prediction import walk
+from serving.prediction.worker import Plan, Worker
 
 CASES_PER_ELEMENT = 4  # enough to read ahead and write behind, few enough to spread
 
@@ -29,7 +29,7 @@ class Predict(beam.DoFn):
         """
         worker = self._worker
         todo = [case for case in cases if not worker.results.is_finished(case)]
-        for outcome in pipeline.walk(
+        for outcome in walk.walk(
             todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
         ):
             if outcome.reason:

@@ -6,7 +6,7 @@ from PIL import Image
 from segthor import drawing, files, nifti, organs
 from segthor.geometry import Orientation
 from segthor.recipe import window
-from serving import overlay, viewer
+from serving.scoring import overlay, viewer
 
 FRAMES = 80  # at most; slices between are left out
 FRAME_MS = 120

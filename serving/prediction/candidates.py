@@ -6,7 +6,7 @@ import numpy as np
 
 from segthor import metrics, organs, statistics
 from segthor.metrics import OrganScore
-from serving.postprocess import Rule, clean
+from serving.prediction.postprocess import Rule, clean
 
 # From nothing to much: of rules that score alike, the first is taken.
 CANDIDATES = tuple(

@@ -1,8 +1,8 @@
 """Tables for the terminal: plain text, columns aligned."""
 
 from segthor import organs
-from serving import references
-from serving.scoring import Patient, summarise
+from serving.scoring import references
+from serving.scoring.evaluation import PatientScores, summarise
 
 _COLUMNS = (
     ("Dice", "dice", "{:.3f}"),
@@ -28,7 +28,7 @@ def table(header, rows) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def patients(scored: list[Patient]) -> str:
+def patients(scored: list[PatientScores]) -> str:
     """Dice of each patient's organs, and their mean."""
     names = [name for name in organs.NAMES if any(name in p.organs for p in scored)]
     rows = []
@@ -38,7 +38,7 @@ def patients(scored: list[Patient]) -> str:
     return table(("Dice", *names, "mean"), rows)
 
 
-def organ_means(scored: list[Patient]) -> str:
+def organ_means(scored: list[PatientScores]) -> str:
     """Each score's mean over patients, one row per organ; distances in mm."""
     summaries = summarise(scored)
     rows = [
@@ -56,7 +56,7 @@ def organ_means(scored: list[Patient]) -> str:
     return text
 
 
-def intervals(scored: list[Patient]) -> str:
+def intervals(scored: list[PatientScores]) -> str:
     """Dice over patients: mean with its 95 % interval, median, lowest."""
     rows = []
     for name, scores in summarise(scored).items():
@@ -80,7 +80,7 @@ def reference_rows() -> str:
 
 
 def comparison(rows: list[dict]) -> str:
-    """This run against another, as `serving.comparison.compare` gives it."""
+    """This run against another, as `serving.scoring.comparison.compare` gives it."""
     lines = [
         (
             f"{row['organ']}, {row['score']}",

@@ -13,7 +13,7 @@ from serving.cases import Labels
 
 
 @dataclasses.dataclass(frozen=True)
-class Patient:
+class PatientScores:
     """One patient's scores by organ name; only organs that were contoured."""
 
     patient: str
@@ -49,20 +49,20 @@ def _labels(stored: np.ndarray, path: str, label_values=()) -> np.ndarray:
     return labels
 
 
-def score(predicted, truth, grid: nifti.Grid, labels: Labels, wanted) -> Patient:
+def score(predicted, truth, grid: nifti.Grid, labels: Labels, wanted) -> PatientScores:
     """Scores the organs that are wanted and contoured, in the organs' order."""
     names = [name for name in organs.NAMES if name in wanted and name in labels.organs]
     values = [organs.BY_NAME[name].label for name in names]
     found = metrics.score(predicted, truth, grid.spacing_mm, values)
-    return Patient(labels.patient, dict(zip(names, found.values(), strict=True)))
+    return PatientScores(labels.patient, dict(zip(names, found.values(), strict=True)))
 
 
-def mean_dice(patient: Patient) -> float:
+def mean_dice(patient: PatientScores) -> float:
     """Over the patient's organs, of which there is at least one."""
     return float(np.mean([row.dice for row in patient.organs.values()]))
 
 
-def summarise(patients: list[Patient]) -> dict[str, dict[str, statistics.Summary]]:
+def summarise(patients: list[PatientScores]) -> dict[str, dict[str, statistics.Summary]]:
     """Organ name -> score name -> summary over the patients that have the organ contoured."""
     return {
         name: {
@@ -76,7 +76,7 @@ def summarise(patients: list[Patient]) -> dict[str, dict[str, statistics.Summary
     }
 
 
-def to_json(patients: list[Patient]) -> dict:
+def to_json(patients: list[PatientScores]) -> dict:
     """Everything, as plain values; `mean` averages the organs' means, each organ counting once."""
     summaries = summarise(patients)
     means = {score: [rows[score].mean for rows in summaries.values()] for score in SCORES}
@@ -92,7 +92,7 @@ def to_json(patients: list[Patient]) -> dict:
     }
 
 
-def write_csv(path: str, patients: list[Patient]) -> None:
+def write_csv(path: str, patients: list[PatientScores]) -> None:
     """One row per patient and organ; an infinite distance is left empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -8,7 +8,7 @@ from scipy import ndimage
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.resample import label_boxes
-from serving import directory
+from serving.prediction import directory
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
 

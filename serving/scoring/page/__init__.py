@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from segthor import files, organs
-from serving import viewer
+from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
 
 
 def write(path: str, patients: list[dict], source: str) -> int:
-    """Writes the page; patients: of `serving.viewer`, in their order. Returns its bytes."""
+    """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes."""
     data = {
         "source": source,
         "patients": patients,

@@ -25,7 +25,7 @@ import tensorflow as tf
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
-from serving import directory, postprocess
+from serving.prediction import directory, postprocess
 
 PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
 # Another processor adds in another order and a GPU may round factors to 10 bits: probabilities

@@ -16,7 +16,7 @@ LOOKED_FOR = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Patient:
     """One patient's files. labels: '' where there are no contours.
 
     split: 'train', 'validation' or '' where the input does not say. organs: those contoured.
@@ -36,7 +36,7 @@ class Source:
 class Found:
     """All patients, sorted by name. label_values: (organ, value) where the input has its own."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[Patient, ...]
     label_values: tuple[tuple[str, int], ...] = ()
 
 
@@ -81,7 +81,7 @@ def _in_folder(root: str) -> Found:
     return Found(in_order(found.sources, root), found.label_values)
 
 
-def in_order(sources, where: str) -> tuple[Source, ...]:
+def in_order(sources, where: str) -> tuple[Patient, ...]:
     """Sorted by name; raises InputError where two have one name."""
     ordered = sorted(sources, key=lambda source: source.patient)
     for one, other in zip(ordered, ordered[1:], strict=False):
@@ -100,7 +100,7 @@ def only(found: Found, names) -> Found:
     return replace(found, sources=tuple(sources))
 
 
-def with_masks(sources, folder: str) -> tuple[Source, ...]:
+def with_masks(sources, folder: str) -> tuple[Patient, ...]:
     """The sources with the label map from `folder` that is named after the patient or the CT."""
     masks = {stem(name): files.join(folder, name) for name in files.listdir(folder)}
     found = [masks.get(source.patient) or masks.get(stem(source.ct), "") for source in sources]
@@ -109,7 +109,7 @@ def with_masks(sources, folder: str) -> tuple[Source, ...]:
     return tuple(replace(s, masks=mask) for s, mask in zip(sources, found, strict=True))
 
 
-def _in_part(folder: str) -> list[Source]:
+def _in_part(folder: str) -> list[Patient]:
     """SegTHOR's: a folder per patient, or flat scans."""
     found = _flat(folder)
     for name in files.listdir(folder):
@@ -119,13 +119,13 @@ def _in_part(folder: str) -> list[Source]:
     return found
 
 
-def _one_patient(folder: str) -> list[Source]:
+def _one_patient(folder: str) -> list[Patient]:
     images, masks = _scans(folder)
     if not images and not masks:
         return []
     if len(images) <= 1 and len(masks) <= 1:
         ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))
-        return [Source(files.name(folder), ct, labels)]
+        return [Patient(files.name(folder), ct, labels)]
     if masks:
         return _flat(folder)
     raise InputError(
@@ -134,7 +134,7 @@ def _one_patient(folder: str) -> list[Source]:
     )
 
 
-def _flat(folder: str) -> list[Source]:
+def _flat(folder: str) -> list[Patient]:
     """Scans side by side, with GT_01 beside Patient_01 where there are contours."""
     images, masks = _scans(folder)
     by_number = {int(number): name for name, number in masks.items() if number}
@@ -153,7 +153,7 @@ def _flat(folder: str) -> list[Source]:
                 "a CSV can say which"
             )
         labels = files.join(folder, mask) if mask else ""
-        sources.append(Source(stem(name), files.join(folder, name), labels))
+        sources.append(Patient(stem(name), files.join(folder, name), labels))
     for mask in sorted(set(by_number.values()) - set(taken)):
         raise InputError(f"{folder}: {mask} has no CT of its number beside it")
     return sources
@@ -185,7 +185,7 @@ def _nnunet(root: str, names: dict[str, str]) -> Found:
                 raise InputError(f"{folder}: expected NAME_0000.nii.gz (one CT each), found {name}")
             mask = labels.get(match[1]) if part == "imagestr" else None
             found = files.join(labels_folder, mask) if mask else ""
-            sources.append(Source(match[1], files.join(folder, name), found, organs=contoured))
+            sources.append(Patient(match[1], files.join(folder, name), found, organs=contoured))
     return Found(tuple(sources), values)
 
 

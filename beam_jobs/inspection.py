@@ -10,7 +10,7 @@ import numpy as np
 from segthor import drawing, files, nifti, organs, records
 from segthor.errors import InputError
 from segthor.geometry import Placement
-from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient
+from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
 from segthor.recipe import window
 
 FILES = ("slices.png", "normalization.png", "histograms.png")
@@ -59,7 +59,7 @@ def lines(dataset: Dataset):
             )
 
 
-def fullest_slice(patient: Patient, folder: str) -> records.Slice:
+def fullest_slice(patient: Built, folder: str) -> records.Slice:
     """The record that holds most organs, and of those the one with most labelled pixels."""
     best, score = None, (-1, -1)
     with files.open_read(files.join(folder, patient.shard)) as stream:
@@ -127,7 +127,7 @@ def histograms(dataset: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def _before(patient: Patient, z: int) -> np.ndarray | None:
+def _before(patient: Built, z: int) -> np.ndarray | None:
     """The slice in a wide window, uint8 [H, W]; None where the CT is gone."""
     try:
         hu = nifti.read(patient.ct).array
