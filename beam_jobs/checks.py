@@ -5,8 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from beam_jobs import progress
-from segthor import files, organs, records
+from segthor import files, organs, progress, records
 from segthor.errors import InputError
 from segthor.manifest import Built, Dataset, Shard
 

@@ -5,9 +5,9 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from beam_jobs import audit_page, dataset, pipeline, plan, processes, progress
+from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
-from segthor import audit, files, inputs, organs, runners, table
+from segthor import audit, files, inputs, organs, progress, runners, table
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.recipe import Recipe

@@ -31,3 +31,8 @@ ORGANS = (
 NAMES = tuple(organ.name for organ in ORGANS)
 NUM_CLASSES = 1 + len(ORGANS)
 BY_NAME = {organ.name: organ for organ in ORGANS}
+
+
+def labels(names) -> list[int]:
+    """The label values of organs, in the order of their names."""
+    return [BY_NAME[name].label for name in names]

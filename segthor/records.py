@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from segthor import organs
+from segthor import files, organs
 from segthor.errors import InputError
 
 PATIENT = "patient"  # bytes: the patient's name
@@ -155,6 +155,17 @@ def read_frames(stream, path: str):
             )
         yield payload
         number += 1
+
+
+def payloads(path: str):
+    """Yields the serialized Example of every record of a shard; raises InputError as above."""
+    with files.open_read(path) as stream:
+        yield from read_frames(stream, path)
+
+
+def slices(path: str):
+    """Yields every record of a shard."""
+    return map(decode, payloads(path))
 
 
 def _flat(array: np.ndarray) -> memoryview:
