@@ -93,7 +93,7 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
             f"every patient was rejected ({len(rows[Rejected])}); the first, {first.patient}: "
             f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
-    counts = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
+    counted = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
     made = Dataset(
         recipe=job.recipe,
         folds=folds,
@@ -101,7 +101,7 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
         patients=tuple(sorted(rows[Built], key=lambda row: row.patient)),
         rejected=tuple(sorted(rows[Rejected], key=lambda row: row.patient)),
         unlabelled=tuple(sorted(rows[Unlabelled], key=lambda row: row.patient)),
-        statistics=counts.summary(counts),
+        statistics=counts.summary(counted),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,
     )
