@@ -5,7 +5,7 @@ import re
 import sys
 from collections import defaultdict
 
-from beam_jobs import audit_page, shards
+from beam_jobs import audit_page, counts, shards
 from beam_jobs.examine import stamps
 from beam_jobs.job import Job
 from beam_jobs.pipeline import STATISTICS
