@@ -12,6 +12,7 @@ import io
 import json
 import os
 import posixpath
+import shutil
 import sys
 import threading
 import uuid
@@ -172,7 +173,9 @@ def atomic_write(path: str, final=None, durable: bool = True):
                 stream.flush()
                 (os.fsync if durable else _write_back)(stream.fileno())
         move(temporary, final() if final else path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = path  # a disk that is full does not say whose file it was
         with contextlib.suppress(OSError):
             remove(temporary)
         raise
@@ -284,14 +287,29 @@ def remove(path: str) -> None:
 
 def remove_partial(folder: str) -> None:
     """Removes what writers that were killed left in a folder; none may be writing there."""
+    if not exists(folder):
+        return
     if is_url(folder):
         system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
-    else:
-        names = os.listdir(folder)
-    for entry in names:
-        if entry.startswith(TEMPORARY_PREFIX):
-            remove(join(folder, entry))
+        for entry in map(name, system.ls(inner, detail=False)):
+            if entry.startswith(TEMPORARY_PREFIX):
+                system.rm(join(inner, entry), recursive=True)
+        return
+    for entry in os.listdir(folder):
+        path = os.path.join(folder, entry)
+        if not entry.startswith(TEMPORARY_PREFIX):
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths name one file or folder, links followed."""
+    if is_url(one) or is_url(other):
+        return one.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def sha256(path: str) -> str:
