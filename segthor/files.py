@@ -249,7 +249,7 @@ def stamp(path: str) -> str:
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names in a folder, temporary files left out.
+    """Sorted names in a folder, hidden ones left out: temporary files, .DS_Store, ._scan.nii.gz.
 
     Raises InputError where there is no folder; on another file system than the local one it is then
     empty, since object stores know no folders without files.
@@ -264,7 +264,7 @@ def listdir(folder: str) -> list[str]:
         names = [name(entry) for entry in system.ls(inner, detail=False)]
     else:
         names = os.listdir(folder)
-    return sorted(entry for entry in names if entry and not entry.startswith(TEMPORARY_PREFIX))
+    return sorted(entry for entry in names if entry and not entry.startswith("."))
 
 
 def makedirs(folder: str) -> None:
