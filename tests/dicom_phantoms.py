@@ -144,19 +144,25 @@ def _common(hu, plane, of, sop_class, *names) -> FileDataset:
     meta.MediaStorageSOPInstanceUID = uid("sop", of["series"], *names)
     meta.TransferSyntaxUID = UID(SYNTAXES[of["syntax"]])
     syntax = meta.TransferSyntaxUID
-    encoding = {"is_implicit_VR": syntax.is_implicit_VR, "is_little_endian": syntax.is_little_endian}
+    encoding = {
+        "is_implicit_VR": syntax.is_implicit_VR,
+        "is_little_endian": syntax.is_little_endian,
+    }
     dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128), **encoding)
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study", of["study"]), uid(
-        "series", of["series"]
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
+        uid("study", of["study"]),
+        uid("series", of["series"]),
     )
     dataset.FrameOfReferenceUID = uid("frame", of["frame"])
     dataset.Modality, dataset.PatientPosition = "CT", of["patient_position"]
     dataset.PatientName, dataset.PatientID = f"Secret^{of['patient']}", f"ID{of['patient']}"
     dataset.PatientBirthDate = dataset.StudyDate = "19700102"
     dataset.StudyTime, dataset.PatientSex, dataset.StudyID = "120000", "O", "1"
-    dataset.AccessionNumber = dataset.ReferringPhysicianName = dataset.PositionReferenceIndicator = ""
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = (
+        dataset.PositionReferenceIndicator
+    ) = ""
     dataset.Manufacturer, dataset.KVP, dataset.SeriesNumber = "Phantom", 120, 1
     dataset.ImageType = of["image_type"]
     dataset.Rows, dataset.Columns = hu.shape[1], hu.shape[0]

@@ -6,22 +6,17 @@ tell who the patient is (names, numbers, dates) leaves this module, except as a 
 
 import hashlib
 import hmac
-import logging
 import math
 import re
-import warnings
 from dataclasses import asdict, dataclass
 
 import pydicom
 from pydicom.uid import UID_dictionary
 
 from segthor import files
+from segthor.dicom import DicomError
+from segthor.dicom.elements import groups_of_frame, items, numbers, open_dataset, text, whole
 from segthor.errors import InputError
-
-# pydicom's messages quote the values that they are about, names of patients among them.
-logging.getLogger("pydicom").propagate = False
-warnings.filterwarnings("ignore", module=r"pydicom\.")
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 CT, STRUCTURES = "ct", "structures"  # kinds of use; any other kind says why a file is left aside
 NOT_DICOM, DAMAGED, LOCALIZER = "not DICOM", "a damaged DICOM file", "localizer"
@@ -34,7 +29,6 @@ _STRUCTURES_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
 _MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # how files without a preamble start
 _UID = re.compile(r"[0-9.]{1,64}")
 _MOST_PIXELS, _MOST_MM = 1 << 26, 1e5  # beyond what any scanner makes
 
@@ -45,14 +39,6 @@ _TAGS = (
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
     "ReferencedFrameOfReferenceSequence StructureSetROISequence"
 ).split()
-
-
-class DicomError(InputError):
-    """DICOM files that cannot be used as they are; `code` names the kind, as in `segthor.audit`."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,65 +115,6 @@ def read(path: str, key: bytes = b"") -> Header:
         return Header(path, "cannot be opened")
     except Exception:  # pydicom converts lazily and raises many kinds
         return Header(path, DAMAGED)
-
-
-def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
-    """The data set in a binary stream that can seek; tags: keywords, where not all are wanted.
-
-    Raises:
-      DicomError: 'file_not_dicom' or 'file_damaged'.
-    """
-    start = stream.read(132)
-    if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
-        raise DicomError("file_not_dicom", f"{path}: expected a DICOM file, found something else")
-    stream.seek(0)
-    try:
-        return pydicom.dcmread(
-            stream, force=True, stop_before_pixels=not pixels, specific_tags=tags
-        )
-    except Exception as error:  # its text may quote the patient's name
-        message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
-        raise DicomError("file_damaged", f"{message}; copy it again") from error
-
-
-def text(dataset, keyword: str) -> str:
-    """An element as it stands in the file, without padding; '' where there is none.
-
-    Several values are separated by backslashes. pydicom's own conversion is slow and warns.
-    """
-    if keyword not in dataset:
-        return ""
-    value = dataset.get_item(keyword).value
-    if isinstance(value, bytes):
-        return value.decode("latin-1").strip(" \0\t\r\n")
-    if value is None:
-        return ""
-    many = value if isinstance(value, list | tuple | pydicom.multival.MultiValue) else [value]
-    return "\\".join(str(part) for part in many).strip()
-
-
-def numbers(dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite decimal numbers, or None where the element holds anything else."""
-    try:
-        values = tuple(float(part) for part in text(dataset, keyword).split("\\"))
-    except ValueError:
-        return None
-    return values if len(values) == count and all(map(math.isfinite, values)) else None
-
-
-def items(dataset, *keywords: str) -> list:
-    """All items of nested sequences, from the outermost to the innermost; none may be there."""
-    found = [dataset]
-    for keyword in keywords:
-        found = [item for outer in found for item in (outer.get(keyword) or ())]
-    return found
-
-
-def groups_of_frame(dataset, frame: int, keyword: str) -> list:
-    """The items that hold for one frame of an enhanced file: its own, else those of all frames."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    own = items(per_frame[frame], keyword) if frame < len(per_frame) else []
-    return own or items(dataset, "SharedFunctionalGroupsSequence", keyword)
 
 
 def orientation(values) -> tuple[float, ...] | None:
@@ -322,12 +249,6 @@ def _uids(datasets, *keywords) -> tuple[str, ...]:
     """Each once, in the order found."""
     found = (text(dataset, keyword) for dataset in datasets for keyword in keywords)
     return tuple(dict.fromkeys(uid for uid in found if _UID.fullmatch(uid)))
-
-
-def whole(dataset, keyword: str) -> int:
-    """An unsigned 16 bit number; 0 where there is none."""
-    value = dataset.get(keyword) if keyword in dataset else 0
-    return value if isinstance(value, int) else 0
 
 
 def _tuples(value: dict) -> dict:

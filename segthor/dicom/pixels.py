@@ -8,9 +8,9 @@ import pydicom
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import UID_dictionary
 
-from segthor.dicom import headers
-from segthor.dicom.headers import DicomError
+from segthor.dicom import DicomError, elements
 
 # Transfer syntax: the decoder that is tried first, where there is a choice.
 SYNTAXES = {
@@ -38,7 +38,7 @@ class Image:
 
     def __init__(self, content: bytes, path: str):
         self._path = path
-        self._dataset = headers.open_dataset(io.BytesIO(content), path, pixels=True)
+        self._dataset = elements.open_dataset(io.BytesIO(content), path, pixels=True)
         self._syntax = self._transfer_syntax()
 
     def check(self, sop_instance_uid: str, size: tuple[int, int]) -> None:
@@ -46,9 +46,11 @@ class Image:
 
         size: rows, columns.
         """
-        found = headers.text(self._dataset, "SOPInstanceUID")
+        found = elements.text(self._dataset, "SOPInstanceUID")
         if found != sop_instance_uid or self._size() != size:
-            message = f"{self._path}: not the image that lay there when the folder was looked through"
+            message = (
+                f"{self._path}: not the image that lay there when the folder was looked through"
+            )
             raise DicomError("file_changed", f"{message}; start again")
 
     def hu(self, frame: int | None) -> np.ndarray:
@@ -72,7 +74,7 @@ class Image:
             implicit, little = self._dataset.original_encoding
             syntax = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
         if syntax not in SYNTAXES:
-            named = headers.UID_dictionary.get(syntax, ("an unknown one",))[0]
+            named = UID_dictionary.get(syntax, ("an unknown one",))[0]
             raise DicomError(
                 "dicom_syntax",
                 f"{self._path}: expected pixels uncompressed, RLE, JPEG Lossless, JPEG-LS or "
@@ -82,16 +84,16 @@ class Image:
         return syntax
 
     def _size(self) -> tuple[int, int]:
-        return headers.whole(self._dataset, "Rows"), headers.whole(self._dataset, "Columns")
+        return elements.whole(self._dataset, "Rows"), elements.whole(self._dataset, "Columns")
 
     def _rescale(self, frame: int | None) -> tuple[float, float]:
         holder = self._dataset
         if frame is not None:
             keyword = "PixelValueTransformationSequence"
-            found = headers.groups_of_frame(self._dataset, frame, keyword)
+            found = elements.groups_of_frame(self._dataset, frame, keyword)
             holder = found[0] if found else pydicom.Dataset()
-        slope = headers.numbers(holder, "RescaleSlope", 1)
-        intercept = headers.numbers(holder, "RescaleIntercept", 1)
+        slope = elements.numbers(holder, "RescaleSlope", 1)
+        intercept = elements.numbers(holder, "RescaleIntercept", 1)
         if not slope or not slope[0] or not intercept:
             raise DicomError(
                 "series_no_rescale",
@@ -119,7 +121,7 @@ class Image:
         return array
 
     def _check_codestream(self, frame: int) -> None:
-        """Raises where the compressed image says another size, which decoders would make room for."""
+        """Raises where the compressed image claims another size: decoders would make room for it."""
         count = int(self._dataset.get("NumberOfFrames") or 1)
         encoded = get_frame(self._dataset.PixelData, frame, number_of_frames=count)
         size = _codestream_size(encoded) if self._syntax.startswith(_JPEG) else self._size()

@@ -10,8 +10,7 @@ import numpy as np
 import pydicom
 
 from segthor import files
-from segthor.dicom import headers, pixels
-from segthor.dicom.headers import DicomError
+from segthor.dicom import DicomError, elements, pixels
 from segthor.nifti import Grid, Scan
 
 _MOST_BYTES = 1 << 34  # no CT is larger
@@ -60,7 +59,7 @@ class Stack:
         """The first instance's data set without pixel data, read when it is first asked for."""
         path = self.instances[0].path
         with files.open_read(path) as stream:
-            return headers.open_dataset(stream, path)
+            return elements.open_dataset(stream, path)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -120,7 +119,9 @@ class _Volume:
 
     def _widen(self, dtype):
         if not np.can_cast(dtype, self.array.dtype):
-            both = np.dtype("f4") if dtype.kind == "f" else np.promote_types(dtype, self.array.dtype)
+            both = (
+                np.dtype("f4") if dtype.kind == "f" else np.promote_types(dtype, self.array.dtype)
+            )
             self.array = self.array.astype(both)
 
 

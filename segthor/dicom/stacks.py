@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segthor.dicom.headers import DicomError, Header, Plane
+from segthor.dicom import DicomError
+from segthor.dicom.headers import Header, Plane
 from segthor.dicom.series import Instance, Stack
 
 _SAME_PLACE_MM = 0.01
