@@ -73,11 +73,8 @@ def of_folder(root: str, cache_path: str = "", key: bytes = b"") -> Index:
         each = pool.map if files.is_url(root) else map
         rows = list(each(lambda path: _row(path, known.get(path), key), paths))
     if cache_path and rows != list(known.values()):
-        content = {
-            "version": _CACHE_VERSION,
-            "key": _mark(key),
-            "files": [r.to_json() for r in rows],
-        }
+        content = {"version": _CACHE_VERSION, "key": _mark(key)}
+        content["files"] = [row.to_json() for row in rows]
         files.write_json(cache_path, content, durable=False)
     return of_headers([row.header for row in rows], root)
 

@@ -55,8 +55,9 @@ def only_volume(volumes) -> Stack:
     """The patient's only volume.
 
     Raises:
-      DicomError: none ('few_slices'), several ('series_mixed' where these are of one series and differ in
-        size, spacing or orientation, otherwise 'series_several_volumes'), or what is wrong with it.
+      DicomError: none ('few_slices'), several ('series_several_volumes'; 'series_mixed' where
+        these are of one series and differ in size, spacing or orientation), or what is wrong with
+        the only one.
     """
     if not volumes:
         raise DicomError("few_slices", "expected the slices of a volume, found single images")

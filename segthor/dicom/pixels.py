@@ -121,7 +121,7 @@ class Image:
         return array
 
     def _check_codestream(self, frame: int) -> None:
-        """Raises where the compressed image claims another size: decoders would make room for it."""
+        """Raises where the compressed image claims another size: decoders make room for it."""
         count = int(self._dataset.get("NumberOfFrames") or 1)
         encoded = get_frame(self._dataset.PixelData, frame, number_of_frames=count)
         size = _codestream_size(encoded) if self._syntax.startswith(_JPEG) else self._size()

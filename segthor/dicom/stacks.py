@@ -126,12 +126,10 @@ def _by_acquisition(group) -> list[list[_Slice]]:
     for number in sorted(acquisitions, key=lambda number: (len(number), number)):
         slices = acquisitions[number]
         distances = [float(one.position @ normal) for one in slices]
-        for spans, volume in volumes:
-            if all(
-                max(distances) < low - _SAME_PLACE_MM or min(distances) > high + _SAME_PLACE_MM
-                for low, high in [(min(spans), max(spans))]
-            ):
-                spans += distances
+        low, high = min(distances) - _SAME_PLACE_MM, max(distances) + _SAME_PLACE_MM
+        for taken, volume in volumes:
+            if high < min(taken) or low > max(taken):
+                taken += distances
                 volume += slices
                 break
         else:
@@ -211,13 +209,15 @@ def _step_problem(positions, normal, path: str) -> DicomError | None:
             f"{count} between {_place(positions[k])} and {_place(positions[k + 1])}"
             for k, count in list(zip(wide, missing, strict=True))[:3]
         )
-        message = f"{path}: slices {usual:g} mm apart are missing: {where}; export the series again"
+        message = (
+            f"{path}: slices {usual:.5g} mm apart are missing: {where}; export the series again"
+        )
         return DicomError("series_gap", message)
-    k = int(off.argmax())
+    k, lengths = int(off.argmax()), np.linalg.norm(steps, axis=1)
     return DicomError(
         "series_uneven",
-        f"{path}: expected slices at even steps, found steps of {along.min():g} to "
-        f"{along.max():g} mm, the oddest between {_place(positions[k])} and "
+        f"{path}: expected slices at even steps, found steps of {lengths.min():.5g} to "
+        f"{lengths.max():.5g} mm, the oddest between {_place(positions[k])} and "
         f"{_place(positions[k + 1])}; reconstruct the series at even steps",
     )
 
