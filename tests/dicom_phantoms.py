@@ -10,7 +10,7 @@ import gdcm
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, generate_uid
+from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 # How a scanner stores each patient position: LPS directions along a row and down a column.
 POSES = {
@@ -83,13 +83,14 @@ def write_series(folder, hu, affine, **options) -> list[str]:
       series, study, frame, patient: names that UIDs and PatientID are made from.
       signed, bits, slope, intercept: of the stored values; slope and intercept may be lists.
       missing: slices that are left out. acquisition: number, or a function of k.
+      copy: a word for file names and image UIDs, to write a series into a folder that has it.
       shuffle: a seed for file names in random order.
       image_type: text. without: keywords to leave out. change: called with (data set, k).
     """
     chosen = dict(
         patient_position="HFS", syntax="explicit", enhanced=False, preamble=True, series="1",
         study="1", frame="1", patient="1", signed=True, bits=16, slope=1, intercept=0, missing=(),
-        acquisition=1, shuffle=None, image_type="ORIGINAL\\PRIMARY\\AXIAL", without=(),
+        acquisition=1, copy="", shuffle=None, image_type="ORIGINAL\\PRIMARY\\AXIAL", without=(),
         change=lambda dataset, k: None,
     )  # fmt: skip
     if set(options) - set(chosen):
@@ -105,7 +106,7 @@ def write_series(folder, hu, affine, **options) -> list[str]:
         datasets = [
             _slice(hu, affine, k, plane, chosen) for k, plane in zip(wanted, stored, strict=True)
         ]
-    names = [f"{chosen['series']}-{k:03d}.dcm" for k in range(len(datasets))]
+    names = [f"{chosen['series']}{chosen['copy']}-{k:03d}.dcm" for k in range(len(datasets))]
     if chosen["shuffle"] is not None:
         np.random.default_rng(chosen["shuffle"]).shuffle(names)
     paths = [str(folder / name) for name in names]
@@ -126,6 +127,46 @@ def write_localizer(folder, affine, **options) -> list[str]:
     return write_series(folder, scout, _FLIP @ lps, **names)
 
 
+def write_structures(path, contours, **options) -> str:
+    """A structure set of one ROI without more than indexing needs; returns its path.
+
+    contours: a list of LPS points [N, 3] each. Options: study, series, frame, patient as of the CT;
+    images: SOP UIDs of the images referred to; change: called with the data set.
+    """
+    of = dict(study="1", series="1", frame="1", patient="1", images=(), change=lambda dataset: None)
+    of |= options
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = RTStructureSetStorage
+    meta.MediaStorageSOPInstanceUID = uid("structures", *of.values(), path)
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset = FileDataset(None, {}, bytes(128), meta)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, uid("structures", path)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study", of["study"]), uid("rt", path)
+    dataset.Modality, dataset.PatientID = "RTSTRUCT", f"ID{of['patient']}"
+    dataset.PatientName, dataset.StructureSetLabel = f"Secret^{of['patient']}", "Label"
+    series, study, frame, roi, drawn = (Dataset() for _ in range(5))
+    series.SeriesInstanceUID = uid("series", of["series"])
+    series.ContourImageSequence = [Dataset() for _ in of["images"]]
+    for image, image_uid in zip(series.ContourImageSequence, of["images"], strict=True):
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = CT, image_uid
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = uid("frame", of["frame"]), [study]
+    dataset.ReferencedFrameOfReferenceSequence = [frame]
+    roi.ROINumber, roi.ROIName = 1, "SecretRoi"
+    roi.ReferencedFrameOfReferenceUID = uid("frame", of["frame"])
+    dataset.StructureSetROISequence = [roi]
+    drawn.ReferencedROINumber, drawn.ContourSequence = 1, []
+    for points in contours:
+        contour = Dataset()
+        contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+        contour.ContourData = [_ds(mm) for mm in np.ravel(points)]
+        drawn.ContourSequence.append(contour)
+    dataset.ROIContourSequence = [drawn]
+    of["change"](dataset)
+    dataset.save_as(path, enforce_file_format=True)
+    return str(path)
+
+
 def save(dataset, path, preamble=True) -> None:
     """Writes a data set with its own transfer syntax."""
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -133,6 +174,7 @@ def save(dataset, path, preamble=True) -> None:
         dataset.save_as(path, enforce_file_format=True)
     else:
         del dataset.file_meta
+        dataset.preamble = None
         pydicom.dcmwrite(
             path, dataset, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian
         )
@@ -141,28 +183,21 @@ def save(dataset, path, preamble=True) -> None:
 def _common(hu, plane, of, sop_class, *names) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = uid("sop", of["series"], *names)
-    meta.TransferSyntaxUID = UID(SYNTAXES[of["syntax"]])
-    syntax = meta.TransferSyntaxUID
-    encoding = {
-        "is_implicit_VR": syntax.is_implicit_VR,
-        "is_little_endian": syntax.is_little_endian,
-    }
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128), **encoding)
+    meta.MediaStorageSOPInstanceUID = uid("sop", of["series"], of["copy"], *names)
+    meta.TransferSyntaxUID = syntax = UID(SYNTAXES[of["syntax"]])
+    encoding = syntax.is_implicit_VR, syntax.is_little_endian
+    dataset = FileDataset(None, {}, bytes(128), meta, *encoding)
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
-        uid("study", of["study"]),
-        uid("series", of["series"]),
-    )
+    dataset.StudyInstanceUID = uid("study", of["study"])
+    dataset.SeriesInstanceUID = uid("series", of["series"])
     dataset.FrameOfReferenceUID = uid("frame", of["frame"])
     dataset.Modality, dataset.PatientPosition = "CT", of["patient_position"]
     dataset.PatientName, dataset.PatientID = f"Secret^{of['patient']}", f"ID{of['patient']}"
     dataset.PatientBirthDate = dataset.StudyDate = "19700102"
     dataset.StudyTime, dataset.PatientSex, dataset.StudyID = "120000", "O", "1"
-    dataset.AccessionNumber = dataset.ReferringPhysicianName = (
-        dataset.PositionReferenceIndicator
-    ) = ""
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+    dataset.PositionReferenceIndicator = ""
     dataset.Manufacturer, dataset.KVP, dataset.SeriesNumber = "Phantom", 120, 1
     dataset.ImageType = of["image_type"]
     dataset.Rows, dataset.Columns = hu.shape[1], hu.shape[0]

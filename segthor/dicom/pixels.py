@@ -42,16 +42,17 @@ class Image:
         self._syntax = self._transfer_syntax()
 
     def check(self, sop_instance_uid: str, size: tuple[int, int]) -> None:
-        """Raises DicomError 'file_changed' where it is not the image that was indexed.
+        """Holds that it is the image that was indexed; size: rows, columns.
 
-        size: rows, columns.
+        Raises:
+          DicomError: 'file_changed', or 'file_truncated' where nothing of it can be read.
         """
         found = elements.text(self._dataset, "SOPInstanceUID")
+        if not found:  # pydicom forgets the header where compressed pixels end too soon
+            raise self._truncated("no end of the pixel data")
         if found != sop_instance_uid or self._size() != size:
-            message = (
-                f"{self._path}: not the image that lay there when the folder was looked through"
-            )
-            raise DicomError("file_changed", f"{message}; start again")
+            message = f"{self._path}: not the image that lay there before; start again"
+            raise DicomError("file_changed", message)
 
     def hu(self, frame: int | None) -> np.ndarray:
         """A frame in HU, [rows, columns] int16, int32 or float32.
