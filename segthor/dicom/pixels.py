@@ -119,7 +119,13 @@ class Image:
         array = decoder.as_array(self._dataset, index=frame, **options)[0]
         if array.shape != self._size():
             raise ValueError("several samples per pixel")
-        return array
+        bits = self._dataset.BitsStored
+        if self._dataset.get("HighBit", bits - 1) != bits - 1:
+            raise ValueError("bits at an unusual place")
+        # A codestream of 16 bits may hold signed values of fewer: their sign is the highest stored
+        # bit, which pydicom looks at in uncompressed pixels alone.
+        spare = 0 if decoder.is_native else max(0, 8 * array.itemsize - bits)
+        return array << spare >> spare if spare else array
 
     def _check_codestream(self, frame: int) -> None:
         """Raises where the compressed image claims another size: decoders make room for it."""
