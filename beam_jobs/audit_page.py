@@ -9,8 +9,9 @@ import io
 from collections import Counter
 
 from beam_jobs import shards
-from segthor import audit, files, organs
-from segthor.manifest import UNLABELLED
+from segthor import files, organs
+from segthor.findings import CODES, Finding
+from segthor.manifest import UNLABELLED, Built, Rejected, Unlabelled
 
 FILES = ("audit.csv", "audit.html")
 MOST_SHOWN = 500  # rejected and as many warned about: a page that a browser still opens
@@ -45,15 +46,15 @@ def write(names: list[str], output: str) -> int:
     """Writes both files from the named parts; returns how many patients were rejected."""
     entries, counts, status, lines = {"rejected": [], "warned": []}, Counter(), [], []
     for name in names:
-        part = shards.load_part(output, name)
-        for patient in part["patients"] + part["unlabelled"] + part["rejected"]:
+        part = shards.Part.load(output, name)
+        for patient in part.patients + part.unlabelled + part.rejected:
             row, findings = _row(patient), _findings(patient)
             status.append(row["status"])
             lines.append((row["patient"], _line(row)))
             for finding in findings:
-                counts[finding["severity"], finding["code"]] += 1
+                counts[finding.severity, finding.code] += 1
             if findings and len(entries[row["status"]]) < MOST_SHOWN:
-                picture = part["thumbnails"].get(row["patient"], "")
+                picture = part.thumbnails.get(row["patient"], "")
                 entries[row["status"]].append((row["patient"], _entry(row, findings, picture)))
     table = "".join(
         [_line({name: name for name in _COLUMNS}), *(line for _, line in sorted(lines))]
@@ -73,34 +74,34 @@ def _line(row: dict) -> str:
     return text.getvalue()
 
 
-def _row(patient: dict) -> dict:
+def _row(patient: Built | Unlabelled | Rejected) -> dict:
     findings = _findings(patient)
-    row = {key: patient.get(key, "") for key in ("patient", "ct", "labels")}
+    row = {key: getattr(patient, key, "") for key in ("patient", "ct", "labels")}
     row["status"] = "warned" if findings else "good"
-    row["codes"] = ";".join(finding["code"] for finding in findings)
-    row["messages"] = "; ".join(finding["message"] for finding in findings)
-    if "audit" not in patient:
+    row["codes"] = ";".join(finding.code for finding in findings)
+    row["messages"] = "; ".join(finding.message for finding in findings)
+    if isinstance(patient, Rejected):
         return row | {"status": "rejected"}
-    if patient["level_hu"] is not None:
-        row["level_hu"] = round(patient["level_hu"], 2)
-    if "placement" not in patient:
+    if patient.level_hu is not None:
+        row["level_hu"] = round(patient.level_hu, 2)
+    if isinstance(patient, Unlabelled):
         return row | {"split": UNLABELLED}
-    z_mm, *in_plane_mm = patient["placement"]["spacing_zyx_mm"]
-    row |= {key: patient[key] for key in ("split", "fold", "slices")}
+    z_mm, *in_plane_mm = patient.placement["spacing_zyx_mm"]
+    row |= {key: getattr(patient, key) for key in ("split", "fold", "slices")}
     row |= {"pixel_mm": round(max(in_plane_mm), 4), "slice_mm": round(z_mm, 4)}
-    for organ, figures in patient["audit"]["organs"].items():
+    for organ, figures in patient.audit.organs.items():
         row |= {f"{organ}_{figure}": figures[figure] for figure in _FIGURES}
     return row
 
 
-def _findings(patient: dict) -> list[dict]:
-    return patient["audit"]["findings"] if "audit" in patient else patient["findings"]
+def _findings(patient: Built | Unlabelled | Rejected) -> tuple[Finding, ...]:
+    return patient.findings if isinstance(patient, Rejected) else patient.audit.findings
 
 
-def _entry(row: dict, findings: list[dict], picture: str) -> str:
+def _entry(row: dict, findings: tuple[Finding, ...], picture: str) -> str:
     lines = [
-        f'<div class="{finding["severity"]}">{html.escape(finding["message"])} '
-        f"<code>{finding['code']}</code></div>"
+        f'<div class="{finding.severity}">{html.escape(finding.message)} '
+        f"<code>{finding.code}</code></div>"
         for finding in findings
     ]
     image = f'<img alt="" src="data:image/png;base64,{picture}">' if picture else ""
@@ -112,7 +113,7 @@ def _entry(row: dict, findings: list[dict], picture: str) -> str:
 def _page(status: list[str], counts: Counter, entries: list[str]) -> str:
     codes = "".join(
         f'<tr><td class="{severity}">{severity}<td><code>{code}</code>'
-        f"<td>{html.escape(audit.CODES[code][1])}<td>{number}"
+        f"<td>{html.escape(CODES[code][1])}<td>{number}"
         for (severity, code), number in sorted(counts.items())
     )
     numbers = ", ".join(f"{status.count(one)} {one}" for one in ("good", "warned", "rejected"))

@@ -63,6 +63,11 @@ _SEVERITY = flags.DEFINE_list(
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Whether one rejected patient fails the build.")
 
+_MOST_SCAN = flags.DEFINE_float(
+    "most_scan_gb", 0.0, "Memory that one scan may fill; 0: a third of what is free, shared by the "
+    "local workers.", lower_bound=0, upper_bound=1e6
+)  # fmt: skip
+
 
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
@@ -81,6 +86,7 @@ def main(argv):
         label_values=_label_values(),
         severities=tuple(sorted(_pairs("severity", _SEVERITY.value).items())),
         strict=_STRICT.value,
+        most_scan_gb=_MOST_SCAN.value,
     )
     if not _INPUT.value:
         from segthor import phantom  # half a second that real patients need not wait for

@@ -8,7 +8,7 @@ import numpy as np
 
 from beam_jobs.examine import Examined
 from segthor import organs
-from segthor.resample import label_boxes
+from segthor.boxes import label_boxes
 
 HU_BIN = 4
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
-from segthor import audit, files, inputs, organs, progress, runners, table
+from segthor import files, inputs, locks, memory, organs, progress, runners, table
 from segthor.errors import InputError
+from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.recipe import Recipe
 
@@ -32,9 +33,10 @@ class Settings:
     label_values: tuple[tuple[str, int], ...] = ()
     severities: tuple[tuple[str, str], ...] = ()
     strict: bool = False
+    most_scan_gb: float = 0.0
 
     def __post_init__(self):
-        audit.check_severities(dict(self.severities))
+        check_severities(dict(self.severities))
 
 
 def build(settings: Settings, beam_arguments=()) -> int:
@@ -53,16 +55,26 @@ def build(settings: Settings, beam_arguments=()) -> int:
             f"{settings.input}: none of the {len(found.sources)} patients found has contours: "
             "nothing to train on; predict them with python -m serving.predict"
         )
-    job = Job(output, settings.recipe, settings.seed, settings.severities, found.label_values)
+    job = Job(
+        output,
+        settings.recipe,
+        settings.seed,
+        settings.severities,
+        found.label_values,
+        int(settings.most_scan_gb * 1e9) or None,
+    )
     dealt = {one.patient: (UNLABELLED, 0) for one in found.sources if not one.labels}
     dealt |= _deal(contoured, settings)
-    names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
-    del found, contoured
-    gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-    rejected = audit_page.write(names, output)
-    if rejected and settings.strict:
-        raise InputError(f"{rejected} patients were rejected (--strict); see {output}/audit.csv")
-    made = dataset.finish(names, job, settings.folds)
+    with locks.alone(output):
+        dataset.clear_leftovers(output)
+        names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
+        del found, contoured
+        gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
+        rejected = audit_page.write(names, output)
+        if rejected and settings.strict:
+            table = files.join(output, "audit.csv")
+            raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
+        made = dataset.finish(names, job, settings.folds)
     return _say(made, settings.output, time.monotonic() - started)
 
 
@@ -102,41 +114,41 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
     Returns the shards' names.
     """
     most = plan.patients_per_shard(job.recipe)
-    twins = _twins(sources, job)
+    repeated = _repeated_scans(sources, job)
     places = (place for one in sources for place in (one.ct, one.labels, one.masks) if place)
     remote = files.is_url(job.output) or any(map(files.is_url, places))
     while True:
-        judged = [_with_twin(source, twins) for source in sources]
-        plans = plan.plan_shards(judged, dealt, most, settings.shards, settings.seed)
-        work = dataset.prepare(plans, job)
+        marked = [
+            replace(one, same_scan_as=repeated[one.patient]) if one.patient in repeated else one
+            for one in sources
+        ]
+        plans = plan.plan_shards(marked, dealt, most, settings.shards, settings.seed)
+        work = dataset.remove_outdated(plans, job)
         ready = [not size for size, one in work if one.split != UNLABELLED]
-        bare = sum(split == UNLABELLED for split, _ in dealt.values())
+        unlabelled = sum(split == UNLABELLED for split, _ in dealt.values())
         print(
-            f"{len(dealt) - bare} patients in {len(ready)} shards, {sum(ready)} of them up to date"
-            f"; {bare} patients without contours"
+            f"{len(dealt) - unlabelled} patients in {len(ready)} shards, {sum(ready)} of them up "
+            f"to date; {unlabelled} patients without contours"
         )
         done = dataset.counter(plans, job.output)
         left = sum(size for size, _ in work)
         workers = runners.local_processes(settings.runner, beam_arguments, left)
+        if workers > 1 and not settings.most_scan_gb:
+            job = replace(job, most_scan_bytes=memory.scan_limit(workers))
         with processes.started(workers, remote), progress.watch(done, len(dealt), "patients"):
             pipeline.run(work, job, settings.runner, beam_arguments)
-        known, twins = twins, _twins(sources, job)
-        if known == twins:
+        known, repeated = repeated, _repeated_scans(sources, job)
+        if known == repeated:
             return [one.name for one in plans]
 
 
-def _with_twin(source: inputs.Patient, twins: dict[str, str]) -> inputs.Patient:
-    """The source itself where there is none: so that many patients are held once."""
-    return replace(source, twin=twins[source.patient]) if source.patient in twins else source
-
-
-def _twins(sources, job: Job) -> dict[str, str]:
-    ignored = dict(job.severities).get("same_scan") == audit.IGNORE
-    return {} if ignored else dataset.twins(job.output, sources)
+def _repeated_scans(sources, job: Job) -> dict[str, str]:
+    ignored = dict(job.severities).get("same_scan") == IGNORE
+    return {} if ignored else dataset.repeated_scans(job.output, sources)
 
 
 def _say(made: Dataset, output: str, seconds: float) -> int:
-    warned = sum(bool(one.audit["findings"]) for one in (*made.patients, *made.unlabelled))
+    warned = sum(bool(one.audit.findings) for one in (*made.patients, *made.unlabelled))
     print(
         f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
         f"patients in {len(made.shards)} shards to {output} in {progress.duration(seconds)}; "

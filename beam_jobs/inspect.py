@@ -9,7 +9,7 @@ normalization) and histograms.png (spacings, window levels, organ volumes).
 from absl import flags
 
 from beam_jobs import inspection
-from segthor import files
+from segthor import files, locks
 from segthor.errors import run
 from segthor.manifest import DEFAULT_DATASET, Dataset
 
@@ -24,7 +24,9 @@ def main(argv):
     dataset = Dataset.load(_DATA.value)
     print("\n".join(inspection.lines(dataset)))
     output = _OUTPUT.value or files.join(_DATA.value, "inspect")
-    inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
+    with locks.alone(output):
+        files.remove_partial(output)
+        inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
     print(f"Wrote {', '.join(inspection.FILES)} to {output}")
 
 

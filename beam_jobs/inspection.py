@@ -22,7 +22,7 @@ def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
     """Writes FILES into `output`; patients: how many are shown, spread evenly over the names."""
     picks = np.linspace(0, len(dataset.patients) - 1, patients).round().astype(int)
     chosen = [dataset.patients[index] for index in sorted(set(picks.tolist()))]
-    shown = [(one, fullest_slice(one, folder)) for one in chosen]
+    shown = [(one, fullest_slice(one.patient, dataset, folder)) for one in chosen]
     slices, normalization, plots = (files.join(output, name) for name in FILES)
     drawing.save_png(slices, slices_sheet(shown))
     drawing.save_png(normalization, normalization_sheet(shown))
@@ -59,17 +59,13 @@ def lines(dataset: Dataset):
             )
 
 
-def fullest_slice(patient: Built, folder: str) -> records.Slice:
+def fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
     """The record that holds most organs, and of those the one with most labelled pixels."""
-    best, score = None, (-1, -1)
-    with files.open_read(files.join(folder, patient.shard)) as stream:
-        for payload in records.read_frames(stream, patient.shard):
-            record = records.decode(payload)
-            if record.patient == patient.patient:
-                found = (sum(record.present), int(np.count_nonzero(record.labels)))
-                best, score = (record, found) if found > score else (best, score)
+    path = files.join(folder, dataset.shard_of(patient).file)
+    own = (record for record in records.slices(path) if record.patient == patient)
+    best = max(own, key=lambda one: (sum(one.present), np.count_nonzero(one.labels)), default=None)
     if best is None:
-        raise InputError(f"{patient.shard}: no slice of {patient.patient}; build the dataset again")
+        raise InputError(f"{path}: no slice of {patient}; build the dataset again")
     return best
 
 
@@ -156,5 +152,5 @@ def _scale(image: np.ndarray) -> int:
 
 
 def _volumes(dataset: Dataset, organ: str) -> list[float]:
-    figures = [one.audit["organs"].get(organ) for one in dataset.patients]
+    figures = [one.audit.organs.get(organ) for one in dataset.patients]
     return [one["volume_cm3"] for one in figures if one]

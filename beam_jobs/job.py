@@ -11,6 +11,7 @@ class Job:
 
     output: the dataset's folder. severities: (code, severity) that differ from the usual, sorted.
     label_values: (organ, value in the patients' label maps), where they are not this project's.
+    most_scan_bytes: memory that one scan may fill; None: what the worker's machine has for it.
     """
 
     output: str
@@ -18,3 +19,4 @@ class Job:
     seed: int = 0
     severities: tuple[tuple[str, str], ...] = ()
     label_values: tuple[tuple[str, int], ...] = ()
+    most_scan_bytes: int | None = None

@@ -124,4 +124,5 @@ def _leaves(members: list, most: int, prefix: str) -> dict[str, list]:
 
 def _hash(seed: int, purpose: str, patient: str) -> int:
     """64 evenly distributed bits."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{patient}".encode()).digest()[:8])
+    text = f"{seed}/{purpose}/{patient}".encode(errors="surrogatepass")  # of any file's name
+    return int.from_bytes(hashlib.sha256(text).digest()[:8])

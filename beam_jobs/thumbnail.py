@@ -8,7 +8,7 @@ from PIL import Image
 
 from beam_jobs.examine import Examined
 from segthor import drawing, organs
-from segthor.geometry import Orientation
+from segthor.geometry import canonical
 from segthor.recipe import window
 
 _SIDE_PX = 160
@@ -20,13 +20,10 @@ def png_base64(examined: Examined) -> str:
     if examined.scans is None:
         return ""
     grid = examined.scans.ct.grid
-    orientation = Orientation.of(grid.affine)
-    zyx = orientation.to_zyx(examined.scans.ct.array)
-    contours, labels = examined.scans.contours, None
-    if contours and contours.array.shape == grid.shape:
-        labels = orientation.to_zyx(contours.array)
+    contours = examined.scans.contours
+    fitting = contours.array if contours and contours.grid.shape == grid.shape else None
+    spacing, zyx, labels = canonical(grid.affine, examined.scans.ct.array, fitting)
     z, y = _places(labels, zyx.shape)
-    spacing = [grid.spacing_mm[axis] for axis in orientation.axes][::-1]
     axial = _tile(zyx[z], None if labels is None else labels[z], spacing[1:])
     coronal = _tile(
         zyx[::-1, y], None if labels is None else labels[::-1, y], (spacing[0], spacing[2])

@@ -72,6 +72,14 @@ def open_read(path: str):
         raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'})") from error
 
 
+def open_write(path: str):
+    """A binary stream straight to `path`, for what may be met half-written; see `atomic_write`."""
+    if is_url(path):
+        system, inner = _system(path)
+        return system.open(inner, "wb")
+    return open(path, "wb")
+
+
 def read_bytes(path: str) -> bytes:
     """The whole file."""
     with open_read(path) as stream:
@@ -164,10 +172,11 @@ def atomic_write(path: str, final=None, durable: bool = True):
     depends on the content. durable: whether to wait for the disk, so that a power cut cannot leave
     the name without the content.
     """
-    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)}")
+    # Not with the final name inside: that may be as long as a name can be.
+    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     makedirs(parent(path))
     try:
-        with _open_write(temporary) as stream:
+        with open_write(temporary) as stream:
             yield stream
             if not is_url(path):
                 stream.flush()
@@ -259,12 +268,7 @@ def listdir(folder: str) -> list[str]:
             return []
         found = "a file" if exists(folder) else "nothing"
         raise InputError(f"{folder}: expected a folder, found {found}")
-    if is_url(folder):
-        system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
-    else:
-        names = os.listdir(folder)
-    return sorted(entry for entry in names if entry and not entry.startswith("."))
+    return sorted(one for one in _names(folder) if one and not one.startswith("."))
 
 
 def makedirs(folder: str) -> None:
@@ -285,21 +289,20 @@ def remove(path: str) -> None:
         os.remove(path)
 
 
+def temporary(folder: str) -> list[str]:
+    """Paths of the temporary files in a folder; none where there is no such folder."""
+    if not is_dir(folder):
+        return []
+    return [join(folder, one) for one in _names(folder) if one.startswith(TEMPORARY_PREFIX)]
+
+
 def remove_partial(folder: str) -> None:
     """Removes what writers that were killed left in a folder; none may be writing there."""
-    if not exists(folder):
-        return
-    if is_url(folder):
-        system, inner = _system(folder)
-        for entry in map(name, system.ls(inner, detail=False)):
-            if entry.startswith(TEMPORARY_PREFIX):
-                system.rm(join(inner, entry), recursive=True)
-        return
-    for entry in os.listdir(folder):
-        path = os.path.join(folder, entry)
-        if not entry.startswith(TEMPORARY_PREFIX):
-            continue
-        if os.path.isdir(path) and not os.path.islink(path):
+    for path in temporary(folder):
+        if is_url(path):
+            system, inner = _system(path)
+            system.rm(inner, recursive=True)
+        elif os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         else:
             os.remove(path)
@@ -321,11 +324,11 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def _open_write(path: str):
-    if is_url(path):
-        system, inner = _system(path)
-        return system.open(inner, "wb")
-    return open(path, "wb")
+def _names(folder: str) -> list[str]:
+    if is_url(folder):
+        system, inner = _system(folder)
+        return [name(entry) for entry in system.ls(inner, detail=False)]
+    return os.listdir(folder)
 
 
 def _system(url: str):

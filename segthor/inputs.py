@@ -26,7 +26,7 @@ class Patient:
     """One patient's files. labels: '' where there are no contours.
 
     split: 'train', 'validation' or '' where the input does not say. organs: those contoured.
-    masks: an earlier model's label map, or ''. twin: another patient with the same scan, or ''.
+    masks: an earlier model's label map, or ''. same_scan_as: another patient, or ''.
     """
 
     patient: str
@@ -35,7 +35,7 @@ class Patient:
     split: str = ""
     organs: tuple[str, ...] = organs.NAMES
     masks: str = ""
-    twin: str = ""
+    same_scan_as: str = ""
 
 
 @dataclass(frozen=True)

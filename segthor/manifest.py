@@ -1,14 +1,15 @@
 """`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from segthor import files, organs
-from segthor.audit import REJECT
+from segthor import fields, files, organs
 from segthor.errors import InputError
+from segthor.findings import REJECT, Finding
 from segthor.recipe import Recipe
 
 FILE_NAME = "dataset.json"
-FORMAT = 1
+FORMAT = 2
 DEFAULT_DATASET = "data/dataset"  # what the data job writes and the trainer reads unless told
 TRAIN, VALIDATION = "train", "validation"
 UNLABELLED = "unlabelled"  # no split of a dataset, but of the data job's plans
@@ -28,11 +29,19 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What the audit says of one patient. organs: name to the fields of `figures.OrganFigures`."""
+
+    findings: tuple[Finding, ...] = ()
+    organs: dict[str, dict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Built:
-    """One patient that was built.
+    """One patient that was built. Its shard is the one that lists it.
 
     fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
-    audit: figures and findings (see `segthor.audit`). placement: see `segthor.geometry`.
+    placement: see `segthor.geometry`.
     """
 
     patient: str
@@ -41,27 +50,26 @@ class Built:
     fingerprint: str
     split: str
     fold: int
-    shard: str
     slices: int
     organs: tuple[str, ...]
     level_hu: float
     placement: dict
-    audit: dict
+    audit: Audit
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """One patient that was not built, and why. findings: as `segthor.audit` gives them."""
+    """One patient that was not built, and why."""
 
     patient: str
     ct: str
     labels: str
-    findings: tuple[dict, ...]
+    findings: tuple[Finding, ...]
 
     @property
     def reason(self) -> str:
         """The first finding that rejects, for people; warnings may stand before it."""
-        return next(one["message"] for one in self.findings if one["severity"] == REJECT)
+        return next(one.message for one in self.findings if one.severity == REJECT)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Unlabelled:
     patient: str
     ct: str
     level_hu: float | None = None
-    audit: dict = field(default_factory=dict)
+    audit: Audit = Audit()
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,10 @@ class Dataset:
             return tuple(shard for shard in self.shards if shard.split == split)
         return tuple(s for s in self.shards if (s.fold == fold) == (split == VALIDATION))
 
+    def shard_of(self, patient: str) -> Shard:
+        """The shard that holds the patient of this name."""
+        return next(shard for shard in self.shards if patient in shard.patients)
+
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""
         value = {"format": FORMAT, "organs": list(organs.NAMES), **vars(self)}
@@ -108,7 +120,11 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str) -> "Dataset":
-        """Reads FOLDER/dataset.json; raises InputError where it is missing or outdated."""
+        """Reads FOLDER/dataset.json.
+
+        Raises:
+          InputError: it is missing, of another format, or does not agree with itself.
+        """
         path = files.join(folder, FILE_NAME)
         if not files.exists(path):
             raise InputError(
@@ -116,25 +132,64 @@ class Dataset:
                 f"make one with python -m beam_jobs.build --output={folder}"
             )
         value = files.read_json(path)
-        if value.get("format") != FORMAT or value.get("organs") != list(organs.NAMES):
+        known = isinstance(value, dict) and value.pop("format", None) in (1, FORMAT)
+        if not known or value.pop("organs", None) != list(organs.NAMES):
             raise InputError(
-                f"{path}: expected format {FORMAT} with organs {list(organs.NAMES)}, found format "
-                f"{value.get('format')} with {value.get('organs')}; build the dataset again"
+                f"{path}: expected format {FORMAT} with the organs {', '.join(organs.NAMES)}, "
+                "found another; build the dataset again"
             )
-        return cls(
-            recipe=Recipe.from_json(value["recipe"]),
-            folds=value["folds"],
-            shards=_rows(Shard, value["shards"]),
-            patients=_rows(Built, value["patients"]),
-            rejected=_rows(Rejected, value["rejected"]),
-            unlabelled=_rows(Unlabelled, value["unlabelled"]),
-            statistics=value["statistics"],
-            versions=value["versions"],
-            label_values=tuple(map(tuple, value.get("label_values", ()))),
-        )
+        _drop_former_fields(value)
+        dataset = fields.from_json(cls, value, path)
+        for problem in _contradictions(dataset):
+            raise InputError(f"{path}: {problem}; build the dataset again")
+        return dataset
 
 
-def _rows(kind, rows) -> tuple:
-    return tuple(
-        kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows
-    )
+def _drop_former_fields(value: dict) -> None:
+    """Format 1 named each patient's shard a second time."""
+    patients = value.get("patients")
+    for row in patients if isinstance(patients, list) else ():
+        if isinstance(row, dict):
+            row.pop("shard", None)
+
+
+def _contradictions(dataset: Dataset):
+    """Yields what in a manifest cannot be so, whatever lies in the folder."""
+    if dataset.folds < 1:
+        yield "folds: expected 1 or more, found 0"
+    for shard in dataset.shards:
+        if not _is_inside(shard.file):
+            yield f"shard {shard.file!r}: expected a path inside the dataset's folder"
+    for name, count in Counter(shard.file for shard in dataset.shards).items():
+        if count > 1:
+            yield f"shard {name!r} is listed {count} times"
+    every = (*dataset.patients, *dataset.rejected, *dataset.unlabelled)
+    for name, count in Counter(row.patient for row in every).items():
+        if count > 1:
+            yield f"patient {name!r} is listed {count} times"
+    for one in dataset.rejected:
+        if all(finding.severity != REJECT for finding in one.findings):
+            yield f"patient {one.patient!r} is rejected for no reason"
+    yield from _misplaced(dataset)
+
+
+def _misplaced(dataset: Dataset):
+    """Yields patients that are not in exactly one shard, of their own split and fold."""
+    rows = {row.patient: row for row in dataset.patients}
+    for shard in dataset.shards:
+        if shard.split not in (TRAIN, VALIDATION) or shard.fold >= dataset.folds:
+            yield f"shard {shard.file!r}: there is no split {shard.split!r} with fold {shard.fold}"
+        for name in shard.patients:
+            row = rows.pop(name, None)
+            if row is None:
+                yield f"shard {shard.file!r} lists {name!r}, which has no row of its own"
+            elif (row.split, row.fold) != (shard.split, shard.fold):
+                yield f"patient {name!r} and its shard {shard.file!r} differ in split or fold"
+    for name in rows:
+        yield f"patient {name!r} is in no shard"
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a relative path leads to a place below where it starts."""
+    parts = path.split("/")
+    return not (files.is_url(path) or "\\" in path or {"", ".", ".."} & set(parts))

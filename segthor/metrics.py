@@ -20,8 +20,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from segthor.boxes import nonzero_box
 from segthor.errors import InputError
-from segthor.resample import nonzero_box
 
 TOLERANCES_MM = (1.0, 2.0, 3.0)
 

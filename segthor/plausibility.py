@@ -4,9 +4,10 @@ import numpy as np
 
 from segthor import audit, figures, nifti
 from segthor.figures import OrganFigures
+from segthor.findings import Finding
 
 
-def measure(scan: nifti.Scan, labels: np.ndarray, names) -> tuple[dict, list[audit.Finding]]:
+def measure(scan: nifti.Scan, labels: np.ndarray, names) -> tuple[dict, list[Finding]]:
     """Figures of the organs that are there, and findings about scan and organs.
 
     labels: uint8 [X, Y, Z], predicted on the scan's grid. names: the organs that were to be found.
@@ -18,5 +19,5 @@ def measure(scan: nifti.Scan, labels: np.ndarray, names) -> tuple[dict, list[aud
         + audit.organ_findings(measured, names)
     )
     if not measured:  # the audit takes contours for missing altogether, and says nothing of organs
-        findings.append(audit.Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
+        findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
     return measured, findings

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import organs
+from segthor import fields, organs
 from segthor.body import body_center_px, organ_center_px
+from segthor.boxes import Box, label_boxes
 from segthor.errors import InputError
-from segthor.figures import values_inside
-from segthor.geometry import Orientation, Placement
+from segthor.geometry import Orientation, Placement, canonical
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
 _STRIDE_PX = 32  # the networks halve the image five times
+_MOST_MM = 2000  # no scanner sees further
+_MOST_CONTEXT = 99
+_LEAST_WIDTH_HU, _MOST_HU = 1e-3, 100_000
 _LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
 
 
@@ -43,14 +46,19 @@ class Recipe:
     crop_center: str = "body"
 
     def __post_init__(self):
-        _check(self.crop_mm > 0, "crop_mm", "a length above 0", self.crop_mm)
-        _check(self.pixel_mm >= 0, "pixel_mm", "a length, or 0 for the scan's own", self.pixel_mm)
-        _check(self.size_px <= 2048, "crop_mm / pixel_mm", "at most 2048 pixels", self.size_px)
-        odd = self.context >= 1 and self.context % 2 == 1
-        _check(odd, "context", "an odd number of slices", self.context)
-        _check(self.window_width_hu > 0, "window_width", "HU above 0", self.window_width_hu)
+        known = 0 < self.crop_mm <= _MOST_MM
+        _check(known, "crop_mm", f"a length above 0, up to {_MOST_MM} mm", self.crop_mm)
+        known = self.pixel_mm == 0 or 0 < self.pixel_mm <= _MOST_MM
+        _check(known, "pixel_mm", f"up to {_MOST_MM} mm, or 0 for the scan's own", self.pixel_mm)
+        pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
+        _check(pixels <= 2048, "crop_mm / pixel_mm", "at most 2048 pixels", pixels)
+        odd = 1 <= self.context <= _MOST_CONTEXT and self.context % 2 == 1
+        _check(odd, "context", f"an odd number of slices up to {_MOST_CONTEXT}", self.context)
+        known = _LEAST_WIDTH_HU <= self.window_width_hu <= _MOST_HU
+        expected = f"{_LEAST_WIDTH_HU} to {_MOST_HU} HU"
+        _check(known, "window_width", expected, self.window_width_hu)
         statistic, named = _split(self.window_level)
-        constant = statistic == "" and _is_number(named[0])
+        constant = statistic == "" and _is_level(named[0])
         own = statistic in _LEVEL_STATISTICS and _are_organs(named)
         _check(
             constant or own, "window_level", "HU, median:ORGANS or mean:ORGANS", self.window_level
@@ -63,7 +71,7 @@ class Recipe:
     def size_px(self) -> int:
         """H and W of a prepared slice."""
         pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
-        return int(np.ceil(pixels / _STRIDE_PX - 1e-9)) * _STRIDE_PX
+        return max(1, int(np.ceil(pixels / _STRIDE_PX - 1e-9))) * _STRIDE_PX
 
     @property
     def needs_masks(self) -> bool:
@@ -82,11 +90,8 @@ class Recipe:
 
     @classmethod
     def from_json(cls, value: dict) -> "Recipe":
-        """The way back of `to_json`; raises InputError for a field this version does not know."""
-        unknown = sorted(set(value) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise InputError(f"recipe: unknown fields {unknown}; it was made by another version")
-        return cls(**value)
+        """The way back of `to_json`; raises InputError for anything else."""
+        return fields.from_json(cls, value, "recipe")
 
     def digest(self) -> str:
         """A short name of the recipe's content, equal where and only where it is equal."""
@@ -116,12 +121,14 @@ def prepare(
     recipe: Recipe,
     labels: np.ndarray | None = None,
     masks: np.ndarray | None = None,
+    boxes: dict[int, Box] | None = None,
 ) -> Prepared:
     """Centre, crop, resample, choose the level.
 
     hu: [X, Y, Z] HU. labels: the contours, same shape. masks: labels that give level and centre
     where the recipe asks for a patient's own (by default the contours; for a patient without
-    contours an earlier prediction).
+    contours an earlier prediction). boxes: of `labels` in the canonical view, where they were
+      found before.
 
     Raises:
       InputError: no body in the scan, or level or centre are asked for from absent organs.
@@ -131,13 +138,15 @@ def prepare(
         raise InputError(
             "level or centre come from organs, but there are neither contours nor masks"
         )
-    placement = Placement.centred(
-        hu.shape, affine, _center_px(hu, affine, recipe, masks), recipe.size_px, recipe.pixel_mm
-    )
-    level_hu = _level_hu(hu, recipe, masks)
-    prepared = None if labels is None else placement.labels_to_model(labels)
+    if boxes is None and labels is not None:
+        boxes = _boxes(labels, affine)
+    mask_boxes = boxes if masks is labels else _boxes(masks, affine)
+    center_px = _center_px(hu, affine, recipe, mask_boxes)
+    placement = Placement.centred(hu.shape, affine, center_px, recipe.size_px, recipe.pixel_mm)
+    level_hu = _level_hu(hu, affine, recipe, masks, mask_boxes)
+    prepared = None if labels is None else placement.labels_to_model(labels, boxes)
     images, labelled_hu = _images(hu, placement, level_hu, recipe.window_width_hu, prepared)
-    outside = 0 if labels is None else placement.labels_outside(labels)
+    outside = 0 if labels is None else placement.labels_outside(labels, boxes)
     return Prepared(images, prepared, labelled_hu, placement, level_hu, outside)
 
 
@@ -178,28 +187,42 @@ def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
     return image
 
 
-def _center_px(hu, affine, recipe: Recipe, masks) -> tuple[float, float]:
-    orientation = Orientation.of(affine)
+def _boxes(labels: np.ndarray, affine: np.ndarray) -> dict[int, Box]:
+    return label_boxes(canonical(affine, labels)[1])
+
+
+def _center_px(hu, affine, recipe: Recipe, mask_boxes) -> tuple[float, float]:
     kind, named = _split(recipe.crop_center)
     if kind == "organs":
-        labels = [organs.BY_NAME[name].label for name in named]
-        center = organ_center_px(orientation.to_zyx(masks), labels)
+        center = organ_center_px(mask_boxes, organs.labels(named))
         if center is None:
             raise InputError(f"crop_center {recipe.crop_center}: none of these organs is present")
         return center
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[list(orientation.axes)][::-1]
-    center = body_center_px(orientation.to_zyx(hu), spacing)
+    spacing_mm, zyx = canonical(affine, hu)
+    center = body_center_px(zyx, spacing_mm)
     if center is None:
-        raise InputError("no body found: nothing in the scan is denser than lung")
+        size = " x ".join(f"{mm:.4g}" for mm in spacing_mm)
+        raise InputError(
+            f"no body found: nothing in the scan is denser than lung (voxels of {size} mm)"
+        )
     return center
 
 
-def _level_hu(hu, recipe: Recipe, masks) -> float:
+def _level_hu(hu, affine, recipe: Recipe, masks, mask_boxes) -> float:
     statistic, named = _split(recipe.window_level)
     if not statistic:
         return float(named[0])
-    inside = values_inside(hu, masks)
-    present = [inside[name] for name in named if name in inside]
+    orientation = Orientation.of(affine)
+
+    def part(array, box):
+        # Back in the scan's own order: a mean of float32 depends on the order in its last bits.
+        return orientation.to_scan(orientation.to_zyx(array)[box])
+
+    present = [
+        part(hu, mask_boxes[label])[part(masks, mask_boxes[label]) == label]
+        for label in organs.labels(named)
+        if label in mask_boxes
+    ]
     if not present:
         raise InputError(f"window_level {recipe.window_level}: none of these organs is present")
     return float(_LEVEL_STATISTICS[statistic](np.concatenate(present)))
@@ -215,9 +238,9 @@ def _are_organs(named: list[str]) -> bool:
     return all(name in organs.BY_NAME for name in named)
 
 
-def _is_number(text: str) -> bool:
+def _is_level(text: str) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return abs(float(text)) <= _MOST_HU
     except ValueError:
         return False
 

@@ -32,6 +32,9 @@ LEVEL_HU = "window_level_hu"  # float32
 WIDTH_HU = "window_width_hu"  # float32
 
 
+_PIECE_BYTES = 1 << 24
+
+
 @dataclass(frozen=True)
 class Slice:
     """One record. image: uint8 [H, W, C]; labels: uint8 [H, W]; contoured: 0 or 1 per organ."""
@@ -61,7 +64,7 @@ def encode(record: Slice) -> bytes:
     cost.
     """
     entries = {
-        PATIENT: _bytes(PATIENT, record.patient.encode()),
+        PATIENT: _bytes(PATIENT, record.patient.encode(errors="surrogatepass")),
         IMAGE: _bytes(IMAGE, _flat(record.image)),
         LABELS: _bytes(LABELS, _flat(record.labels)),
         Z: _int64s(Z, (record.z,)),
@@ -87,7 +90,7 @@ def decode(serialized: bytes) -> Slice:
     image = np.frombuffer(feature[IMAGE].bytes_list.value[0], np.uint8)
     labels = np.frombuffer(feature[LABELS].bytes_list.value[0], np.uint8)
     return Slice(
-        patient=feature[PATIENT].bytes_list.value[0].decode(),
+        patient=feature[PATIENT].bytes_list.value[0].decode(errors="surrogatepass"),
         z=feature[Z].int64_list.value[0],
         image=image.reshape(height, width, channels),
         labels=labels.reshape(height, width),
@@ -135,12 +138,6 @@ def frame(payload: bytes) -> tuple[bytes, bytes, bytes]:
     return length + _masked_crc(length), payload, _masked_crc(payload)
 
 
-def write_frame(stream, payload: bytes) -> None:
-    """Appends one TFRecord frame to a binary stream."""
-    for piece in frame(payload):
-        stream.write(piece)
-
-
 def read_frames(stream, path: str):
     """Yields the payload of each TFRecord frame; raises InputError at the first damaged one."""
     number = 0
@@ -148,13 +145,22 @@ def read_frames(stream, path: str):
         if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
             raise InputError(f"{path}: record {number} has a damaged length; build the shard again")
         size = struct.unpack("<Q", head[:8])[0]
-        payload, crc = stream.read(size), stream.read(4)
+        payload, crc = _read(stream, size), stream.read(4)
         if len(payload) < size or _masked_crc(payload) != crc:
             raise InputError(
                 f"{path}: record {number} is damaged or cut off; build the shard again"
             )
         yield payload
         number += 1
+
+
+def _read(stream, size: int) -> bytes:
+    """Memory is taken as the bytes arrive: a length may promise more than any file holds."""
+    pieces = []
+    while size > 0 and (piece := stream.read(min(size, _PIECE_BYTES))):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def payloads(path: str):
@@ -164,8 +170,13 @@ def payloads(path: str):
 
 
 def slices(path: str):
-    """Yields every record of a shard."""
-    return map(decode, payloads(path))
+    """Yields every record of a shard; raises InputError as above, and for one of another schema."""
+    for number, payload in enumerate(payloads(path)):
+        try:
+            record = decode(payload)
+        except Exception as error:  # protobuf's and numpy's, of many kinds
+            raise InputError(f"{path}: record {number} cannot be decoded ({error})") from error
+        yield record
 
 
 def _flat(array: np.ndarray) -> memoryview:

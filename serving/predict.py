@@ -10,8 +10,9 @@ import time
 
 from absl import flags
 
-from segthor import audit, files, locks, progress
+from segthor import files, locks, progress
 from segthor.errors import InputError, hint, run
+from segthor.findings import REJECT
 from serving import cases
 from serving.prediction import walk
 
@@ -141,7 +142,7 @@ def _walk(todo, worker) -> None:
 
 def _look(facts: dict) -> str:
     """Sends people to a result that the audit cannot believe."""
-    odd = [f for f in facts.get("findings", ()) if f["severity"] == audit.REJECT]
+    odd = [f for f in facts.get("findings", ()) if f["severity"] == REJECT]
     return f"  look at it: {odd[0]['message']}" if odd else ""
 
 

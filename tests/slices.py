@@ -4,7 +4,7 @@ import numpy as np
 
 from segthor import files, organs, records
 from segthor.geometry import Placement
-from segthor.manifest import TRAIN, VALIDATION, Built, Dataset, Shard
+from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Shard
 from segthor.recipe import Recipe
 
 FOLDS = 3
@@ -32,16 +32,14 @@ def make(
         with open(path, "wb") as stream:
             for z in rng.permutation(count):
                 one = _slice(rng, name, int(z), size, context, named)
-                records.write_frame(stream, records.encode(one))
+                stream.writelines(records.frame(records.encode(one)))
         fold = number % folds
         place = Placement.centred(
             (size, size, count), np.diag([-1.5, -1.5, 3, 1]), ((size - 1) / 2,) * 2, size, 1.0
         ).to_json()
         size_bytes, sha = files.size(path), files.sha256(path)
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
-        rows.append(
-            Built(name, "", "", "", split, fold, file, count, tuple(named), 50.0, place, {})
-        )
+        rows.append(Built(name, "", "", "", split, fold, count, tuple(named), 50.0, place, Audit()))
     recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
     dataset = Dataset(recipe, folds, tuple(shards), tuple(rows))
     dataset.save(str(folder))

@@ -5,41 +5,41 @@ import csv
 import pytest
 
 from beam_jobs import audit_page
-from segthor import files
+from beam_jobs.shards import Part
+from segthor.findings import Finding
+from segthor.manifest import Audit, Built, Rejected
 
 FIGURES = {"volume_cm3": 40.0, "mean_hu": 30.0, "extent_z_mm": 200.0, "components": 1}
 
 
 def finding(code, severity, message="what was <found> & where"):
-    return {"code": code, "severity": severity, "message": message}
+    return Finding(code, severity, message)
 
 
 def patient(name, *findings):
-    return {
-        "patient": name, "ct": f"{name}.nii", "labels": "gt.nii", "split": "train", "fold": 1,
-        "slices": 9, "level_hu": 50.0, "placement": {"spacing_zyx_mm": [2.5, 0.9, 0.98]},
-        "audit": {"findings": list(findings), "organs": {"heart": FIGURES}},
-    }  # fmt: skip
+    return Built(
+        name, f"{name}.nii", "gt.nii", "", "train", 1, 9, ("heart",), 50.0,
+        {"spacing_zyx_mm": [2.5, 0.9, 0.98]}, Audit(findings, {"heart": FIGURES}),
+    )  # fmt: skip
 
 
 def rejected(name, *findings):
-    return {"patient": name, "ct": f"{name}.nii", "labels": "gt.nii", "findings": list(findings)}
+    return Rejected(name, f"{name}.nii", "gt.nii", findings)
 
 
 @pytest.fixture
 def written(tmp_path):
     parts = {
-        "b": ([patient("good"), patient("odd", finding("metal", "warn"))], []),
-        "a": ([], [rejected("<bad>", finding("file_missing", "reject"), finding("metal", "warn"))]),
+        "b": ((patient("good"), patient("odd", finding("metal", "warn"))), ()),
+        "a": (
+            (),
+            (rejected("<bad>", finding("file_missing", "reject"), finding("metal", "warn")),),
+        ),
     }
     for name, (patients, rejects) in parts.items():
-        value = {
-            "patients": patients,
-            "rejected": rejects,
-            "unlabelled": [],
-            "thumbnails": {"odd": "UElDVFVSRQ=="},
-        }
-        files.write_json(str(tmp_path / "parts" / f"{name}.json"), value)
+        thumbnails = {"odd": "UElDVFVSRQ=="}
+        part = Part("", None, patients, rejects, (), {}, thumbnails, {})
+        part.save(str(tmp_path), name)
     return audit_page.write(list(parts), str(tmp_path)), tmp_path
 
 

@@ -140,7 +140,8 @@ def test_shards_that_are_not_the_manifests_are_refused(tmp_path):
     dataclasses.replace(dataset, shards=(shard, *dataset.shards[1:])).save(str(tmp_path))
     with pytest.raises(InputError, match="expected 7 slices, as its patients have, found 8"):
         data.open_source(str(tmp_path), None)
-    dataclasses.replace(dataset, shards=dataset.shards[2:3]).save(str(tmp_path))
+    held_out = {"shards": dataset.shards[2:3], "patients": dataset.patients[2:3]}
+    dataclasses.replace(dataset, **held_out).save(str(tmp_path))
     with pytest.raises(InputError, match="no train slices"):
         data.open_source(str(tmp_path), None)
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from segthor import nifti
-from segthor.audit import CODES
+from segthor.findings import CODES
 from segthor.inputs import Patient
 from segthor.nifti import Grid
 from tests import fuzz

@@ -36,14 +36,17 @@ def test_pictures_are_written_and_numbers_printed(built):
 
 def test_the_slice_shown_is_the_one_with_most_organs(built):
     dataset = Dataset.load(str(built))
-    record = inspection.fullest_slice(dataset.patients[0], str(built))
+    record = inspection.fullest_slice(dataset.patients[0].patient, dataset, str(built))
     assert record.patient == dataset.patients[0].patient
     assert sum(record.present) >= 3
 
 
 def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
     dataset = Dataset.load(str(built))
-    shown = [(one, inspection.fullest_slice(one, str(built))) for one in dataset.patients[:2]]
+    shown = [
+        (one, inspection.fullest_slice(one.patient, dataset, str(built)))
+        for one in dataset.patients[:2]
+    ]
     (tmp_path / "moved").mkdir()
     from dataclasses import replace
 

@@ -631,17 +631,20 @@ def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
             fingerprint="",
             split=split,
             fold=0,
-            shard="",
             slices=1,
             organs=contoured,
             level_hu=50.0,
             placement={},
-            audit={},
+            audit=manifest.Audit(),
         )
 
     patients = (patient("A", manifest.TRAIN), patient("B", manifest.VALIDATION, ("heart",)))
     unlabelled = (manifest.Unlabelled("C", "/ct/C.nii"),)
-    data = manifest.Dataset(Recipe(), 1, (), patients, unlabelled=unlabelled)
+    shards = [
+        manifest.Shard(f"{one.split}.tfrecord", one.split, 0, 1, 1, "", (one.patient,))
+        for one in patients
+    ]
+    data = manifest.Dataset(Recipe(), 1, tuple(shards), patients, unlabelled=unlabelled)
     data.save(str(tmp_path))
     assert [scan.file for scan in cases.scans(str(tmp_path))] == ["A.nii.gz", "B.nii.gz", "C.nii"]
     assert [scan.patient for scan in cases.scans(str(tmp_path), "validation")] == ["B"]

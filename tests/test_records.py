@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -84,7 +86,7 @@ def test_tensorflow_reads_what_was_written(tmp_path):
     sources = [a_slice(seed) for seed in range(5)]
     with open(path, "wb") as stream:
         for source in sources:
-            records.write_frame(stream, records.encode(source))
+            stream.writelines(records.frame(records.encode(source)))
     chain = tf.data.TFRecordDataset(path).map(lambda s: records.parse(s, 8, 3))
     for source, read in zip(sources, chain.as_numpy_iterator(), strict=True):
         np.testing.assert_array_equal(read["image"], source.image)
@@ -109,10 +111,33 @@ def test_we_read_what_tensorflow_wrote(tmp_path):
         assert list(records.read_frames(stream, path)) == [b"one", b"", b"three"]
 
 
+@pytest.mark.parametrize("size", [2**60, 2**63 + 5, 2**31, 3 * 2**24])
+def test_a_length_beyond_the_file_is_one_line_and_takes_no_memory(size):
+    length = struct.pack("<Q", size)
+    content = length + records._masked_crc(length) + bytes(100)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="shard.tfrecord: record 0 is damaged or cut off"):
+        list(records.read_frames(io.BytesIO(content), "shard.tfrecord"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_a_frame_beyond_a_piece_is_read_whole():
+    payload = np.random.default_rng(0).bytes(2 * records._PIECE_BYTES + 7)
+    stream = io.BytesIO(b"".join(records.frame(payload)) + b"".join(records.frame(b"next")))
+    assert list(records.read_frames(stream, "x")) == [payload, b"next"]
+
+
+def test_a_name_that_is_not_utf8_comes_back():
+    record = dataclasses.replace(a_slice(), patient="P\udcff")
+    assert records.decode(records.encode(record)).patient == "P\udcff"
+
+
 def test_every_flipped_byte_and_every_cut_is_found():
     stream = io.BytesIO()
-    records.write_frame(stream, b"some payload")
-    records.write_frame(stream, b"another")
+    stream.writelines(records.frame(b"some payload"))
+    stream.writelines(records.frame(b"another"))
     whole = stream.getvalue()
     for position in range(len(whole)):
         damaged = bytearray(whole)

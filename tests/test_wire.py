@@ -63,7 +63,7 @@ def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve,
     )
     assert max(map(encoded, counts)) < ELEMENT_BYTES
     assert wire / len(sources) < PATIENT_BYTES
-    written = sum(shards.load_part(job.output, one.name)["shard"]["bytes"] for one in plans)
+    written = sum(shards.Part.load(job.output, one.name).shard.bytes for one in plans)
     assert wire < written / 5
     assert encoded(combiner.extract_output(accumulated)) < 2 * ELEMENT_BYTES
 

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from segthor import files, organs
+from segthor.boxes import label_boxes
 from segthor.errors import InputError
-from segthor.resample import label_boxes
 from serving.prediction import directory
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one

@@ -10,7 +10,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from segthor import audit, nifti, organs, plausibility
+from segthor import nifti, organs, plausibility
+from segthor.findings import REJECT
 from segthor.geometry import Orientation
 from segthor.metrics import OrganScore
 from serving.scoring.overlay import slice_dice
@@ -86,7 +87,7 @@ def badness(entry: dict) -> tuple:
     if "failed" in entry:
         return (0, 0.0, 0, entry["name"])
     dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]
-    flags = sum(finding["severity"] == audit.REJECT for finding in entry["findings"])
+    flags = sum(finding["severity"] == REJECT for finding in entry["findings"])
     return (1, min(dice, default=1.0), -flags, entry["name"])
 
 
