@@ -13,6 +13,7 @@ from segthor.findings import FATAL, Finding, is_rejected, judge
 from segthor.geometry import canonical
 from segthor.inputs import Patient
 from segthor.recipe import Prepared, prepare
+from segthor.scans import read_labels
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,8 @@ def _masks(source: Patient, ct: nifti.Scan, job: Job) -> np.ndarray | None:
     """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
     if not source.masks or (source.labels and job.recipe.mask_organs <= set(source.organs)):
         return None
-    masks = nifti.read(source.masks, most_bytes=job.most_scan_bytes)
-    for finding in audit.pair_findings(ct.grid, masks.grid):
-        raise InputError(f"{source.masks}: {finding.message}")
-    labels, findings = audit.to_labels(masks.array)
-    if labels is None:
-        raise InputError(f"{source.masks}: {findings[0].message}")
-    return labels
+    like = (source.ct, ct.grid)
+    return read_labels(source.masks, like=like, most_bytes=job.most_scan_bytes).array
 
 
 def _judged(findings, job: Job) -> tuple[Finding, ...]:

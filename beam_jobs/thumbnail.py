@@ -9,10 +9,8 @@ from PIL import Image
 from beam_jobs.examine import Examined
 from segthor import drawing, organs
 from segthor.geometry import canonical
-from segthor.recipe import window
 
 _SIDE_PX = 160
-_LEVEL_HU, _WIDTH_HU = 40, 400
 
 
 def png_base64(examined: Examined) -> str:
@@ -43,7 +41,7 @@ def _places(labels, shape) -> tuple[int, int]:
 
 def _tile(hu: np.ndarray, labels: np.ndarray | None, spacing_mm) -> np.ndarray:
     """uint8 [side, side, 3]: the slice at equal scale along both axes, centred on black."""
-    grey = window(np.nan_to_num(np.asarray(hu, np.float32)), _LEVEL_HU, _WIDTH_HU)
+    grey = drawing.mediastinum(np.nan_to_num(np.asarray(hu, np.float32)))
     extent_mm = np.multiply(hu.shape, spacing_mm)
     height, width = np.maximum(1, np.rint(_SIDE_PX * extent_mm / extent_mm.max()).astype(int))
     size = (int(width), int(height))

@@ -9,6 +9,7 @@ from segthor import organs
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
 
+_MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
 _MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
 _FORMS_MM = 1.0
 _SHEAR_COSINE = 0.01
@@ -118,18 +119,30 @@ def image_findings(image: ImageFigures) -> list[Finding]:
 
 
 def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, list[Finding]]:
-    """The organs' labels as uint8, or None and what is wrong with them.
+    """The organs' labels as uint8, or None; and findings, the last of which says why None.
 
+    stored: [X, Y, Z] numbers of any type; floats within 0.001 of whole numbers are rounded.
     label_values: (organ, value in `stored`), where they are not this project's; all other values
     are then background.
     """
     found, add = _collector()
     if stored.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            fractions = int(np.count_nonzero(stored != np.rint(stored)))  # NaN is unequal to itself
-        if fractions:
-            add("labels_not_integer", f"{fractions} voxels of the contours are not whole numbers")
+        with np.errstate(invalid="ignore"):  # what is not finite has no whole number beside it
+            whole = np.rint(stored)
+            off = np.abs(stored - whole)
+        largest = float(off.max())
+        if not largest <= _MOST_ROUNDED:
+            count = int(np.count_nonzero(~(off <= _MOST_ROUNDED)))
+            add(
+                "labels_not_integer",
+                f"{count} voxels of the contours are not whole numbers: up to {largest:.4g} off, "
+                f"expected at most {_MOST_ROUNDED:g}",
+            )
             return None, found
+        if largest:
+            message = f"label values up to {largest:.2g} off whole numbers were rounded"
+            add("labels_rounded", message)
+        stored = whole
     if label_values:
         given, stored = stored, np.zeros_like(stored, np.uint8)
         for name, value in label_values:
@@ -142,7 +155,7 @@ def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, l
         add("labels_unknown", f"label values {values} stand for no organ; expected {known}")
         return None, found
     if highest == 0:
-        add("labels_empty", "no voxel of the contours is labelled")
+        add("labels_empty", "no voxel is labelled")
     return stored.astype(np.uint8, copy=False), found
 
 

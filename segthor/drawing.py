@@ -1,14 +1,31 @@
-"""Pictures for people: contours on CT slices, contact sheets, PNG files. No tensorflow."""
+"""Pictures for people: windows, colours, contours on CT slices, contact sheets, PNG files.
+
+No tensorflow. The report's page takes its windows and colours from here.
+"""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from segthor import files, organs
+from segthor.recipe import window
 
-PALE = 0.4  # how far towards white the colour of a true contour lies
+# Name, level and width in HU of the windows through which people look at a chest.
+WINDOWS_HU = (("Mediastinum", 40, 400), ("Lung", -600, 1500), ("Bone", 400, 1800))
+_PALE = 0.55  # how far towards white the colour of a true contour lies
 _GAP_PX, _FONT_PX = 6, 13
 _PAPER, _INK = (24, 24, 27), (225, 225, 225)
+
+
+def mediastinum(hu: np.ndarray) -> np.ndarray:
+    """The grey levels, uint8 of the same shape, of HU in the mediastinal window."""
+    _, level_hu, width_hu = WINDOWS_HU[0]
+    return window(hu, level_hu, width_hu)
+
+
+def pale(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The colour of an organ's true contour, where `rgb` is that of its predicted one."""
+    return tuple(round(value + (255 - value) * _PALE) for value in rgb)
 
 
 def overlay(
@@ -26,12 +43,14 @@ def overlay(
     grey = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     rgb = np.repeat(np.asarray(grey)[..., None], 3, -1)
     if predicted is not None:
-        _draw(rgb, _enlarged(predicted, scale), (scale + 1) // 2)
+        solid = {organ.label: organ.rgb for organ in organs.ORGANS}
+        _draw(rgb, _enlarged(predicted, scale), (scale + 1) // 2, solid)
     if truth is not None:
         rows, columns = np.indices(rgb.shape[:2])
         # Alternates along each of the eight directions in which a contour can run.
         dashes = (rows + 2 * columns) // (3 * scale) % 2 == 0
-        _draw(rgb, _enlarged(truth, scale), (scale + 3) // 4, PALE, dashes)
+        pales = {organ.label: pale(organ.rgb) for organ in organs.ORGANS}
+        _draw(rgb, _enlarged(truth, scale), (scale + 3) // 4, pales, dashes)
     return rgb
 
 
@@ -73,12 +92,14 @@ def _enlarged(labels, scale):
     return np.asarray(labels, np.uint8).repeat(scale, 0).repeat(scale, 1)
 
 
-def _draw(rgb, labels, thickness_px, pale=0.0, where=True):
-    """Colours the pixels of each organ that lie within `thickness_px` of its edge, in place."""
+def _draw(rgb, labels, thickness_px, colours, where=True):
+    """Colours the pixels of each organ that lie within `thickness_px` of its edge, in place.
+
+    colours: by label. where: the pixels that may be coloured, [H, W] or all.
+    """
     size = 2 * thickness_px + 1
     lowest = ndimage.minimum_filter(labels, size, mode="constant")
     highest = ndimage.maximum_filter(labels, size, mode="constant")
     edge = (lowest != highest) & where
-    for organ in organs.ORGANS:
-        colour = np.array(organ.rgb) * (1 - pale) + 255 * pale
-        rgb[edge & (labels == organ.label)] = colour.astype(np.uint8)
+    for label, colour in colours.items():
+        rgb[edge & (labels == label)] = colour

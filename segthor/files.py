@@ -95,7 +95,11 @@ def read_json(path: str):
 
 
 def write_json(path: str, value, durable: bool = True) -> None:
-    """Writes `value` atomically, keys in the order given, one line per key and per list's item."""
+    """Writes `value` atomically, keys in the order given, one line per key and per list's item.
+
+    Raises:
+      ValueError: it holds NaN or an infinity, which no JSON can; nothing is written.
+    """
     with atomic_write(path, durable=durable) as stream:
         for piece in _json_lines(value):
             stream.write(piece.encode())
@@ -107,7 +111,7 @@ def _share_keys(pairs) -> dict:
 
 
 def _dumps(value) -> str:
-    return json.dumps(value, default=_fields)
+    return json.dumps(value, default=_fields, allow_nan=False)
 
 
 def _fields(row) -> dict:
@@ -172,8 +176,9 @@ def atomic_write(path: str, final=None, durable: bool = True):
     depends on the content. durable: whether to wait for the disk, so that a power cut cannot leave
     the name without the content.
     """
-    # Not with the final name inside: that may be as long as a name can be.
-    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    # Not the whole of the final name: that may be as long as a name can be.
+    ending = name(path)[-40:]
+    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{ending}")
     makedirs(parent(path))
     try:
         with open_write(temporary) as stream:
@@ -289,16 +294,20 @@ def remove(path: str) -> None:
         os.remove(path)
 
 
-def temporary(folder: str) -> list[str]:
-    """Paths of the temporary files in a folder; none where there is no such folder."""
+def temporary(folder: str, ending: str = "") -> list[str]:
+    """Paths of the temporary files in a folder, or of those whose names end so; none without it."""
     if not is_dir(folder):
         return []
-    return [join(folder, one) for one in _names(folder) if one.startswith(TEMPORARY_PREFIX)]
+    names = [one for one in _names(folder) if one.startswith(TEMPORARY_PREFIX)]
+    return [join(folder, one) for one in names if one.endswith(ending)]
 
 
-def remove_partial(folder: str) -> None:
-    """Removes what writers that were killed left in a folder; none may be writing there."""
-    for path in temporary(folder):
+def remove_partial(folder: str, ending: str = "") -> None:
+    """Removes what writers that were killed left in a folder; none may be writing there.
+
+    ending: only of files whose names end so.
+    """
+    for path in temporary(folder, ending):
         if is_url(path):
             system, inner = _system(path)
             system.rm(inner, recursive=True)

@@ -38,6 +38,7 @@ CODES = {
     "metal": (WARN, "values above the usual 12 bits: metal"),
     "padding": (WARN, "much of the scan is padding"),
     "labels_not_integer": (REJECT, "label values that are not whole numbers"),
+    "labels_rounded": (WARN, "label values a hair off whole numbers, taken for those"),
     "labels_unknown": (REJECT, "label values that stand for no organ"),
     "labels_empty": (REJECT, "not one labelled voxel"),
     "organ_missing": (REJECT, "an organ that was to be contoured is not"),

@@ -1,6 +1,6 @@
 """Which scans a prediction job takes, and which label maps belong to which patient. Paths only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segthor import files, inputs, manifest, organs, table
 from segthor.errors import InputError
@@ -28,6 +28,7 @@ class Labels:
     path: str
     organs: tuple[str, ...] = organs.NAMES
     values: tuple[tuple[str, int], ...] = ()
+    split: str = field(default="", compare=False)
 
 
 def scans(path: str, split: str | None = None) -> list[Scan]:
@@ -73,7 +74,7 @@ def labels(path: str) -> list[Labels]:
         found = inputs.labels_in_folder(path)
         rows, values = found.sources, found.label_values
     rows = inputs.in_order([row for row in rows if row.labels], path)
-    kept = [Labels(row.patient, row.labels, row.organs, values) for row in rows]
+    kept = [Labels(row.patient, row.labels, row.organs, values, row.split) for row in rows]
     if not kept:
         raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
     return kept

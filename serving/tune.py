@@ -15,7 +15,8 @@ from segthor import files, organs
 from segthor.errors import InputError, run
 from serving import cases
 from serving.prediction import candidates, directory, postprocess, results
-from serving.scoring import evaluation, tables
+from serving.scoring import tables
+from serving.scoring.pairs import read as read_pair
 
 MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
 PREDICTIONS = flags.DEFINE_string(
@@ -37,12 +38,12 @@ def main(_):
         )
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth, grid = evaluation.read_pair(
-            predictions[labels.patient], labels.path, labels.values
-        )
+        predicted, truth = read_pair(labels, predictions[labels.patient])
         facts = results.facts_of(PREDICTIONS.value, labels.patient)
         names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
-        patients.append(candidates.score_candidates(predicted, truth, grid, names))
+        patients.append(
+            candidates.score_candidates(predicted.array, truth.array, truth.grid, names)
+        )
         print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
     rules, table = candidates.choose(patients)
     print(f"\n{_show(table)}\n")
@@ -81,7 +82,7 @@ def _show(table: list[dict]) -> str:
         )
         for row in table
     ]
-    return tables.table(("organ", "rule", "Dice", "average HD mm", ""), rows)
+    return tables.aligned(("organ", "rule", "Dice", "average HD mm", ""), rows)
 
 
 def _words(rule: dict) -> str:

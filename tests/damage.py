@@ -376,6 +376,11 @@ def undefined_labels(folder):
     _change(folder, GT, lambda array: np.where(array == 1, np.nan, array), np.float32)
 
 
+@damage("labels_rounded")
+def labels_of_a_round_trip_through_doubles(folder):
+    _change(folder, GT, lambda array: array * 1.0000001, np.float64)
+
+
 @damage("labels_unknown")
 def a_fifth_organ(folder):
     _change(folder, GT, lambda array: np.where(array == 4, 5, array))

@@ -136,3 +136,24 @@ def test_numbers_stay_numbers_as_text_too(folder):
     cells = [-3.5, "-3.5", "+1e-3", -1, "-inf", "5-6", "a=b", ""]
     files.write_table(path, [dict(enumerate(cells))])
     assert read_table(path)[1] == [str(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_no_json_can_hold_is_not_written(tmp_path, value):
+    path = tmp_path / "a.json"
+    files.write_json(str(path), {"kept": 1})
+    for holder in ({"a": value}, {"a": [{"b": value}]}, {"a": {"b": [1, value]}}, [value]):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            files.write_json(str(path), holder)
+    assert files.read_json(str(path)) == {"kept": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_only_the_named_kind_of_temporary_file_is_removed(tmp_path):
+    own, other = (f"{files.TEMPORARY_PREFIX}{'0' * 32}-{name}" for name in ("a.json", "b.csv"))
+    for name in (own, other, "a.json"):
+        (tmp_path / name).write_text("x")
+    files.remove_partial(str(tmp_path), "-a.json")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [other, "a.json"]
+    files.remove_partial(str(tmp_path))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.json"]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from unittest import mock
 
 import nibabel
@@ -25,7 +26,7 @@ from serving import cases
 from serving.prediction import bundle, walk
 from serving.prediction.predictor import Ensemble
 from serving.prediction.worker import Plan, Worker
-from serving.scoring import evaluation
+from serving.scoring import pairs
 
 SHAPE = (44, 38, 30)
 ALL_AXCODES = [
@@ -671,5 +672,5 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
     ours = np.zeros_like(stored)
     ours[0], ours[1] = organs.BY_NAME["heart"].label, organs.BY_NAME["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
-    pair = evaluation.read_pair(str(predicted), str(truth), expected.values)
-    np.testing.assert_array_equal(*pair[:2])
+    found, true = pairs.read(replace(expected, path=str(truth)), str(predicted))
+    np.testing.assert_array_equal(found.array, true.array)

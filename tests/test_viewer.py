@@ -1,18 +1,21 @@
 """The report: its data, its sorting, and the page itself in a real browser."""
 
 import base64
+import json
 import re
 import shutil
 import time
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import run_entry
+from tiny_models import at_work_in, killed_while_writing, run_entry
 
-from segthor import nifti, organs
-from serving.scoring import animation, viewer
+from segthor import drawing, nifti, organs
+from serving.scoring import animation, page, viewer
+from serving.scoring.facts import Facts
 
 SHAPE = (60, 56, 20)
 SPACING_MM = (2.0, 2.0, 4.0)
@@ -68,7 +71,7 @@ def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
     affine = AFFINE[:, [*axes, 3]]
     scan = nifti.Scan(ct(labels).transpose(axes), nifti.Grid.from_affine(
         tuple(np.array(SHAPE)[list(axes)]), affine))  # fmt: skip
-    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, {})
+    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, Facts())
     assert entry["depth"] == 20 and entry["pixelMm"] == [2.0, 2.0] and entry["sliceMm"] == 4.0
     assert entry["first"] == 1  # the aorta starts at 3, 10 mm below it are two slices
     plane = unpack(entry["predicted"][10 - entry["first"]])
@@ -85,7 +88,7 @@ def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
 def test_implausible_volumes_are_flagged_without_contours():
     labels = truth_map()
     scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    entry = viewer.patient("A", scan, labels, None, {}, {"organs": ["heart", "aorta"]})
+    entry = viewer.patient("A", scan, labels, None, {}, Facts(organs=("heart", "aorta")))
     assert set(entry["organs"]) == {"heart", "aorta"}
     assert not entry["organs"]["heart"]["plausible"]  # 58 cm3
     assert any("heart" in finding["message"] for finding in entry["findings"])
@@ -227,8 +230,8 @@ class Page:
     def box(self, name, pale=False):
         """Picture pixels (left, top, right, bottom) of an organ's line; None where not drawn."""
         rgb = np.array(organs.BY_NAME[name].rgb)
-        if pale:
-            rgb = np.round(rgb + (255 - rgb) * 0.55)
+        if pale:  # as in every other picture
+            rgb = drawing.pale(organs.BY_NAME[name].rgb)
         return self.script(
             """const canvas = document.getElementById("view"), [r, g, b] = arguments[0];
             const {data, width} = canvas.getContext("2d").getImageData(
@@ -341,3 +344,172 @@ def test_without_contours_it_shows_volumes_and_flags(browser, folder):
     assert "57.6" in text and "⚑" in text and "Dice" not in text
     assert "True" not in browser.find_element("id", "layers").text
     assert page.box("heart") and not page.box("heart", pale=True)
+
+
+# What names of files may hold, and what of it ends, opens or breaks an element or a string.
+HOSTILE = [
+    "<!--<script>", "</script><script>alert(1)</script>", "--><img src=x onerror=alert(1)>",
+    "\u2028\u2029", "\"'`&amp;&lt;/${1}", "\\\\u003c\\",
+    "\U0001f9e0 \u0645\u0631\u062d\u0628\u0627", "\ud800 \udc80",
+    "__proto__", "100%", "]]>", "@@script@@",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A page of patients with hostile names, half of them failed for hostile reasons."""
+    folder = tmp_path_factory.mktemp("hostile")
+    labels = truth_map()
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    shown = viewer.patient("", scan, labels, labels, {}, Facts())
+    entries = [
+        viewer.failed(name, f"because of {name}") if index % 2 else {**shown, "name": name}
+        for index, name in enumerate(HOSTILE)
+    ]
+    page.write(str(folder / "report.html"), entries, "the folder <!--<script> \ud800")
+    return folder
+
+
+def test_every_name_is_shown_as_it_is_and_none_is_obeyed(browser, hostile):
+    browser.get_log("browser")
+    shown = Page(browser, hostile / "report.html")
+    expected = [name.encode(errors="replace").decode() for name in HOSTILE]
+    assert shown.names() == expected
+    assert "the folder <!--<script> ?" in browser.find_element("id", "source").text
+    assert shown.script("return document.querySelectorAll('script, img').length") == 2
+    for index, name in enumerate(expected):
+        shown.script("document.querySelectorAll('#patients button')[arguments[0]].click()", index)
+        shown.wait_for(f"{name}:failed" if index % 2 else f"{name}:9")
+        assert shown.script("return document.getElementById('name').textContent") == name
+        if index % 2:
+            found = shown.script("return document.getElementById('failure').textContent")
+            assert found == f"because of {name}"
+        else:
+            assert name in shown.script("return document.getElementById('caption').textContent")
+            # The address of the slice leads back to it.
+            address = shown.script("return location.href")
+            again = Page(browser, address.removeprefix("file://"))
+            again.wait_for(f"{name}:9")
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+@pytest.mark.parametrize("address", ["%", "%E0%A4%A", "nobody/3", "__proto__/NaN", "/", "//%00"])
+def test_any_address_opens_the_page(browser, hostile, address):
+    shown = Page(browser, f"{hostile / 'report.html'}#{address}")
+    shown.wait_for("__proto__:9" if address.startswith("__proto__") else "<!--<script>:9")
+
+
+def test_the_script_writes_text_and_no_markup():
+    script = (Path(page.__file__).parent / "page.js").read_text()
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+                 "srcdoc", "DOMParser", "createContextualFragment"):  # fmt: skip
+        assert word not in script
+
+
+def test_no_text_of_the_data_can_end_its_element(hostile):
+    html = (hostile / "report.html").read_text()
+    data = html.partition('id="data">')[2].partition("</script>")[0]
+    assert not set(data) & set("<>&\u2028\u2029")
+    assert [one["name"] for one in json.loads(data)["patients"]][:3] == HOSTILE[:3]
+
+
+def test_the_page_and_the_pictures_share_windows_and_colours(folder):
+    html = (folder / "out" / "report.html").read_text()
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    assert data["windows"] == [list(window) for window in drawing.WINDOWS_HU]
+    assert [organ["pale"] for organ in data["organs"]] == [
+        list(drawing.pale(organ.rgb)) for organ in organs.ORGANS
+    ]
+    hu = np.array([-160, 40, 240], np.int16)
+    assert drawing.mediastinum(hu).tolist() == [0, 128, 255]
+
+
+def copied(folder, tmp_path):
+    for sub in ("scans", "predictions", "labels"):
+        shutil.copytree(folder / sub, tmp_path / sub)
+    return {name: tmp_path / name for name in ("predictions", "scans", "labels")}
+
+
+def entries_of(path):
+    html = path.read_text()
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    return {entry["name"]: entry for entry in data["patients"]}
+
+
+def test_a_contoured_patient_without_a_label_map_is_shown_as_failed(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    (tmp_path / "predictions/Patient_43.nii.gz").unlink()
+    (tmp_path / "labels/Patient_41.nii.gz").unlink()
+    (tmp_path / "scans/Patient_42.nii.gz").rename(tmp_path / "scans/Patient_9.nii.gz")
+    done = run_entry("serving.report", **flags, output=tmp_path / "out", gif=False)
+    assert done.returncode == 1
+    found = entries_of(tmp_path / "out/report.html")
+    assert set(found) == {"Patient_41", "Patient_43", "Patient_44"}
+    assert found["Patient_43"]["failed"] == "no label map"
+    assert "FAILED: Patient_43: no label map" in done.stdout
+    assert "without a scan, left out: Patient_42" in done.stdout
+    assert "without a prediction, left out: Patient_9" in done.stdout
+    assert "without contours: Patient_41" in done.stdout
+
+
+def test_rounded_labels_are_shown_with_a_warning(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    array = truth_map() * 1.0000001
+    nibabel.save(nibabel.Nifti1Image(array, AFFINE), tmp_path / "labels/Patient_41.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(array, AFFINE), tmp_path / "predictions/Patient_41.nii.gz")
+    done = run_entry("serving.report", **flags, output=tmp_path / "out", gif=False)
+    warned = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 2 and all("4e-07 off" in line for line in warned)
+    organs_shown = entries_of(tmp_path / "out/report.html")["Patient_41"]["organs"]
+    assert organs_shown["heart"]["dice"] == 1
+
+
+def test_a_ct_on_another_grid_is_one_failed_entry(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    image = nibabel.Nifti1Image(ct(truth_map())[:-1], AFFINE)
+    nibabel.save(image, tmp_path / "scans/Patient_41.nii.gz")
+    (tmp_path / "predictions/cases/Patient_42.json").write_text('{"organs": 3}')
+    done = run_entry("serving.report", **flags, output=tmp_path / "out", gif=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    found = entries_of(tmp_path / "out/report.html")
+    assert "59x56x20" in found["Patient_41"]["failed"]
+    assert "facts of Patient_42" in found["Patient_42"]["failed"]
+    assert "failed" not in found["Patient_43"]
+
+
+def test_the_next_report_clears_what_a_killed_one_left(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    for name in ("report.html", "gif/Patient_41.gif", "scores.csv"):
+        killed_while_writing(tmp_path / "out" / name)
+    with at_work_in(tmp_path / "out"):
+        done = run_entry("serving.report", **flags, output=tmp_path / "out")
+        assert done.returncode == 2 and "another process is writing there" in done.stderr
+        assert len(list((tmp_path / "out").rglob(".partial-*"))) == 3
+    run_entry("serving.report", **flags, output=tmp_path / "out")
+    (left,) = (tmp_path / "out").rglob(".partial-*")
+    assert left.name.endswith("-scores.csv")
+
+
+@pytest.mark.parametrize("output", ["predictions", "scans", "labels", "file"])
+def test_the_report_is_never_where_an_input_lies(folder, tmp_path, output):
+    flags = copied(folder, tmp_path)
+    (tmp_path / "file").write_text("the user's")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = run_entry("serving.report", **flags, output=tmp_path / output)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --output=")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_no_name_leads_a_gif_out_of_its_folder(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    (tmp_path / "predictions/Patient_41.nii.gz").rename(tmp_path / "predictions/..nii.gz")
+    rows = [f"{name},scans/Patient_4{n}.nii.gz" for name, n in (("../../escaped", 1), (".", 1))]
+    rows.append("Patient_42,scans/Patient_42.nii.gz")
+    (tmp_path / "list.csv").write_text("\n".join(["patient,ct", *rows]))
+    flags = {"predictions": flags["predictions"], "scans": tmp_path / "list.csv"}
+    run_entry("serving.report", **flags, output=tmp_path / "out/deep")
+    assert not list(tmp_path.parent.rglob("escaped*"))
+    gifs = [path for path in tmp_path.rglob("*") if path.name.endswith(".gif")]
+    assert {path.parent for path in gifs} == {tmp_path / "out/deep/gif"}

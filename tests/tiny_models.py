@@ -1,5 +1,7 @@
 """Model directories without training: networks that read the answer off the grey levels."""
 
+import contextlib
+import signal
 import subprocess
 import sys
 
@@ -46,3 +48,34 @@ def run_entry(module, **flags) -> subprocess.CompletedProcess:
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def killed_while_writing(path) -> None:
+    """Leaves what a process leaves that is killed in the middle of writing `path`."""
+    code = (
+        "import os, signal, sys\n"
+        "from segthor import files\n"
+        "with files.atomic_write(sys.argv[1]) as stream:\n"
+        "    stream.write(b'half')\n"
+        "    stream.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert done.returncode == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def at_work_in(folder):
+    """Another process that holds the lock of a folder while the block runs."""
+    code = (
+        "import sys\n"
+        "from segthor import locks\n"
+        "with locks.alone(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"held\n"
+        yield
+        child.stdin.close()

@@ -142,7 +142,9 @@ def facts_of(folder: str, patient: str) -> dict:
         return {}
     found = files.read_json(path)
     if not isinstance(found, dict):
-        raise InputError(f"{path}: expected an object, found something else; remove the file")
+        raise InputError(
+            f"{path}: expected the facts of {patient}, found something else; remove it"
+        )
     return found
 
 

@@ -16,9 +16,18 @@ def load(folder: str) -> dict[str, dict[str, dict]]:
     """
     path = folder if folder.endswith(".json") else files.join(folder, "scores.json")
     value = files.read_json(path)
-    if not isinstance(value, dict) or "patients" not in value:
+    patients = value.get("patients") if isinstance(value, dict) else None
+    if not _is_dict_of(patients, lambda organs: _is_dict_of(organs, _are_scores)):
         raise InputError(f"{path}: expected scores.json from serving.evaluate")
-    return value["patients"]
+    return patients
+
+
+def _are_scores(value) -> bool:
+    return _is_dict_of(value, lambda score: score is None or isinstance(score, int | float))
+
+
+def _is_dict_of(value, is_right) -> bool:
+    return isinstance(value, dict) and all(map(is_right, value.values()))
 
 
 def compare(ours: dict, theirs: dict) -> list[dict]:

@@ -1,15 +1,12 @@
 """Scores of predicted label maps against contours: patient by patient, then over patients."""
 
-import csv
 import dataclasses
-import io
 
 import numpy as np
 
-from segthor import audit, files, metrics, nifti, organs, statistics
-from segthor.errors import InputError
+from segthor import files, metrics, organs, statistics
 from segthor.metrics import SCORES, OrganScore
-from serving.cases import Labels
+from segthor.scans import LabelMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,41 +17,11 @@ class PatientScores:
     organs: dict[str, OrganScore]
 
 
-def read_pair(predicted_path: str, truth_path: str, label_values=()):
-    """(predicted, truth, grid): label maps uint8 [X, Y, Z] on the contours' grid.
-
-    label_values: (organ, value in the contours' file), where they are not this project's.
-
-    Raises:
-      InputError: a file that cannot be read, that lies on another grid, or that holds anything but
-        the organs' labels.
-    """
-    predicted, truth = nifti.read(predicted_path), nifti.read(truth_path)
-    # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
-    require_same_grid(predicted.grid, truth.grid, predicted_path, truth_path)
-    truth_labels = _labels(truth.array, truth_path, label_values)
-    return _labels(predicted.array, predicted_path), truth_labels, truth.grid
-
-
-def require_same_grid(ct: nifti.Grid, labels: nifti.Grid, ct_path: str, labels_path: str) -> None:
-    """Raises InputError where labels do not lie on the CT's grid."""
-    for finding in audit.pair_findings(ct, labels):
-        raise InputError(f"{labels_path} against {ct_path}: {finding.message}")
-
-
-def _labels(stored: np.ndarray, path: str, label_values=()) -> np.ndarray:
-    labels, findings = audit.to_labels(stored, label_values)
-    if labels is None:
-        raise InputError(f"{path}: {findings[0].message}")
-    return labels
-
-
-def score(predicted, truth, grid: nifti.Grid, labels: Labels, wanted) -> PatientScores:
-    """Scores the organs that are wanted and contoured, in the organs' order."""
-    names = [name for name in organs.NAMES if name in wanted and name in labels.organs]
-    values = [organs.BY_NAME[name].label for name in names]
-    found = metrics.score(predicted, truth, grid.spacing_mm, values)
-    return PatientScores(labels.patient, dict(zip(names, found.values(), strict=True)))
+def score(predicted: LabelMap, truth: LabelMap, names) -> dict[str, OrganScore]:
+    """Organ name to scores; names: the organs that are predicted and contoured."""
+    spacing_mm = truth.grid.spacing_mm
+    found = metrics.score(predicted.array, truth.array, spacing_mm, organs.labels(names))
+    return dict(zip(names, found.values(), strict=True))
 
 
 def mean_dice(patient: PatientScores) -> float:
@@ -76,35 +43,41 @@ def summarise(patients: list[PatientScores]) -> dict[str, dict[str, statistics.S
     }
 
 
-def to_json(patients: list[PatientScores]) -> dict:
-    """Everything, as plain values; `mean` averages the organs' means, each organ counting once."""
+def to_json(patients: list[PatientScores], missing: dict[str, str], failed: dict[str, str]) -> dict:
+    """Everything, as plain values; `mean` averages the organs' means, each organ counting once.
+
+    missing, failed: patients with contours of whom there are no scores, and why.
+    """
     summaries = summarise(patients)
     means = {score: [rows[score].mean for rows in summaries.values()] for score in SCORES}
     return {
-        "mean": {score: _mean(values) for score, values in means.items()},
+        "mean": {score: mean(values) for score, values in means.items()},
         "organs": {
             name: {score: dataclasses.asdict(row) for score, row in rows.items()}
             for name, rows in summaries.items()
         },
-        "patients": {
-            p.patient: {name: row.as_dict() for name, row in p.organs.items()} for p in patients
-        },
+        "patients": by_patient(patients),
+        "missing": missing,
+        "failed": failed,
     }
+
+
+def by_patient(patients: list[PatientScores]) -> dict[str, dict[str, dict]]:
+    """Patient to organ to scores, as plain values."""
+    return {p.patient: {name: row.as_dict() for name, row in p.organs.items()} for p in patients}
 
 
 def write_csv(path: str, patients: list[PatientScores]) -> None:
     """One row per patient and organ; an infinite distance is left empty."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("patient", "organ", *SCORES))
-    for patient in patients:
-        for name, row in patient.organs.items():
-            values = (row.as_dict()[score] for score in SCORES)
-            table.writerow((patient.patient, name, *("" if v is None else v for v in values)))
-    with files.atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())
+    rows = [
+        {"patient": patient.patient, "organ": name, **row.as_dict()}
+        for patient in patients
+        for name, row in patient.organs.items()
+    ]
+    files.write_table(path, rows, ("patient", "organ", *SCORES))
 
 
-def _mean(values) -> float | None:
+def mean(values) -> float | None:
+    """Of those that are not None; None where there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

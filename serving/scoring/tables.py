@@ -2,7 +2,7 @@
 
 from segthor import organs
 from serving.scoring import references
-from serving.scoring.evaluation import PatientScores, summarise
+from serving.scoring.evaluation import PatientScores, mean, summarise
 
 _COLUMNS = (
     ("Dice", "dice", "{:.3f}"),
@@ -17,8 +17,8 @@ _COLUMNS = (
 )
 
 
-def table(header, rows) -> str:
-    """First column to the left, the others to the right."""
+def aligned(header, rows) -> str:
+    """Rows under a header: the first column to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -35,7 +35,7 @@ def patients(scored: list[PatientScores]) -> str:
     for patient in scored:
         cells = [patient.organs[n].dice if n in patient.organs else None for n in names]
         rows.append((patient.patient, *map(number, cells), number(mean(cells))))
-    return table(("Dice", *names, "mean"), rows)
+    return aligned(("Dice", *names, "mean"), rows)
 
 
 def organ_means(scored: list[PatientScores]) -> str:
@@ -49,7 +49,7 @@ def organ_means(scored: list[PatientScores]) -> str:
         number(mean(scores[key].mean for scores in summaries.values()), form)
         for _, key, form in _COLUMNS
     ]
-    text = table(("mean, mm", *(c[0] for c in _COLUMNS)), [*rows, ("all organs", *means)])
+    text = aligned(("mean, mm", *(c[0] for c in _COLUMNS)), [*rows, ("all organs", *means)])
     missed = sum(scores["hausdorff_mm"].left_out for scores in summaries.values())
     if missed:
         text += f"\nLeft out of the mean distances: {missed} organs that only one side holds."
@@ -66,7 +66,7 @@ def intervals(scored: list[PatientScores]) -> str:
         rows.append(
             (name, dice.count, number(dice.mean), interval, number(dice.median), number(lowest))
         )
-    return table(("Dice", "patients", "mean", "95 % interval", "median", "lowest"), rows)
+    return aligned(("Dice", "patients", "mean", "95 % interval", "median", "lowest"), rows)
 
 
 def reference_rows() -> str:
@@ -76,7 +76,7 @@ def reference_rows() -> str:
         for system, patients, dice, overall in references.DICE
     ]
     title = "For orientation, Dice on SEGTHOR'S OWN patients, which these are not unless you say so"
-    return f"{title}:\n" + table(("SegTHOR", *organs.NAMES, "mean"), rows)
+    return f"{title}:\n" + aligned(("SegTHOR", *organs.NAMES, "mean"), rows)
 
 
 def comparison(rows: list[dict]) -> str:
@@ -94,13 +94,14 @@ def comparison(rows: list[dict]) -> str:
         for row in rows
     ]
     header = ("this run, other run", "patients", "this", "other", "difference", "95 %", "p")
-    return table(header, lines) + "\np: Wilcoxon's signed-rank test, two-sided, patient by patient."
+    test = "p: Wilcoxon's signed-rank test, two-sided, patient by patient."
+    return f"{aligned(header, lines)}\n{test}"
 
 
-def mean(values) -> float | None:
-    """Of those that are not None; None where there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def some(names, most: int = 10) -> str:
+    """The names with commas between, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def number(value, form="{:.3f}") -> str:

@@ -10,11 +10,14 @@ import io
 import numpy as np
 from PIL import Image
 
-from segthor import nifti, organs, plausibility
+from segthor import organs, plausibility
+from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
-from segthor.geometry import Orientation
+from segthor.geometry import canonical
 from segthor.metrics import OrganScore
-from serving.scoring.overlay import slice_dice
+from segthor.nifti import Scan
+from serving.scoring.facts import Facts
+from serving.scoring.picture import slice_dice
 
 # Pairs of HU and grey level; between them the scale is linear.
 LEVELS = ((-1024, 0), (-200, 52), (300, 215), (2000, 255))
@@ -26,39 +29,36 @@ _JPEG_QUALITY = 80
 
 def patient(
     name: str,
-    scan: nifti.Scan,
+    scan: Scan,
     predicted: np.ndarray,
     truth: np.ndarray | None,
     scores: dict[str, OrganScore],
-    facts: dict,
+    facts: Facts,
 ) -> dict:
     """Plain JSON values for the page.
 
     predicted, truth: uint8 [X, Y, Z] on the scan's grid. scores: organ -> scores, of the contoured
-    organs. facts: what the prediction job noted, or empty.
+    organs. facts: what the prediction job noted.
     """
-    known = facts.get("organs", list(organs.NAMES))
-    measured, findings = plausibility.measure(scan, predicted, known)
+    measured, findings = plausibility.measure(scan, predicted, facts.organs)
     return {
         "name": name,
-        **_pictures(scan, predicted, truth, [organs.BY_NAME[organ].label for organ in scores]),
-        "organs": {organ: _organ(organ, measured.get(organ), scores.get(organ)) for organ in known},
+        **_pictures(scan, predicted, truth, organs.labels(scores)),
+        "organs": {
+            organ: _organ(organ, measured.get(organ), scores.get(organ)) for organ in facts.organs
+        },
         "findings": [{"severity": f.severity, "message": f.message} for f in findings],
-        "postprocess": facts.get("postprocess", {}),
-        "levelHu": facts.get("level_hu"),
-        "widthHu": facts.get("width_hu"),
+        "postprocess": facts.postprocess,
+        "levelHu": facts.level_hu,
+        "widthHu": facts.width_hu,
     }
 
 
-def _pictures(scan: nifti.Scan, predicted, truth, scored_labels) -> dict:
+def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
     """The slices about the organs, their label maps, and where they lie in the scan."""
-    orientation = Orientation.of(scan.grid.affine)
-    hu, predicted = (orientation.to_zyx(array) for array in (scan.array, predicted))
-    truth = None if truth is None else orientation.to_zyx(truth)
-    x_mm, y_mm, z_mm = (scan.grid.spacing_mm[axis] for axis in orientation.axes)
-    slices, *plane = box_about(
-        predicted if truth is None else predicted | truth, (z_mm, y_mm, x_mm)
-    )
+    spacing_mm, hu, predicted, truth = canonical(scan.grid.affine, scan.array, predicted, truth)
+    slices, *plane = box_about(predicted, truth, spacing_mm)
+    z_mm, y_mm, x_mm = spacing_mm
     step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
     view = (slices, *(slice(part.start, part.stop, step) for part in plane))
     dice = slice_dice(truth, predicted, scored_labels)[slices] if scored_labels else None
@@ -78,7 +78,7 @@ def _pictures(scan: nifti.Scan, predicted, truth, scored_labels) -> dict:
 
 
 def failed(name: str, reason: str) -> dict:
-    """A patient of whom there is no label map."""
+    """A patient of whom there is nothing to show."""
     return {"name": name, "failed": reason}
 
 
@@ -107,19 +107,16 @@ def _organ(name: str, measured, score: OrganScore | None) -> dict:
     return row
 
 
-def box_about(shown: np.ndarray, spacing_mm) -> tuple[slice, slice, slice]:
+def box_about(predicted: np.ndarray, truth: np.ndarray | None, spacing_mm) -> Box:
     """Slices, rows and columns about all that is labelled, with a margin; all where nothing is.
 
-    shown: [Z, Y, X]; spacing_mm likewise.
+    predicted, truth: [Z, Y, X]; spacing_mm likewise.
     """
-    box = []
-    margins = (MARGIN_SLICES_MM, MARGIN_MM, MARGIN_MM)
-    for axis, (margin, spacing) in enumerate(zip(margins, spacing_mm, strict=True)):
-        hit = np.flatnonzero(shown.any(tuple(other for other in range(3) if other != axis)))
-        length, reach = shown.shape[axis], round(margin / spacing)
-        low, high = (hit[0] - reach, hit[-1] + reach + 1) if len(hit) else (0, length)
-        box.append(slice(max(int(low), 0), min(int(high), length)))
-    return tuple(box)
+    shown = predicted if truth is None else predicted | truth
+    if not shown.any():
+        return tuple(slice(0, length) for length in shown.shape)
+    margins_px = np.rint(np.divide((MARGIN_SLICES_MM, MARGIN_MM, MARGIN_MM), spacing_mm))
+    return with_margin(nonzero_box(shown), margins_px, shown.shape)
 
 
 def _jpeg(plane: np.ndarray) -> str:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from segthor import files, organs
+from segthor import drawing, files, organs
 from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
@@ -15,13 +15,16 @@ def write(path: str, patients: list[dict], source: str) -> int:
         "source": source,
         "patients": patients,
         "levels": viewer.LEVELS,
-        "organs": [{"name": o.name, "label": o.label, "rgb": o.rgb} for o in organs.ORGANS],
+        "windows": drawing.WINDOWS_HU,
+        "organs": [
+            {"name": o.name, "label": o.label, "rgb": o.rgb, "pale": drawing.pale(o.rgb)}
+            for o in organs.ORGANS
+        ],
     }
     parts = {
         "style": (_HERE / "page.css").read_text(),
         "script": (_HERE / "page.js").read_text(),
-        # "</script>" inside a text would end the element that holds it.
-        "data": json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
+        "data": _embedded(data),
     }
     html = (_HERE / "page.html").read_text()
     for name, text in parts.items():
@@ -30,3 +33,13 @@ def write(path: str, patients: list[dict], source: str) -> int:
     with files.atomic_write(path) as stream:
         stream.write(content)
     return len(content)
+
+
+def _embedded(value) -> str:
+    """JSON that nothing in it can end or comment out, wherever in a page of HTML it stands.
+
+    What is no character, as in a file's name that is not UTF-8, becomes a question mark.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.encode(errors="replace").decode()
+    return text.translate({ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"})

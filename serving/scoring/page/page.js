@@ -1,11 +1,9 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-const WINDOWS = [["Mediastinum", 40, 400], ["Lung", -600, 1500], ["Bone", 400, 1800]];
 const organNames = data.organs.map((organ) => organ.name);
 const colour = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.rgb})`]));
-const pale = Object.fromEntries(data.organs.map((o) =>
-  [o.name, `rgb(${o.rgb.map((c) => Math.round(c + (255 - c) * 0.55))})`]));
+const pale = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.pale})`]));
 const state = { patient: 0, slice: 0, window: 0, predicted: true, truth: true,
   organs: Object.fromEntries(organNames.map((name) => [name, true])) };
 const current = () => data.patients[state.patient];
@@ -234,7 +232,7 @@ const number = (value, digits = 2) => (value == null ? "–" : value.toFixed(dig
 function windowsOf(patient) {
   const { levelHu, widthHu } = patient;
   const known = levelHu != null && widthHu != null;
-  return known ? [...WINDOWS, ["Network's", levelHu, widthHu]] : WINDOWS;
+  return known ? [...data.windows, ["Network's", levelHu, widthHu]] : data.windows;
 }
 
 function list() {
@@ -412,9 +410,18 @@ for (const kind of ["mousedown", "mousemove"]) {
 }
 window.addEventListener("resize", draw);
 
+/** [patient, slice] of the page's address, which anyone may have typed. */
+function address() {
+  try {
+    return location.hash.slice(1).split("/").map(decodeURIComponent);
+  } catch {
+    return [];
+  }
+}
+
 means();
 list();
-const [wantedName, wantedSlice] = decodeURIComponent(location.hash.slice(1)).split("/");
+const [wantedName, wantedSlice] = address();
 const wanted = data.patients.findIndex((patient) => patient.name === wantedName);
 const wantedIndex = wanted < 0 || data.patients[wanted].failed ? null :
   Number(wantedSlice) - 1 - data.patients[wanted].first;

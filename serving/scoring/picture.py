@@ -3,22 +3,23 @@
 import numpy as np
 
 from segthor import drawing, organs
-from segthor.geometry import Orientation
-from segthor.recipe import window
+from segthor.boxes import nonzero_box, with_margin
+from segthor.geometry import canonical
+from segthor.nifti import Scan
 
-LEVEL_HU, WIDTH_HU = 40, 400  # the mediastinal window
 TILE_PX = 300
 _MARGIN_MM = 30
 
 
-def tiles(patient: str, hu, truth, predicted, grid, names) -> list[tuple[np.ndarray, str]]:
+def tiles(
+    patient: str, ct: Scan, truth: np.ndarray, predicted: np.ndarray, names
+) -> list[tuple[np.ndarray, str]]:
     """(picture, caption) of the slice that scores worst and of the middling one.
 
-    hu, truth, predicted: [X, Y, Z] on `grid`; names: the organs that are contoured.
+    truth, predicted: uint8 [X, Y, Z] on the CT's grid; names: the organs that are contoured.
     """
-    orientation = Orientation.of(grid.affine)
-    hu, truth, predicted = (orientation.to_zyx(array) for array in (hu, truth, predicted))
-    values = [organs.BY_NAME[name].label for name in names]
+    spacing_mm, hu, truth, predicted = canonical(ct.grid.affine, ct.array, truth, predicted)
+    values = organs.labels(names)
     predicted = np.where(np.isin(predicted, values), predicted, 0)
     truth = np.where(np.isin(truth, values), truth, 0)
     dice = slice_dice(truth, predicted, values)
@@ -26,13 +27,15 @@ def tiles(patient: str, hu, truth, predicted, grid, names) -> list[tuple[np.ndar
     if not len(filled):
         return []
     order = filled[np.argsort(dice[filled], kind="stable")]
-    spacing = np.asarray(grid.spacing_mm)[list(orientation.axes)]  # x, y, z
-    box = _box((truth | predicted).any(0), _MARGIN_MM / spacing[1], _MARGIN_MM / spacing[0])
+    shown = truth | predicted
+    margins_px = [_MARGIN_MM / mm for mm in spacing_mm]
+    plane = with_margin(nonzero_box(shown), margins_px, shown.shape)[1:]
     pictures = []
     for word, z in (("worst", order[0]), ("typical", order[len(order) // 2])):
-        image = window(hu[z][box], LEVEL_HU, WIDTH_HU)
+        view = (z, *plane)
+        image = drawing.mediastinum(hu[view])
         scale = max(1, round(TILE_PX / max(image.shape)))
-        picture = drawing.overlay(image, truth[z][box], predicted[z][box], scale)
+        picture = drawing.overlay(image, truth[view], predicted[view], scale)
         caption = f"{patient}, {word} slice {z + 1} of {len(hu)}, Dice {dice[z]:.2f}"
         pictures.append((picture, caption))
     return pictures
@@ -53,12 +56,3 @@ def slice_dice(truth, predicted, values) -> np.ndarray:
     known = ~np.isnan(rows)
     count = known.sum(0)
     return np.where(count > 0, np.where(known, rows, 0).sum(0) / np.maximum(count, 1), np.nan)
-
-
-def _box(plane: np.ndarray, margin_rows: float, margin_columns: float):
-    slices = []
-    for axis, margin in ((1, margin_rows), (0, margin_columns)):
-        hit = np.flatnonzero(plane.any(axis))
-        low = max(int(hit[0] - margin), 0)
-        slices.append(slice(low, int(hit[-1] + margin) + 1))
-    return tuple(slices)
