@@ -13,6 +13,8 @@ KERAS = ("keras", "tf_keras", "tensorflow.keras", "segmentation_models")
 ONLY_IN = {
     "apache_beam": ("beam_jobs.*", "serving.prediction.distributed", "segthor.runners"),
     "nibabel": ("segthor.nifti",),
+    "pydicom": ("segthor.dicom.*",),
+    "highdicom": ("segthor.dicom.*",),
     "segmentation_models": ("trainer.model",),
 }
 # What some modules may not import. segthor.errors starts the entries, so it parses their flags.
