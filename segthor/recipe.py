@@ -19,7 +19,7 @@ from segthor.geometry import Orientation, Placement, canonical
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
 _STRIDE_PX = 32  # the networks halve the image five times
-_MOST_MM = 2000  # no scanner sees further
+_MOST_MM = 3000  # no scanner sees further
 _MOST_CONTEXT = 99
 _LEAST_WIDTH_HU, _MOST_HU = 1e-3, 100_000
 _LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
