@@ -7,6 +7,7 @@ from cases import touch
 
 from segthor.errors import InputError
 from segthor.inputs import Patient, in_folder, with_masks
+from segthor.table import in_csv
 
 
 def found(root):
@@ -126,3 +127,21 @@ def test_masks_are_matched_by_patient_or_scan(tmp_path):
     assert masks == [str(tmp_path / "A.nii.gz"), str(tmp_path / "ct_b.nii"), ""]
     with pytest.raises(InputError, match="found none"):
         with_masks(sources[2:], str(tmp_path))
+
+
+def test_hidden_files_and_folders_of_ours_are_no_patients(tmp_path):
+    for name in ("A.nii.gz", "._A.nii.gz", ".DS_Store", "out/A.nii.gz", "out/predictions.json"):
+        touch(tmp_path / name)
+    assert [one.patient for one in in_folder(str(tmp_path)).sources] == ["A"]
+
+
+def test_a_folder_of_nnunets_test_scans_alone_gives_the_cases_names(tmp_path):
+    touch(tmp_path / "case_41_0000.nii.gz")
+    assert [one.patient for one in in_folder(str(tmp_path)).sources] == ["case_41"]
+
+
+@pytest.mark.parametrize("names", [("a", "A"), ("\u00e9", "e\u0301")])
+def test_names_that_are_one_on_many_disks_are_refused(tmp_path, names):
+    (tmp_path / "list.csv").write_text("patient,ct\n" + "".join(f"{n},{n}.nii\n" for n in names))
+    with pytest.raises(InputError, match="one name on many disks"):
+        in_csv(str(tmp_path / "list.csv"))
