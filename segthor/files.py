@@ -5,10 +5,8 @@ when everything was written, so a reader never meets a half-written file.
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import posixpath
@@ -22,7 +20,6 @@ import fsspec
 from segthor.errors import InputError
 
 TEMPORARY_PREFIX = ".partial-"
-_FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 
 def is_url(path: str) -> bool:
@@ -138,36 +135,6 @@ def _json_lines(value):
     yield "\n}\n" if value else "{}\n"
 
 
-def write_table(path: str, rows: list[dict], columns=None) -> None:
-    """Writes a CSV atomically: a line per row; columns: those of the first row unless given."""
-    columns = list(columns or rows[0])
-    with atomic_write(path) as stream:
-        stream.write(csv_line(columns))
-        for row in rows:
-            stream.write(csv_line([row.get(column) for column in columns]))
-
-
-def csv_line(values) -> bytes:
-    """One line of CSV in UTF-8; None is an empty cell.
-
-    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
-    """
-    text = io.StringIO()
-    # The writer puts quotes about the marks of its own line ends alone, so \r must be one.
-    csv.writer(text, lineterminator="\r\n").writerow([_no_formula(value) for value in values])
-    return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
-
-
-def _no_formula(value):
-    if not isinstance(value, str) or not value.startswith(_FORMULA_STARTS):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
-
-
 @contextlib.contextmanager
 def atomic_write(path: str, final=None, durable: bool = True):
     """Yields a binary stream; its content appears under `path` at the end, or not at all.
@@ -263,17 +230,32 @@ def stamp(path: str) -> str:
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names in a folder, hidden ones left out: temporary files, .DS_Store, ._scan.nii.gz.
+    """Sorted names of a folder's files and folders together; as `entries` otherwise."""
+    return sorted(name for names in entries(folder) for name in names)
+
+
+def entries(folder: str) -> tuple[list[str], list[str]]:
+    """Sorted names of a folder's files, and of its folders, from one listing.
+
+    Hidden ones are left out: temporary files, .DS_Store, ._scan.nii.gz.
 
     Raises InputError where there is no folder; on another file system than the local one it is then
     empty, since object stores know no folders without files.
     """
     if not is_dir(folder):
         if is_url(folder) and not exists(folder):
-            return []
+            return [], []
         found = "a file" if exists(folder) else "nothing"
         raise InputError(f"{folder}: expected a folder, found {found}")
-    return sorted(one for one in _names(folder) if one and not one.startswith("."))
+    if is_url(folder):
+        system, inner = _system(folder)
+        listed = system.ls(inner, detail=True)
+        found = [(name(entry["name"]), entry["type"] == "directory") for entry in listed]
+    else:
+        with os.scandir(folder) as listed:
+            found = [(entry.name, entry.is_dir()) for entry in listed]
+    shown = sorted(one for one in found if one[0] and not one[0].startswith("."))
+    return tuple([entry for entry, is_folder in shown if is_folder == kind] for kind in (0, 1))
 
 
 def makedirs(folder: str) -> None:
@@ -321,6 +303,8 @@ def is_same(one: str, other: str) -> bool:
     """Whether two paths name one file or folder, links followed."""
     if is_url(one) or is_url(other):
         return one.rstrip("/") == other.rstrip("/")
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
     return os.path.realpath(one) == os.path.realpath(other)
 
 

@@ -81,8 +81,8 @@ def _in_folder(root: str) -> Found:
     else:
         parts = [files.join(root, names[part]) for part in ("train", "test") if part in names]
         parts = [part for part in parts if files.is_dir(part)] or [root]
-        found = Found(tuple(source for part in parts for source in _in_part(part)))
-        found = Found(tuple(_without_channel(found.sources)))
+        sources = [source for part in parts for source in _in_part(part)]
+        found = Found(tuple(_without_channel(sources)))
     if not found.sources:
         raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
     return Found(in_order(found.sources, root), found.label_values)
@@ -147,9 +147,8 @@ def with_masks(sources, folder: str) -> tuple[Patient, ...]:
 def _in_part(folder: str) -> list[Patient]:
     """SegTHOR's: a folder per patient, or flat scans."""
     found = _flat(folder)
-    for name in files.listdir(folder):
-        inner = files.join(folder, name)
-        if files.is_dir(inner) and not _is_own(inner):
+    for inner in (files.join(folder, name) for name in files.entries(folder)[1]):
+        if not _is_own(inner):
             found += _one_patient(inner)
     return found
 
@@ -209,8 +208,7 @@ def _flat(folder: str) -> list[Patient]:
 
 def _scans(folder: str) -> tuple[list[str], dict[str, str | None]]:
     """CTs, and contours with the number in their names."""
-    names = [name for name in files.listdir(folder) if is_nifti(name)]
-    names = [name for name in names if not files.is_dir(files.join(folder, name))]
+    names = [name for name in files.entries(folder)[0] if is_nifti(name)]
     contours = {name: _CONTOURS.match(stem(name)) for name in names}
     images = [name for name in names if not contours[name]]
     return images, {name: match[1] for name, match in contours.items() if match}

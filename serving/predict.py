@@ -81,7 +81,7 @@ def main(argv):
 
 def _check_output(found) -> None:
     """Raises InputError where results would lie among the inputs."""
-    if any(files.is_same(files.parent(scan.ct), OUTPUT.value) for scan in found):
+    if any(files.is_same(folder, OUTPUT.value) for folder in {files.parent(s.ct) for s in found}):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
     for model in (*MODEL.value, *LEVEL_MODEL.value, *filter(None, [GATE.value])):
         if files.is_same(model, OUTPUT.value):

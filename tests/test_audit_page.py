@@ -68,3 +68,14 @@ def test_the_page_counts_escapes_and_shows_rejects_first(written):
     assert page.index("&lt;bad&gt;") < page.index("<td>odd")
     assert "data:image/png;base64,UElDVFVSRQ==" in page and "<td>good" not in page
     assert "http" not in page.replace("http-equiv", "")  # opens without a network
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(tmp_path):
+    told = patient("=cmd|' /C calc'!A0", finding("metal", "warn", "+1 metal"))
+    part = Part("", None, (told,), (), (), {}, {}, {})
+    part.save(str(tmp_path), "a")
+    audit_page.write(["a"], str(tmp_path))
+    with open(tmp_path / "audit.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["patient"], row["messages"]) == ("'=cmd|' /C calc'!A0", "'+1 metal")
+    assert float(row["heart_mean_hu"]) == 30.0

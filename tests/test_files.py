@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from segthor import files
+from segthor import csv_files, files
 from segthor.errors import InputError
 
 
@@ -117,9 +117,9 @@ def read_table(path):
 
 def test_a_table_is_read_back_as_it_was_written(folder):
     path = files.join(folder, "a.csv")
-    files.write_table(path, [{"a": 1.5, "b": 'x, "y"'}, {"a": -2, "b": None}])
+    csv_files.write_table(path, [{"a": 1.5, "b": 'x, "y"'}, {"a": -2, "b": None}])
     assert read_table(path) == [["a", "b"], ["1.5", 'x, "y"'], ["-2", ""]]
-    files.write_table(path, [], ["a", "b"])
+    csv_files.write_table(path, [], ["a", "b"])
     assert read_table(path) == [["a", "b"]]
 
 
@@ -127,14 +127,14 @@ def test_a_table_is_read_back_as_it_was_written(folder):
 def test_no_text_is_a_formula_for_a_spreadsheet(folder, start):
     path = files.join(folder, "a.csv")
     cells = [f"{start}cmd|' /C calc'!A0", f"{start}1+1"]
-    files.write_table(path, [dict(enumerate(cells))])
+    csv_files.write_table(path, [dict(enumerate(cells))])
     assert read_table(path)[1] == [f"'{cell}" for cell in cells]
 
 
 def test_numbers_stay_numbers_as_text_too(folder):
     path = files.join(folder, "a.csv")
     cells = [-3.5, "-3.5", "+1e-3", -1, "-inf", "5-6", "a=b", ""]
-    files.write_table(path, [dict(enumerate(cells))])
+    csv_files.write_table(path, [dict(enumerate(cells))])
     assert read_table(path)[1] == [str(cell) for cell in cells]
 
 

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from segthor import files, organs
+from segthor import csv_files, files, organs
 from segthor.errors import InputError, run
 from segthor.manifest import Dataset
 
@@ -95,7 +95,7 @@ def _text(table) -> str:
 def _write(table, patients) -> None:
     for name, rows in (("cross_validation.csv", table), ("patients.csv", patients)):
         path = files.join(_WORKDIR.value, name)
-        files.write_table(path, rows)
+        csv_files.write_table(path, rows)
         print(f"Wrote {path}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from segthor import files
+from segthor import csv_files, files
 from trainer import pictures
 
 LOG, SUMMARY, TENSORBOARD = "log.csv", "summary.json", "tensorboard"
@@ -87,9 +87,9 @@ class Journal:
         }
         self._losses = []
         self._rows.append(row)
-        files.write_table(files.join(self._workdir, LOG), self._rows)
+        csv_files.write_table(files.join(self._workdir, LOG), self._rows)
         if better:
-            files.write_table(files.join(self._workdir, PATIENTS), _by_patient(scores))
+            csv_files.write_table(files.join(self._workdir, PATIENTS), _by_patient(scores))
         with self._writer.as_default(step=learner.step):
             for key, value in row.items():
                 if key not in ("step", "epoch"):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, metrics, organs, records
+from segthor import csv_files, files, metrics, organs, records
 from segthor.geometry import Placement
 from trainer import data, model
 
@@ -37,7 +37,7 @@ def score(workdir: str, source: data.Source) -> None:
                 for name, label in zip(named, wanted, strict=True)
             ]
     path = files.join(workdir, TABLE)
-    files.write_table(path, rows)
+    csv_files.write_table(path, rows)
     print(f"Wrote {path}")
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from segthor import files, metrics, organs, statistics
+from segthor import csv_files, metrics, organs, statistics
 from segthor.metrics import SCORES, OrganScore
 from segthor.scans import LabelMap
 
@@ -74,7 +74,7 @@ def write_csv(path: str, patients: list[PatientScores]) -> None:
         for patient in patients
         for name, row in patient.organs.items()
     ]
-    files.write_table(path, rows, ("patient", "organ", *SCORES))
+    csv_files.write_table(path, rows, ("patient", "organ", *SCORES))
 
 
 def mean(values) -> float | None:

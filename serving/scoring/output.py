@@ -1,7 +1,6 @@
 """The folder that a scoring program writes into: never an input's, one process at a time."""
 
 import contextlib
-import os
 
 from segthor import files, locks
 from segthor.errors import InputError
@@ -22,16 +21,9 @@ def alone(folder: str, written: tuple[str, ...], inputs: dict[str, str | None]):
         raise InputError(f"--output={folder}: expected a folder, found {found}")
     ours = [folder, *(files.join(folder, name) for name in written)]
     for flag, path in inputs.items():
-        if path and any(_same(path, own) for own in ours):
+        if path and any(files.is_same(path, own) for own in ours):
             raise InputError(f"--output={folder}: --{flag} is read there; choose another folder")
     with locks.alone(folder):
         for name in written:
             files.remove_partial(folder, f"-{name}")
         yield
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two names are one file or folder."""
-    if files.is_url(one) or files.is_url(other):
-        return one.rstrip("/") == other.rstrip("/")
-    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
