@@ -242,7 +242,7 @@ def _check_size(path: str, header, size: int, capacity: int, most_bytes: int | N
         message = f"{path}: the header promises {size} bytes of voxels, {needed / 1e9:.4g} GB in "
         message += f"memory; at most {most_bytes / 1e9:.4g} GB are read here"
         if size <= capacity:
-            message += ", which --most_scan_gb raises where there is room"
+            message += ", which --most_scan_gb of build and predict raises where there is room"
         else:
             message += ", and the file is too short to hold them: its header is damaged"
         raise NiftiError("file_too_large", message)

@@ -60,6 +60,13 @@ CASE_TIMEOUT = flags.DEFINE_float(
     "Seconds that reading, predicting or writing one case may take; then it is given up.",
     lower_bound=0.1,
 )
+MOST_SCAN = flags.DEFINE_float(
+    "most_scan_gb",
+    0.0,
+    "Memory that one scan may fill; 0: a third of what is free.",
+    lower_bound=0,
+    upper_bound=1e6,
+)
 
 
 def main(argv):
@@ -120,6 +127,7 @@ def _plan():
         probabilities=PROBABILITIES.value,
         case_timeout_s=CASE_TIMEOUT.value,
         again=OVERWRITE.value,
+        most_scan_bytes=int(MOST_SCAN.value * 1e9) or None,
     )
 
 

@@ -184,3 +184,13 @@ def test_text_in_a_scans_header_stays_out_of_its_label_map(tmp_path, model):
     assert b"DOE^JANE" in (tmp_path / "scans" / "A.nii").read_bytes()
     assert predict(tmp_path, model).returncode == 0
     assert b"DOE" not in (tmp_path / "out" / "A.nii").read_bytes()
+
+
+def test_a_scan_beyond_the_memory_that_it_may_fill_fails_alone(tmp_path, model):
+    save_case(tmp_path / "scans" / "A.nii.gz")
+    large = np.full((80, 80, 60), -1000, np.int16)
+    save_scan(tmp_path / "scans" / "B.nii.gz", large, affine_of())
+    done = predict(tmp_path, model, most_scan_gb=3e-4)
+    assert done.returncode == 1 and "1 label maps written" in done.stdout
+    assert "failed: B" in done.stdout and "--most_scan_gb of build and predict" in done.stdout
+    assert sorted(os.listdir(tmp_path / "out")) == ["A.nii.gz", "cases", "predictions.json"]

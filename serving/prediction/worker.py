@@ -16,7 +16,8 @@ class Plan:
 
     models, level_models: model directories. gate: one, or ''. rules: whether the models' own
     post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
-    whether finished cases are predicted once more.
+    whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
+    None: what the worker's machine has for it.
     """
 
     output: str
@@ -28,6 +29,7 @@ class Plan:
     probabilities: bool = False
     case_timeout_s: float = 1800.0
     again: bool = False
+    most_scan_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Worker:
     def read(self, case: Scan) -> Given:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         mark = mark_of(case) if files.exists(case.ct) else {}
-        scan = nifti.read(case.ct)
+        scan = nifti.read(case.ct, most_bytes=self.plan.most_scan_bytes)
         if mark_of(case) != mark:
             raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
         for finding in audit.finite_findings(scan.array):
