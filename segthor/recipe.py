@@ -16,48 +16,59 @@ from segthor.body import body_center_px, organ_center_px
 from segthor.errors import InputError
 from segthor.figures import values_inside
 from segthor.geometry import Orientation, Placement
+from segthor.options import check, from_json, option, require
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
+_MOST_PX, _MOST_HU = 2048, 100_000
 _STRIDE_PX = 32  # the networks halve the image five times
 _LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of the preparation.
+    """Every choice of the preparation; each field says what it is and its range."""
 
-    crop_mm: side of the square box about the centre, rounded up to a multiple of 32 pixels.
-    pixel_mm: in-plane pixel; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).
-    context: neighbouring slices as channels, odd; at either end the last slice stands in.
-    window_width_hu: width of the HU window that becomes 0..255.
-    window_level: its centre: a number of HU, or 'median:ORGAN,...' or 'mean:ORGAN,...' for the
-      patient's own, taken inside these organs.
-    crop_center: 'body', or 'organs:ORGAN,...' for the centre of the box about these organs.
-    """
-
-    crop_mm: float = 256.0
-    pixel_mm: float = 1.0
-    context: int = 3
-    window_width_hu: float = 350.0
-    window_level: str = "50"
-    crop_center: str = "body"
+    crop_mm: float = option(
+        256.0,
+        "Side in mm of the square box about the centre, rounded up to a multiple of 32 pixels.",
+        (1, 10_000),
+    )
+    pixel_mm: float = option(
+        1.0,
+        "In-plane pixel in mm; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).",
+        (0, 100),
+    )
+    context: int = option(
+        3, "Slices per image, odd; at either end the last slice stands in.", (1, 99)
+    )
+    window_width_hu: float = option(
+        350.0,
+        "Width of the window in HU that becomes the grey levels 0 to 255.",
+        (0.001, 100_000),
+        flag="window_width",
+    )
+    window_level: str = option(
+        "50",
+        "Centre of the window: HU, or the patient's own inside these organs as median:ORGAN,... "
+        "or mean:ORGAN,...",
+    )
+    crop_center: str = option(
+        "body", "Centre of the box: body, or organs:ORGAN,... for the box about these organs."
+    )
 
     def __post_init__(self):
-        _check(self.crop_mm > 0, "crop_mm", "a length above 0", self.crop_mm)
-        _check(self.pixel_mm >= 0, "pixel_mm", "a length, or 0 for the scan's own", self.pixel_mm)
-        _check(self.size_px <= 2048, "crop_mm / pixel_mm", "at most 2048 pixels", self.size_px)
-        odd = self.context >= 1 and self.context % 2 == 1
-        _check(odd, "context", "an odd number of slices", self.context)
-        _check(self.window_width_hu > 0, "window_width", "HU above 0", self.window_width_hu)
+        check(self)
+        pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
+        require(pixels <= _MOST_PX, "crop_mm / pixel_mm", f"at most {_MOST_PX} pixels", pixels)
+        require(self.context % 2 == 1, "context", "an odd number of slices", self.context)
         statistic, named = _split(self.window_level)
         constant = statistic == "" and _is_number(named[0])
         own = statistic in _LEVEL_STATISTICS and _are_organs(named)
-        _check(
-            constant or own, "window_level", "HU, median:ORGANS or mean:ORGANS", self.window_level
-        )
+        expected = f"HU up to {_MOST_HU}, median:ORGANS or mean:ORGANS"
+        require(constant or own, "window_level", expected, self.window_level)
         kind, named = _split(self.crop_center)
         about = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
-        _check(about, "crop_center", "body or organs:ORGANS", self.crop_center)
+        require(about, "crop_center", "body or organs:ORGANS", self.crop_center)
 
     @property
     def size_px(self) -> int:
@@ -82,11 +93,8 @@ class Recipe:
 
     @classmethod
     def from_json(cls, value: dict) -> "Recipe":
-        """The way back of `to_json`; raises InputError for a field this version does not know."""
-        unknown = sorted(set(value) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise InputError(f"recipe: unknown fields {unknown}; it was made by another version")
-        return cls(**value)
+        """The way back of `to_json`; raises InputError for what this version does not know."""
+        return from_json(cls, value)
 
     def digest(self) -> str:
         """A short name of the recipe's content, equal where and only where it is equal."""
@@ -217,11 +225,6 @@ def _are_organs(named: list[str]) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return abs(float(text)) <= _MOST_HU
     except ValueError:
         return False
-
-
-def _check(holds: bool, field: str, expected: str, found) -> None:
-    if not holds:
-        raise InputError(f"{field}: expected {expected}, found {found!r}")

@@ -137,14 +137,13 @@ def test_a_size_that_the_pyramid_cannot_pool_is_refused():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"task": "detect"}, "--task: expected one of segment"),
-        ({"task": "classify", "loss": "dice"}, "--loss: expected ce or focal"),
-        ({"organs": ("liver",)}, "--organs: expected some of"),
-        ({"organs": ()}, "--organs"),
-        ({"batch_size": 0}, "--batch_size: expected at least 1"),
-        ({"ema": 1.0}, "--ema: expected 0 or more, below 1"),
-        ({"steps": 0, "epochs": 0}, "--steps"),
-        ({"learning_rate": 0.0}, "--learning_rate"),
+        ({"task": "detect"}, "task: expected one of segment"),
+        ({"task": "classify", "loss": "dice"}, "loss: expected ce or focal"),
+        ({"task": "classify", "loss": "ce", "surface_distances": True}, "a network of outlines"),
+        ({"organs": ("liver",)}, "organs: expected some of"),
+        ({"organs": ("heart", "heart")}, "organs: expected some of .* each once"),
+        ({"organs": ()}, "organs: expected some of"),
+        ({"steps": 0, "epochs": 0}, "steps: expected steps or epochs above 0"),
     ],
 )
 def test_choices_that_cannot_work_are_refused_at_once(wrong, message):

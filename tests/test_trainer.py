@@ -109,7 +109,7 @@ def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp
 def test_a_run_leaves_what_the_next_programs_need(data, whole):
     workdir, output = whole
     run = json.loads((workdir / "run.json").read_text())
-    assert run["config"]["backbone"] == "resnet18" and run["organs"] == list(slices.NAMES)
+    assert record["config"]["backbone"] == "resnet18" and run["organs"] == list(slices.NAMES)
     assert run["recipe"]["context"] == 3 and run["replicas"] == 1
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["finished"] and summary["steps"] == STEPS
@@ -121,18 +121,18 @@ def test_a_run_leaves_what_the_next_programs_need(data, whole):
 
 
 def test_the_best_checkpoint_comes_back_as_a_network(whole):
-    from trainer import model
+    from trainer import run as runs
 
     workdir, _ = whole
-    network, run = model.restore(str(workdir), "best")
+    network, record = runs.restore(str(workdir), "best")
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype(np.uint8)
     output = network(images).numpy()
     assert output.shape == (2, 96, 96, 5) and output.dtype == np.float32
     np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
     stored = {value.shape: value for value in weights(workdir, "best").values()}
     assert any(np.array_equal(w, stored.get(w.shape)) for w in network.get_weights() if w.ndim > 1)
-    assert run["config"]["ema"] == 0.9
-    again, _ = model.restore(str(workdir), "last")
+    assert record["config"]["ema"] == 0.9
+    again, _ = runs.restore(str(workdir), "last")
     assert again(images).shape == output.shape
 
 

@@ -15,13 +15,14 @@ ONLY_IN = {
     "nibabel": ("segthor.nifti",),
     "segmentation_models": ("trainer.model",),
 }
-# What some modules may not import. segthor.errors starts the entries, so it parses their flags.
+# What some modules may not import. segthor.errors starts the entries, so it parses their flags;
+# segthor.flags_of makes them.
 NEVER_IN = [
     ("segthor.*", ("beam_jobs", "trainer", "serving")),
     ("beam_jobs.*", ("trainer", "serving")),
     ("trainer.*", ("beam_jobs", "serving")),
 ]
-FLAGS_BESIDE_ENTRIES = ("segthor.errors",)
+FLAGS_BESIDE_ENTRIES = ("segthor.errors", "segthor.flags_of")
 # What a module may not reach, however long the chain of imports inside the project.
 UNREACHED = [
     ("serving.predict", (*KERAS, "trainer", "beam_jobs")),

@@ -4,6 +4,7 @@ What a replica gets depends on the global batch alone: row r of global batch s i
 whether one device, eight, or several processes share the batch.
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -78,16 +79,31 @@ def open_source(folder: str, fold: int | None) -> Source:
     return source
 
 
-def require_contours(source: Source, names) -> None:
-    """Raises InputError where nobody contoured any of these organs, in training or validation."""
-    contoured = {row.patient: set(row.organs) for row in source.dataset.patients}
-    for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
-        found = set().union(*(contoured[p] for shard in shards for p in shard.patients))
-        if not found & set(names):
-            raise InputError(
-                f"--organs: no {split} patient of {source.folder} has contours of "
-                f"{', '.join(names)}; contoured are {', '.join(sorted(found)) or 'none'}"
-            )
+def require_contours(source: Source, names) -> list[str]:
+    """Those of the organs that no validation patient has: they are trained and have no score.
+
+    Raises:
+      InputError: one that nobody contoured in training, or none to be scored; the message ends
+        with the --organs that would work.
+    """
+    train, held_out = (_contoured(source, shards) for shards in (source.train, source.validation))
+    missing = [name for name in names if name not in train]
+    unscored = [name for name in names if name not in held_out]
+    if not missing and len(unscored) < len(names):
+        return unscored
+    split, lacking = (TRAIN, missing) if missing else (VALIDATION, names)
+    choices = [[n for n in wanted if n in train] for wanted in (names, organs.NAMES)]
+    works = next((choice for choice in choices if held_out & set(choice)), None)
+    raise InputError(
+        f"--organs: no {split} patient of {source.folder} has contours of {', '.join(lacking)}; "
+        + (f"--organs={','.join(works)} would work" if works else "build it with another --split")
+    )
+
+
+def _contoured(source: Source, shards) -> set[str]:
+    """The organs that somebody contoured in at least one patient of these shards."""
+    patients = {patient for shard in shards for patient in shard.patients}
+    return {o for row in source.dataset.patients if row.patient in patients for o in row.organs}
 
 
 def steps_per_epoch(source: Source, global_batch: int) -> int:
@@ -134,7 +150,8 @@ def evaluation(source: Source, global_batch: int, worker=(0, 1)):
     total = source.count(source.validation)
     number, count = worker
     rows = global_batch // count
-    slices = tf.data.TFRecordDataset(_paths(source, source.validation), buffer_size=_READ_BYTES)
+    paths = tf.data.Dataset.from_tensor_slices(_paths(source, source.validation)).map(_checked)
+    slices = tf.data.TFRecordDataset(paths, buffer_size=_READ_BYTES)
     patients = tf.constant(source.patients)
 
     def prepare(row, serialized):
@@ -182,7 +199,7 @@ def _epoch(source: Source, config, epoch):
     tf.compat.v1.set_random_seed(1)
     slices = (
         tf.data.Dataset.range(len(source.train))
-        .map(lambda place: order[place])
+        .map(lambda place: _checked(order[place]))
         .interleave(
             lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES),
             cycle_length=16,
@@ -218,6 +235,42 @@ def _repeat_rare(source: Source, config, key):
     return repeat
 
 
+def _checked(path):
+    """The path of a shard, string [], once the lengths that the shard states have been checked.
+
+    TensorFlow believes them, and a length that no memory holds ends the whole process.
+    """
+    path = tf.numpy_function(_check_lengths, [path], tf.string)
+    path.set_shape([])
+    return path
+
+
+@functools.lru_cache(None)  # once in a process, not in every epoch
+def _check_lengths(path: bytes) -> bytes:
+    if not files.is_url(path.decode()):  # over a network each of the many small reads is slow
+        records.check_lengths(path.decode())
+    return path
+
+
+def damage(source: Source) -> str | None:
+    """What is wrong with the first shard that cannot be read; None where all can be."""
+    for path in _paths(source, (*source.train, *source.validation)):
+        number = 0
+        try:
+            records.check_lengths(path)
+            for number, payload in enumerate(records.payloads(path)):
+                labels = _parse(source, payload, (records.LABELS,))[records.LABELS]
+                highest = int(tf.reduce_max(labels))
+                if highest >= organs.NUM_CLASSES:
+                    return f"{path}: record {number} has a label {highest}"
+        except InputError as error:
+            return str(error)
+        except tf.errors.OpError as error:
+            reason = error.message.splitlines()[0]
+            return f"{path}: record {number} is no slice of this dataset ({reason})"
+    return None
+
+
 def _parse(source: Source, serialized, keys):
     values = records.parse(serialized, source.size_px, source.context)
     return {key: values[key] for key in keys}
@@ -233,6 +286,11 @@ def _check_shard(path: str, shard: Shard, slices: dict[str, int]) -> None:
         raise InputError(
             f"{path}: expected {shard.bytes} bytes as the manifest says, found {found}; "
             "build the dataset again"
+        )
+    unknown = [patient for patient in shard.patients if patient not in slices]
+    if unknown:
+        raise InputError(
+            f"{path}: the manifest does not describe its patient {unknown[0]}; build again"
         )
     expected = sum(slices[patient] for patient in shard.patients)
     if shard.records != expected:
