@@ -19,11 +19,21 @@ RUNTIME = [
     "tf-keras>=2.21,<2.22",  # follows tensorflow's minor version: segmentation-models needs Keras 2
 ]
 
+DICOM = [
+    "highdicom>=0.28",
+    "pydicom>=3.0.2,<4",
+    "pylibjpeg",
+    "pylibjpeg-rle",  # RLE ten times faster
+    "python-gdcm",  # decodes JPEG Lossless, which pydicom alone cannot
+]
+
 EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     "gcp": ["apache-beam[gcp]", "gcsfs"],
     "aws": ["apache-beam[aws]", "s3fs>=2025.1"],
+    "dicom": DICOM,
     "test": [
+        *DICOM,
         "hypothesis",
         "pytest",
         "ruff",

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import posixpath
+import shutil
 import sys
 import threading
 import uuid
@@ -21,6 +22,7 @@ import fsspec
 from segthor.errors import InputError
 
 TEMPORARY_PREFIX = ".partial-"
+_FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 
 def is_url(path: str) -> bool:
@@ -36,6 +38,17 @@ def join(folder: str, *names: str) -> str:
 def name(path: str) -> str:
     """The last part of a path or URL."""
     return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def inside(folder: str, name: str) -> str:
+    """`folder`/name, for a name that came from outside: in a CSV, a manifest or a file's name.
+
+    Raises:
+      InputError: the name is not that of a file in the folder itself.
+    """
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        raise InputError(f"{folder}: expected the name of a file in this folder, found {name!r}")
+    return join(folder, name)
 
 
 def absolute(path: str) -> str:
@@ -113,14 +126,34 @@ def _json_lines(value):
     yield "\n}\n" if value else "{}\n"
 
 
-def write_table(path: str, rows: list[dict]) -> None:
-    """Writes a CSV atomically: a line per row, at least one, columns as in the first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+def write_table(path: str, rows: list[dict], columns=None) -> None:
+    """Writes a CSV atomically: a line per row; columns: those of the first row unless given."""
+    columns = list(columns or rows[0])
     with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())
+        stream.write(csv_line(columns))
+        for row in rows:
+            stream.write(csv_line([row.get(column) for column in columns]))
+
+
+def csv_line(values) -> bytes:
+    """One line of CSV in UTF-8; None is an empty cell.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
+    """
+    text = io.StringIO()
+    # The writer puts quotes about the marks of its own line ends alone, so \r must be one.
+    csv.writer(text, lineterminator="\r\n").writerow([_no_formula(value) for value in values])
+    return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
+
+
+def _no_formula(value):
+    if not isinstance(value, str) or not value.startswith(_FORMULA_STARTS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 @contextlib.contextmanager
@@ -140,7 +173,9 @@ def atomic_write(path: str, final=None, durable: bool = True):
                 stream.flush()
                 (os.fsync if durable else _write_back)(stream.fileno())
         move(temporary, final() if final else path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = path  # a disk that is full does not say whose file it was
         with contextlib.suppress(OSError):
             remove(temporary)
         raise
@@ -214,7 +249,7 @@ def stamp(path: str) -> str:
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names in a folder, temporary files left out.
+    """Sorted names in a folder, hidden ones left out: temporary files, .DS_Store, ._scan.nii.gz.
 
     Raises InputError where there is no folder; on another file system than the local one it is then
     empty, since object stores know no folders without files.
@@ -229,7 +264,7 @@ def listdir(folder: str) -> list[str]:
         names = [name(entry) for entry in system.ls(inner, detail=False)]
     else:
         names = os.listdir(folder)
-    return sorted(entry for entry in names if entry and not entry.startswith(TEMPORARY_PREFIX))
+    return sorted(entry for entry in names if entry and not entry.startswith("."))
 
 
 def makedirs(folder: str) -> None:
@@ -252,14 +287,29 @@ def remove(path: str) -> None:
 
 def remove_partial(folder: str) -> None:
     """Removes what writers that were killed left in a folder; none may be writing there."""
+    if not exists(folder):
+        return
     if is_url(folder):
         system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
-    else:
-        names = os.listdir(folder)
-    for entry in names:
-        if entry.startswith(TEMPORARY_PREFIX):
-            remove(join(folder, entry))
+        for entry in map(name, system.ls(inner, detail=False)):
+            if entry.startswith(TEMPORARY_PREFIX):
+                system.rm(join(inner, entry), recursive=True)
+        return
+    for entry in os.listdir(folder):
+        path = os.path.join(folder, entry)
+        if not entry.startswith(TEMPORARY_PREFIX):
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths name one file or folder, links followed."""
+    if is_url(one) or is_url(other):
+        return one.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def sha256(path: str) -> str:

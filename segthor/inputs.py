@@ -1,6 +1,7 @@
 """Who the patients are: their CT, their contours, and what the input says of them. Paths only."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 
 from segthor import files, organs
@@ -9,6 +10,11 @@ from segthor.nifti import is_nifti, stem
 
 _CONTOURS = re.compile(r"gt(?:[_-]?(\d+))?$", re.IGNORECASE)
 _NNUNET_CHANNEL = re.compile(r"(.+)_(\d{4})$")
+# A file's name ends at 255 bytes. A temporary name takes 42 of them, and the longest ending of what
+# is named after a patient is an organ's: _esophagus.nii.gz.
+MOST_NAME_BYTES = 180
+# What marks a folder that one of the programs wrote: no scan is looked for there.
+_OWN_FILES = ("predictions.json", "dataset.json", "run.json", "scores.json", "report.html")
 LOOKED_FOR = (
     "train/Patient_01/Patient_01.nii.gz with GT.nii.gz beside it, Patient_01.nii.gz with "
     "GT_01.nii.gz in one folder, nnU-Net's imagesTr, labelsTr and dataset.json, or a CSV"
@@ -76,22 +82,51 @@ def _in_folder(root: str) -> Found:
         parts = [files.join(root, names[part]) for part in ("train", "test") if part in names]
         parts = [part for part in parts if files.is_dir(part)] or [root]
         found = Found(tuple(source for part in parts for source in _in_part(part)))
+        found = Found(tuple(_without_channel(found.sources)))
     if not found.sources:
         raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
     return Found(in_order(found.sources, root), found.label_values)
 
 
 def in_order(sources, where: str) -> tuple[Patient, ...]:
-    """Sorted by name; raises InputError where two have one name."""
+    """Sorted by name; raises InputError for a name that cannot be used, or that two have.
+
+    Two names are one where they differ in case, or in how an accent is stored: on many disks their
+    files would be one.
+    """
     ordered = sorted(sources, key=lambda source: source.patient)
-    for one, other in zip(ordered, ordered[1:], strict=False):
-        if one.patient == other.patient:
+    seen = {}
+    for one in ordered:
+        fault = name_fault(one.patient)
+        if fault:
             raise InputError(
-                f"{where}: two patients are named {one.patient}: {one.ct or one.labels} and "
-                f"{other.ct or other.labels}; "
+                f"{where}: the name of {one.ct or one.labels}, {one.patient!r}, {fault}; rename it"
+            )
+        alike = unicodedata.normalize("NFC", unicodedata.normalize("NFD", one.patient).casefold())
+        other = seen.setdefault(alike, one)
+        if other is not one:
+            raise InputError(
+                f"{where}: two patients are named {other.patient} and {one.patient}, which is one "
+                f"name on many disks: {other.ct or other.labels} and {one.ct or one.labels}; "
                 "rename one, or give a CSV"
             )
     return tuple(ordered)
+
+
+def name_fault(name: str) -> str:
+    """Why a patient cannot have this name, of which files are made; '' where it can."""
+    size = len(name.encode(errors="surrogatepass"))
+    if not name:
+        return "is empty"
+    if size > MOST_NAME_BYTES:
+        return f"is {size} bytes long, expected at most {MOST_NAME_BYTES}"
+    if "/" in name or "\\" in name:
+        return "holds a / or \\, which would lead to another folder"
+    if name.startswith("."):
+        return "starts with a dot, like a hidden file"
+    if not name.isprintable():
+        return "holds a character that is not UTF-8 or does not show"
+    return "" if name == name.strip() else "starts or ends with a space"
 
 
 def only(found: Found, names) -> Found:
@@ -114,9 +149,22 @@ def _in_part(folder: str) -> list[Patient]:
     found = _flat(folder)
     for name in files.listdir(folder):
         inner = files.join(folder, name)
-        if not is_nifti(name) and files.is_dir(inner):
+        if files.is_dir(inner) and not _is_own(inner):
             found += _one_patient(inner)
     return found
+
+
+def _without_channel(sources) -> list[Patient]:
+    """nnU-Net's imagesTs alone: case_41_0000 is the only channel of case_41."""
+    matches = [_NNUNET_CHANNEL.match(source.patient) for source in sources]
+    if not all(match and match[2] == "0000" for match in matches):
+        return list(sources)
+    return [replace(s, patient=match[1]) for s, match in zip(sources, matches, strict=True)]
+
+
+def _is_own(folder: str) -> bool:
+    """Whether one of the programs wrote the folder: its label maps are no scans."""
+    return any(files.exists(files.join(folder, name)) for name in _OWN_FILES)
 
 
 def _one_patient(folder: str) -> list[Patient]:
@@ -125,7 +173,7 @@ def _one_patient(folder: str) -> list[Patient]:
         return []
     if len(images) <= 1 and len(masks) <= 1:
         ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))
-        return [Patient(files.name(folder), ct, labels)]
+        return [Patient(stem(folder), ct, labels)]
     if masks:
         return _flat(folder)
     raise InputError(
@@ -162,6 +210,7 @@ def _flat(folder: str) -> list[Patient]:
 def _scans(folder: str) -> tuple[list[str], dict[str, str | None]]:
     """CTs, and contours with the number in their names."""
     names = [name for name in files.listdir(folder) if is_nifti(name)]
+    names = [name for name in names if not files.is_dir(files.join(folder, name))]
     contours = {name: _CONTOURS.match(stem(name)) for name in names}
     images = [name for name in names if not contours[name]]
     return images, {name: match[1] for name, match in contours.items() if match}

@@ -17,6 +17,7 @@ from segthor.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
+_TEXTS = {"descrip", "db_name", "aux_file", "intent_name", "data_type"}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _PIECE_BYTES, _BUFFER_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 19, 1 << 24
 _MOST_BYTES = 1 << 34  # no CT is larger; a header that says so is damaged
@@ -151,8 +152,9 @@ def read_grid(path: str) -> Grid:
 def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     """Writes `array` [X, Y, Z] on `grid`, atomically; compressed where the name ends in .gz.
 
-    Affine, form codes and units are the grid's own; data type is the array's, intercept 0. slope:
-    what readers multiply the stored numbers with.
+    Affine, form codes and units are the grid's own; data type is the array's, intercept 0. Texts
+    of the header and its extensions are left out. slope: what readers multiply the stored numbers
+    with.
     The same input gives the same bytes.
 
     Raises:
@@ -165,7 +167,8 @@ def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(slope, 0)
     header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b""
+    for text in _TEXTS & set(header.keys()):  # may hold a name, and is no part of the grid
+        header[text] = b""
     header.extensions.clear()
     header["vox_offset"] = (int(header["sizeof_hdr"]) + 4 + 15) // 16 * 16
     head = header.binaryblock

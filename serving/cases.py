@@ -44,7 +44,6 @@ def scans(path: str, split: str | None = None) -> list[Scan]:
         data = manifest.Dataset.load(path)
         rows = [row for row in data.patients if split in (None, row.split)]
         rows += () if split else data.unlabelled
-        rows.sort(key=lambda row: row.patient)
     elif is_nifti(path):
         if not files.exists(path):
             raise InputError(f"{path}: no such file")
@@ -53,7 +52,7 @@ def scans(path: str, split: str | None = None) -> list[Scan]:
         rows = table.in_csv(path).sources
     else:
         rows = inputs.in_folder(path).sources
-    return [_scan(row.patient, row.ct) for row in rows]
+    return [_scan(row.patient, row.ct) for row in inputs.in_order(rows, path)]
 
 
 def labels(path: str) -> list[Labels]:
@@ -73,7 +72,8 @@ def labels(path: str) -> list[Labels]:
     else:
         found = inputs.labels_in_folder(path)
         rows, values = found.sources, found.label_values
-    kept = [Labels(row.patient, row.labels, row.organs, values) for row in rows if row.labels]
+    rows = inputs.in_order([row for row in rows if row.labels], path)
+    kept = [Labels(row.patient, row.labels, row.organs, values) for row in rows]
     if not kept:
         raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
     return kept

@@ -6,13 +6,12 @@ A second run of the same command does what is missing. One broken scan does not 
 is named at the end, and the exit status is 1.
 """
 
-import os
 import time
 
 from absl import flags
 
-from segthor import audit, files
-from segthor.errors import InputError, run
+from segthor import audit, files, locks, progress
+from segthor.errors import InputError, hint, run
 from serving import cases
 from serving.prediction import walk
 
@@ -71,25 +70,37 @@ def main(argv):
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
-    if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
-        raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
-    from serving.prediction.worker import (
-        Worker,  # tensorflow takes seconds; bad input is told before
-    )
+    _check_output(found)
+    from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 
     worker = Worker(_plan())
+    with locks.alone(OUTPUT.value):
+        return _predict(found, worker, argv[1:])
+
+
+def _check_output(found) -> None:
+    """Raises InputError where results would lie among the inputs."""
+    if any(files.is_same(files.parent(scan.ct), OUTPUT.value) for scan in found):
+        raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
+    for model in (*MODEL.value, *LEVEL_MODEL.value, *filter(None, [GATE.value])):
+        if files.is_same(model, OUTPUT.value):
+            raise InputError(f"--output={OUTPUT.value}: a model lies there; choose another folder")
+
+
+def _predict(found, worker, beam_options) -> int:
     worker.results.claim(OVERWRITE.value)
-    for scan in found if OVERWRITE.value else ():
-        worker.results.forget(scan)
-    todo = [scan for scan in found if not worker.results.is_finished(scan)]
+    done = [] if OVERWRITE.value else [s for s in found if worker.results.is_finished(s)]
+    for scan in done:
+        worker.results.forget_failure(scan)
+    todo = [scan for scan in found if scan not in done]
     print(
-        f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} of them done before.",
+        f"{len(found)} scans in {INPUT.value}, {len(done)} of them done before.",
         flush=True,
     )
     if RUNNER.value and todo:
         from serving.prediction import distributed
 
-        distributed.run(worker.plan, todo, RUNNER.value, argv[1:])
+        distributed.run(worker.plan, todo, RUNNER.value, beam_options)
     else:
         _walk(todo, worker)
     return _conclude(todo, worker.results)
@@ -107,6 +118,7 @@ def _plan():
         rules=POSTPROCESS.value,
         probabilities=PROBABILITIES.value,
         case_timeout_s=CASE_TIMEOUT.value,
+        again=OVERWRITE.value,
     )
 
 
@@ -121,7 +133,10 @@ def _walk(todo, worker) -> None:
             worker.results.write_failure(outcome.case, outcome.reason)
         look = _look(worker.results.facts(outcome.case))
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
-        print(f"[{number}/{len(todo)}] {outcome.line}{look}  ({_span(left_s)} left)", flush=True)
+        print(
+            f"[{number}/{len(todo)}] {outcome.line}{look}  ({progress.duration(left_s)} left)",
+            flush=True,
+        )
 
 
 def _look(facts: dict) -> str:
@@ -130,29 +145,30 @@ def _look(facts: dict) -> str:
     return f"  look at it: {odd[0]['message']}" if odd else ""
 
 
+def _reason(scan, results) -> str:
+    """Why the last try gave no label map; '' where it did."""
+    failed = results.facts(scan).get("failed", "")
+    return failed or ("" if results.is_finished(scan) else "its worker was lost")
+
+
 def _conclude(todo, results) -> int:
-    failed = [scan for scan in todo if not results.is_finished(scan)]
+    reasons = {scan: _reason(scan, results) for scan in todo}
+    failed = [scan for scan, reason in reasons.items() if reason]
     for scan in failed:
-        reason = results.facts(scan).get("failed", "nothing is known of it; its worker was lost")
-        print(f"failed: {scan.patient} ({scan.ct}): {reason}")
+        print(f"failed: {scan.patient} ({scan.ct}): {reasons[scan]}")
     again = "; the same command tries them again" if failed else ""
     done = len(todo) - len(failed)
     print(f"{done} label maps written to {OUTPUT.value}, {len(failed)} failed{again}.")
-    print(
-        f"Next, with contours: python -m serving.evaluate --predictions={OUTPUT.value} "
-        f"--labels=LABELS --scans={INPUT.value} --output=evaluation"
-    )
+    if done or not todo:
+        evaluate = hint(
+            "serving.evaluate",
+            predictions=OUTPUT.value,
+            labels="LABELS",
+            scans=INPUT.value,
+            output="evaluation",
+        )
+        print(evaluate.replace("Next:", "Next, with contours:"))
     return 1 if failed else 0
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _same_folder(one: str, other: str) -> bool:
-    if files.is_url(one) or files.is_url(other):
-        return one.rstrip("/") == other.rstrip("/")
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_assets_explain_the_model(folder):
 def test_what_was_saved_is_what_loads(folder):
     loaded = bundle.load(folder)
     assert (loaded.recipe, loaded.organs) == (RECIPE, organs.NAMES)
-    assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+    assert bundle.label_values(loaded.organs).tolist() == [0, 1, 2, 3, 4]
     assert loaded.training["score"] == 0.9
     assert set(loaded.signatures) == {"serving_default", "probabilities", "labels_from_hu"}
 
@@ -88,7 +88,7 @@ def test_labels_from_hu_of_no_slices_are_no_labels(folder):
 def test_labels_are_the_organs_own_where_the_model_knows_only_some(tmp_path):
     save_coded(tmp_path, names=("heart", "aorta"))
     loaded = bundle.load(str(tmp_path))
-    assert loaded.labels.tolist() == [0, 2, 4]
+    assert bundle.label_values(loaded.organs).tolist() == [0, 2, 4]
     hu = np.array([-40, 40, 120, 30], np.float32).reshape(1, 2, 2, 1).repeat(32, 1).repeat(32, 2)
     call = tf.saved_model.load(loaded.folder).signatures["labels_from_hu"]
     found = call(hu=hu, level_hu=[40.0])["labels"].numpy()

@@ -70,11 +70,6 @@ class Bundle:
     def _call(self, output: str, images: np.ndarray) -> np.ndarray:
         return self.signatures[output](images=tf.constant(images))[output].numpy()
 
-    @property
-    def labels(self) -> np.ndarray:
-        """uint8 [K]: the label value of each class."""
-        return label_values(self.organs)
-
 
 def label_values(names) -> np.ndarray:
     """uint8 [K]: the label values of background and these organs, in this order."""
@@ -116,9 +111,13 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
             with open(os.path.join(source, name), "wb") as stream:
                 stream.write(content)
             servable.assets.append(tf.saved_model.Asset(stream.name))
-        return directory.publish(
-            folder, lambda path: tf.saved_model.save(servable, path, signatures)
-        )
+        try:
+            return directory.publish(
+                folder, lambda path: tf.saved_model.save(servable, path, signatures)
+            )
+        except tf.errors.OpError as error:  # what TensorFlow makes of a full or read-only disk
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{folder}: the model cannot be written there ({reason})") from error
 
 
 def load(folder: str) -> Bundle:
@@ -129,29 +128,57 @@ def load(folder: str) -> Bundle:
         output.
     """
     version = directory.newest(folder)
-
-    def asset(name):
-        return files.read_json(directory.asset(version, name))
-
     digest = directory.digest(version)
+    recipe, names, training = _assets(version)
     try:
         with directory.local(version) as path:
             loaded = tf.saved_model.load(path)
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
+    if digest != _digest(getattr(loaded, "weights", ()), recipe, names):
+        raise InputError(
+            f"{version}: weights, recipe.json or organs.json are not those that were exported; "
+            "export the model again"
+        )
     bundle = Bundle(
         folder=version,
-        recipe=Recipe.from_json(asset(directory.RECIPE)),
-        organs=tuple(row["name"] for row in asset(directory.ORGANS) if row["label"]),
+        recipe=recipe,
+        organs=names,
         digest=digest,
-        training=asset(directory.TRAINING),
+        training=training,
         # The loaded object owns the variables; without it they would be freed.
         signatures={name: _kept(call, loaded) for name, call in loaded.signatures.items()},
         rules=postprocess.load(version),
     )
     _check_example(bundle)
     return bundle
+
+
+def _assets(version: str) -> tuple[Recipe, tuple[str, ...], dict]:
+    """Recipe, organs and training record; raises InputError where they make no sense."""
+
+    def asset(name):
+        return files.read_json(directory.asset(version, name))
+
+    try:
+        recipe = Recipe.from_json(asset(directory.RECIPE))
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"{version}: recipe.json makes no sense ({error})") from error
+    rows, training = asset(directory.ORGANS), asset(directory.TRAINING)
+    try:
+        names = tuple(row["name"] for row in rows if row["label"])
+        known = bool(names) and rows == _organ_rows(names)
+    except (TypeError, KeyError):
+        known = False
+    if not known:
+        raise InputError(
+            f"{version}: organs.json does not list organs as {', '.join(organs.NAMES)} are "
+            "numbered here; export the model again"
+        )
+    if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
+        raise InputError(f"{version}: training.json makes no sense; export the model again")
+    return recipe, names, training
 
 
 def _signatures(network, recipe: Recipe, values: np.ndarray) -> dict:
@@ -207,12 +234,19 @@ def _example(recipe: Recipe) -> np.ndarray:
 
 
 def _check_example(bundle: Bundle) -> None:
-    stored = files.read_bytes(directory.asset(bundle.folder, directory.EXAMPLE))
-    with np.load(io.BytesIO(stored)) as example:
-        expected = dict(example)
-    images = expected.pop("images")
-    differences = (bundle._call(name, images) - value for name, value in expected.items())
-    worst = max(float(np.abs(difference).max()) for difference in differences)
+    path = directory.asset(bundle.folder, directory.EXAMPLE)
+    stored = files.read_bytes(path)
+    try:
+        with np.load(io.BytesIO(stored)) as example:
+            expected = dict(example)
+        images = expected.pop("images")
+        differences = [bundle._call(name, images) - value for name, value in expected.items()]
+        worst = max(float(np.abs(difference).max()) for difference in differences)
+    except (
+        Exception
+    ) as error:  # a damaged zip, another shape: numpy and tensorflow raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: the stored example cannot be tried ({reason})") from error
     if not worst <= EXAMPLE_TOLERANCE:
         raise InputError(
             f"{bundle.folder}: the stored example should give the stored output, but differs by "

@@ -8,7 +8,7 @@ import uuid
 
 import fsspec
 
-from segthor import files
+from segthor import files, locks
 from segthor.errors import InputError
 
 MODEL, RECIPE, ORGANS, TRAINING = "model.json", "recipe.json", "organs.json", "training.json"
@@ -43,9 +43,10 @@ def asset(version: str, name: str) -> str:
 def digest(version: str) -> str:
     """What names the weights; InputError where the model is of another format."""
     model = files.read_json(asset(version, MODEL))
-    if model.get("format") != FORMAT:
+    found = model.get("format") if isinstance(model, dict) else "something else"
+    if found != FORMAT or not isinstance(model.get("digest"), str):
         raise InputError(
-            f"{version}: expected a model of format {FORMAT}, found {model.get('format')}; "
+            f"{version}: expected a model of format {FORMAT} with its digest, found {found}; "
             "export it again with python -m serving.export"
         )
     return model["digest"]
@@ -64,15 +65,16 @@ def publish(folder: str, write) -> str:
             version = _next(folder)
             _upload(source, version)
             return version
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        write(temporary)
-        version = _next(folder)
-        os.rename(temporary, version)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return version
+    with locks.alone(folder):
+        files.remove_partial(folder)  # of exports that were killed
+        temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        try:
+            write(temporary)
+            version = _next(folder)
+            os.rename(temporary, version)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return version
 
 
 @contextlib.contextmanager

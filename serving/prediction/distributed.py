@@ -28,7 +28,7 @@ class Predict(beam.DoFn):
         An element that a runner hands out twice costs nothing: finished cases are skipped.
         """
         worker = self._worker
-        todo = [case for case in cases if not worker.results.is_finished(case)]
+        todo = [c for c in cases if self._plan.again or not worker.results.is_finished(c)]
         for outcome in walk.walk(
             todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
         ):

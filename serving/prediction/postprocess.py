@@ -25,6 +25,10 @@ class Rule:
     min_cm3: float = 0.0
     fill_holes: bool = False
 
+    def __post_init__(self):
+        if not (isinstance(self.min_cm3, int | float) and 0 <= self.min_cm3 < 1e6):
+            raise TypeError(f"min_cm3: expected 0 or more, found {self.min_cm3!r}")
+
     def to_json(self) -> dict:
         """Plain values."""
         return asdict(self)
@@ -35,11 +39,11 @@ def load(version: str) -> dict[str, Rule]:
     path = directory.asset(version, directory.RULES)
     if not files.exists(path):
         return {}
-    stored = files.read_json(path)["rules"]
-    unknown = sorted(set(stored) - set(organs.NAMES))
     try:
+        stored = files.read_json(path)["rules"]
+        unknown = sorted(set(stored) - set(organs.NAMES))
         rules = {name: Rule(**rule) for name, rule in stored.items()}
-    except TypeError as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: made by another version ({error}); tune again") from error
     if unknown:
         raise InputError(f"{path}: expected organs {', '.join(organs.NAMES)}, found {unknown[0]}")

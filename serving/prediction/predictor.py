@@ -15,6 +15,9 @@ from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_val
 
 BATCH_SLICES = 16
 GATE_THRESHOLD = 0.5
+# Float32 sums over a few classes are exact to 1e-6; a network trained in half precision but
+# exported in float32 is as exact. What is further off was not made by a softmax.
+_PROBABILITY_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -109,17 +112,38 @@ class Ensemble:
     @property
     def bundles(self) -> list[Bundle]:
         """Every model, the gate last."""
-        return [b for group in self.groups.values() for b in group] + [self.gate] * bool(self.gate)
+        return self.segmenters + [self.gate] * bool(self.gate)
 
     def rules(self) -> dict:
-        """Organ -> the post-processing stored with a model of this organ."""
+        """Organ -> the post-processing stored with the models of this organ.
+
+        Raises:
+          InputError: models that are averaged store different rules, so that none is theirs.
+        """
+        for first, *others in self.groups.values():
+            for other in others:
+                if other.rules != first.rules:
+                    raise InputError(
+                        f"{first.folder} and {other.folder} store different post-processing; tune "
+                        "them together (serving.tune --model=...,...) or predict with "
+                        "--nopostprocess"
+                    )
         return {
-            name: bundle.rules[name]
+            name: group[0].rules[name]
             for names, group in self.groups.items()
-            for bundle in group
             for name in names
-            if name in bundle.rules
+            if name in group[0].rules
         }
+
+    @property
+    def flips(self) -> list | bool:
+        """What test-time augmentation averages over, for each model; False without it."""
+        return self.tta and [[list(axes) for axes in _flips(one)] for one in self.segmenters]
+
+    @property
+    def segmenters(self) -> list[Bundle]:
+        """Every model that outlines organs."""
+        return [bundle for group in self.groups.values() for bundle in group]
 
     @property
     def needs_masks(self) -> bool:
@@ -161,24 +185,27 @@ class Ensemble:
 
     def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> "_Chances":
         given = inputs[bundles[0].recipe.digest()]
-        values = self._average(bundles, given.batch(slices))
+        values = self._average(bundles, given.batch(slices), slices)
         if self.gate:
             values = self._closed(values, names, inputs, slices)
         return _Chances(names, values, given.prepared.placement)
 
-    def _average(self, bundles: list[Bundle], batch: np.ndarray) -> np.ndarray:
+    def _average(self, bundles: list[Bundle], batch: np.ndarray, slices: range) -> np.ndarray:
         """float32 [N, H, W, K], the mean over models and flips."""
-        given = [
-            np.flip(bundle.probabilities(np.flip(batch, axes)), axes)
-            for bundle in bundles
-            for axes in (_flips(bundle) if self.tta else [()])
-        ]
+        given = []
+        for bundle in bundles:
+            for axes in _flips(bundle) if self.tta else [()]:
+                found = bundle.probabilities(np.flip(batch, axes))
+                _check_probabilities(found, bundle, slices)
+                given.append(np.flip(found, axes))
         return given[0] if len(given) == 1 else sum(given) / np.float32(len(given))
 
     def _closed(self, chances: np.ndarray, names, inputs, slices: range) -> np.ndarray:
         """Slices that do not hold an organ: its probability falls to the others in proportion."""
         given = inputs[self.gate.recipe.digest()]
         presence, chances = self.gate.presence(given.batch(slices)), chances.copy()
+        wrong = ~((presence >= -_PROBABILITY_SLACK) & (presence <= 1 + _PROBABILITY_SLACK)).all(-1)
+        _refuse(wrong, self.gate, slices, "presences from 0 to 1")
         for index, name in enumerate(names, 1):
             if name in self.gate.organs:
                 absent = presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
@@ -187,6 +214,23 @@ class Ensemble:
                 closed[..., 0] += closed.sum(-1) == 0
                 chances[absent] = closed / closed.sum(-1, keepdims=True)
         return chances
+
+
+def _check_probabilities(values: np.ndarray, bundle: Bundle, slices: range) -> None:
+    """Raises InputError where the network gave what no softmax gives; NaN compares as false."""
+    sums, lowest = values.sum(-1), values.min((1, 2, 3))
+    right = (np.abs(sums - 1) <= _PROBABILITY_SLACK).all((1, 2)) & (lowest >= -_PROBABILITY_SLACK)
+    _refuse(~right, bundle, slices, "probabilities that sum to 1")
+
+
+def _refuse(wrong: np.ndarray, bundle: Bundle, slices: range, expected: str) -> None:
+    """wrong: bool [N], the slices that the network cannot be believed about."""
+    if wrong.any():
+        numbers = [str(slices.start + int(n) + 1) for n in np.flatnonzero(wrong)]
+        raise InputError(
+            f"{bundle.folder}: expected {expected}, found others in slices {', '.join(numbers)} "
+            "(counted from 1, from the feet); the network or its input is damaged"
+        )
 
 
 def flips_trained(bundle: Bundle) -> list[tuple[int, ...]]:

@@ -7,7 +7,9 @@
 
 A case is finished when its label map stands there with facts of the same job and the same scan.
 The label map is renamed into place last, so a kill at any moment leaves a case finished or to be
-done again. Many processes may write into one folder.
+done again. A finished label map goes when a newer one is ready to take its place, or by --overwrite
+with another model; never because a later try failed. The workers of one job may write into one
+folder together; two jobs may not (`segthor.locks`).
 """
 
 import hashlib
@@ -55,9 +57,8 @@ class Results:
                 f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
                 f"{files.listdir(self.folder)[0]}; choose another --output"
             )
-        for part in (self.folder, files.join(self.folder, "cases")):
-            if files.exists(part):
-                files.remove_partial(part)  # left by a run that was killed
+        for part in ("", "cases", "probabilities"):
+            files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
         files.write_json(path, self.settings)
 
     def _clear(self) -> None:
@@ -73,14 +74,17 @@ class Results:
 
     def path(self, scan: Scan) -> str:
         """Where the scan's label map goes."""
-        return files.join(self.folder, scan.file)
+        return files.inside(self.folder, scan.file)
 
     def is_finished(self, scan: Scan) -> bool:
         """Whether a run of this job finished the scan as it is now."""
         facts = self.facts_path(scan)
         if not all(files.exists(path) for path in (scan.ct, self.path(scan), facts)):
             return False
-        known = files.read_json(facts)
+        try:
+            known = self.facts(scan)
+        except InputError:  # facts that cannot be read say nothing of the label map beside them
+            return False
         return (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
 
     def write(self, scan: Scan, mark, labels, grid, facts: dict, probabilities: dict) -> None:
@@ -88,10 +92,14 @@ class Results:
 
         mark: of `mark_of`, from before the scan was read.
         """
+        if files.is_same(self.path(scan), scan.ct):
+            raise InputError(
+                f"{scan.ct}: its label map would take its place; choose another --output"
+            )
         self.forget(scan)  # an older label map must never lie beside newer facts
         for name, array in probabilities.items():
             file = nifti.stem(scan.file) + f"_{name}.nii.gz"
-            path = files.join(self.folder, "probabilities", file)
+            path = files.inside(files.join(self.folder, "probabilities"), file)
             nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
         files.write_json(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
         nifti.write(self.path(scan), labels, grid)
@@ -101,9 +109,15 @@ class Results:
         return facts_of(self.folder, scan.patient)
 
     def write_failure(self, scan: Scan, reason: str) -> None:
-        """Notes why there is no label map; an older one goes."""
-        self.forget(scan)
-        files.write_json(self.facts_path(scan), {"scan": {"path": scan.ct}, "failed": reason})
+        """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
+        known = self.facts(scan) if files.exists(self.path(scan)) else {"scan": {"path": scan.ct}}
+        files.write_json(self.facts_path(scan), known | {"failed": reason})
+
+    def forget_failure(self, scan: Scan) -> None:
+        """Removes the note of a failed try from a case that is finished."""
+        known = self.facts(scan)
+        if known.pop("failed", None):
+            files.write_json(self.facts_path(scan), known)
 
     def forget(self, scan: Scan) -> None:
         """Removes the scan's label map, and then what is known about it."""
@@ -113,7 +127,7 @@ class Results:
 
     def facts_path(self, scan: Scan) -> str:
         """Where the case's facts go."""
-        return files.join(self.folder, "cases", f"{scan.patient}.json")
+        return _facts_path(self.folder, scan.patient)
 
 
 def mark_of(scan: Scan) -> dict:
@@ -123,5 +137,14 @@ def mark_of(scan: Scan) -> dict:
 
 def facts_of(folder: str, patient: str) -> dict:
     """What a prediction job noted about a case; empty where the label maps came another way."""
-    path = files.join(folder, "cases", f"{patient}.json")
-    return files.read_json(path) if files.exists(path) else {}
+    path = _facts_path(folder, patient)
+    if not files.exists(path):
+        return {}
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object, found something else; remove the file")
+    return found
+
+
+def _facts_path(folder: str, patient: str) -> str:
+    return files.inside(files.join(folder, "cases"), f"{patient}.json")

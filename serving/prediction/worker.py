@@ -15,7 +15,8 @@ class Plan:
     """A prediction job in plain values, so that it can travel to other machines.
 
     models, level_models: model directories. gate: one, or ''. rules: whether the models' own
-    post-processing is applied. case_timeout_s: for each of reading, computing and writing.
+    post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
+    whether finished cases are predicted once more.
     """
 
     output: str
@@ -26,6 +27,7 @@ class Plan:
     rules: bool = True
     probabilities: bool = False
     case_timeout_s: float = 1800.0
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Worker:
             "models": [one.digest for one in self.models.bundles],
             "level_models": [one.digest for one in self.level.bundles] if self.level else [],
             "gate": self.models.gate.digest if self.models.gate else None,
-            "tta": self.plan.tta,
+            "tta": self.models.flips,
             "postprocess": _plain(self.rules),
             "level_postprocess": _plain(self.level_rules),
             "probabilities": self.plan.probabilities,
