@@ -109,7 +109,7 @@ def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp
 def test_a_run_leaves_what_the_next_programs_need(data, whole):
     workdir, output = whole
     run = json.loads((workdir / "run.json").read_text())
-    assert record["config"]["backbone"] == "resnet18" and run["organs"] == list(slices.NAMES)
+    assert run["config"]["backbone"] == "resnet18" and run["organs"] == list(slices.NAMES)
     assert run["recipe"]["context"] == 3 and run["replicas"] == 1
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["finished"] and summary["steps"] == STEPS
