@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_named_and_a_healthy_dataset_is_not_blamed(tmp_path):
     read_all(source, "train"), read_all(source, "validation")
     path = tmp_path / dataset.shards[1].file
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 3] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path}: record . is damaged"):
         with failures.in_one_line(source, "run", False):

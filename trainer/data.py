@@ -17,6 +17,8 @@ from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
 
 INDEX, OWNER = "index", "owner"
+# TensorFlow quotes what it cannot parse, and Python then stumbles over the quoted bytes.
+UNREADABLE = (tf.errors.OpError, UnicodeDecodeError)
 _DEVICE = (records.IMAGE, records.LABELS, records.CONTOURED)  # no text: it cannot go to a GPU
 # Many shards are read in turn: of larger pieces, much has left the processor's cache by the time
 # it is used (8 MiB give 0.87 of the speed). Remote file systems read ahead by themselves.
@@ -265,8 +267,8 @@ def damage(source: Source) -> str | None:
                     return f"{path}: record {number} has a label {highest}"
         except InputError as error:
             return str(error)
-        except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0]
+        except UNREADABLE as error:
+            reason = ascii(str(error).splitlines()[0])[1:-1][:160]
             return f"{path}: record {number} is no slice of this dataset ({reason})"
     return None
 

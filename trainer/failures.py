@@ -44,7 +44,7 @@ def in_one_line(source: data.Source, workdir: str, several_processes: bool):
             f"--workdir={workdir}: {why}; make room, then repeat the command: it continues from "
             "the last checkpoint"
         ) from error
-    except tf.errors.OpError as error:
+    except data.UNREADABLE as error:
         print("Looking for the shard that cannot be read", flush=True)
         found = data.damage(source)
         if not found:
