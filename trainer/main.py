@@ -6,7 +6,6 @@ Repeat the same command to continue an interrupted run. Where TF_CONFIG names se
 the command on each. Exit status: 0, or 143 where SIGTERM stopped the run after a checkpoint.
 """
 
-import shlex
 import signal
 import sys
 
@@ -32,8 +31,6 @@ _CPU_DEVICES = flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=64,
 )
-
-
 flags_of.define(Config)
 
 
@@ -115,7 +112,7 @@ def _conclude(summary, config) -> None:
     scores = ", ".join(f"{name} {shown(best['dice_' + name])}" for name in config.organs)
     print(f"Best Dice {shown(best['dice'])} at step {best['step']} ({scores})")
     print(f"Wrote {files.join(workdir, run.BEST)} and {files.join(workdir, run.LOG)}")
-    print(f"Next: python -m serving.export --workdir={shlex.quote(workdir)} --output=MODEL")
+    print(errors.hint("serving.export", workdir=workdir, output="MODEL"))
 
 
 if __name__ == "__main__":

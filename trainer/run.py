@@ -45,6 +45,8 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
                 f"--workdir={workdir}: expected a new folder or a run, found other files; "
                 "name another folder"
             )
+        if chief and not files.is_url(workdir):  # else nothing keeps another run out
+            files.remove_partial(workdir)
         if tf.train.latest_checkpoint(files.join(workdir, LAST)):
             _check_same(workdir, read(workdir), record)
         elif chief:
