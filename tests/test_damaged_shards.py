@@ -100,7 +100,7 @@ def test_a_record_that_is_no_slice_ends_in_a_line_that_names_shard_and_record(
     path = replace_shard(tmp_path, slices.make(tmp_path), split, with_third_record(change))
     source = data.open_source(str(tmp_path), None)
     if change is with_an_unknown_label:  # only the network's channels cannot take it
-        assert data.damage(source) == f"{path}: record 2 has a label 9"
+        assert failures.damage(source) == f"{path}: record 2 has a label 9"
         return
     with pytest.raises(InputError) as refused, failures.in_one_line(source, "run", False):
         read_all(source, split)
@@ -111,7 +111,7 @@ def test_a_record_that_is_no_slice_ends_in_a_line_that_names_shard_and_record(
 def test_a_flipped_bit_is_named_and_a_healthy_dataset_is_not_blamed(tmp_path):
     dataset = slices.make(tmp_path)
     source = data.open_source(str(tmp_path), None)
-    assert data.damage(source) is None
+    assert failures.damage(source) is None
     read_all(source, "train"), read_all(source, "validation")
     path = tmp_path / dataset.shards[1].file
     content = bytearray(path.read_bytes())

@@ -179,6 +179,11 @@ def test_slices_with_rare_organs_are_drawn_more_often(folder):
     assert drawn(source, 9, chosen, first_step=1) == drawn(source, 13, chosen)[4:]
 
 
+def test_oversampling_a_dataset_without_counts_is_refused(source):
+    with pytest.raises(InputError, match="no counts of slices, which --oversample needs"):
+        data.training(source, config(oversample=0.1), BATCH)
+
+
 HEART = ("heart",)
 BOTH = ("heart", "aorta")
 AORTA = ("aorta",)

@@ -17,8 +17,6 @@ from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
 
 INDEX, OWNER = "index", "owner"
-# TensorFlow quotes what it cannot parse, and Python then stumbles over the quoted bytes.
-UNREADABLE = (tf.errors.OpError, UnicodeDecodeError)
 _DEVICE = (records.IMAGE, records.LABELS, records.CONTOURED)  # no text: it cannot go to a GPU
 # Many shards are read in turn: of larger pieces, much has left the processor's cache by the time
 # it is used (8 MiB give 0.87 of the speed). Remote file systems read ahead by themselves.
@@ -180,14 +178,17 @@ def _ordered(source: Source, config, global_batch: int, first_step: int):
     """Serialized training slices, epoch after epoch of whole global batches, from a step on."""
     per_epoch = steps_per_epoch(source, global_batch)
     epoch, done = divmod(first_step, per_epoch)
+    repeats = _repeats(source, config) if config.oversample else None
     return (
         tf.data.Dataset.range(epoch, np.iinfo(np.int64).max)
-        .flat_map(lambda number: _epoch(source, config, number).take(per_epoch * global_batch))
+        .flat_map(
+            lambda number: _epoch(source, config, repeats, number).take(per_epoch * global_batch)
+        )
         .skip(done * global_batch)
     )
 
 
-def _epoch(source: Source, config, epoch):
+def _epoch(source: Source, config, repeats, epoch):
     """Serialized training slices in the order of (seed, epoch).
 
     A shard holds few patients and a batch should not: the shards' order is drawn anew, many are
@@ -209,28 +210,38 @@ def _epoch(source: Source, config, epoch):
             deterministic=True,
         )
     )
-    if config.oversample:
-        slices = slices.enumerate().flat_map(_repeat_rare(source, config, keys[1]))
+    if repeats is not None:
+        slices = slices.enumerate().flat_map(_repeat_rare(config.organs, repeats, keys[1]))
     seed = tf.cast(keys[2][0], tf.int64)
     return slices.shuffle(config.shuffle_buffer, seed, reshuffle_each_iteration=False)
 
 
-def _repeat_rare(source: Source, config, key):
+def _repeats(source: Source, config) -> np.ndarray:
+    """float [K]: how often a slice that holds each organ is drawn.
+
+    Repeat factor sampling, Gupta et al., CVPR 2019.
+    """
+    counts = source.dataset.statistics.get("slices", {})
+    if not counts.get("all"):
+        manifest = files.join(source.folder, FILE_NAME)
+        raise InputError(f"{manifest}: no counts of slices, which --oversample needs; build again")
+    share = np.array([counts.get(name, 0) for name in config.organs]) / counts["all"]
+    return np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
+
+
+def _repeat_rare(names, repeats: np.ndarray, key):
     """(place, slice) to the slice, several times where it has rare organs.
 
-    Repeat factor sampling, Gupta et al., CVPR 2019; a factor's fraction is a chance, drawn for each
-    slice. An epoch stays as long as it is, so that other slices give way.
+    A fraction of `repeats` is a chance, drawn for each slice. An epoch stays as long as it is, so
+    that other slices give way.
     """
-    counts = source.dataset.statistics["slices"]
-    share = np.array([counts.get(name, 0) for name in config.organs]) / max(counts["all"], 1)
-    factor = np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
     feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs.ORGANS)], tf.int64)}
-    places = [organs.BY_NAME[name].label - 1 for name in config.organs]
+    places = [label - 1 for label in organs.labels(names)]
 
     def repeat(place, serialized):
         present = tf.io.parse_single_example(serialized, feature)[records.PRESENT]
         chosen = tf.cast(tf.gather(present, places), tf.float32)
-        wanted = tf.reduce_max(chosen * np.float32(factor - 1)) + 1
+        wanted = tf.reduce_max(chosen * np.float32(repeats - 1)) + 1
         chance = tf.random.stateless_uniform([], tf.random.fold_in(key, place))
         return tf.data.Dataset.from_tensors(serialized).repeat(tf.cast(wanted + chance, tf.int64))
 
@@ -252,25 +263,6 @@ def _check_lengths(path: bytes) -> bytes:
     if not files.is_url(path.decode()):  # over a network each of the many small reads is slow
         records.check_lengths(path.decode())
     return path
-
-
-def damage(source: Source) -> str | None:
-    """What is wrong with the first shard that cannot be read; None where all can be."""
-    for path in _paths(source, (*source.train, *source.validation)):
-        number = 0
-        try:
-            records.check_lengths(path)
-            for number, payload in enumerate(records.payloads(path)):
-                labels = _parse(source, payload, (records.LABELS,))[records.LABELS]
-                highest = int(tf.reduce_max(labels))
-                if highest >= organs.NUM_CLASSES:
-                    return f"{path}: record {number} has a label {highest}"
-        except InputError as error:
-            return str(error)
-        except UNREADABLE as error:
-            reason = ascii(str(error).splitlines()[0])[1:-1][:160]
-            return f"{path}: record {number} is no slice of this dataset ({reason})"
-    return None
 
 
 def _parse(source: Source, serialized, keys):

@@ -5,6 +5,7 @@ import shlex
 
 import tensorflow as tf
 
+from segthor import files, organs, records
 from segthor.errors import InputError
 from trainer import data
 
@@ -16,6 +17,8 @@ _REFUSED = (
     tf.errors.FailedPreconditionError,
 )
 _DISK = ("No space left", "Read-only file system", "Permission denied", "quota")
+# TensorFlow quotes what it cannot parse, and Python then stumbles over the quoted bytes.
+_UNREADABLE = (tf.errors.OpError, UnicodeDecodeError)
 
 
 @contextlib.contextmanager
@@ -44,10 +47,29 @@ def in_one_line(source: data.Source, workdir: str, several_processes: bool):
             f"--workdir={workdir}: {why}; make room, then repeat the command: it continues from "
             "the last checkpoint"
         ) from error
-    except data.UNREADABLE as error:
+    except _UNREADABLE as error:
         print("Looking for the shard that cannot be read", flush=True)
-        found = data.damage(source)
+        found = damage(source)
         if not found:
             raise
         command = f"python -m beam_jobs.verify --data={shlex.quote(source.folder)}"
         raise InputError(f"{found}; {command} looks at all shards") from error
+
+
+def damage(source: data.Source) -> str | None:
+    """What is wrong with the first shard that cannot be read; None where all can be."""
+    for shard in (*source.train, *source.validation):
+        path, number = files.join(source.folder, shard.file), 0
+        try:
+            records.check_lengths(path)
+            for number, payload in enumerate(records.payloads(path)):
+                labels = records.parse(payload, source.size_px, source.context)[records.LABELS]
+                highest = int(tf.reduce_max(labels))
+                if highest >= organs.NUM_CLASSES:
+                    return f"{path}: record {number} has a label {highest}"
+        except InputError as error:
+            return str(error)
+        except _UNREADABLE as error:
+            reason = ascii(str(error).splitlines()[0])[1:-1][:160]
+            return f"{path}: record {number} is no slice of this dataset ({reason})"
+    return None

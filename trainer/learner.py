@@ -20,7 +20,7 @@ class Learner:
         self.config, self.strategy, self.total_steps = config, strategy, total_steps
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         self._channel = tf.constant(_channels(config.organs), tf.int32)
-        self._labels = tf.constant([organs.BY_NAME[name].label - 1 for name in config.organs])
+        self._labels = tf.constant([label - 1 for label in organs.labels(config.organs)])
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
@@ -195,7 +195,7 @@ def _logits(network) -> tf.keras.Model:
 
 
 def _channels(names) -> list[int]:
-    chosen = {organs.BY_NAME[name].label: 1 + place for place, name in enumerate(names)}
+    chosen = {label: channel for channel, label in enumerate(organs.labels(names), 1)}
     return [chosen.get(label, 0) for label in range(organs.NUM_CLASSES)]
 
 

@@ -6,6 +6,7 @@ activation, whatever the arithmetic below: half precision would spoil the softma
 """
 
 import contextlib
+import functools
 import io
 
 import tensorflow as tf
@@ -14,17 +15,8 @@ from segthor.errors import InputError
 from trainer import weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
-if not tf.keras.Model.__module__.startswith("tf_keras"):
-    raise InputError(
-        "segmentation_models needs Keras 2, but tensorflow was imported with Keras 3: import "
-        "trainer before tensorflow, or set TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
-    )
-with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
-    import segmentation_models as sm
-
 LOGITS = "_logits"
 
-_DECODERS = {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
 _PSPNET_PX = 48  # its pyramid pools an eighth of the image in 1, 2, 3 and 6 parts
 _INCEPTION_PX = 75  # keras.applications refuses less
 _DEEPEST = {
@@ -78,6 +70,19 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
         tf.keras.mixed_precision.set_global_policy(before)
 
 
+@functools.cache
+def _decoders() -> dict:
+    """segmentation_models' decoders by their names here."""
+    if not tf.keras.Model.__module__.startswith("tf_keras"):
+        raise InputError(
+            "segmentation_models needs Keras 2, but tensorflow was imported with Keras 3: import "
+            "trainer before tensorflow, or set TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
+        )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
+        import segmentation_models as sm
+    return {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
+
+
 def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
     images = x = tf.keras.Input([size_px, size_px, context], name="images")
     for layer in scaling:
@@ -97,7 +102,7 @@ def _body(config, shape, path) -> tf.keras.Model:
     """The library's network: images to the outlines' logits and the encoder's deepest features."""
     decoder = "unet" if config.task == CLASSIFY else config.decoder  # its encoder is whole
     try:
-        body = _DECODERS[decoder](
+        body = _decoders()[decoder](
             config.backbone,
             input_shape=shape,
             classes=1 + len(config.organs),
