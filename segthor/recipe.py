@@ -19,6 +19,7 @@ from segthor.geometry import Orientation, Placement
 from segthor.options import check, from_json, option, require
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
+_MOST_MM = 3000  # no scanner sees further
 _MOST_PX, _MOST_HU = 2048, 100_000
 _STRIDE_PX = 32  # the networks halve the image five times
 _LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
@@ -31,12 +32,12 @@ class Recipe:
     crop_mm: float = option(
         256.0,
         "Side in mm of the square box about the centre, rounded up to a multiple of 32 pixels.",
-        (1, 10_000),
+        (1, _MOST_MM),
     )
     pixel_mm: float = option(
         1.0,
         "In-plane pixel in mm; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).",
-        (0, 100),
+        (0, _MOST_MM),
     )
     context: int = option(
         3, "Slices per image, odd; at either end the last slice stands in.", (1, 99)
@@ -44,7 +45,7 @@ class Recipe:
     window_width_hu: float = option(
         350.0,
         "Width of the window in HU that becomes the grey levels 0 to 255.",
-        (0.001, 100_000),
+        (0.001, _MOST_HU),
         flag="window_width",
     )
     window_level: str = option(

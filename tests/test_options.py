@@ -81,7 +81,7 @@ def test_the_flag_shows_the_range_and_the_error_names_the_flag(kind, spec):
         (Config, {"organs": [1]}, "organs: expected a list of names"),
         (Config, {"deterministic": 1}, "deterministic: expected true or false, found 1"),
         (Config, {"encoder_weights": 5}, "encoder_weights: expected a text, found 5"),
-        (Recipe, {"crop_mm": "wide"}, "crop_mm: expected 1 to 10000, found wide"),
+        (Recipe, {"crop_mm": "wide"}, "crop_mm: expected 1 to 3000, found wide"),
         (Recipe, {"window_level": 50}, "window_level: expected a text, found 50"),
     ],
 )
