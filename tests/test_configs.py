@@ -7,6 +7,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from segthor import flags_of
+from segthor.errors import InputError
 from trainer import main  # noqa: F401  which defines the flags
 from trainer.config import Config
 
@@ -48,7 +49,10 @@ def test_a_configuration_says_only_what_differs_from_what_it_includes(name, monk
     lines = [line for line in lines if line.startswith("--")]
     whole = config_of(name, monkeypatch)
     for line in (line for line in lines if not line.startswith("--flagfile=")):
-        monkeypatch.chdir(ROOT)
         with flagsaver.flagsaver():
             flags.FLAGS(["trainer.main", *(other for other in lines if other != line)])
-            assert flags_of.read(Config) != whole, line
+            try:
+                without = flags_of.read(Config)
+            except InputError:  # it is even needed
+                continue
+            assert without != whole, line
