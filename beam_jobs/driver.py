@@ -11,6 +11,7 @@ from segthor import files, inputs, locks, memory, organs, progress, runners, tab
 from segthor.errors import InputError
 from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
+from segthor.options import SEEDS, check, option, part
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
@@ -22,20 +23,36 @@ class Settings:
 
     input: str
     output: str
-    recipe: Recipe = Recipe()
-    runner: str = runners.LOCAL[0]
-    split: str = "auto"
-    validation_fraction: float = 0.2
-    folds: int = 5
-    shards: int = 0
-    seed: int = 0
-    level_masks: str | None = None
+    recipe: Recipe = part(Recipe(), "")
+    runner: str = option(runners.LOCAL[0], "Any runner of Apache Beam.")
+    split: str = option(
+        "auto",
+        "original: the eight validation patients of the original system; hash: by chance; csv: the "
+        "CSV's column; auto: the first of csv, original, hash that fits.",
+        plan.SPLITS,
+    )
+    validation_fraction: float = option(
+        0.2, "Share of validation patients with --split=hash.", (0, 1)
+    )
+    folds: int = option(5, "Folds for cross-validation.", (1, 1000))
+    shards: int = option(0, "Shards per split and fold; 0: about 100 to 200 MB each.", (0, 100_000))
+    seed: int = option(0, "Deals patients and orders slices.", SEEDS)
+    level_masks: str | None = option(
+        None,
+        "Folder of an earlier model's label maps, for level and centre of patients without "
+        "contours of the organs asked for.",
+    )
     label_values: tuple[tuple[str, int], ...] = ()
     severities: tuple[tuple[str, str], ...] = ()
-    strict: bool = False
-    most_scan_gb: float = 0.0
+    strict: bool = option(False, "Whether one rejected patient fails the build.")
+    most_scan_gb: float = option(
+        0.0,
+        "Memory that one scan may fill; 0: a third of what is free, shared by the local workers.",
+        (0, 1e6),
+    )
 
     def __post_init__(self):
+        check(self)
         check_severities(dict(self.severities))
 
 

@@ -99,7 +99,7 @@ def try_one(backbone, decoder, folder):
     with tempfile.TemporaryDirectory() as target:
         version = bundle.save(
             target,
-            network=lambda x: {bundle.PROBABILITIES: learner.model(x, training=False)},
+            network=lambda x: {bundle.PROBABILITIES: learner.model(x, training=False)["segment"]},
             variables=learner.model.variables,
             recipe=source.dataset.recipe,
             names=config.organs,

@@ -98,7 +98,9 @@ def _model() -> str:
         discs = tf.constant(_discs(recipe.size_px))
 
         def mixed(images):
-            return {"probabilities": 0.02 * network(images, training=False) + 0.98 * discs}
+            return {
+                "probabilities": 0.02 * network(images, training=False)["segment"] + 0.98 * discs
+            }
 
         bundle.save(str(folder), mixed, network.variables, recipe, organs.NAMES, {}, {})
     return str(folder)

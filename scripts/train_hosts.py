@@ -17,15 +17,19 @@ import threading
 import time
 
 EXAMPLE = "python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN"
+MOST = 64  # on one machine
 GRACE_S = 90  # TensorFlow misses a silent process after a minute
 
 
 def main() -> int:
     """Starts the processes and waits for all of them."""
-    if len(sys.argv) < 2 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
-        print(f"error: expected a number of processes first: {EXAMPLE}", file=sys.stderr)
+    count = sys.argv[1] if len(sys.argv) > 1 else ""
+    if not count.isdecimal() or not 1 <= int(count[:4]) <= MOST:
+        print(
+            f"error: expected a number of processes first, 1 to {MOST}: {EXAMPLE}", file=sys.stderr
+        )
         return 2
-    processes = [start(tf_config, sys.argv[2:]) for tf_config in tf_configs(int(sys.argv[1]))]
+    processes = [start(tf_config, sys.argv[2:]) for tf_config in tf_configs(int(count))]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: [process.terminate() for process in processes])
     printers = [

@@ -16,56 +16,60 @@ from segthor.body import body_center_px, organ_center_px
 from segthor.boxes import Box, label_boxes
 from segthor.errors import InputError
 from segthor.geometry import Orientation, Placement, canonical
+from segthor.options import check, option, require
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
-_STRIDE_PX = 32  # the networks halve the image five times
 _MOST_MM = 3000  # no scanner sees further
-_MOST_CONTEXT = 99
-_LEAST_WIDTH_HU, _MOST_HU = 1e-3, 100_000
+_MOST_PX, _MOST_HU = 2048, 100_000
+_STRIDE_PX = 32  # the networks halve the image five times
 _LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of the preparation.
+    """Every choice of the preparation; each field says what it is and its range."""
 
-    crop_mm: side of the square box about the centre, rounded up to a multiple of 32 pixels.
-    pixel_mm: in-plane pixel; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).
-    context: neighbouring slices as channels, odd; at either end the last slice stands in.
-    window_width_hu: width of the HU window that becomes 0..255.
-    window_level: its centre: a number of HU, or 'median:ORGAN,...' or 'mean:ORGAN,...' for the
-      patient's own, taken inside these organs.
-    crop_center: 'body', or 'organs:ORGAN,...' for the centre of the box about these organs.
-    """
-
-    crop_mm: float = 256.0
-    pixel_mm: float = 1.0
-    context: int = 3
-    window_width_hu: float = 350.0
-    window_level: str = "50"
-    crop_center: str = "body"
+    crop_mm: float = option(
+        256.0,
+        "Side in mm of the square box about the centre, rounded up to a multiple of 32 pixels.",
+        (1, _MOST_MM),
+    )
+    pixel_mm: float = option(
+        1.0,
+        "In-plane pixel in mm; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).",
+        (0, _MOST_MM),
+    )
+    context: int = option(
+        3, "Slices per image, odd; at either end the last slice stands in.", (1, 99)
+    )
+    window_width_hu: float = option(
+        350.0,
+        "Width of the window in HU that becomes the grey levels 0 to 255.",
+        (0.001, _MOST_HU),
+        flag="window_width",
+    )
+    window_level: str = option(
+        "50",
+        "Centre of the window: HU, or the patient's own inside these organs as median:ORGAN,... "
+        "or mean:ORGAN,...",
+    )
+    crop_center: str = option(
+        "body", "Centre of the box: body, or organs:ORGAN,... for the box about these organs."
+    )
 
     def __post_init__(self):
-        known = 0 < self.crop_mm <= _MOST_MM
-        _check(known, "crop_mm", f"a length above 0, up to {_MOST_MM} mm", self.crop_mm)
-        known = self.pixel_mm == 0 or 0 < self.pixel_mm <= _MOST_MM
-        _check(known, "pixel_mm", f"up to {_MOST_MM} mm, or 0 for the scan's own", self.pixel_mm)
+        check(self)
         pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
-        _check(pixels <= 2048, "crop_mm / pixel_mm", "at most 2048 pixels", pixels)
-        odd = 1 <= self.context <= _MOST_CONTEXT and self.context % 2 == 1
-        _check(odd, "context", f"an odd number of slices up to {_MOST_CONTEXT}", self.context)
-        known = _LEAST_WIDTH_HU <= self.window_width_hu <= _MOST_HU
-        expected = f"{_LEAST_WIDTH_HU} to {_MOST_HU} HU"
-        _check(known, "window_width", expected, self.window_width_hu)
+        require(pixels <= _MOST_PX, "crop_mm / pixel_mm", f"at most {_MOST_PX} pixels", pixels)
+        require(self.context % 2 == 1, "context", "an odd number of slices", self.context)
         statistic, named = _split(self.window_level)
         constant = statistic == "" and _is_level(named[0])
         own = statistic in _LEVEL_STATISTICS and _are_organs(named)
-        _check(
-            constant or own, "window_level", "HU, median:ORGANS or mean:ORGANS", self.window_level
-        )
+        expected = f"HU up to {_MOST_HU}, median:ORGANS or mean:ORGANS"
+        require(constant or own, "window_level", expected, self.window_level)
         kind, named = _split(self.crop_center)
         about = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
-        _check(about, "crop_center", "body or organs:ORGANS", self.crop_center)
+        require(about, "crop_center", "body or organs:ORGANS", self.crop_center)
 
     @property
     def size_px(self) -> int:
@@ -243,8 +247,3 @@ def _is_level(text: str) -> bool:
         return abs(float(text)) <= _MOST_HU
     except ValueError:
         return False
-
-
-def _check(holds: bool, field: str, expected: str, found) -> None:
-    if not holds:
-        raise InputError(f"{field}: expected {expected}, found {found!r}")

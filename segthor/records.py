@@ -163,6 +163,25 @@ def _read(stream, size: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def check_lengths(path: str) -> None:
+    """Reads the lengths of a shard's records alone, and checks them against the file's size.
+
+    Raises:
+      InputError: the file ends inside a record.
+    """
+    end = files.size(path)
+    number = place = 0
+    with files.open_read(path) as stream:
+        while place < end:
+            stream.seek(place)
+            place += 12 + int.from_bytes(stream.read(12)[:8], "little") + 4
+            if place > end:
+                raise InputError(
+                    f"{path}: record {number} is longer than the file; build the shard again"
+                )
+            number += 1
+
+
 def payloads(path: str):
     """Yields the serialized Example of every record of a shard; raises InputError as above."""
     with files.open_read(path) as stream:

@@ -66,7 +66,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
         **{f"weight{i}": w for i, w in enumerate(learner.model.get_weights())},
         **{f"averaged{i}": w for i, w in enumerate(learner.averaged.get_weights())},
     }
-    if devices.is_chief(strategy):
+    if devices.is_chief():
         np.savez(out, **found)
 
 

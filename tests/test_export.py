@@ -17,7 +17,7 @@ from segthor import files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe, window
 from serving.prediction import bundle
-from trainer import model
+from trainer import model, run
 from trainer.config import Config
 
 RECIPE = Recipe(crop_mm=32, pixel_mm=1.0, window_width_hu=350)
@@ -212,16 +212,16 @@ def exported(tmp_path_factory):
     tf.train.CheckpointManager(
         tf.train.Checkpoint(model=network), str(folder / "run" / "best"), 1
     ).save()
-    run = {
+    record = {
         "config": dataclasses.asdict(config),
         "recipe": RECIPE.to_json(),
         "organs": list(config.organs),
     }
-    (folder / "run" / model.RUN_FILE).write_text(json.dumps(run))
+    (folder / "run" / run.RUN).write_text(json.dumps(record))
     (folder / "run" / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
     done = run_entry("serving.export", workdir=folder / "run", output=folder / "model")
     assert done.returncode == 0, done.stderr
-    return model.restore(str(folder / "run"))[0], folder / "model", done.stdout
+    return run.restore(str(folder / "run"))[0], folder / "model", done.stdout
 
 
 def test_the_entry_exports_what_the_trainer_restores(exported):

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from segthor import organs, records
 from trainer import augment, data, devices, losses, model, schedules
+from trainer.config import CLASSIFY, SEGMENT
 
 TRUE = 2  # where the counts say how large the organ is
 
@@ -19,7 +20,7 @@ class Learner:
         self.config, self.strategy, self.total_steps = config, strategy, total_steps
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         self._channel = tf.constant(_channels(config.organs), tf.int32)
-        self._labels = tf.constant([organs.BY_NAME[name].label - 1 for name in config.organs])
+        self._labels = tf.constant([label - 1 for label in organs.labels(config.organs)])
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
@@ -153,24 +154,22 @@ class Learner:
 
     def _losses(self, logits, truth, contoured):
         kind, total = self.config.loss, 0.0
-        if model.SEGMENT in logits:
-            total += losses.segment(kind, logits[model.SEGMENT], truth, contoured)
-        if model.CLASSIFY in logits:
+        if SEGMENT in logits:
+            total += losses.segment(kind, logits[SEGMENT], truth, contoured)
+        if CLASSIFY in logits:
             present = _present(truth, len(self.config.organs))
-            loss = losses.classify(kind, logits[model.CLASSIFY], present, contoured)
-            total += loss if self.config.task == model.CLASSIFY else losses.CLASSIFY_SHARE * loss
+            loss = losses.classify(kind, logits[CLASSIFY], present, contoured)
+            total += loss if self.config.task == CLASSIFY else losses.CLASSIFY_SHARE * loss
         return total
 
     def _replica_predict(self, images):
-        output = self.scored(images, training=False)
-        output = output[model.SEGMENT] if isinstance(output, dict) else output
-        return tf.argmax(output, -1, tf.int32)
+        return tf.argmax(self.scored(images, training=False)[SEGMENT], -1, tf.int32)
 
     def _replica_counts(self, batch):
         truth = self._truth(batch[records.LABELS])
         count = len(self.config.organs)
-        if self.config.task == model.CLASSIFY:
-            output = self.scored(batch[records.IMAGE], training=False)
+        if self.config.task == CLASSIFY:
+            output = self.scored(batch[records.IMAGE], training=False)[CLASSIFY]
             predicted, true = output[:, None, None] > 0.5, _present(truth, count)[:, None, None]
         else:
             predicted = _one_hot(self._replica_predict(batch[records.IMAGE]), count)
@@ -196,7 +195,7 @@ def _logits(network) -> tf.keras.Model:
 
 
 def _channels(names) -> list[int]:
-    chosen = {organs.BY_NAME[name].label: 1 + place for place, name in enumerate(names)}
+    chosen = {label: channel for channel, label in enumerate(organs.labels(names), 1)}
     return [chosen.get(label, 0) for label in range(organs.NUM_CLASSES)]
 
 

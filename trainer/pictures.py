@@ -5,7 +5,8 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from segthor import drawing, files, metrics, organs, records
-from trainer import data, model, validate
+from trainer import data, validate
+from trainer.config import CLASSIFY
 
 TILE_PX = 256
 _COLUMNS = 3
@@ -16,11 +17,11 @@ def worst_slices(learner, source: data.Source, scores: validate.Scores, count: i
 
     Shows the middle one of the context's slices; Dice is of the slice, over its organs together.
     """
-    if learner.config.task == model.CLASSIFY:
+    if learner.config.task == CLASSIFY:
         return None
     places = scores.worst(count)
     slices = read_slices(source, source.validation, places)
-    values = np.array([0] + [organs.BY_NAME[name].label for name in learner.config.organs])
+    values = np.array([0, *organs.labels(learner.config.organs)])
     predicted = values[learner.predict(tf.constant(np.stack([s.image for s in slices])))]
     dice = metrics.dice_from_counts(*scores.slice_counts[places].sum(1).T)
     return _sheet(slices, predicted, values, dice)
@@ -32,11 +33,10 @@ def read_slices(source: data.Source, shards, places) -> list[records.Slice]:
     for shard in shards:
         wanted = {place for place in places if first <= place < first + shard.records}
         if wanted:
-            path = files.join(source.folder, shard.file)
-            with files.open_read(path) as stream:
-                for place, payload in enumerate(records.read_frames(stream, path), first):
-                    if place in wanted:
-                        found[place] = records.decode(payload)
+            payloads = records.payloads(files.join(source.folder, shard.file))
+            for place, payload in enumerate(payloads, first):
+                if place in wanted:
+                    found[place] = records.decode(payload)
         first += shard.records
     return [found[place] for place in places]
 
