@@ -21,6 +21,7 @@ import fsspec
 from segthor.errors import InputError
 
 TEMPORARY_PREFIX = ".partial-"
+_FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 
 def is_url(path: str) -> bool:
@@ -36,6 +37,17 @@ def join(folder: str, *names: str) -> str:
 def name(path: str) -> str:
     """The last part of a path or URL."""
     return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def inside(folder: str, name: str) -> str:
+    """`folder`/name, for a name that came from outside: in a CSV, a manifest or a file's name.
+
+    Raises:
+      InputError: the name is not that of a file in the folder itself.
+    """
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        raise InputError(f"{folder}: expected the name of a file in this folder, found {name!r}")
+    return join(folder, name)
 
 
 def absolute(path: str) -> str:
@@ -113,14 +125,34 @@ def _json_lines(value):
     yield "\n}\n" if value else "{}\n"
 
 
-def write_table(path: str, rows: list[dict]) -> None:
-    """Writes a CSV atomically: a line per row, at least one, columns as in the first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+def write_table(path: str, rows: list[dict], columns=None) -> None:
+    """Writes a CSV atomically: a line per row; columns: those of the first row unless given."""
+    columns = list(columns or rows[0])
     with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())
+        stream.write(csv_line(columns))
+        for row in rows:
+            stream.write(csv_line([row.get(column) for column in columns]))
+
+
+def csv_line(values) -> bytes:
+    """One line of CSV in UTF-8; None is an empty cell.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
+    """
+    text = io.StringIO()
+    # The writer puts quotes about the marks of its own line ends alone, so \r must be one.
+    csv.writer(text, lineterminator="\r\n").writerow([_no_formula(value) for value in values])
+    return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
+
+
+def _no_formula(value):
+    if not isinstance(value, str) or not value.startswith(_FORMULA_STARTS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 @contextlib.contextmanager

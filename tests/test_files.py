@@ -1,5 +1,7 @@
 """The file seam: the same laws for local folders and for a URL file system."""
 
+import csv
+import io
 import os
 import uuid
 
@@ -92,3 +94,45 @@ def test_parents_of_bare_and_root_names():
     assert files.parent("a.json") == "."
     assert files.parent("/a.json") == "/"
     assert files.parent("gs://bucket/x/a.json") == "gs://bucket/x"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/etc/x", "../x", "a/b", "a/", "..\\x", "a\0b", "/"]
+)
+def test_a_name_that_leads_out_of_its_folder_is_refused(folder, name):
+    with pytest.raises(InputError, match="expected the name of a file in this folder"):
+        files.inside(folder, name)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "..a", "a..b", "~", "=x", "-", "C:", "a b"])
+def test_any_other_name_is_a_file_of_the_folder(folder, name):
+    path = files.inside(folder, name)
+    assert (files.parent(path), files.name(path)) == (folder, name)
+
+
+def read_table(path):
+    with io.StringIO(files.read_bytes(path).decode(), newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def test_a_table_is_read_back_as_it_was_written(folder):
+    path = files.join(folder, "a.csv")
+    files.write_table(path, [{"a": 1.5, "b": 'x, "y"'}, {"a": -2, "b": None}])
+    assert read_table(path) == [["a", "b"], ["1.5", 'x, "y"'], ["-2", ""]]
+    files.write_table(path, [], ["a", "b"])
+    assert read_table(path) == [["a", "b"]]
+
+
+@pytest.mark.parametrize("start", list("=+-@\t\r\n"))
+def test_no_text_is_a_formula_for_a_spreadsheet(folder, start):
+    path = files.join(folder, "a.csv")
+    cells = [f"{start}cmd|' /C calc'!A0", f"{start}1+1"]
+    files.write_table(path, [dict(enumerate(cells))])
+    assert read_table(path)[1] == [f"'{cell}" for cell in cells]
+
+
+def test_numbers_stay_numbers_as_text_too(folder):
+    path = files.join(folder, "a.csv")
+    cells = [-3.5, "-3.5", "+1e-3", -1, "-inf", "5-6", "a=b", ""]
+    files.write_table(path, [dict(enumerate(cells))])
+    assert read_table(path)[1] == [str(cell) for cell in cells]
