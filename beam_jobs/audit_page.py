@@ -3,13 +3,11 @@
 Both are made from the workers' parts, one part at a time.
 """
 
-import csv
 import html
-import io
 from collections import Counter
 
 from beam_jobs import shards
-from segthor import audit, files, organs
+from segthor import audit, files, organs, text
 from segthor.manifest import UNLABELLED
 
 FILES = ("audit.csv", "audit.html")
@@ -49,28 +47,21 @@ def write(names: list[str], output: str) -> int:
         for patient in part["patients"] + part["unlabelled"] + part["rejected"]:
             row, findings = _row(patient), _findings(patient)
             status.append(row["status"])
-            lines.append((row["patient"], _line(row)))
+            # Of many patients, lines fit into memory and rows do not.
+            line = text.csv_line([row.get(column) for column in _COLUMNS])
+            lines.append((row["patient"], line))
             for finding in findings:
                 counts[finding["severity"], finding["code"]] += 1
             if findings and len(entries[row["status"]]) < MOST_SHOWN:
                 picture = part["thumbnails"].get(row["patient"], "")
                 entries[row["status"]].append((row["patient"], _entry(row, findings, picture)))
-    table = "".join(
-        [_line({name: name for name in _COLUMNS}), *(line for _, line in sorted(lines))]
-    )
-    shown = [text for some in entries.values() for _, text in sorted(some)]
-    page = _page(status, counts, shown)
+    table = b"".join([text.csv_line(_COLUMNS), *(line for _, line in sorted(lines))])
+    shown = [entry for some in entries.values() for _, entry in sorted(some)]
+    page = _page(status, counts, shown).encode(errors="backslashreplace")
     for name, content in zip(FILES, (table, page), strict=True):
         with files.atomic_write(files.join(output, name)) as stream:
-            stream.write(content.encode())
+            stream.write(content)
     return status.count("rejected")
-
-
-def _line(row: dict) -> str:
-    """One line of CSV: of many patients, lines fit into memory and rows do not."""
-    text = io.StringIO()
-    csv.DictWriter(text, _COLUMNS, lineterminator="\n").writerow(row)
-    return text.getvalue()
 
 
 def _row(patient: dict) -> dict:

@@ -53,8 +53,8 @@ _MASKS = flags.DEFINE_string(
     "level_masks", None, "Folder of an earlier model's label maps, for level and centre of "
     "patients without contours of the organs asked for."
 )  # fmt: skip
-_LABELS = flags.DEFINE_list(
-    "labels", [], "The input's label values, ORGAN=VALUE,...; other values are background."
+_LABEL_VALUES = flags.DEFINE_list(
+    "label_values", [], "The input's label values, ORGAN=VALUE,...; other values are background."
 )
 _SEVERITY = flags.DEFINE_list(
     "severity",
@@ -66,6 +66,8 @@ _STRICT = flags.DEFINE_bool("strict", False, "Whether one rejected patient fails
 
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
+    if any(argument.lstrip("-").partition("=")[0] == "labels" for argument in argv[1:]):
+        raise InputError("--labels: the input's label values are named with --label_values")
     runners.check_options(_RUNNER.value, argv[1:])
     settings = Settings(
         input=_INPUT.value or DEFAULT_PHANTOMS,
@@ -104,11 +106,13 @@ def _recipe() -> Recipe:
 
 
 def _label_values() -> tuple[tuple[str, int], ...]:
-    values = _pairs("labels", _LABELS.value)
+    values = _pairs("label_values", _LABEL_VALUES.value)
     for name, value in values.items():
         if name not in organs.NAMES or not value.isdigit() or not 0 < int(value) < 65536:
             known = ", ".join(organs.NAMES)
-            raise InputError(f"labels: expected ORGAN=VALUE with {known}; found {name}={value}")
+            raise InputError(
+                f"label_values: expected ORGAN=VALUE with {known}; found {name}={value}"
+            )
     return tuple((name, int(values[name])) for name in organs.NAMES if name in values)
 
 

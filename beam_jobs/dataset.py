@@ -40,7 +40,7 @@ def twins(output: str, sources) -> dict[str, str]:
     Of several patients with one scan, the first by name that nothing else speaks against is kept;
     one with contours before one without.
     """
-    by_name = {source.patient: source for source in sources}
+    by_name = {source.name: source for source in sources}
     alike = defaultdict(list)
     folder = files.join(output, shards.PARTS)
     for name in files.listdir(folder) if files.exists(folder) else ():

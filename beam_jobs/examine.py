@@ -10,7 +10,7 @@ from segthor import audit, figures, files, nifti
 from segthor.audit import Finding
 from segthor.errors import InputError
 from segthor.geometry import Orientation
-from segthor.inputs import Patient
+from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
 
 
@@ -56,11 +56,13 @@ class Examined:
 
 def examine(source: Patient, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
+    if source.fault:
+        return Examined(source, (Finding.of("bad_name", source.fault),))
     examined = _examine(source, job)
-    if not source.twin or examined.scans is None:
+    if not source.same_scan_as or examined.scans is None:
         return examined
     # Last: which of two names is kept depends on all else that is wrong with either.
-    same = Finding.of("same_scan", f"the same scan as that of {source.twin}")
+    same = Finding.of("same_scan", f"the same scan as that of {source.same_scan_as}")
     return replace(examined, findings=_judged([same], job) + examined.findings)
 
 

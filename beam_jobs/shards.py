@@ -18,7 +18,7 @@ from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
 from segthor import audit, files, manifest, organs, records
 from segthor.geometry import Placement
-from segthor.inputs import Patient
+from segthor.patients import Patient
 from segthor.recipe import Recipe, with_context
 
 SHARDS, PARTS = "shards", "parts"
@@ -67,9 +67,9 @@ def write(plan: ShardPlan, job: Job) -> dict:
     for source in plan.patients:
         patient = examine(source, job)
         if patient.likeness:
-            part["likeness"][source.patient] = _likeness_row(patient)
+            part["likeness"][source.name] = _likeness_row(patient)
         if patient.findings:
-            part["thumbnails"][source.patient] = png_base64(patient)
+            part["thumbnails"][source.name] = png_base64(patient)
         if patient.rejected:
             part["rejected"].append(asdict(_rejected_row(patient)))
             continue
@@ -104,7 +104,7 @@ def _kept(patient: Examined) -> _Kept:
 def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Shard:
     folder = files.join(job.output, SHARDS)
     slices = [(patient, z) for patient in kept for z in range(len(patient.images))]
-    slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.patient, one[1]))
+    slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.name, one[1]))
     digest, size = hashlib.sha256(), 0
 
     def path():
@@ -125,14 +125,14 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
         records=len(slices),
         bytes=size,
         sha256=digest.hexdigest(),
-        patients=tuple(patient.source.patient for patient in kept),
+        patients=tuple(patient.source.name for patient in kept),
     )
 
 
 def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
     placement = patient.placement
     return records.Slice(
-        patient=patient.source.patient,
+        patient=patient.source.name,
         z=z,
         image=with_context(patient.images, z, recipe.context),
         labels=patient.labels[z],
@@ -148,7 +148,7 @@ def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
 def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
     """A `manifest.Built` as a dictionary; its shard is not known yet."""
     row = manifest.Built(
-        patient=patient.source.patient,
+        patient=patient.source.name,
         ct=patient.source.ct,
         labels=patient.source.labels,
         fingerprint=patient.scans.fingerprint,
@@ -167,13 +167,13 @@ def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
 def _unlabelled_row(patient: Examined) -> manifest.Unlabelled:
     level_hu = patient.prepared.level_hu if patient.prepared else None
     source = patient.source
-    return manifest.Unlabelled(source.patient, source.ct, level_hu, patient.audit_json())
+    return manifest.Unlabelled(source.name, source.ct, level_hu, patient.audit_json())
 
 
 def _rejected_row(patient: Examined) -> manifest.Rejected:
     source = patient.source
     findings = tuple(finding.to_json() for finding in patient.findings)
-    return manifest.Rejected(source.patient, source.ct, source.labels, findings)
+    return manifest.Rejected(source.name, source.ct, source.labels, findings)
 
 
 def _likeness_row(patient: Examined) -> dict:

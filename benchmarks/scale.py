@@ -64,7 +64,7 @@ def _make_patients(folder: str, count: int) -> None:
 def _make_template(folder: str) -> None:
     """What a worker reports on a shard of one small phantom, and a picture for the report."""
     phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
-    found = inputs.in_folder(f"{folder}/template").sources[0]
+    found = inputs.find(f"{folder}/template")[0]
     job = Job(f"{folder}/template_out", Recipe())
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
     files.write_json(f"{folder}/template.json", [part, png_base64(examine(found, job))])
@@ -154,7 +154,7 @@ def _made_up(folder: str):
         file = f"{shards.SHARDS}/{one.name}-00000000.tfrecord"
         with files.atomic_write(files.join(job.output, file), durable=False) as stream:
             stream.write(b"shard")
-        names = tuple(source.patient for source in one.patients)
+        names = tuple(source.name for source in one.patients)
         place = {"split": one.split, "fold": one.fold}
         warned = [name for name in names if int(name[-6:]) % _WARNED == 0]
         part = {
@@ -168,7 +168,7 @@ def _made_up(folder: str):
                     "shard": file,
                     "audit": {
                         **row["audit"],
-                        "findings": [finding] * (source.patient in warned),
+                        "findings": [finding] * (source.name in warned),
                     },
                 }
                 for source in one.patients
@@ -176,9 +176,9 @@ def _made_up(folder: str):
             "rejected": [],
             "unlabelled": [],
             "likeness": {
-                source.patient: {
+                source.name: {
                     "stamps": shards.stamps(source),
-                    "likeness": source.patient,
+                    "likeness": source.name,
                     "sound": True,
                 }
                 for source in one.patients

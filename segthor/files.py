@@ -5,23 +5,19 @@ when everything was written, so a reader never meets a half-written file.
 """
 
 import contextlib
-import csv
-import dataclasses
 import hashlib
-import io
 import json
 import os
 import posixpath
-import sys
 import threading
 import uuid
 
 import fsspec
 
+from segthor import text
 from segthor.errors import InputError
 
 TEMPORARY_PREFIX = ".partial-"
-_FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 
 def is_url(path: str) -> bool:
@@ -61,14 +57,15 @@ def parent(path: str) -> str:
 
 
 def open_read(path: str):
-    """A binary stream; raises InputError where there is no such file."""
+    """A binary stream; raises InputError where there is no such file, or it cannot be opened."""
     try:
         if is_url(path):
             system, inner = _system(path)
             return system.open(inner, "rb")
         return open(path, "rb")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'})") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", error) or "no such file"
+        raise InputError(f"{path}: cannot be read ({reason})") from error
 
 
 def read_bytes(path: str) -> bytes:
@@ -80,7 +77,7 @@ def read_bytes(path: str) -> bytes:
 def read_json(path: str):
     """The file's JSON value; raises InputError where it is not JSON."""
     try:
-        return json.loads(read_bytes(path).decode("utf-8-sig"), object_pairs_hook=_share_keys)
+        return json.loads(read_bytes(path).decode("utf-8-sig"), object_pairs_hook=text.share_keys)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from error
 
@@ -88,71 +85,17 @@ def read_json(path: str):
 def write_json(path: str, value, durable: bool = True) -> None:
     """Writes `value` atomically, keys in the order given, one line per key and per list's item."""
     with atomic_write(path, durable=durable) as stream:
-        for piece in _json_lines(value):
+        for piece in text.json_lines(value):
             stream.write(piece.encode())
-
-
-def _share_keys(pairs) -> dict:
-    """Keys are one string in all files, so that the rows of many small files fit into memory."""
-    return {sys.intern(key): value for key, value in pairs}
-
-
-def _dumps(value) -> str:
-    return json.dumps(value, default=_fields)
-
-
-def _fields(row) -> dict:
-    """A dataclass's fields as they are; `asdict` and `vars` would leave copies of many rows."""
-    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-
-
-def _json_lines(value):
-    """Lines a person can read and compare, each made by the fast encoder."""
-    if not isinstance(value, dict):
-        yield _dumps(value) + "\n"
-        return
-    separator = "{\n"
-    for key, item in value.items():
-        yield f"{separator}{json.dumps(str(key))}: "
-        separator = ",\n"
-        if isinstance(item, list | tuple) and item:
-            yield "[\n "
-            for number, row in enumerate(item):
-                yield (",\n " if number else "") + _dumps(row)
-            yield "\n]"
-        else:
-            yield _dumps(item)
-    yield "\n}\n" if value else "{}\n"
 
 
 def write_table(path: str, rows: list[dict], columns=None) -> None:
     """Writes a CSV atomically: a line per row; columns: those of the first row unless given."""
     columns = list(columns or rows[0])
     with atomic_write(path) as stream:
-        stream.write(csv_line(columns))
+        stream.write(text.csv_line(columns))
         for row in rows:
-            stream.write(csv_line([row.get(column) for column in columns]))
-
-
-def csv_line(values) -> bytes:
-    """One line of CSV in UTF-8; None is an empty cell.
-
-    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
-    """
-    text = io.StringIO()
-    # The writer puts quotes about the marks of its own line ends alone, so \r must be one.
-    csv.writer(text, lineterminator="\r\n").writerow([_no_formula(value) for value in values])
-    return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
-
-
-def _no_formula(value):
-    if not isinstance(value, str) or not value.startswith(_FORMULA_STARTS):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
+            stream.write(text.csv_line([row.get(column) for column in columns]))
 
 
 @contextlib.contextmanager
@@ -172,7 +115,9 @@ def atomic_write(path: str, final=None, durable: bool = True):
                 stream.flush()
                 (os.fsync if durable else _write_back)(stream.fileno())
         move(temporary, final() if final else path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
+            error.filename = path
         with contextlib.suppress(OSError):
             remove(temporary)
         raise
@@ -205,7 +150,12 @@ def move(source: str, target: str) -> None:
     """Renames a file, replacing `target`."""
     if is_url(source):
         system, source_path = _system(source)
-        system.mv(source_path, _system(target)[1])
+        target_path = _system(target)[1]
+        if type(system).mv is not fsspec.AbstractFileSystem.mv:
+            system.mv(source_path, target_path)
+        else:  # takes names with * or [ for patterns
+            system.cp_file(source_path, target_path)
+            system.rm_file(source_path)
     else:
         os.replace(source, target)
 
@@ -246,22 +196,32 @@ def stamp(path: str) -> str:
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names in a folder, temporary files left out.
+    """Sorted names in a folder; as `entries` otherwise."""
+    return sorted(name for names in entries(folder) for name in names)
+
+
+def entries(folder: str) -> tuple[list[str], list[str]]:
+    """Sorted names of a folder's files and of its folders.
+
+    Hidden ones are left out: temporary files, and what systems put there (.DS_Store, ._scan.nii).
 
     Raises InputError where there is no folder; on another file system than the local one it is then
     empty, since object stores know no folders without files.
     """
     if not is_dir(folder):
         if is_url(folder) and not exists(folder):
-            return []
+            return [], []
         found = "a file" if exists(folder) else "nothing"
         raise InputError(f"{folder}: expected a folder, found {found}")
     if is_url(folder):
         system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
+        listed = system.ls(inner, detail=True)
+        found = [(name(entry["name"]), entry["type"] == "directory") for entry in listed]
     else:
-        names = os.listdir(folder)
-    return sorted(entry for entry in names if entry and not entry.startswith(TEMPORARY_PREFIX))
+        with os.scandir(folder) as listed:
+            found = [(entry.name, entry.is_dir()) for entry in listed]
+    shown = sorted(one for one in found if one[0] and not one[0].startswith("."))
+    return tuple([entry for entry, is_folder in shown if is_folder == kind] for kind in (0, 1))
 
 
 def makedirs(folder: str) -> None:
@@ -277,7 +237,7 @@ def remove(path: str) -> None:
     """Removes one file."""
     if is_url(path):
         system, inner = _system(path)
-        system.rm(inner)
+        system.rm_file(inner)  # `rm` takes * and [ in a name for a pattern, and removes others
     else:
         os.remove(path)
 
@@ -312,4 +272,7 @@ def _open_write(path: str):
 
 def _system(url: str):
     """(file system, path inside). Listings are never cached: other processes write there too."""
-    return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: no file system of this kind ({error})") from error

@@ -8,9 +8,9 @@ comparison.json.
 
 from absl import flags
 
-from segthor import drawing, files, nifti, organs
+from segthor import drawing, files, inputs, nifti, organs
 from segthor.errors import InputError, run
-from serving import cases
+from segthor.patients import Patient
 from serving.prediction import results
 from serving.scoring import comparison, evaluation, overlay, tables
 
@@ -67,21 +67,19 @@ def main(_):
     return 1 if failed else 0
 
 
-def _pairs() -> list[tuple[cases.Labels, str]]:
+def _pairs() -> list[tuple[Patient, str]]:
     """Contours with the label map predicted for the same patient."""
     unknown = sorted(set(ORGANS.value) - set(organs.NAMES))
     if unknown or not ORGANS.value:
         found = unknown[0] if unknown else "none"
         raise InputError(f"--organs: expected some of {','.join(organs.NAMES)}, found {found}")
-    predictions = cases.predictions(PREDICTIONS.value)
-    labels = cases.labels(LABELS.value)
-    pairs = [
-        (entry, predictions[entry.patient]) for entry in labels if entry.patient in predictions
-    ]
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    labels = inputs.find_contours(LABELS.value)
+    pairs = [(entry, predictions[entry.name]) for entry in labels if entry.name in predictions]
     if not pairs:
         raise InputError(
             f"no patient has both: {PREDICTIONS.value} holds {min(predictions)} ..., "
-            f"{LABELS.value} holds {labels[0].patient} ..."
+            f"{LABELS.value} holds {labels[0].name} ..."
         )
     print(
         f"{len(pairs)} patients to score; {len(predictions) - len(pairs)} predictions have no "
@@ -94,12 +92,12 @@ def _score(pairs) -> list[evaluation.PatientScores]:
     """One line per patient; a pair that does not fit is named and left out."""
     scored = []
     for number, (labels, predicted_path) in enumerate(pairs, 1):
-        line = f"[{number}/{len(pairs)}] {labels.patient}"
+        line = f"[{number}/{len(pairs)}] {labels.name}"
         try:
             predicted, truth, grid = evaluation.read_pair(
-                predicted_path, labels.path, labels.values
+                predicted_path, labels.labels, labels.label_values
             )
-            facts = results.facts_of(PREDICTIONS.value, labels.patient)
+            facts = results.facts_of(PREDICTIONS.value, labels.name)
             wanted = set(ORGANS.value) & set(facts.get("organs", organs.NAMES))
             scored.append(evaluation.score(predicted, truth, grid, labels, wanted))
             print(line, flush=True)
@@ -110,8 +108,8 @@ def _score(pairs) -> list[evaluation.PatientScores]:
 
 def _picture(scored, pairs) -> list[str]:
     """Draws the patients with the worst mean Dice; returns the names of the files written."""
-    scans = {scan.patient: scan.ct for scan in cases.scans(SCANS.value)}
-    paths = {labels.patient: (path, labels.path, labels.values) for labels, path in pairs}
+    scans = {scan.name: scan.ct for scan in inputs.find(SCANS.value)}
+    paths = {labels.name: (path, labels.labels, labels.label_values) for labels, path in pairs}
     shown = sorted((p for p in scored if p.patient in scans and p.organs), key=evaluation.mean_dice)
     tiles = []
     for patient in shown[:PICTURED]:

@@ -11,9 +11,8 @@ import time
 
 from absl import flags
 
-from segthor import audit, files
+from segthor import audit, files, inputs
 from segthor.errors import InputError, run
-from serving import cases
 from serving.prediction import walk
 
 MODEL = flags.DEFINE_list(
@@ -70,7 +69,7 @@ def main(argv):
         runners.check_options(RUNNER.value, argv[1:])
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
-    found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
+    found = inputs.find(INPUT.value, SPLIT.value)
     if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
     from serving.prediction.worker import (
@@ -134,7 +133,7 @@ def _conclude(todo, results) -> int:
     failed = [scan for scan in todo if not results.is_finished(scan)]
     for scan in failed:
         reason = results.facts(scan).get("failed", "nothing is known of it; its worker was lost")
-        print(f"failed: {scan.patient} ({scan.ct}): {reason}")
+        print(f"failed: {scan.name} ({scan.ct}): {reason}")
     again = "; the same command tries them again" if failed else ""
     done = len(todo) - len(failed)
     print(f"{done} label maps written to {OUTPUT.value}, {len(failed)} failed{again}.")

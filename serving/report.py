@@ -8,9 +8,9 @@ Without --labels it shows volumes and flags implausible ones.
 
 from absl import flags
 
-from segthor import files, nifti, organs
+from segthor import files, inputs, nifti, organs
 from segthor.errors import InputError, run
-from serving import cases
+from segthor.patients import Patient
 from serving.prediction import results
 from serving.scoring import animation, evaluation, page, viewer
 
@@ -23,10 +23,10 @@ GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each pati
 
 def main(_):
     """One entry per patient, worst first, into one page."""
-    predictions = cases.predictions(PREDICTIONS.value)
-    scans = cases.scans(SCANS.value)
-    contours = {e.patient: e for e in cases.labels(LABELS.value)} if LABELS.value else {}
-    shown = [s for s in scans if s.patient in predictions or _facts(s).get("failed")]
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    scans = inputs.find(SCANS.value)
+    contours = {e.name: e for e in inputs.find_contours(LABELS.value)} if LABELS.value else {}
+    shown = [s for s in scans if s.name in predictions or _facts(s).get("failed")]
     if not shown:
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
@@ -34,8 +34,8 @@ def main(_):
         )
     entries = []
     for number, scan in enumerate(shown, 1):
-        entries.append(_entry(scan, predictions.get(scan.patient), contours.get(scan.patient)))
-        print(f"[{number}/{len(shown)}] {scan.patient}", flush=True)
+        entries.append(_entry(scan, predictions.get(scan.name), contours.get(scan.name)))
+        print(f"[{number}/{len(shown)}] {scan.name}", flush=True)
     entries.sort(key=viewer.badness)
     path = files.join(OUTPUT.value, "report.html")
     size = page.write(path, entries, PREDICTIONS.value)
@@ -44,31 +44,31 @@ def main(_):
     return 1 if failed else 0
 
 
-def _entry(scan: cases.Scan, predicted_path: str | None, labels: cases.Labels | None) -> dict:
+def _entry(scan: Patient, predicted_path: str | None, labels: Patient | None) -> dict:
     """One patient; trouble with it is shown in its place."""
     facts = _facts(scan)
     try:
         if predicted_path is None:
             raise InputError(facts["failed"])
         volume = nifti.read(scan.ct)
-        pair = (labels.path, labels.values) if labels else (predicted_path,)
+        pair = (labels.labels, labels.label_values) if labels else (predicted_path,)
         predicted, truth, grid = evaluation.read_pair(predicted_path, *pair)
         evaluation.require_same_grid(volume.grid, grid, scan.ct, predicted_path)
     except InputError as error:
-        return viewer.failed(scan.patient, str(error))
+        return viewer.failed(scan.name, str(error))
     scores = {}
     if labels:
         wanted = facts.get("organs", organs.NAMES)
         scores = evaluation.score(predicted, truth, grid, labels, wanted).organs
     truth = truth if labels else None
     if GIF.value:
-        path = files.join(OUTPUT.value, "gif", f"{scan.patient}.gif")
+        path = files.inside(files.join(OUTPUT.value, "gif"), f"{scan.name}.gif")
         animation.write(path, volume, predicted, truth)
-    return viewer.patient(scan.patient, volume, predicted, truth, scores, facts)
+    return viewer.patient(scan.name, volume, predicted, truth, scores, facts)
 
 
-def _facts(scan: cases.Scan) -> dict:
-    return results.facts_of(PREDICTIONS.value, scan.patient)
+def _facts(scan: Patient) -> dict:
+    return results.facts_of(PREDICTIONS.value, scan.name)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import zipfile
 import numpy as np
 from absl import flags
 
-from segthor import audit, files, nifti, organs
+from segthor import audit, files, inputs, nifti, organs
 from segthor.errors import InputError, run
-from serving import cases
+from segthor.patients import Patient
 from serving.scoring import evaluation
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
@@ -26,32 +26,32 @@ _MADE = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: the same label maps give
 
 def main(_):
     """Collects and checks the label maps, writes the zip, reads it back and checks again."""
-    scans = cases.scans(SCANS.value)
-    predictions = cases.predictions(PREDICTIONS.value)
+    scans = inputs.find(SCANS.value)
+    predictions = inputs.find_predictions(PREDICTIONS.value)
     _check_complete(scans, predictions)
     with files.atomic_write(OUTPUT.value) as stream:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for number, scan in enumerate(scans, 1):
-                volumes = _add(archive, scan, predictions[scan.patient])
+                volumes = _add(archive, scan, predictions[scan.name])
                 print(f"[{number}/{len(scans)}] {_name(scan)}  {volumes}", flush=True)
     with files.open_read(OUTPUT.value) as stream, zipfile.ZipFile(stream) as archive:
         for scan in scans:
-            _check_entry(archive, scan, predictions[scan.patient])
+            _check_entry(archive, scan, predictions[scan.name])
     print(f"Wrote {OUTPUT.value}: {len(scans)} label maps, each checked against its scan.")
-    absent = [name for name in CHALLENGE if name not in {scan.patient for scan in scans}]
+    absent = [name for name in CHALLENGE if name not in {scan.name for scan in scans}]
     if absent:
         print(f"note: the challenge asks for Patient_41 to Patient_60; without {', '.join(absent)}")
 
 
 def _check_complete(scans, predictions) -> None:
-    missing = [scan.patient for scan in scans if scan.patient not in predictions]
+    missing = [scan.name for scan in scans if scan.name not in predictions]
     if missing:
         raise InputError(
             f"{PREDICTIONS.value}: no label map for {', '.join(missing)}; run serving.predict again"
         )
 
 
-def _add(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> str:
+def _add(archive: zipfile.ZipFile, scan: Patient, path: str) -> str:
     """Adds one label map; returns its volumes, for people to see what is empty."""
     predicted, grid = nifti.read(path), nifti.read_grid(scan.ct)
     evaluation.require_same_grid(grid, predicted.grid, scan.ct, path)
@@ -71,7 +71,7 @@ def _add(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> str:
     return ", ".join(volumes) + " cm3"
 
 
-def _check_entry(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> None:
+def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str) -> None:
     """What the server will read must be the prediction, uint8, on the scan's grid."""
     with tempfile.TemporaryDirectory() as folder:
         found = nifti.read(archive.extract(_name(scan), folder))
@@ -86,8 +86,8 @@ def _check_entry(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> None:
         raise InputError(f"{OUTPUT.value}: {_name(scan)} does not read back as it was written")
 
 
-def _name(scan: cases.Scan) -> str:
-    return f"{scan.patient}.nii"
+def _name(scan: Patient) -> str:
+    return f"{scan.name}.nii"
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import math
 
 from absl import flags
 
-from segthor import files, organs
+from segthor import files, inputs, organs
 from segthor.errors import InputError, run
-from serving import cases
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import evaluation, tables
 
@@ -29,8 +28,8 @@ def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
     _check_raw([directory.digest(version) for version in versions])
-    predictions = cases.predictions(PREDICTIONS.value)
-    pairs = [e for e in cases.labels(LABELS.value) if e.patient in predictions]
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    pairs = [e for e in inputs.find_contours(LABELS.value) if e.name in predictions]
     if len(pairs) < FEWEST:
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
@@ -38,12 +37,12 @@ def main(_):
     patients = []
     for number, labels in enumerate(pairs, 1):
         predicted, truth, grid = evaluation.read_pair(
-            predictions[labels.patient], labels.path, labels.values
+            predictions[labels.name], labels.labels, labels.label_values
         )
-        facts = results.facts_of(PREDICTIONS.value, labels.patient)
+        facts = results.facts_of(PREDICTIONS.value, labels.name)
         names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
         patients.append(candidates.score_candidates(predicted, truth, grid, names))
-        print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
+        print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
     rules, table = candidates.choose(patients)
     print(f"\n{_show(table)}\n")
     for version in versions:

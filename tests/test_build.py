@@ -98,7 +98,7 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
     from segthor.recipe import prepare
 
     heart, with_heart = [], 0
-    for source in inputs.in_folder(twelve).sources:
+    for source in inputs.find(twelve):
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
         hu = np.stack([*prepared.placement.image_to_model(ct.array)])
@@ -176,11 +176,11 @@ def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
 
 def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
     _, expected = run(twelve, tmp_path / "sorted")
-    found = inputs.in_folder(twelve)
-    shuffled = list(found.sources)
+    found = inputs.find(twelve)
+    shuffled = list(found)
     random.Random(5).shuffle(shuffled)
     csv = tmp_path / "shuffled.csv"
-    rows = [f"{one.patient},{one.ct},{one.labels}" for one in shuffled]
+    rows = [f"{one.name},{one.ct},{one.labels}" for one in shuffled]
     csv.write_text("\n".join(["patient,ct,labels", *rows]))
     _, dataset = run(csv, tmp_path / "shuffled")
     assert shard_bytes(tmp_path / "sorted") == shard_bytes(tmp_path / "shuffled")
@@ -429,8 +429,12 @@ def test_a_folder_that_holds_anything_else_is_refused(twelve, tmp_path, name):
         (["--severity=nonsense=warn"], "nonsense"),
         (["--severity=metal"], "severity: expected NAME=VALUE"),
         (["--severity=file_damaged=warn"], "always reject"),
-        (["--labels=heart=two"], "labels: expected ORGAN=VALUE"),
-        (["--input=/nowhere"], "/nowhere: expected a folder of patients or a .csv, found nothing"),
+        (["--label_values=heart=two"], "label_values: expected ORGAN=VALUE"),
+        (["--labels=heart=1"], "--label_values"),
+        (
+            ["--input=/nowhere"],
+            "/nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing",
+        ),
     ],
 )
 def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):

@@ -11,7 +11,7 @@ from tiny_models import run_entry
 
 from segthor import nifti, organs
 from segthor.errors import InputError
-from serving import cases
+from segthor.patients import Patient
 from serving.scoring import comparison, evaluation, overlay
 
 SHAPE = (40, 36, 12)
@@ -158,7 +158,7 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
         pair = evaluation.read_pair(
             str(tmp_path / f"p/{name}.nii.gz"), str(tmp_path / f"t/{name}.nii.gz")
         )
-        rows.append(evaluation.score(*pair, cases.Labels(name, ""), organs.NAMES).organs)
+        rows.append(evaluation.score(*pair, Patient(name, ""), organs.NAMES).organs)
     for organ in organs.NAMES:
         for score, value in rows[0][organ].as_dict().items():
             assert rows[1][organ].as_dict()[score] == pytest.approx(value), score

@@ -1,15 +1,13 @@
 """Scores of predicted label maps against contours: patient by patient, then over patients."""
 
-import csv
 import dataclasses
-import io
 
 import numpy as np
 
 from segthor import audit, files, metrics, nifti, organs, statistics
 from segthor.errors import InputError
 from segthor.metrics import SCORES, OrganScore
-from serving.cases import Labels
+from segthor.patients import Patient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +47,12 @@ def _labels(stored: np.ndarray, path: str, label_values=()) -> np.ndarray:
     return labels
 
 
-def score(predicted, truth, grid: nifti.Grid, labels: Labels, wanted) -> PatientScores:
+def score(predicted, truth, grid: nifti.Grid, labels: Patient, wanted) -> PatientScores:
     """Scores the organs that are wanted and contoured, in the organs' order."""
     names = [name for name in organs.NAMES if name in wanted and name in labels.organs]
     values = [organs.BY_NAME[name].label for name in names]
     found = metrics.score(predicted, truth, grid.spacing_mm, values)
-    return PatientScores(labels.patient, dict(zip(names, found.values(), strict=True)))
+    return PatientScores(labels.name, dict(zip(names, found.values(), strict=True)))
 
 
 def mean_dice(patient: PatientScores) -> float:
@@ -94,15 +92,12 @@ def to_json(patients: list[PatientScores]) -> dict:
 
 def write_csv(path: str, patients: list[PatientScores]) -> None:
     """One row per patient and organ; an infinite distance is left empty."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("patient", "organ", *SCORES))
-    for patient in patients:
-        for name, row in patient.organs.items():
-            values = (row.as_dict()[score] for score in SCORES)
-            table.writerow((patient.patient, name, *("" if v is None else v for v in values)))
-    with files.atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())
+    rows = [
+        {"patient": patient.patient, "organ": name, **row.as_dict()}
+        for patient in patients
+        for name, row in patient.organs.items()
+    ]
+    files.write_table(path, rows, ("patient", "organ", *SCORES))
 
 
 def _mean(values) -> float | None:
