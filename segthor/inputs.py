@@ -109,11 +109,12 @@ def _in_dataset(folder: str, split: str | None = None) -> list[Patient]:
 def _in_csv(path: str, needed: str) -> list[Patient]:
     if not path.lower().endswith(".csv") or not files.exists(path):
         state = "a file of another kind" if files.exists(path) else "nothing"
-        raise InputError(f"{path}: expected a folder, a scan (.nii.gz) or a .csv, found {state}")
+        scan = ", a scan (.nii.gz)" if needed == "ct" else ""
+        raise InputError(f"{path}: expected a folder{scan} or a .csv, found {state}")
     return table.read(path, needed)
 
 
 def _absolute(path: str) -> str:
     if not path:
-        raise InputError("expected a folder, a scan (.nii.gz) or a .csv, found an empty name")
+        raise InputError("expected a folder or a file, found an empty name")
     return files.absolute(path)

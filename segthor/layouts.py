@@ -27,7 +27,7 @@ def scans(root: str) -> list[Patient]:
       InputError: none there, contours without a CT, files that could be read in several ways, or
         the folder holds predictions.
     """
-    if is_predictions(root):
+    if _is_predictions(root):
         raise InputError(f"{root}: expected scans, found label maps of serving.predict")
     found = _in_folder(root, ("train", "test", "imagests"))
     for patient in found:
@@ -70,8 +70,7 @@ def named_files(folder: str) -> dict[str, str]:
     return found
 
 
-def is_predictions(folder: str) -> bool:
-    """Whether serving.predict writes there."""
+def _is_predictions(folder: str) -> bool:
     return files.exists(files.join(folder, PREDICTIONS))
 
 
@@ -79,7 +78,7 @@ def _in_folder(root: str, known_parts) -> list[Patient]:
     names, folders = files.entries(root)
     by_name = {name.lower(): name for name in (*names, *folders)}
     parts = [files.join(root, name) for name in folders if name.lower() in known_parts]
-    parts = [part for part in parts if not is_predictions(part)] or [root]
+    parts = [part for part in parts if not _is_predictions(part)] or [root]
     if "imagestr" in by_name:
         if "train" in by_name:
             raise InputError(f"{root}: holds train and {by_name['imagestr']}; name one of them")
@@ -93,30 +92,32 @@ def _in_folder(root: str, known_parts) -> list[Patient]:
 
 def _in_part(folder: str) -> list[Patient]:
     """SegTHOR's: a folder per patient, or flat scans."""
-    found = _flat(folder)
-    for name in () if is_predictions(folder) else files.entries(folder)[1]:
+    names, folders = files.entries(folder)
+    found = _flat(folder, names)
+    for name in () if PREDICTIONS in names else folders:
         found += _one_patient(files.join(folder, name))
     return found
 
 
 def _one_patient(folder: str) -> list[Patient]:
-    images, masks = _scans(folder)
-    if is_predictions(folder) or not images and not masks:
+    names, _ = files.entries(folder)
+    images, masks = _scans(names)
+    if PREDICTIONS in names or not images and not masks:
         return []
     if len(images) <= 1 and len(masks) <= 1:
         ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))
         return [Patient(stem(folder), ct, labels)]
     if masks:
-        return _flat(folder)
+        return _flat(folder, names)
     raise InputError(
         f"{folder}: expected one CT and its GT.nii.gz, found {', '.join(images[:4])}; "
         "a CSV can say which is which"
     )
 
 
-def _flat(folder: str) -> list[Patient]:
+def _flat(folder: str, names: list[str]) -> list[Patient]:
     """Scans side by side, with GT_01 beside Patient_01 where there are contours."""
-    images, masks = _scans(folder)
+    images, masks = _scans(names)
     by_number = {int(number): name for name, number in masks.items() if number}
     if len(by_number) < len(masks) or (masks and not images):
         raise InputError(
@@ -139,12 +140,11 @@ def _flat(folder: str) -> list[Patient]:
     return patients
 
 
-def _scans(folder: str) -> tuple[list[str], dict[str, str | None]]:
+def _scans(names: list[str]) -> tuple[list[str], dict[str, str | None]]:
     """CTs, and contours with the number in their names."""
-    names = [name for name in files.entries(folder)[0] if is_nifti(name)]
-    contours = {name: _CONTOURS.match(stem(name)) for name in names}
-    images = [name for name in names if not contours[name]]
-    return images, {name: match[1] for name, match in contours.items() if match}
+    found = {name: _CONTOURS.match(stem(name)) for name in names if is_nifti(name)}
+    images = [name for name, match in found.items() if not match]
+    return images, {name: match[1] for name, match in found.items() if match}
 
 
 def _nnunet(root: str, names: dict[str, str]) -> list[Patient]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save, save_patient, save_patients
+from cases import TINY_RECIPE, save, save_patient, save_patients, touch
 
 from beam_jobs import checks
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
@@ -494,3 +495,51 @@ def test_real_ct_builds_from_a_csv(real_ct, tmp_path):
     assert dataset.patients[1].organs == ("esophagus", "heart")
     assert [one.patient for one in dataset.unlabelled] == ["CHEST"]
     check(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("phantoms", "flagfile"), [(False, "configs/all.flags"), (True, "configs/smoke.flags")]
+)
+def test_the_hint_can_be_typed_as_it_stands(tmp_path, capsys, phantoms, flagfile):
+    """It names the flags for what was built, and quotes what a shell would take apart."""
+    source = save_patients(tmp_path / "in", 8)
+    if phantoms:
+        touch(tmp_path / "in" / "phantoms.json")
+    run(source, tmp_path / "my data", split="hash", validation_fraction=0.5)
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("Next")]
+    words = shlex.split(line.removeprefix("Next: "))
+    assert words[:3] == ["python", "-m", "trainer.main"]
+    assert words[3:] == [
+        f"--flagfile={flagfile}",
+        f"--data={tmp_path / 'my data'}",
+        "--workdir=run",
+    ]
+
+
+def test_no_hint_is_given_for_what_cannot_be_trained(tmp_path, capsys):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out", split="hash", validation_fraction=0)
+    shown = capsys.readouterr()
+    assert "no patient for validation" in shown.err and "Next" not in shown.out
+
+
+def test_a_dataset_is_not_built_from_a_dataset(tmp_path):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out")
+    with pytest.raises(InputError, match="is a dataset that was built; name the folder or CSV"):
+        run(tmp_path / "out", tmp_path / "out2")
+
+
+def test_a_patient_with_a_bad_name_moves_no_other(tmp_path):
+    source = save_patients(tmp_path / "in", 4)
+    _, before = run(source, tmp_path / "out")
+    shutil.copytree(tmp_path / "in/train/Patient_02", tmp_path / "in/train" / ("x" * 225))
+    status, after = run(source, tmp_path / "out")
+    assert status == 3 and after.patients == before.patients and after.shards == before.shards
+    (rejected,) = after.rejected
+    assert rejected.findings[0]["code"] == "bad_name" and "225 bytes long" in rejected.reason
+
+
+def test_output_within_the_input_is_passed_over_by_the_next_build(tmp_path):
+    source = save_patients(tmp_path / "in", 3)
+    _, first = run(source, tmp_path / "in" / "train" / "dataset")
+    _, second = run(source, tmp_path / "in" / "train" / "dataset")
+    assert first == second

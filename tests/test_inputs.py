@@ -234,7 +234,7 @@ def test_somebody_elses_dataset_json_makes_no_dataset(tmp_path, content):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("none", "expected a folder, a scan .* found nothing"),
+        ("none", "expected a folder.* or a .csv, found nothing"),
         ("none.nii.gz", "found nothing"),
         ("none.csv", "found nothing"),
         ("notes.txt", "found a file of another kind"),

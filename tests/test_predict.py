@@ -476,7 +476,7 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
     ("flags", "words"),
     [
         ({"model": "nowhere"}, "expected a model directory"),
-        ({"input": "nowhere"}, "nowhere: expected a folder, found nothing"),
+        ({"input": "nowhere"}, "nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing"),
         ({"input": "{tmp}/empty"}, "expected at least one scan"),
         ({"output": "{tmp}/scans"}, "the scans lie there"),
         ({"output": "{tmp}/other"}, "expected an empty folder"),
