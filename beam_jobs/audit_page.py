@@ -59,7 +59,7 @@ def write(names: list[str], output: str) -> int:
     table = b"".join([csv_files.csv_line(_COLUMNS), *(line for _, line in sorted(lines))])
     shown = [text for some in entries.values() for _, text in sorted(some)]
     page = _page(status, counts, shown)
-    for name, content in zip(FILES, (table, page.encode()), strict=True):
+    for name, content in zip(FILES, (table, page.encode(errors="backslashreplace")), strict=True):
         with files.atomic_write(files.join(output, name)) as stream:
             stream.write(content)
     return status.count("rejected")

@@ -23,8 +23,8 @@ PHANTOM_FLAGS = Path(__file__).resolve().parents[1] / "configs" / "demo_build.fl
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of patients, or CSV; phantoms if not given.")
 _OUTPUT = flags.DEFINE_string("output", DEFAULT_DATASET, "Folder of the dataset.")
-_LABELS = flags.DEFINE_list(
-    "labels", [], "The input's label values, ORGAN=VALUE,...; other values are background."
+_LABEL_VALUES = flags.DEFINE_list(
+    "label_values", [], "The input's label values, ORGAN=VALUE,...; other values are background."
 )
 _SEVERITY = flags.DEFINE_list(
     "severity",
@@ -36,6 +36,8 @@ flags_of.define(Settings)
 
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
+    if any(argument.lstrip("-").partition("=")[0] == "labels" for argument in argv[1:]):
+        raise InputError("--labels: the input's label values are named with --label_values")
     if not _INPUT.value:
         _take_phantoms_flags()
     settings = flags_of.read(
@@ -63,11 +65,13 @@ def _take_phantoms_flags() -> None:
 
 
 def _label_values() -> tuple[tuple[str, int], ...]:
-    values = _pairs("labels", _LABELS.value)
+    values = _pairs("label_values", _LABEL_VALUES.value)
     for name, value in values.items():
         if name not in organs.NAMES or not value.isdecimal() or not 0 < int(value[:6]) < 65536:
             known = ", ".join(organs.NAMES)
-            raise InputError(f"labels: expected ORGAN=VALUE with {known}; found {name}={value}")
+            raise InputError(
+                f"label_values: expected ORGAN=VALUE with {known}; found {name}={value}"
+            )
     return tuple((name, int(values[name])) for name in organs.NAMES if name in values)
 
 

@@ -50,13 +50,13 @@ def clear_leftovers(output: str) -> None:
         files.remove_partial(place)
 
 
-def repeated_scans(output: str, sources) -> dict[str, str]:
+def repeated_scans(output: str, patients) -> dict[str, str]:
     """Patient to the patient whose scan it repeats, as far as earlier runs have read the scans.
 
     Of several patients with one scan, the first by name that nothing else speaks against is kept;
     one with contours before one without.
     """
-    by_name = {source.patient: source for source in sources}
+    by_name = {patient.name: patient for patient in patients}
     alike = defaultdict(list)
     folder = files.join(output, shards.PARTS)
     for name in _part_names(folder) if files.exists(folder) else ():

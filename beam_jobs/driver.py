@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
-from segthor import files, inputs, locks, memory, organs, progress, runners, table
-from segthor.errors import InputError
+from segthor import files, inputs, locks, memory, progress, runners
+from segthor.errors import InputError, hint
 from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
+from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
@@ -65,51 +66,47 @@ def build(settings: Settings, beam_arguments=()) -> int:
     started = time.monotonic()
     output = files.absolute(settings.output)
     dataset.claim(output)
-    found = _find(settings)
-    contoured = [source for source in found.sources if source.labels]
+    patients = _find(settings)
+    contoured = [one for one in patients if one.labels and not one.fault]
     if not contoured:
+        faults = [one.fault for one in patients if one.fault]
         raise InputError(
-            f"{settings.input}: none of the {len(found.sources)} patients found has contours: "
-            "nothing to train on; predict them with python -m serving.predict"
+            f"{settings.input}: none of the {len(patients)} patients found has contours"
+            f"{' and a usable name: ' + faults[0] if faults else ''}; nothing to train on; predict "
+            "them with python -m serving.predict"
         )
     job = Job(
         output,
         settings.recipe,
         settings.seed,
         settings.severities,
-        found.label_values,
+        patients[0].label_values,
         int(settings.most_scan_gb * 1e9) or None,
     )
-    dealt = {one.patient: (UNLABELLED, 0) for one in found.sources if not one.labels}
+    dealt = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
     dealt |= _deal(contoured, settings)
     with locks.alone(output):
         dataset.clear_leftovers(output)
-        names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
-        del found, contoured
+        names = _write_shards(patients, dealt, job, settings, beam_arguments)
+        del patients, contoured
         gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
         rejected = audit_page.write(names, output)
         if rejected and settings.strict:
             table = files.join(output, "audit.csv")
             raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
         made = dataset.finish(names, job, settings.folds)
-    return _say(made, settings.output, time.monotonic() - started)
+    return _say(made, settings, time.monotonic() - started)
 
 
-def _find(settings: Settings) -> inputs.Found:
-    path = files.absolute(settings.input)
-    if files.is_dir(path):
-        found = inputs.in_folder(path)
-    elif path.lower().endswith(".csv"):
-        found = table.in_csv(path)
-    else:
-        state = "a file" if files.exists(path) else "nothing"
-        raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
-    found = replace(found, label_values=settings.label_values or found.label_values)
-    found = inputs.only(found, [name for name, _ in found.label_values] or organs.NAMES)
+def _find(settings: Settings) -> tuple[Patient, ...]:
+    if inputs.is_dataset(settings.input):
+        raise InputError(
+            f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
+        )
+    patients = inputs.find(settings.input, label_values=settings.label_values)
     if settings.level_masks:
-        masked = inputs.with_masks(found.sources, files.absolute(settings.level_masks))
-        found = replace(found, sources=masked)
-    return found
+        patients = inputs.with_masks(patients, settings.level_masks)
+    return patients
 
 
 def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
@@ -125,19 +122,19 @@ def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
     return dealt
 
 
-def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
+def _write_shards(patients, dealt, job: Job, settings: Settings, beam_arguments):
     """Plans and writes; again where the scans read turn out to hold one under two names.
 
     Returns the shards' names.
     """
     most = plan.patients_per_shard(job.recipe)
-    repeated = _repeated_scans(sources, job)
-    places = (place for one in sources for place in (one.ct, one.labels, one.masks) if place)
+    repeated = _repeated_scans(patients, job)
+    places = (place for one in patients for place in (one.ct, one.labels, one.masks) if place)
     remote = files.is_url(job.output) or any(map(files.is_url, places))
     while True:
         marked = [
-            replace(one, same_scan_as=repeated[one.patient]) if one.patient in repeated else one
-            for one in sources
+            replace(one, same_scan_as=repeated[one.name]) if one.name in repeated else one
+            for one in patients
         ]
         plans = plan.plan_shards(marked, dealt, most, settings.shards, settings.seed)
         work = dataset.remove_outdated(plans, job)
@@ -154,17 +151,18 @@ def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
             job = replace(job, most_scan_bytes=memory.scan_limit(workers))
         with processes.started(workers, remote), progress.watch(done, len(dealt), "patients"):
             pipeline.run(work, job, settings.runner, beam_arguments)
-        known, repeated = repeated, _repeated_scans(sources, job)
+        known, repeated = repeated, _repeated_scans(patients, job)
         if known == repeated:
             return [one.name for one in plans]
 
 
-def _repeated_scans(sources, job: Job) -> dict[str, str]:
+def _repeated_scans(patients, job: Job) -> dict[str, str]:
     ignored = dict(job.severities).get("same_scan") == IGNORE
-    return {} if ignored else dataset.repeated_scans(job.output, sources)
+    return {} if ignored else dataset.repeated_scans(job.output, patients)
 
 
-def _say(made: Dataset, output: str, seconds: float) -> int:
+def _say(made: Dataset, settings: Settings, seconds: float) -> int:
+    output = settings.output
     warned = sum(bool(one.audit.findings) for one in (*made.patients, *made.unlabelled))
     print(
         f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
@@ -173,9 +171,10 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
     )
     if warned or made.rejected:
         print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
-    print(
-        f"Next: python -m trainer.main --flagfile=configs/smoke.flags --data={output} --workdir=run"
-    )
+    if made.shards_of(TRAIN) and made.shards_of(VALIDATION):
+        phantoms = files.exists(files.join(settings.input, "phantoms.json"))
+        flagfile = "configs/smoke.flags" if phantoms else "configs/all.flags"
+        print(hint("trainer.main", flagfile=flagfile, data=output, workdir="run"))
     if not made.rejected:
         return 0
     for patient in made.rejected:

@@ -11,7 +11,7 @@ from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from segthor.findings import FATAL, Finding, is_rejected, judge
 from segthor.geometry import canonical
-from segthor.inputs import Patient
+from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
 from segthor.scans import read_labels
 
@@ -57,6 +57,8 @@ class Examined:
 
 def examine(source: Patient, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
+    if source.fault:
+        return Examined(source, (Finding.of("bad_name", source.fault),))
     try:
         examined = _examine(source, job)
     except MemoryError:

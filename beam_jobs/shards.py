@@ -20,7 +20,7 @@ from segthor import fields, files, manifest, organs, records, underway
 from segthor.errors import InputError
 from segthor.findings import REJECT
 from segthor.geometry import Placement
-from segthor.inputs import Patient
+from segthor.patients import Patient
 from segthor.recipe import Recipe, with_context
 
 SHARDS, PARTS = "shards", "parts"
@@ -110,12 +110,12 @@ def write(plan: ShardPlan, job: Job) -> Part:
     scans, thumbnails, statistics = {}, {}, {}
     for source in plan.patients:
         # A note: where the system ends this process, the next run says whose scan it was.
-        with underway.noted(files.join(job.output, PARTS), f"{source.patient} ({source.ct})"):
+        with underway.noted(files.join(job.output, PARTS), f"{source.name} ({source.ct})"):
             patient = examine(source, job)
         if patient.scan_digest:
-            scans[source.patient] = _scan_mark(patient)
+            scans[source.name] = _scan_mark(patient)
         if patient.findings:
-            thumbnails[source.patient] = png_base64(patient)
+            thumbnails[source.name] = png_base64(patient)
         if patient.rejected:
             rejected.append(_rejected_row(patient))
         elif not source.labels:
@@ -147,7 +147,7 @@ def _kept(patient: Examined) -> _Kept:
 def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Shard:
     folder = files.join(job.output, SHARDS)
     slices = [(patient, z) for patient in kept for z in range(len(patient.images))]
-    slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.patient, one[1]))
+    slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.name, one[1]))
     digest, size = hashlib.sha256(), 0
 
     def path():
@@ -168,14 +168,14 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
         records=len(slices),
         bytes=size,
         sha256=digest.hexdigest(),
-        patients=tuple(patient.source.patient for patient in kept),
+        patients=tuple(patient.source.name for patient in kept),
     )
 
 
 def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
     placement = patient.placement
     return records.Slice(
-        patient=patient.source.patient,
+        patient=patient.source.name,
         z=z,
         image=with_context(patient.images, z, recipe.context),
         labels=patient.labels[z],
@@ -190,7 +190,7 @@ def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
 
 def _built_row(patient: Examined, plan: ShardPlan) -> manifest.Built:
     return manifest.Built(
-        patient=patient.source.patient,
+        patient=patient.source.name,
         ct=patient.source.ct,
         labels=patient.source.labels,
         fingerprint=patient.scans.fingerprint,
@@ -207,12 +207,12 @@ def _built_row(patient: Examined, plan: ShardPlan) -> manifest.Built:
 def _unlabelled_row(patient: Examined) -> manifest.Unlabelled:
     level_hu = patient.prepared.level_hu if patient.prepared else None
     source = patient.source
-    return manifest.Unlabelled(source.patient, source.ct, level_hu, patient.audit())
+    return manifest.Unlabelled(source.name, source.ct, level_hu, patient.audit())
 
 
 def _rejected_row(patient: Examined) -> manifest.Rejected:
     source = patient.source
-    return manifest.Rejected(source.patient, source.ct, source.labels, patient.findings)
+    return manifest.Rejected(source.name, source.ct, source.labels, patient.findings)
 
 
 def _scan_mark(patient: Examined) -> ScanMark:

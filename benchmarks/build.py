@@ -54,7 +54,7 @@ def floor_part():
 
 def workers_part():
     sources = made("full", FULL)
-    csv = table("full24", [(f"{s.patient}_{n}", s) for n in range(4) for s in sources])
+    csv = table("full24", [(f"{s.name}_{n}", s) for n in range(4) for s in sources])
     walls = {1: [], 2: []}
     for _ in range(3):
         for workers, times in walls.items():
@@ -130,7 +130,7 @@ def peak_mb(pid: int) -> float:
 def made(size: str, count: int):
     folder = str(FOLDER / f"{size}{count}")
     phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
-    return inputs.in_folder(folder).sources
+    return inputs.find(folder)
 
 
 def table(name: str, named) -> Path:

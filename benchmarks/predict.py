@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from segthor import nifti, organs, phantom
+from segthor import inputs, nifti, organs, phantom
 from segthor.recipe import Recipe
-from serving import cases
 from serving.prediction import bundle, predictor, walk
 from serving.prediction.worker import Plan, Worker
 from trainer import model
@@ -43,7 +42,7 @@ def main():
         for start in range(0, SLICES, predictor.BATCH_SLICES)
     ]
     worker = Worker(Plan(str(FOLDER / "out"), (folder,)))
-    (case,) = cases.scans(str(scan))
+    (case,) = inputs.find(str(scan))
     one, many = [case], [case] * 3
     loaded.probabilities(batches[0])
     rows = []

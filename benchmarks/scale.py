@@ -67,7 +67,7 @@ def _make_patients(folder: str, count: int) -> None:
 def _make_template(folder: str) -> None:
     """What a worker reports on a shard of one small phantom, and a picture for the report."""
     phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
-    found = inputs.in_folder(f"{folder}/template").sources[0]
+    found = inputs.find(f"{folder}/template")[0]
     job = Job(f"{folder}/template_out", Recipe())
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
     value = {"part": part, "picture": png_base64(examine(found, job))}
@@ -158,23 +158,23 @@ def _made_up(folder: str):
 
     def built(source, one: plan.ShardPlan, warned: bool) -> Built:
         audit = replace(row.audit, findings=(metal,) * warned)
-        own = {key: getattr(source, key) for key in ("patient", "ct", "labels")}
+        own = {"patient": source.name, "ct": source.ct, "labels": source.labels}
         return replace(row, **own, split=one.split, fold=one.fold, audit=audit)
 
     def write(one: plan.ShardPlan, job: Job) -> shards.Part:
         file = f"{shards.SHARDS}/{one.name}-00000000.tfrecord"
         with files.atomic_write(files.join(job.output, file), durable=False) as stream:
             stream.write(b"shard")
-        names = tuple(source.patient for source in one.patients)
+        names = tuple(source.name for source in one.patients)
         warned = [name for name in names if int(name[-6:]) % _WARNED == 0]
         place = {"split": one.split, "fold": one.fold}
         part = replace(
             template,
             key=shards.key_of(one, job),
             shard=replace(template.shard, **place, file=file, patients=names, bytes=5),
-            patients=tuple(built(source, one, source.patient in warned) for source in one.patients),
+            patients=tuple(built(source, one, source.name in warned) for source in one.patients),
             scans={
-                source.patient: shards.ScanMark(stamps(source), source.patient, True)
+                source.name: shards.ScanMark(stamps(source), source.name, True)
                 for source in one.patients
             },
             thumbnails={name: picture for name in warned},

@@ -59,14 +59,15 @@ def parent(path: str) -> str:
 
 
 def open_read(path: str):
-    """A binary stream; raises InputError where there is no such file."""
+    """A binary stream; raises InputError where there is no such file, or it cannot be opened."""
     try:
         if is_url(path):
             system, inner = _system(path)
             return system.open(inner, "rb")
         return open(path, "rb")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'})") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", error) or "no such file"
+        raise InputError(f"{path}: cannot be read ({reason})") from error
 
 
 def open_write(path: str):
@@ -189,7 +190,12 @@ def move(source: str, target: str) -> None:
     """Renames a file, replacing `target`."""
     if is_url(source):
         system, source_path = _system(source)
-        system.mv(source_path, _system(target)[1])
+        target_path = _system(target)[1]
+        if type(system).mv is not fsspec.AbstractFileSystem.mv:
+            system.mv(source_path, target_path)
+        else:  # takes names with * or [ for patterns
+            system.cp_file(source_path, target_path)
+            system.rm_file(source_path)
     else:
         os.replace(source, target)
 
@@ -271,7 +277,7 @@ def remove(path: str) -> None:
     """Removes one file."""
     if is_url(path):
         system, inner = _system(path)
-        system.rm(inner)
+        system.rm_file(inner)  # `rm` takes * and [ in a name for a pattern, and removes others
     else:
         os.remove(path)
 
@@ -326,4 +332,7 @@ def _names(folder: str) -> list[str]:
 
 def _system(url: str):
     """(file system, path inside). Listings are never cached: other processes write there too."""
-    return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: no file system of this kind ({error})") from error

@@ -8,6 +8,7 @@ REJECT, WARN, IGNORE = "reject", "warn", "ignore"
 
 # Code: (severity unless told otherwise, what it means). Those in FATAL leave nothing to build from.
 CODES = {
+    "bad_name": (REJECT, "no file can be named after the patient on every disk"),
     "file_missing": (REJECT, "the file is not there or cannot be opened"),
     "file_not_nifti": (REJECT, "the file is not a single-file NIfTI"),
     "file_header": (REJECT, "the NIfTI header makes no sense"),
@@ -56,7 +57,8 @@ CODES = {
 }
 FATAL = frozenset(
     [code for code in CODES if code.startswith("file_")]
-    + ["shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown", "cannot_prepare"]
+    + ["bad_name", "shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown"]
+    + ["cannot_prepare"]
 )
 
 

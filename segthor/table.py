@@ -6,23 +6,25 @@ import re
 
 from segthor import files, organs
 from segthor.errors import InputError
-from segthor.inputs import Found, Patient, in_order
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.patients import Patient
 
 COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
 
-def in_csv(path: str, needed: str = "ct") -> Found:
+def read(path: str, needed: str = "ct") -> list[Patient]:
     """Every patient of a CSV. Paths are relative to the CSV's folder.
 
     Columns patient and `needed` must be there. labels: '' for a patient without contours. split:
     'train' or 'validation'. organs: the contoured ones, between ';' or spaces; empty means all.
 
     Raises:
-      InputError: no such file, other columns, an unknown organ or split, two patients of one name.
+      InputError: no such file, other columns, an unknown organ or split.
     """
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
+        if "\0" in text:
+            raise csv.Error("a zero byte")
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
@@ -35,11 +37,10 @@ def in_csv(path: str, needed: str = "ct") -> Found:
     numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if any(map(str.strip, row))]
     if not numbered:
         raise InputError(f"{path}: expected a line per patient, found none")
-    sources = [_source(header, row, f"{path}, line {line}", path) for line, row in numbered]
-    return Found(in_order(sources, path))
+    return [_patient(header, row, f"{path}, line {line}", path) for line, row in numbered]
 
 
-def _source(header: list[str], values: list[str], where: str, path: str) -> Patient:
+def _patient(header: list[str], values: list[str], where: str, path: str) -> Patient:
     if len(values) != len(header):
         raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
     row = {column: value.strip() for column, value in zip(header, values, strict=True)}

@@ -8,10 +8,9 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, organs, scans
+from segthor import drawing, files, inputs, organs, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
-from serving import cases
 from serving.scoring import comparison, evaluation, facts, output, pairs, picture, tables
 from serving.scoring.evaluation import PatientScores
 
@@ -44,10 +43,10 @@ def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
     _check_organs()
     other = comparison.load(COMPARE.value) if COMPARE.value else None
-    cts = {scan.patient: scan.ct for scan in cases.scans(SCANS.value)} if SCANS.value else {}
+    cts = {scan.name: scan.ct for scan in inputs.find(SCANS.value)} if SCANS.value else {}
     found = _match()
-    inputs = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
-    with output.alone(OUTPUT.value, WRITTEN, inputs):
+    given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
+    with output.alone(OUTPUT.value, WRITTEN, given):
         scored, failed = _score(found.pairs)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")
@@ -99,17 +98,17 @@ def _score(matched) -> tuple[list[PatientScores], dict[str, str]]:
     """One line per patient; one that cannot be scored is named with the reason."""
     scored, failed = [], {}
     for number, (contours, path) in enumerate(matched, 1):
-        line = f"[{number}/{len(matched)}] {contours.patient}"
+        line = f"[{number}/{len(matched)}] {contours.name}"
         try:
             predicted, truth = pairs.read(contours, path)
-            predictable = facts.read(PREDICTIONS.value, contours.patient).organs
+            predictable = facts.read(PREDICTIONS.value, contours.name).organs
         except InputError as error:
-            failed[contours.patient] = str(error)
+            failed[contours.name] = str(error)
             print(f"{line}  FAILED: {error}", flush=True)
             continue
         named = set(ORGANS.value) & set(predictable) & set(contours.organs)
         names = [name for name in organs.NAMES if name in named]
-        scored.append(PatientScores(contours.patient, evaluation.score(predicted, truth, names)))
+        scored.append(PatientScores(contours.name, evaluation.score(predicted, truth, names)))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
         for warning in (*predicted.warnings, *truth.warnings):
             print(f"warning: {warning}", flush=True)
@@ -142,7 +141,7 @@ def _compare(scored, other) -> None:
 
 def _draw(scored, matched, cts) -> int:
     """Draws the patients with the worst mean Dice; returns how many of them could not be drawn."""
-    paths = {contours.patient: (contours, path) for contours, path in matched}
+    paths = {contours.name: (contours, path) for contours, path in matched}
     known = [patient for patient in scored if patient.organs and patient.patient in cts]
     tiles, failed = [], 0
     for patient in sorted(known, key=evaluation.mean_dice)[:PICTURED]:

@@ -10,10 +10,9 @@ import time
 
 from absl import flags
 
-from segthor import files, locks, progress
+from segthor import files, inputs, locks, progress
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
-from serving import cases
 from serving.prediction import walk
 
 MODEL = flags.DEFINE_list(
@@ -77,7 +76,7 @@ def main(argv):
         runners.check_options(RUNNER.value, argv[1:])
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
-    found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
+    found = inputs.find(INPUT.value, SPLIT.value)
     _check_output(found)
     from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 
@@ -164,7 +163,7 @@ def _conclude(todo, results) -> int:
     reasons = {scan: _reason(scan, results) for scan in todo}
     failed = [scan for scan, reason in reasons.items() if reason]
     for scan in failed:
-        print(f"failed: {scan.patient} ({scan.ct}): {reasons[scan]}")
+        print(f"failed: {scan.name} ({scan.ct}): {reasons[scan]}")
     again = "; the same command tries them again" if failed else ""
     done = len(todo) - len(failed)
     print(f"{done} label maps written to {OUTPUT.value}, {len(failed)} failed{again}.")

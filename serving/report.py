@@ -9,10 +9,10 @@ shown.
 
 from absl import flags
 
-from segthor import files, scans
+from segthor import files, inputs, scans
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
-from serving import cases
+from segthor.patients import Patient
 from serving.scoring import animation, evaluation, facts, output, page, pairs, tables, viewer
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
@@ -27,20 +27,20 @@ GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each pati
 
 def main(_):
     """One entry per patient, worst first, into one page."""
-    predictions = cases.predictions(PREDICTIONS.value)
+    predictions = inputs.find_predictions(PREDICTIONS.value)
     contoured = pairs.contours_of(LABELS.value, SPLIT.value) if LABELS.value else []
-    contours = {one.patient: one for one in contoured}
+    contours = {one.name: one for one in contoured}
     shown = _shown(predictions, contours)
-    inputs = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
-    with output.alone(OUTPUT.value, ("report.html",), inputs):
+    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
+    with output.alone(OUTPUT.value, ("report.html",), given):
         gifs = files.join(OUTPUT.value, "gif")
         if GIF.value and files.exists(gifs):
             files.remove_partial(gifs, ".gif")
         entries = []
         for number, scan in enumerate(shown, 1):
-            print(f"[{number}/{len(shown)}] {scan.patient}", flush=True)
-            labels = contours.get(scan.patient)
-            entries.append(_entry(scan, predictions.get(scan.patient), labels, gifs))
+            print(f"[{number}/{len(shown)}] {scan.name}", flush=True)
+            labels = contours.get(scan.name)
+            entries.append(_entry(scan, predictions.get(scan.name), labels, gifs))
         entries.sort(key=viewer.badness)
         path = files.join(OUTPUT.value, "report.html")
         size = page.write(path, entries, PREDICTIONS.value)
@@ -52,23 +52,23 @@ def main(_):
     return 1 if failed else 0
 
 
-def _shown(predictions, contours) -> list[cases.Scan]:
+def _shown(predictions, contours) -> list[Patient]:
     """The scans that have a label map, or ought to: predicted in vain, or contoured.
 
     Says which predictions have no scan, and which scans are left out.
     """
-    found = cases.scans(SCANS.value, SPLIT.value)
+    found = inputs.find(SCANS.value, SPLIT.value)
     expected = {*predictions, *contours}
-    shown = [s for s in found if s.patient in expected or _failed(s.patient)]
-    if not any(scan.patient in predictions for scan in shown):
+    shown = [s for s in found if s.name in expected or _failed(s.name)]
+    if not any(scan.name in predictions for scan in shown):
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
             f"it holds {min(predictions)} ..."
         )
-    names = {scan.patient for scan in found}
+    names = {scan.name for scan in found}
     for what, patients in (
         ("Predictions without a scan, left out", set(predictions) - names),
-        ("Scans without a prediction, left out", names - {scan.patient for scan in shown}),
+        ("Scans without a prediction, left out", names - {scan.name for scan in shown}),
         ("Contours without a scan, left out", set(contours) - names),
         ("Predictions without contours", contours and names & (set(predictions) - set(contours))),
     ):
@@ -84,12 +84,12 @@ def _failed(patient: str) -> bool:
         return True
 
 
-def _entry(scan: cases.Scan, predicted_path: str | None, labels, gifs: str) -> dict:
+def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str) -> dict:
     """One patient; trouble with it is shown in its place."""
     try:
         if predicted_path is None:
-            raise InputError(pairs.why_missing(PREDICTIONS.value, scan.patient))
-        noted = facts.read(PREDICTIONS.value, scan.patient)
+            raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name))
+        noted = facts.read(PREDICTIONS.value, scan.name)
         ct = scans.read(scan.ct)
         truth, scores = None, {}
         if labels:
@@ -102,11 +102,11 @@ def _entry(scan: cases.Scan, predicted_path: str | None, labels, gifs: str) -> d
             print(f"warning: {warning}", flush=True)
         arrays = predicted.array, truth.array if truth else None
         if GIF.value:
-            animation.write(files.inside(gifs, f"{scan.patient}.gif"), ct, *arrays)
-        return viewer.patient(scan.patient, ct, *arrays, scores, noted)
+            animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *arrays)
+        return viewer.patient(scan.name, ct, *arrays, scores, noted)
     except InputError as error:
-        print(f"FAILED: {scan.patient}: {error}", flush=True)
-        return viewer.failed(scan.patient, str(error))
+        print(f"FAILED: {scan.name}: {error}", flush=True)
+        return viewer.failed(scan.name, str(error))
 
 
 if __name__ == "__main__":

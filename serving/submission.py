@@ -10,9 +10,9 @@ import zipfile
 import numpy as np
 from absl import flags
 
-from segthor import files, nifti, organs, scans
+from segthor import files, inputs, nifti, organs, scans
 from segthor.errors import InputError, run
-from serving import cases
+from segthor.patients import Patient
 from serving.scoring import output, pairs, tables
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
@@ -29,24 +29,24 @@ def main(_):
     # An ending that no scan, label map or CSV has: none of them can be written over.
     if not path.lower().endswith(".zip") or files.is_dir(path):
         raise InputError(f"--output={path}: expected the name of a file that ends in .zip")
-    found = cases.scans(SCANS.value)
-    predictions = cases.predictions(PREDICTIONS.value)
+    found = inputs.find(SCANS.value)
+    predictions = inputs.find_predictions(PREDICTIONS.value)
     _check_complete(found, predictions)
     with output.alone(files.parent(path), (files.name(path),), {}):
         with files.atomic_write(path) as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                 for number, scan in enumerate(found, 1):
-                    volumes = _add(archive, scan, predictions[scan.patient])
+                    volumes = _add(archive, scan, predictions[scan.name])
                     print(f"[{number}/{len(found)}] {_name(scan)}  {volumes}", flush=True)
         with files.open_read(path) as stream, zipfile.ZipFile(stream) as archive:
             for scan in found:
-                _check_entry(archive, scan, predictions[scan.patient])
+                _check_entry(archive, scan, predictions[scan.name])
     print(f"Wrote {path}: {len(found)} label maps, each checked against its scan.")
-    _print_notes({scan.patient for scan in found}, predictions)
+    _print_notes({scan.name for scan in found}, predictions)
 
 
 def _check_complete(found, predictions) -> None:
-    missing = [scan.patient for scan in found if scan.patient not in predictions]
+    missing = [scan.name for scan in found if scan.name not in predictions]
     if missing:
         first = pairs.why_missing(PREDICTIONS.value, missing[0])
         raise InputError(
@@ -64,7 +64,7 @@ def _print_notes(patients: set[str], predictions) -> None:
         print(f"note: label maps of which there is no scan are left out: {tables.some(surplus)}")
 
 
-def _add(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> str:
+def _add(archive: zipfile.ZipFile, scan: Patient, path: str) -> str:
     """Adds one label map; returns its volumes, for people to see what is empty."""
     grid = scans.read_grid(scan.ct)
     predicted = scans.read_labels(path, like=(scan.ct, grid))
@@ -81,7 +81,7 @@ def _add(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> str:
     return ", ".join(volumes) + " cm3"
 
 
-def _check_entry(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> None:
+def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str) -> None:
     """What the server will read must be the prediction, uint8, on the scan's grid."""
     with files.atomic_write(_IN_MEMORY) as stream:
         stream.write(archive.read(_name(scan)))
@@ -97,9 +97,9 @@ def _check_entry(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> None:
         raise InputError(f"{OUTPUT.value}: {_name(scan)} does not read back as it was written")
 
 
-def _name(scan: cases.Scan) -> str:
+def _name(scan: Patient) -> str:
     """At the zip's root, whatever the patient is called."""
-    return files.name(files.inside(OUTPUT.value, f"{scan.patient}.nii"))
+    return files.name(files.inside(OUTPUT.value, f"{scan.name}.nii"))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import math
 
 from absl import flags
 
-from segthor import files, organs
+from segthor import files, inputs, organs
 from segthor.errors import InputError, run
-from serving import cases
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import tables
 from serving.scoring.pairs import read as read_pair
@@ -30,21 +29,21 @@ def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
     _check_raw([directory.digest(version) for version in versions])
-    predictions = cases.predictions(PREDICTIONS.value)
-    pairs = [e for e in cases.labels(LABELS.value) if e.patient in predictions]
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    pairs = [e for e in inputs.find_contours(LABELS.value) if e.name in predictions]
     if len(pairs) < FEWEST:
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
         )
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth = read_pair(labels, predictions[labels.patient])
-        facts = results.facts_of(PREDICTIONS.value, labels.patient)
+        predicted, truth = read_pair(labels, predictions[labels.name])
+        facts = results.facts_of(PREDICTIONS.value, labels.name)
         names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
         patients.append(
             candidates.score_candidates(predicted.array, truth.array, truth.grid, names)
         )
-        print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
+        print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
     rules, table = candidates.choose(patients)
     print(f"\n{_show(table)}\n")
     for version in versions:

@@ -23,7 +23,7 @@ from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import files, records
-from segthor.inputs import Patient
+from segthor.patients import Patient
 from segthor.recipe import Recipe
 from tests.damage import CT, GT, healthy
 

@@ -13,14 +13,14 @@ from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from segthor import audit, figures, findings, nifti, phantom
 from segthor.errors import InputError
-from segthor.inputs import Patient
 from segthor.nifti import Grid
 from segthor.organs import NAMES
+from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare
 
 JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
 # Those that need more than one patient, one moment or one list of organs; tested elsewhere.
-ELSEWHERE = {"file_changed", "same_scan", "organ_not_declared", "cannot_prepare"}
+ELSEWHERE = {"bad_name", "file_changed", "same_scan", "organ_not_declared", "cannot_prepare"}
 
 
 def examined(folder, **changes):

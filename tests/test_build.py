@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save, save_patient, save_patients
+from cases import TINY_RECIPE, save, save_patient, save_patients, touch
 
 from beam_jobs import checks, pipeline, shards
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
@@ -103,7 +104,7 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
     from segthor.recipe import prepare
 
     heart, with_heart = [], 0
-    for source in inputs.in_folder(twelve).sources:
+    for source in inputs.find(twelve):
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
         hu = np.stack([*prepared.placement.image_to_model(ct.array)])
@@ -181,11 +182,11 @@ def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
 
 def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
     _, expected = run(twelve, tmp_path / "sorted")
-    found = inputs.in_folder(twelve)
-    shuffled = list(found.sources)
+    found = inputs.find(twelve)
+    shuffled = list(found)
     random.Random(5).shuffle(shuffled)
     csv = tmp_path / "shuffled.csv"
-    rows = [f"{one.patient},{one.ct},{one.labels}" for one in shuffled]
+    rows = [f"{one.name},{one.ct},{one.labels}" for one in shuffled]
     csv.write_text("\n".join(["patient,ct,labels", *rows]))
     _, dataset = run(csv, tmp_path / "shuffled")
     assert shard_bytes(tmp_path / "sorted") == shard_bytes(tmp_path / "shuffled")
@@ -250,7 +251,7 @@ def test_a_part_that_was_cut_off_is_written_again(twelve, tmp_path, content):
 
 def test_a_part_of_other_rules_is_not_taken_for_this_runs(twelve, tmp_path):
     """As the workers of an engine write it whose driver was killed."""
-    plan = ShardPlan("train-fold0", "train", 0, inputs.in_folder(twelve).sources[:2])
+    plan = ShardPlan("train-fold0", "train", 0, inputs.find(str(twelve))[:2])
     job = Job(str(tmp_path), Recipe(**TINY_RECIPE))
     other = dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=1))
     shards.write(plan, other)
@@ -455,8 +456,12 @@ def test_a_folder_that_holds_anything_else_is_refused(twelve, tmp_path, name):
         (["--severity=nonsense=warn"], "nonsense"),
         (["--severity=metal"], "severity: expected NAME=VALUE"),
         (["--severity=file_damaged=warn"], "always reject"),
-        (["--labels=heart=two"], "labels: expected ORGAN=VALUE"),
-        (["--input=/nowhere"], "/nowhere: expected a folder of patients or a .csv, found nothing"),
+        (["--label_values=heart=two"], "label_values: expected ORGAN=VALUE"),
+        (["--labels=heart=1"], "--label_values"),
+        (
+            ["--input=/nowhere"],
+            "/nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing",
+        ),
     ],
 )
 def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):
@@ -516,3 +521,51 @@ def test_real_ct_builds_from_a_csv(real_ct, tmp_path):
     assert dataset.patients[1].organs == ("esophagus", "heart")
     assert [one.patient for one in dataset.unlabelled] == ["CHEST"]
     check(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("phantoms", "flagfile"), [(False, "configs/all.flags"), (True, "configs/smoke.flags")]
+)
+def test_the_hint_can_be_typed_as_it_stands(tmp_path, capsys, phantoms, flagfile):
+    """It names the flags for what was built, and quotes what a shell would take apart."""
+    source = save_patients(tmp_path / "in", 8)
+    if phantoms:
+        touch(tmp_path / "in" / "phantoms.json")
+    run(source, tmp_path / "my data", split="hash", validation_fraction=0.5)
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("Next")]
+    words = shlex.split(line.removeprefix("Next: "))
+    assert words[:3] == ["python", "-m", "trainer.main"]
+    assert words[3:] == [
+        f"--flagfile={flagfile}",
+        f"--data={tmp_path / 'my data'}",
+        "--workdir=run",
+    ]
+
+
+def test_no_hint_is_given_for_what_cannot_be_trained(tmp_path, capsys):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out", split="hash", validation_fraction=0)
+    shown = capsys.readouterr()
+    assert "no patient for validation" in shown.err and "Next" not in shown.out
+
+
+def test_a_dataset_is_not_built_from_a_dataset(tmp_path):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out")
+    with pytest.raises(InputError, match="is a dataset that was built; name the folder or CSV"):
+        run(tmp_path / "out", tmp_path / "out2")
+
+
+def test_a_patient_with_a_bad_name_moves_no_other(tmp_path):
+    source = save_patients(tmp_path / "in", 4)
+    _, before = run(source, tmp_path / "out")
+    shutil.copytree(tmp_path / "in/train/Patient_02", tmp_path / "in/train" / ("x" * 225))
+    status, after = run(source, tmp_path / "out")
+    assert status == 3 and after.patients == before.patients and after.shards == before.shards
+    (rejected,) = after.rejected
+    assert rejected.findings[0]["code"] == "bad_name" and "225 bytes long" in rejected.reason
+
+
+def test_output_within_the_input_is_passed_over_by_the_next_build(tmp_path):
+    source = save_patients(tmp_path / "in", 3)
+    _, first = run(source, tmp_path / "in" / "train" / "dataset")
+    _, second = run(source, tmp_path / "in" / "train" / "dataset")
+    assert first == second

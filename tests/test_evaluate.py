@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_one_line_and_the_others_are_scored(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"labels": "nowhere"}, "expected a folder, found nothing"),
+        ({"labels": "nowhere"}, "expected a folder or a .csv, found nothing"),
         ({"labels": "others"}, "no patient has both"),
         ({"organs": "heart,liver"}, "found liver"),
         ({"compare": "labels"}, "scores.json"),

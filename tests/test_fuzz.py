@@ -15,8 +15,8 @@ from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from segthor import nifti
 from segthor.findings import CODES
-from segthor.inputs import Patient
 from segthor.nifti import Grid
+from segthor.patients import Patient
 from tests import fuzz
 
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)

@@ -19,10 +19,10 @@ import pytest
 import tensorflow as tf
 from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_coded
 
-from segthor import nifti, organs
+from segthor import inputs, nifti, organs
 from segthor.errors import InputError
+from segthor.patients import Patient
 from segthor.recipe import Recipe
-from serving import cases
 from serving.prediction import bundle, walk
 from serving.prediction.predictor import Ensemble
 from serving.prediction.worker import Plan, Worker
@@ -84,7 +84,7 @@ def worker(model, tmp_path_factory):
 
 def predict(worker, path):
     """One scan through the steps of a case; the label map as nibabel reads it."""
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     worker.write(case, worker.compute(case, worker.read(case)))
     return nibabel.load(worker.results.path(case))
 
@@ -284,7 +284,7 @@ def test_a_scan_without_the_levels_organs_is_named(tmp_path):
     worker = Worker(Plan("out", (str(tmp_path / "own"),), level_models=(str(tmp_path / "level"),)))
     path = tmp_path / "scan.nii.gz"
     save_scan(path, coded_scan(np.zeros(SHAPE, np.uint8)), affine_of())
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     with pytest.raises(InputError, match="none of these organs"):
         worker.compute(case, worker.read(case))
 
@@ -406,7 +406,7 @@ def test_a_folder_of_another_models_results_is_refused(model, tmp_path):
     other = Worker(Plan(str(out), (str(tmp_path / "other"),)))
     with pytest.raises(InputError, match="made with another models"):
         other.results.claim(overwrite=False)
-    (case,) = cases.scans(str(scans))
+    (case,) = inputs.find(str(scans))
     assert worker.results.is_finished(case) and not other.results.is_finished(case)
     other.results.claim(overwrite=True)
     assert not other.results.is_finished(case)
@@ -417,7 +417,7 @@ def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
     path = tmp_path / "Patient_90.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     predict(worker, path)
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     assert worker.results.is_finished(case)
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     assert not worker.results.is_finished(case)
@@ -431,7 +431,7 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
     path = tmp_path / "Patient_91.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     predict(worker, path)
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     computed = worker.compute(case, worker.read(case))
     with (
@@ -446,7 +446,7 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
 def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path):
     path = tmp_path / "Patient_92.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     computed = worker.compute(case, worker.read(case))
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     worker.write(case, computed)
@@ -458,7 +458,7 @@ def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path)
 def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_path):
     path = tmp_path / "Patient_93.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     read = nifti.read
 
     def reads_while_it_changes(given, **limits):
@@ -477,7 +477,10 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
     ("flags", "words"),
     [
         ({"model": "nowhere"}, "expected a model directory"),
-        ({"input": "nowhere"}, "nowhere: expected a folder, found nothing"),
+        (
+            {"input": "nowhere"},
+            "nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing",
+        ),
         ({"input": "{tmp}/empty"}, "expected at least one scan"),
         ({"output": "{tmp}/scans"}, "the scans lie there"),
         ({"output": "{tmp}/other"}, "expected an empty folder"),
@@ -510,8 +513,8 @@ def test_layouts(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
-    def names(path, find=cases.scans):
-        return [(c.patient, c.file if find is cases.scans else c.path) for c in find(str(path))]
+    def names(path, find=inputs.find):
+        return [(c.name, c.label_map if find is inputs.find else c.labels) for c in find(str(path))]
 
     touch("s/train/Patient_01/Patient_01.nii.gz", "s/train/Patient_01/GT.nii.gz")
     touch("s/train/Patient_02/Patient_02.nii", "s/train/Patient_02/gt.nii", "s/test/Patient_41.nii")
@@ -523,20 +526,22 @@ def test_layouts(tmp_path):
     assert names(tmp_path / "s") == expected
     assert names(tmp_path / "s" / "train") == expected[:2]
     assert names(tmp_path / "s" / "test") == expected[2:]
-    assert names(tmp_path / "s" / "train", cases.labels) == [
+    assert names(tmp_path / "s" / "train", inputs.find_contours) == [
         ("Patient_01", str(tmp_path / "s/train/Patient_01/GT.nii.gz")),
         ("Patient_02", str(tmp_path / "s/train/Patient_02/gt.nii")),
     ]
     touch("f/Patient_01.nii.gz", "f/GT_01.nii.gz", "f/notes.txt")
     assert names(tmp_path / "f") == [("Patient_01", "Patient_01.nii.gz")]
-    assert names(tmp_path / "f", cases.labels) == [("Patient_01", str(tmp_path / "f/GT_01.nii.gz"))]
+    assert names(tmp_path / "f", inputs.find_contours) == [
+        ("Patient_01", str(tmp_path / "f/GT_01.nii.gz"))
+    ]
     (tmp_path / "list.csv").write_text("patient,ct,labels,organs\nA,f/x.nii,f/y.nii,heart;aorta\n")
     assert names(tmp_path / "list.csv") == [("A", "A.nii")]
-    (labels,) = cases.labels(str(tmp_path / "list.csv"))
-    assert labels.organs == ("heart", "aorta") and labels.path == str(tmp_path / "f/y.nii")
+    (labels,) = inputs.find_contours(str(tmp_path / "list.csv"))
+    assert labels.organs == ("heart", "aorta") and labels.labels == str(tmp_path / "f/y.nii")
     shutil.copytree(tmp_path / "s" / "test", tmp_path / "s" / "train" / "Patient_41")
     with pytest.raises(InputError, match="two patients are named Patient_41"):
-        cases.scans(str(tmp_path / "s"))
+        inputs.find(str(tmp_path / "s"))
 
 
 def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
@@ -545,12 +550,12 @@ def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
     scans = tmp_path / "scans"
     labels = folder_of_scans(scans, 6)
     (scans / "Patient_44.nii.gz").write_bytes(b"not an image")
-    found = cases.scans(str(scans))
+    found = inputs.find(str(scans))
     plan = Plan(str(tmp_path / "out"), (model,))
     results = Worker(plan).results
     results.claim(overwrite=False)
     distributed.run(plan, found, "DirectRunner", [])
-    assert [scan.patient for scan in found if not results.is_finished(scan)] == ["Patient_44"]
+    assert [scan.name for scan in found if not results.is_finished(scan)] == ["Patient_44"]
     assert "NIfTI" in results.facts(found[3])["failed"]
     for name, expected in labels.items():
         if name != "Patient_44.nii.gz":
@@ -611,14 +616,14 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
             stream.write((tmp_path / name).read_bytes())
     worker = Worker(Plan("memory://clinic/out", ("memory://clinic/model",)))
     worker.results.claim(overwrite=False)
-    found = cases.scans("memory://clinic/scans")
+    found = inputs.find("memory://clinic/scans")
     outcomes = walk.walk(found, worker.read, worker.compute, worker.write, 60)
     assert [outcome.reason for outcome in outcomes] == ["", ""]
     for case in found:
         assert worker.results.is_finished(case)
         with fsspec.open(worker.results.path(case)) as stream:
             image = nibabel.Nifti1Image.from_bytes(gzip.decompress(stream.read()))
-        np.testing.assert_array_equal(np.asarray(image.dataobj), labels[case.file])
+        np.testing.assert_array_equal(np.asarray(image.dataobj), labels[case.label_map])
 
 
 def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
@@ -647,9 +652,15 @@ def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
     ]
     data = manifest.Dataset(Recipe(), 1, tuple(shards), patients, unlabelled=unlabelled)
     data.save(str(tmp_path))
-    assert [scan.file for scan in cases.scans(str(tmp_path))] == ["A.nii.gz", "B.nii.gz", "C.nii"]
-    assert [scan.patient for scan in cases.scans(str(tmp_path), "validation")] == ["B"]
-    assert cases.labels(str(tmp_path))[1] == cases.Labels("B", "/gt/B.nii.gz", ("heart",))
+    assert [scan.label_map for scan in inputs.find(str(tmp_path))] == [
+        "A.nii.gz",
+        "B.nii.gz",
+        "C.nii",
+    ]
+    assert [scan.name for scan in inputs.find(str(tmp_path), "validation")] == ["B"]
+    assert inputs.find_contours(str(tmp_path))[1] == Patient(
+        "B", "/ct/B.nii.gz", "/gt/B.nii.gz", "validation", ("heart",)
+    )
 
 
 def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_numbers(tmp_path):
@@ -659,12 +670,16 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
         (nnunet / name).parent.mkdir(parents=True, exist_ok=True)
         (nnunet / name).touch()
     (nnunet / "dataset.json").write_text(json.dumps({"labels": values}))
-    found = [(scan.patient, scan.file) for scan in cases.scans(str(nnunet))]
+    found = [(scan.name, scan.label_map) for scan in inputs.find(str(nnunet))]
     assert found == [("a", "a.nii.gz"), ("b", "b.nii.gz")]
-    expected = cases.Labels(
-        "a", str(nnunet / "labelsTr/a.nii.gz"), ("heart", "aorta"), (("heart", 1), ("aorta", 3))
+    expected = Patient(
+        "a",
+        str(nnunet / "imagesTr/a_0000.nii.gz"),
+        str(nnunet / "labelsTr/a.nii.gz"),
+        organs=("heart", "aorta"),
+        label_values=(("heart", 1), ("aorta", 3)),
     )
-    assert cases.labels(str(nnunet)) == [expected]
+    assert inputs.find_contours(str(nnunet)) == (expected,)
     stored = np.zeros((4, 4, 2), np.uint8)
     stored[0], stored[1], stored[2] = values["heart"], values["aorta"], 2
     truth, predicted = tmp_path / "truth.nii", tmp_path / "predicted.nii"

@@ -12,7 +12,8 @@ from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import files, findings, nifti, records
-from segthor.inputs import Patient, in_folder
+from segthor.inputs import find
+from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare, with_context
 
 RECIPE = Recipe(**TINY_RECIPE)
@@ -20,7 +21,7 @@ RECIPE = Recipe(**TINY_RECIPE)
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    return in_folder(save_patients(tmp_path_factory.mktemp("patients"), 3)).sources
+    return find(save_patients(tmp_path_factory.mktemp("patients"), 3))
 
 
 def write(tmp_path, sources, name="train-fold2-01", recipe=RECIPE, **rules):
@@ -46,7 +47,7 @@ def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources)
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         expected = prepare(ct.array, ct.grid.affine, RECIPE, contours.array)
         for z in range(16):
-            record = found[source.patient, z]
+            record = found[source.name, z]
             np.testing.assert_array_equal(record.image, with_context(expected.images, z, 3))
             np.testing.assert_array_equal(record.labels, expected.labels[z])
             np.testing.assert_allclose(record.affine, ct.grid.affine, rtol=1e-6)
@@ -79,23 +80,23 @@ def test_the_shard_is_named_after_its_content_and_the_part_describes_it(tmp_path
     assert stored.shard == part.shard and stored.scans == part.scans
     assert plain(stored) == plain(part)
     assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [files.name(path)]
-    assert [row.patient for row in part.patients] == [s.patient for s in sources]
+    assert [row.patient for row in part.patients] == [s.name for s in sources]
     assert part.patients[0].slices == 16
 
 
 def test_the_same_patients_give_the_same_bytes_in_any_order_and_place(tmp_path, sources):
     expected = write(tmp_path / "a", sources)[2].shard.sha256
     for source in sources:
-        shutil.copytree(files.parent(source.ct), tmp_path / "copy" / "train" / source.patient)
-    copies = in_folder(str(tmp_path / "copy")).sources[::-1]
+        shutil.copytree(files.parent(source.ct), tmp_path / "copy" / "train" / source.name)
+    copies = find(str(tmp_path / "copy"))[::-1]
     assert write(tmp_path / "b", copies)[2].shard.sha256 == expected
 
 
 def test_rejected_patients_leave_no_record_and_alone_no_file(tmp_path, sources):
     broken = dataclasses.replace(sources[1], ct=str(tmp_path / "none.nii"))
     _, _, part = write(tmp_path / "a", [sources[0], broken, sources[2]])
-    assert part.shard.patients == (sources[0].patient, sources[2].patient)
-    assert [row.patient for row in part.rejected] == [broken.patient]
+    assert part.shard.patients == (sources[0].name, sources[2].name)
+    assert [row.patient for row in part.rejected] == [broken.name]
     assert part.rejected[0].findings[0].code == "file_missing"
     assert {r.patient for r in read(tmp_path / "a", part)} == set(part.shard.patients)
     _, _, part = write(tmp_path / "b", [broken])

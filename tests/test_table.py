@@ -4,8 +4,8 @@ import pytest
 
 from segthor import organs
 from segthor.errors import InputError
-from segthor.inputs import Patient
-from segthor.table import in_csv
+from segthor.inputs import find
+from segthor.patients import Patient
 
 
 def csv(tmp_path, text, encoding="utf-8"):
@@ -26,7 +26,7 @@ def test_every_column_is_read(tmp_path, encoding, newline):
         "",
     ]
     root = str(tmp_path)
-    assert in_csv(csv(tmp_path, newline.join(lines), encoding)).sources == (
+    assert find(csv(tmp_path, newline.join(lines), encoding)) == (
         Patient("A", "/abs/ct.nii", "", "validation", organs.NAMES),
         Patient("Müller", f"{root}/b/ct.nii.gz", f"{root}/b, c/gt.nii", "train",
                ("esophagus", "heart")),
@@ -35,7 +35,7 @@ def test_every_column_is_read(tmp_path, encoding, newline):
 
 
 def test_two_columns_are_enough_in_any_order(tmp_path):
-    assert in_csv(csv(tmp_path, "ct,patient\n/x.nii,P\n")).sources == (Patient("P", "/x.nii"),)
+    assert find(csv(tmp_path, "ct,patient\n/x.nii,P\n")) == (Patient("P", "/x.nii"),)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_two_columns_are_enough_in_any_order(tmp_path):
 )
 def test_what_does_not_fit_is_refused_with_its_line(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
-        in_csv(csv(tmp_path, text))
+        find(csv(tmp_path, text))
 
 
 def test_another_encoding_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="UTF-8"):
-        in_csv(csv(tmp_path, "patient,ct\nMüller,b\n", "latin-1"))
+        find(csv(tmp_path, "patient,ct\nMüller,b\n", "latin-1"))
     with pytest.raises(InputError, match="none.csv"):
-        in_csv(str(tmp_path / "none.csv"))
+        find(str(tmp_path / "none.csv"))

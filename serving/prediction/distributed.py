@@ -35,7 +35,7 @@ class Predict(beam.DoFn):
             if outcome.reason:
                 worker.results.write_failure(outcome.case, outcome.reason)
             print(outcome.line, flush=True)
-            yield outcome.case.patient, outcome.reason
+            yield outcome.case.name, outcome.reason
 
 
 def run(plan: Plan, todo: list, runner: str, arguments: list[str]) -> None:

@@ -19,9 +19,9 @@ import numpy as np
 
 from segthor import files, nifti
 from segthor.errors import InputError
-from serving.cases import Scan
+from segthor.layouts import PREDICTIONS as FILE_NAME
+from segthor.patients import Patient
 
-FILE_NAME = "predictions.json"
 FORMAT = 1
 _PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
 
@@ -72,11 +72,11 @@ class Results:
         for name in known:
             files.remove(files.join(cases, name))
 
-    def path(self, scan: Scan) -> str:
+    def path(self, scan: Patient) -> str:
         """Where the scan's label map goes."""
-        return files.inside(self.folder, scan.file)
+        return files.inside(self.folder, scan.label_map)
 
-    def is_finished(self, scan: Scan) -> bool:
+    def is_finished(self, scan: Patient) -> bool:
         """Whether a run of this job finished the scan as it is now."""
         facts = self.facts_path(scan)
         if not all(files.exists(path) for path in (scan.ct, self.path(scan), facts)):
@@ -87,7 +87,7 @@ class Results:
             return False
         return (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
 
-    def write(self, scan: Scan, mark, labels, grid, facts: dict, probabilities: dict) -> None:
+    def write(self, scan: Patient, mark, labels, grid, facts: dict, probabilities: dict) -> None:
         """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8.
 
         mark: of `mark_of`, from before the scan was read.
@@ -98,39 +98,39 @@ class Results:
             )
         self.forget(scan)  # an older label map must never lie beside newer facts
         for name, array in probabilities.items():
-            file = nifti.stem(scan.file) + f"_{name}.nii.gz"
+            file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
             path = files.inside(files.join(self.folder, "probabilities"), file)
             nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
         files.write_json(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
         nifti.write(self.path(scan), labels, grid)
 
-    def facts(self, scan: Scan) -> dict:
+    def facts(self, scan: Patient) -> dict:
         """What is known about the case; empty where it was not tried."""
-        return facts_of(self.folder, scan.patient)
+        return facts_of(self.folder, scan.name)
 
-    def write_failure(self, scan: Scan, reason: str) -> None:
+    def write_failure(self, scan: Patient, reason: str) -> None:
         """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
         known = self.facts(scan) if files.exists(self.path(scan)) else {"scan": {"path": scan.ct}}
         files.write_json(self.facts_path(scan), known | {"failed": reason})
 
-    def forget_failure(self, scan: Scan) -> None:
+    def forget_failure(self, scan: Patient) -> None:
         """Removes the note of a failed try from a case that is finished."""
         known = self.facts(scan)
         if known.pop("failed", None):
             files.write_json(self.facts_path(scan), known)
 
-    def forget(self, scan: Scan) -> None:
+    def forget(self, scan: Patient) -> None:
         """Removes the scan's label map, and then what is known about it."""
         for path in (self.path(scan), self.facts_path(scan)):
             if files.exists(path):
                 files.remove(path)
 
-    def facts_path(self, scan: Scan) -> str:
+    def facts_path(self, scan: Patient) -> str:
         """Where the case's facts go."""
-        return _facts_path(self.folder, scan.patient)
+        return _facts_path(self.folder, scan.name)
 
 
-def mark_of(scan: Scan) -> dict:
+def mark_of(scan: Patient) -> dict:
     """What names the scan's file as it is now."""
     return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
 

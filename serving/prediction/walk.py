@@ -27,7 +27,7 @@ class Outcome:
     def line(self) -> str:
         """For people."""
         state = f"FAILED: {self.reason}" if self.reason else f"{self.seconds:.1f} s"
-        return f"{self.case.patient}  {state}"
+        return f"{self.case.name}  {state}"
 
 
 def walk(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from segthor import audit, files, nifti, organs, plausibility
 from segthor.errors import InputError
-from serving.cases import Scan
+from segthor.patients import Patient
 from serving.prediction import bundle, postprocess
 from serving.prediction.predictor import Ensemble, Input, Segmentation
 from serving.prediction.results import Results, mark_of
@@ -70,8 +70,10 @@ class Worker:
             self.level_rules = pieces | (self.level.rules() if plan.rules else {})
         self.results = Results(plan.output, self._settings())
 
-    def read(self, case: Scan) -> Given:
+    def read(self, case: Patient) -> Given:
         """Reads and prepares; raises InputError where the scan cannot be used."""
+        if case.fault:
+            raise InputError(case.fault)
         mark = mark_of(case) if files.exists(case.ct) else {}
         scan = nifti.read(case.ct, most_bytes=self.plan.most_scan_bytes)
         if mark_of(case) != mark:
@@ -80,7 +82,7 @@ class Worker:
             raise InputError(f"{case.ct}: {finding.message}")
         return Given(scan, mark, (self.level or self.models).inputs(scan))
 
-    def compute(self, case: Scan, given: Given) -> Computed:
+    def compute(self, case: Patient, given: Given) -> Computed:
         """Runs the networks, in two passes where a level model finds the organs first."""
         inputs = given.inputs
         if self.level:
@@ -91,7 +93,7 @@ class Worker:
             given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
         )
 
-    def write(self, case: Scan, computed: Computed) -> None:
+    def write(self, case: Patient, computed: Computed) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
         scan, found = computed.scan, computed.found
         labels = found.labels

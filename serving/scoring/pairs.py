@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from segthor import scans
+from segthor import inputs, scans
 from segthor.errors import InputError
 from segthor.nifti import Grid
+from segthor.patients import Patient
 from segthor.scans import LabelMap
-from serving import cases
-from serving.cases import Labels
 from serving.scoring import facts
 
 
@@ -18,7 +17,7 @@ class Match:
     uncontoured: patients that have a label map and no contours.
     """
 
-    pairs: tuple[tuple[Labels, str], ...]
+    pairs: tuple[tuple[Patient, str], ...]
     missing: dict[str, str]
     uncontoured: tuple[str, ...]
 
@@ -31,32 +30,30 @@ def match(contours: str, folder: str, split: str | None = None) -> Match:
     Raises:
       InputError: there are none of either, or no patient has both.
     """
-    predictions = cases.predictions(folder)
+    predictions = inputs.find_predictions(folder)
     contoured = contours_of(contours, split)
-    paired = tuple(
-        (one, predictions[one.patient]) for one in contoured if one.patient in predictions
-    )
+    paired = tuple((one, predictions[one.name]) for one in contoured if one.name in predictions)
     if not paired:
         raise InputError(
             f"no patient has both: {folder} holds {min(predictions)} ..., "
-            f"{contours} holds {contoured[0].patient} ..."
+            f"{contours} holds {contoured[0].name} ..."
         )
-    absent = [one.patient for one in contoured if one.patient not in predictions]
+    absent = [one.name for one in contoured if one.name not in predictions]
     missing = {patient: why_missing(folder, patient) for patient in absent}
-    uncontoured = sorted(set(predictions) - {one.patient for one in contoured})
+    uncontoured = sorted(set(predictions) - {one.name for one in contoured})
     return Match(paired, missing, tuple(uncontoured))
 
 
-def contours_of(path: str, split: str | None = None) -> list[Labels]:
+def contours_of(path: str, split: str | None = None) -> list[Patient]:
     """The contours of a folder, CSV or dataset; raises InputError where there are none."""
-    found = [one for one in cases.labels(path) if split in (None, one.split)]
+    found = [one for one in inputs.find_contours(path) if split in (None, one.split)]
     if not found:
         raise InputError(f"--split={split}: {path} names no such patient with contours")
     return found
 
 
 def read(
-    contours: Labels, predicted: str, ct: tuple[str, Grid] | None = None
+    contours: Patient, predicted: str, ct: tuple[str, Grid] | None = None
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
 
@@ -64,7 +61,7 @@ def read(
     """
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
     found = scans.read_labels(predicted, like=ct)
-    truth = scans.read_labels(contours.path, (predicted, found.grid), contours.values)
+    truth = scans.read_labels(contours.labels, (predicted, found.grid), contours.label_values)
     return found, truth
 
 
