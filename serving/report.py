@@ -53,13 +53,14 @@ def main(_):
 
 
 def _shown(predictions, contours) -> list[Patient]:
-    """The scans that have a label map, or ought to: predicted in vain, or contoured.
+    """The scans that have a label map, or ought to: predicted in vain, or contoured, or
+    that has a name no file can have.
 
     Says which predictions have no scan, and which scans are left out.
     """
     found = inputs.find(SCANS.value, SPLIT.value)
     expected = {*predictions, *contours}
-    shown = [s for s in found if s.name in expected or _failed(s.name)]
+    shown = [s for s in found if s.fault or s.name in expected or _failed(s.name)]
     if not any(scan.name in predictions for scan in shown):
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
@@ -87,6 +88,8 @@ def _failed(patient: str) -> bool:
 def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str) -> dict:
     """One patient; trouble with it is shown in its place."""
     try:
+        if scan.fault:
+            raise InputError(scan.fault)
         if predicted_path is None:
             raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name))
         noted = facts.read(PREDICTIONS.value, scan.name)

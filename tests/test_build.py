@@ -561,7 +561,7 @@ def test_a_patient_with_a_bad_name_moves_no_other(tmp_path):
     status, after = run(source, tmp_path / "out")
     assert status == 3 and after.patients == before.patients and after.shards == before.shards
     (rejected,) = after.rejected
-    assert rejected.findings[0]["code"] == "bad_name" and "225 bytes long" in rejected.reason
+    assert rejected.findings[0].code == "bad_name" and "225 bytes long" in rejected.reason
 
 
 def test_output_within_the_input_is_passed_over_by_the_next_build(tmp_path):

@@ -11,7 +11,7 @@ from tiny_models import at_work_in, killed_while_writing, run_entry
 
 from segthor import files, nifti, organs
 from segthor.errors import InputError
-from serving import cases
+from segthor.patients import Patient
 from serving.scoring import comparison, evaluation, facts, pairs, picture
 
 SHAPE = (40, 36, 12)
@@ -155,7 +155,7 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
         save(tmp_path / f"p/{name}.nii.gz", predicted.transpose(axes), affine)
     rows = []
     for name in "AB":
-        contours = cases.Labels(name, str(tmp_path / f"t/{name}.nii.gz"))
+        contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"))
         predicted_and_true = pairs.read(contours, str(tmp_path / f"p/{name}.nii.gz"))
         rows.append(evaluation.score(*predicted_and_true, organs.NAMES))
     for organ in organs.NAMES:
@@ -427,3 +427,14 @@ def test_facts_that_are_not_ours_are_one_line(tmp_path, noted):
     (tmp_path / "cases/A.json").write_text(noted)
     with pytest.raises(InputError, match="facts of A"):
         facts.read(str(tmp_path), "A")
+
+
+def test_contours_of_a_patient_whose_name_cannot_be_used_are_missing_and_say_why(tmp_path):
+    for name in ("A.nii.gz", "p/A.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, np.zeros(SHAPE, np.uint8), np.eye(4))
+    (tmp_path / "t.csv").write_text("patient,labels\nA,A.nii.gz\n../up,A.nii.gz\n")
+    found = pairs.match(str(tmp_path / "t.csv"), str(tmp_path / "p"))
+    assert [one.name for one, _ in found.pairs] == ["A"]
+    (reason,) = found.missing.values()
+    assert "'../up'" in reason and "rename it" in reason

@@ -583,7 +583,7 @@ def test_the_entry_runs_a_beam_job_and_knows_its_options(model, tmp_path):
 
 
 def test_a_run_killed_at_any_moment_is_completed_by_the_same_command(model, tmp_path):
-    """Two moments here; benchmarks/predict_kills.py tries more."""
+    """Two moments here; benchmarks/faults.py tries more."""
     labels = folder_of_scans(tmp_path / "scans", 8)
     command = [sys.executable, "-m", "serving.predict", f"--model={model}"]
     command += [f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
@@ -687,5 +687,5 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
     ours = np.zeros_like(stored)
     ours[0], ours[1] = organs.BY_NAME["heart"].label, organs.BY_NAME["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
-    found, true = pairs.read(replace(expected, path=str(truth)), str(predicted))
+    found, true = pairs.read(replace(expected, labels=str(truth)), str(predicted))
     np.testing.assert_array_equal(found.array, true.array)

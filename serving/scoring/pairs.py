@@ -38,8 +38,8 @@ def match(contours: str, folder: str, split: str | None = None) -> Match:
             f"no patient has both: {folder} holds {min(predictions)} ..., "
             f"{contours} holds {contoured[0].name} ..."
         )
-    absent = [one.name for one in contoured if one.name not in predictions]
-    missing = {patient: why_missing(folder, patient) for patient in absent}
+    absent = [one for one in contoured if one.name not in predictions]
+    missing = {one.name: one.fault or why_missing(folder, one.name) for one in absent}
     uncontoured = sorted(set(predictions) - {one.name for one in contoured})
     return Match(paired, missing, tuple(uncontoured))
 
