@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 
-from segthor import files, organs
+from segthor import files, json_files, organs
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 
@@ -219,7 +219,7 @@ def _nnunet(root: str, names: dict[str, str]) -> Found:
     if not {"labelstr", "dataset.json"} <= set(names):
         raise InputError(f"{root}: expected labelsTr and dataset.json beside {names['imagestr']}")
     path = files.join(root, names["dataset.json"])
-    values = _nnunet_labels(files.read_json(path), path)
+    values = _nnunet_labels(json_files.read(path), path)
     contoured = tuple(name for name, _ in values)
     labels_folder = files.join(root, names["labelstr"])
     labels = {stem(name): name for name in files.listdir(labels_folder) if is_nifti(name)}

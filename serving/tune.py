@@ -11,7 +11,7 @@ import math
 
 from absl import flags
 
-from segthor import files, organs
+from segthor import files, json_files, organs
 from segthor.errors import InputError, run
 from serving import cases
 from serving.prediction import candidates, directory, postprocess, results
@@ -58,7 +58,7 @@ def main(_):
 
 def _check_raw(digests: list[str]) -> None:
     """The label maps must be these models' own, before any post-processing."""
-    head = files.read_json(files.join(PREDICTIONS.value, results.FILE_NAME))
+    head = json_files.read(files.join(PREDICTIONS.value, results.FILE_NAME))
     if not set(digests) <= set(head.get("models", [])):
         raise InputError(
             f"{PREDICTIONS.value}: another model than {','.join(MODEL.value)} made these; predict "
