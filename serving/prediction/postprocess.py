@@ -57,6 +57,12 @@ def save(version: str, rules: dict[str, Rule], table: list[dict]) -> None:
     json_files.write(path, {"rules": stored, "table": table})
 
 
+def clear_leftovers(version: str) -> None:
+    """Removes what a `save` that was killed left; none may be at work there."""
+    path = directory.asset(version, directory.RULES)
+    files.remove_partial(files.parent(path), f"-{directory.RULES}")
+
+
 def apply(labels: np.ndarray, spacing_mm, rules: dict[str, Rule]) -> dict[str, dict]:
     """Applies the rules to labels uint8 [X, Y, Z], in place.
 
