@@ -11,7 +11,7 @@ from beam_jobs.job import Job
 from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
 from beam_jobs.shards import Part
-from segthor import files, underway
+from segthor import files, json_files, underway
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset
 
@@ -128,7 +128,7 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
             f"every patient was rejected ({len(rejected)}); the first, {first.patient}: "
             f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
-    counted = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
+    counted = json_files.read(files.join(job.output, shards.PARTS, STATISTICS))
     made = Dataset(
         recipe=job.recipe,
         folds=folds,

@@ -8,7 +8,7 @@ from apache_beam.transforms.window import GlobalWindows
 from beam_jobs import processes, shards
 from beam_jobs.counts import AddCounts
 from beam_jobs.job import Job
-from segthor import files, memory, runners
+from segthor import files, json_files, memory, runners
 
 STATISTICS = "statistics.json"
 
@@ -57,5 +57,5 @@ def run(work, job: Job, runner: str, arguments: list[str]) -> None:
             | "Plans" >> beam.Create(plans)
             | "Write shards" >> beam.ParDo(WriteShard(job))
             | "Add counts" >> beam.CombineGlobally(AddCounts())
-            | "Write statistics" >> beam.Map(lambda counts: files.write_json(path, counts))
+            | "Write statistics" >> beam.Map(lambda counts: json_files.write(path, counts))
         )

@@ -16,7 +16,7 @@ from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
-from segthor import fields, files, manifest, organs, records, underway
+from segthor import fields, files, json_files, manifest, organs, records, underway
 from segthor.errors import InputError
 from segthor.findings import REJECT
 from segthor.geometry import Placement
@@ -70,13 +70,13 @@ class Part:
 
     def save(self, output: str, name: str) -> None:
         """Writes the report on the shard of this name."""
-        files.write_json(part_path(output, name), vars(self), durable=False)
+        json_files.write(part_path(output, name), vars(self), durable=False)
 
     @classmethod
     def load(cls, output: str, name: str) -> "Part":
         """The way back of `save`; raises InputError where there is none that can be read."""
         path = part_path(output, name)
-        return fields.from_json(cls, files.read_json(path), path)
+        return fields.from_json(cls, json_files.read(path), path)
 
 
 def finished(plan: ShardPlan, job: Job) -> Part | None:

@@ -23,7 +23,7 @@ import sys
 import numpy as np
 from absl import app, flags
 
-from segthor import files
+from segthor import files, json_files
 from segthor.organs import NAMES
 
 MINUTES = flags.DEFINE_float("minutes", 5, "Training time of each contender.", lower_bound=0.1)
@@ -90,13 +90,13 @@ def contend(runs):
         workdir = train(dataset, names, task, steps)
         text = files.read_bytes(f"{workdir}/best_patients.csv").decode()
         rows = list(csv.DictReader(io.StringIO(text)))
-        total += files.read_json(f"{workdir}/summary.json")["steps"]
+        total += json_files.read(f"{workdir}/summary.json")["steps"]
         columns |= {name: [float(row[name]) for row in rows] for name in names}
     return np.array([columns[name] for name in NAMES]).T, total
 
 
 def slices_per_s(dataset, names, task):
-    return files.read_json(f"{train(dataset, names, task, CALIBRATION_STEPS)}/summary.json")[
+    return json_files.read(f"{train(dataset, names, task, CALIBRATION_STEPS)}/summary.json")[
         "slices_per_s"
     ]
 
@@ -138,7 +138,7 @@ def predict(name, dataset, *arguments):
     program("serving.predict", f"--model={model(dataset)}", *scans, *arguments)
     where = (f"--predictions={output}", f"--labels={truth}", f"--output={output}/scores")
     program("serving.evaluate", *where)
-    found = files.read_json(f"{output}/scores/scores.json")["patients"]
+    found = json_files.read(f"{output}/scores/scores.json")["patients"]
     return np.array([[found[one][organ]["dice"] for organ in NAMES] for one in sorted(found)])
 
 

@@ -15,7 +15,7 @@ import time
 
 from absl import app, flags
 
-from segthor import files
+from segthor import files, json_files
 from trainer.config import BACKBONES, DECODERS
 
 ONLY = flags.DEFINE_list("only", [], "Networks as BACKBONE-DECODER; all where empty.")
@@ -34,11 +34,11 @@ def main(_):
         print(json.dumps(try_one(*ONE.value.split("-"), DATA.value)))
         return 0
     names = ONLY.value or [f"{b}-{d}" for b in BACKBONES for d in DECODERS]
-    rows = files.read_json(RESULTS) if files.exists(RESULTS) else {}
+    rows = json_files.read(RESULTS) if files.exists(RESULTS) else {}
     for number, name in enumerate(names, 1):
         if "failed" in rows.get(name, {"failed": 1}):
             rows[name] = run_one(name)
-            files.write_json(RESULTS, rows)
+            json_files.write(RESULTS, rows)
         print(f"{number}/{len(names)} {name}: {rows[name]}", flush=True)
     if TABLE.value:
         with files.atomic_write(TABLE.value) as stream:

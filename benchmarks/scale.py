@@ -24,7 +24,7 @@ from beam_jobs import audit_page, dataset, driver, plan, shards
 from beam_jobs.examine import examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.thumbnail import png_base64
-from segthor import fields, files, inputs, manifest, phantom
+from segthor import fields, files, inputs, json_files, manifest, phantom
 from segthor.findings import Finding
 from segthor.manifest import Built
 from segthor.recipe import Recipe
@@ -71,7 +71,7 @@ def _make_template(folder: str) -> None:
     job = Job(f"{folder}/template_out", Recipe())
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
     value = {"part": part, "picture": png_base64(examine(found, job))}
-    files.write_json(f"{folder}/template.json", value)
+    json_files.write(f"{folder}/template.json", value)
 
 
 def _child(folder: str, name: str) -> dict:
@@ -150,7 +150,7 @@ def _peak_mb() -> float:
 
 def _made_up(folder: str):
     """A stand-in for `shards.write` that reports on each patient what is true of the template."""
-    stored = files.read_json(f"{folder}/template.json")
+    stored = json_files.read(f"{folder}/template.json")
     picture = stored["picture"]
     template = fields.from_json(shards.Part, stored["part"], "template")
     row = template.patients[0]

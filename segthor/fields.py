@@ -13,8 +13,9 @@ from segthor.errors import InputError
 def from_json(kind, value, where: str):
     """A dataclass `kind` from what `json` gives for its fields.
 
-    Fields may be str, int (from 0 on: our files count), float (finite), bool, dict, tuples and
-    dicts of these, dataclasses, and any of them or None. Those with a default may be missing.
+    Fields may be str, int (from 0 on: our files count; an option has a range of its own), float
+    (finite), bool, dict, tuples and dicts of these, dataclasses, and any of them or None. Those
+    with a default may be missing.
 
     Args:
       where: Begins the message of an error, such as the file's path.
@@ -25,7 +26,8 @@ def from_json(kind, value, where: str):
     try:
         return _reader(kind)(value)
     except _Wrong as error:
-        raise InputError(f"{where}: {str(error).removeprefix('.')}") from error
+        text = str(error)
+        raise InputError(where + (f": {text[1:]}" if text.startswith(".") else text)) from error
 
 
 class _Wrong(Exception):
@@ -46,7 +48,9 @@ def _reader(hint):
     if origin is tuple:
         return functools.partial(_tuple, inner)
     names = typing.get_type_hints(hint)
-    readers = {field.name: _reader(names[field.name]) for field in dataclasses.fields(hint)}
+    readers = {
+        field.name: _field_reader(field, names[field.name]) for field in dataclasses.fields(hint)
+    }
     needed = {
         field.name
         for field in dataclasses.fields(hint)
@@ -59,6 +63,11 @@ def _leaf(expected: str, fits, value):
     if not fits(value):
         raise _Wrong(f": expected {expected}, found {_short(value)}")
     return value
+
+
+def _field_reader(field, hint):
+    ranged = "within" in field.metadata  # an option checks its range, which may begin below 0
+    return functools.partial(_leaf, *_WHOLE) if hint is int and ranged else _reader(hint)
 
 
 def _dict(inner, value):
@@ -120,6 +129,7 @@ def _is_finite(value) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+_WHOLE = ("a whole number", lambda value: type(value) is int)
 _LEAVES = {
     str: ("a text", lambda value: type(value) is str),
     int: ("a whole number from 0 on", _is_count),

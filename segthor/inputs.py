@@ -5,7 +5,7 @@ Paths only: no scan is opened here.
 
 from dataclasses import replace
 
-from segthor import files, layouts, manifest, table
+from segthor import files, json_files, layouts, manifest, table
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.patients import Patient, checked
@@ -84,7 +84,7 @@ def with_masks(patients, folder: str) -> tuple[Patient, ...]:
 def is_dataset(path: str) -> bool:
     """Whether it is a folder of the data job's; others have a dataset.json too, as nnU-Net's."""
     file = files.join(path, manifest.FILE_NAME)
-    value = files.read_json(file) if files.exists(file) else None
+    value = json_files.read(file) if files.exists(file) else None
     return isinstance(value, dict) and not {"format", "shards"}.isdisjoint(value)
 
 

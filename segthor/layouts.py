@@ -6,7 +6,7 @@ Hidden files are passed over, and so are folders of our own predictions: a label
 import re
 from dataclasses import replace
 
-from segthor import files, organs
+from segthor import files, json_files, organs
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.patients import Patient
@@ -152,7 +152,7 @@ def _nnunet(root: str, names: dict[str, str]) -> list[Patient]:
     if not {"labelstr", "dataset.json"} <= set(names):
         raise InputError(f"{root}: expected labelsTr and dataset.json beside {names['imagestr']}")
     path = files.join(root, names["dataset.json"])
-    values = _nnunet_labels(files.read_json(path), path)
+    values = _nnunet_labels(json_files.read(path), path)
     contoured = tuple(name for name, _ in values)
     labels = named_files(files.join(root, names["labelstr"]))
     patients = []

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from segthor import fields, files, organs
+from segthor import fields, files, json_files, organs
 from segthor.errors import InputError
 from segthor.findings import REJECT, Finding
 from segthor.recipe import Recipe
@@ -116,7 +116,7 @@ class Dataset:
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""
         value = {"format": FORMAT, "organs": list(organs.NAMES), **vars(self)}
-        files.write_json(files.join(folder, FILE_NAME), value)
+        json_files.write(files.join(folder, FILE_NAME), value)
 
     @classmethod
     def load(cls, folder: str) -> "Dataset":
@@ -131,7 +131,7 @@ class Dataset:
                 f"{folder}: expected a dataset, found no {FILE_NAME}; "
                 f"make one with python -m beam_jobs.build --output={folder}"
             )
-        value = files.read_json(path)
+        value = json_files.read(path)
         known = isinstance(value, dict) and value.pop("format", None) in (1, FORMAT)
         if not known or value.pop("organs", None) != list(organs.NAMES):
             raise InputError(

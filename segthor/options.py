@@ -53,25 +53,6 @@ def check(value) -> None:
             require(_fits(spec, found), flag_name(spec), range_text(spec) or _kind(spec), found)
 
 
-def from_json(kind, value: dict):
-    """The dataclass whose `dataclasses.asdict` this was; JSON made lists of its tuples.
-
-    Raises:
-      InputError: a field that this version does not know, or a value that the dataclass refuses.
-    """
-    specs = {spec.name: spec for spec in dataclasses.fields(kind)}
-    name = kind.__name__.lower()
-    require(isinstance(value, dict), name, "a value of named fields", value)
-    unknown = ", ".join(sorted(set(value) - set(specs)))
-    if unknown:
-        raise InputError(f"{name}: unknown fields {unknown}; it was made by another version")
-    parts = {
-        key: from_json(type(specs[key].default), one) if "prefix" in specs[key].metadata else one
-        for key, one in value.items()
-    }
-    return kind(**{k: tuple(one) if isinstance(one, list) else one for k, one in parts.items()})
-
-
 def require(holds: bool, name: str, expected: str, found) -> None:
     """Raises InputError with what was expected and found, unless the condition holds."""
     if not holds:

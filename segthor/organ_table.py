@@ -4,7 +4,7 @@ import csv
 import io
 import re
 
-from segthor import files
+from segthor import files, json_files
 from segthor.errors import InputError
 from segthor.organs import RANGES, RELATIONS, Organ, Organs
 
@@ -30,7 +30,7 @@ def read(path: str) -> Organs:
         the file and the line.
     """
     if path.lower().endswith(".json"):
-        return Organs.from_json(files.read_json(path), path)
+        return Organs.from_json(json_files.read(path), path)
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))

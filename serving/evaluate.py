@@ -8,7 +8,7 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, inputs, organs, scans
+from segthor import drawing, files, inputs, json_files, organs, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from serving.scoring import comparison, evaluation, facts, output, pairs, picture, tables
@@ -117,7 +117,7 @@ def _score(matched) -> tuple[list[PatientScores], dict[str, str]]:
 
 def _write_scores(scored, missing, failed) -> None:
     scores = evaluation.to_json(scored, missing, failed)
-    files.write_json(files.join(OUTPUT.value, "scores.json"), scores)
+    json_files.write(files.join(OUTPUT.value, "scores.json"), scores)
     evaluation.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
 
 
@@ -132,7 +132,7 @@ def _compare(scored, other) -> None:
     ours = evaluation.by_patient(scored)
     rows = comparison.compare(ours, other)
     path = files.join(OUTPUT.value, "comparison.json")
-    files.write_json(path, rows)
+    json_files.write(path, rows)
     print(f"\n{tables.comparison(rows)}\nWrote {path}.")
     for which, names in (("this", set(ours) - set(other)), ("the other", set(other) - set(ours))):
         if names:

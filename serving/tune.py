@@ -7,11 +7,12 @@
 serving.predict then applies it, unless told --nopostprocess.
 """
 
+import contextlib
 import math
 
 from absl import flags
 
-from segthor import files, inputs, organs
+from segthor import files, inputs, json_files, locks, organs
 from segthor.errors import InputError, run
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import tables
@@ -35,6 +36,30 @@ def main(_):
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
         )
+    with _alone(versions):
+        rules, table = candidates.choose(_score(pairs, predictions))
+        print(f"\n{_show(table)}\n")
+        for version in versions:
+            postprocess.save(version, rules, [_finite(row) for row in table])
+    chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
+    print(f"Stored with {', '.join(versions)}: {chosen}.")
+    print(
+        f"Next: python -m serving.predict --model={','.join(MODEL.value)} --input=SCANS --output=P"
+    )
+
+
+@contextlib.contextmanager
+def _alone(versions: list[str]):
+    """Keeps other tunings out of the models, which are rid of what killed ones left there."""
+    with contextlib.ExitStack() as stack:
+        for version in sorted(set(map(files.absolute, versions))):
+            stack.enter_context(locks.alone(version))
+            postprocess.clear_leftovers(version)
+        yield
+
+
+def _score(pairs, predictions) -> list:
+    """The scores of every candidate, patient by patient."""
     patients = []
     for number, labels in enumerate(pairs, 1):
         predicted, truth = read_pair(labels, predictions[labels.name])
@@ -44,20 +69,12 @@ def main(_):
             candidates.score_candidates(predicted.array, truth.array, truth.grid, names)
         )
         print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
-    rules, table = candidates.choose(patients)
-    print(f"\n{_show(table)}\n")
-    for version in versions:
-        postprocess.save(version, rules, [_finite(row) for row in table])
-    chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
-    print(f"Stored with {', '.join(versions)}: {chosen}.")
-    print(
-        f"Next: python -m serving.predict --model={','.join(MODEL.value)} --input=SCANS --output=P"
-    )
+    return patients
 
 
 def _check_raw(digests: list[str]) -> None:
     """The label maps must be these models' own, before any post-processing."""
-    head = files.read_json(files.join(PREDICTIONS.value, results.FILE_NAME))
+    head = json_files.read(files.join(PREDICTIONS.value, results.FILE_NAME))
     if not set(digests) <= set(head.get("models", [])):
         raise InputError(
             f"{PREDICTIONS.value}: another model than {','.join(MODEL.value)} made these; predict "

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from tiny_models import run_entry, save_coded
 
-from segthor import files, organs
+from segthor import json_files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe, window
 from serving.prediction import bundle
@@ -276,7 +276,7 @@ def test_a_model_on_another_file_system_is_the_same_model(tmp_path):
     version = save_coded("memory://models/coded")
     assert version == "memory://models/coded/1"
     assert save_coded("memory://models/coded").endswith("/2")
-    files.write_json("memory://models/coded/3/assets/model.json", {})  # an upload that was killed
+    json_files.write("memory://models/coded/3/assets/model.json", {})  # an upload that was killed
     there = bundle.load("memory://models/coded")
     assert there.digest == here.digest and there.recipe == here.recipe
     images = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 1)).astype(np.uint8)

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from segthor import csv_files, files
+from segthor import csv_files, files, json_files
 from segthor.errors import InputError
 
 
@@ -56,13 +56,13 @@ def test_a_reader_never_meets_a_file_that_is_being_written(folder):
 
 def test_json_and_digest(folder):
     path = files.join(folder, "a.json")
-    files.write_json(path, {"b": [1, 2.5], "a": "é"})
-    assert files.read_json(path) == {"b": [1, 2.5], "a": "é"}
+    json_files.write(path, {"b": [1, 2.5], "a": "é"})
+    assert json_files.read(path) == {"b": [1, 2.5], "a": "é"}
     write(path, b"abc")
     # FIPS 180-2's own example.
     assert files.sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
     with pytest.raises(InputError, match="a.json: expected JSON"):
-        files.read_json(path)
+        json_files.read(path)
 
 
 def test_stamp_changes_with_the_file(folder):
@@ -141,11 +141,11 @@ def test_numbers_stay_numbers_as_text_too(folder):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_no_json_can_hold_is_not_written(tmp_path, value):
     path = tmp_path / "a.json"
-    files.write_json(str(path), {"kept": 1})
+    json_files.write(str(path), {"kept": 1})
     for holder in ({"a": value}, {"a": [{"b": value}]}, {"a": {"b": [1, value]}}, [value]):
         with pytest.raises(ValueError, match="not JSON compliant"):
-            files.write_json(str(path), holder)
-    assert files.read_json(str(path)) == {"kept": 1}
+            json_files.write(str(path), holder)
+    assert json_files.read(str(path)) == {"kept": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from segthor import files
+from segthor import json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
@@ -60,7 +60,7 @@ def changed(folder, change):
     """Loads what `change` made of the manifest's JSON."""
     a_dataset().save(str(folder))
     path = str(folder / "dataset.json")
-    value = files.read_json(path)
+    value = json_files.read(path)
     value = change(value) or value
     (folder / "dataset.json").write_text(json.dumps(value))
     return Dataset.load(str(folder))

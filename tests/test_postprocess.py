@@ -1,13 +1,14 @@
 """Post-processing and how it is chosen."""
 
 import json
+import os
 
 import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import measure
-from tiny_models import run_entry, save_coded
+from tiny_models import at_work_in, killed_while_writing, run_entry, save_coded
 
 from segthor import nifti
 from segthor.errors import InputError
@@ -144,7 +145,8 @@ def test_tuning_leaves_alone_what_needs_nothing():
     assert rules == {"heart": Rule(), "trachea": Rule()}
 
 
-def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path):
+def tuned(tmp_path) -> tuple[str, dict]:
+    """A model's digest, and the flags that tune it on three patients."""
     model = tmp_path / "model"
     save_coded(model)
     digest = bundle.load(str(model)).digest
@@ -155,8 +157,15 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     for number in range(3):
         nibabel.save(nibabel.Nifti1Image(predicted, affine), tmp_path / f"raw/P{number}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(truth, affine), tmp_path / f"labels/P{number}.nii.gz")
+    head = json.dumps({"models": [digest], "postprocess": {}})
+    (tmp_path / "raw" / "predictions.json").write_text(head)
     flags = {"model": model, "predictions": tmp_path / "raw", "labels": tmp_path / "labels"}
-    head = tmp_path / "raw" / "predictions.json"
+    return digest, flags
+
+
+def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path):
+    digest, flags = tuned(tmp_path)
+    model, head = flags["model"], tmp_path / "raw" / "predictions.json"
     for content, words in (
         ({"models": ["another"], "postprocess": {}}, "another model"),
         ({"models": [digest], "postprocess": {"heart": {}}}, "--nopostprocess"),
@@ -173,3 +182,19 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     assert rules["heart"] == Rule(min_cm3=0.1) and rules["aorta"] == Rule(fill_holes=True)
     stored = json.loads((model / "1" / "assets" / "postprocess.json").read_text())
     assert len(stored["table"]) == 4 * len(candidates.CANDIDATES)
+
+
+def test_one_tuning_of_a_model_at_a_time_and_the_next_clears_what_a_killed_one_left(tmp_path):
+    _, flags = tuned(tmp_path)
+    version = flags["model"] / "1"
+    assets = sorted(os.listdir(version / "assets"))
+    killed_while_writing(version / "assets" / "postprocess.json")
+    with at_work_in(version):
+        done = run_entry("serving.tune", **flags)
+    assert done.returncode == 2 and not (version / "assets" / "postprocess.json").exists()
+    (line,) = done.stderr.splitlines()
+    assert f"{version}: another process is writing there" in line and "P0" not in done.stdout
+    # The same model twice is one folder.
+    done = run_entry("serving.tune", **flags | {"model": f"{flags['model']},{version}"})
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(version / "assets")) == sorted([*assets, "postprocess.json"])

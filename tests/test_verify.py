@@ -12,7 +12,7 @@ from cases import TINY_RECIPE, save_patients
 
 from beam_jobs.checks import verify
 from beam_jobs.driver import Settings, build
-from segthor import files, records
+from segthor import files, json_files, records
 from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.recipe import Recipe
@@ -50,9 +50,9 @@ def rewrite(folder, change):
 
 def change_manifest(folder, kind, index, facts):
     path = str(folder / "dataset.json")
-    value = files.read_json(path)
+    value = json_files.read(path)
     value[kind][index].update(facts)
-    files.write_json(path, value)
+    json_files.write(path, value)
 
 
 def test_what_was_built_is_right(dataset, capsys):

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
+LONGEST = 300  # lines of a module
 KERAS = ("keras", "tf_keras", "tensorflow.keras", "segmentation_models")
 
 # What only some modules may import. A pattern is a module, or all modules of a package: `name.*`.
@@ -139,6 +140,25 @@ def breaches(root):
                     if _within(name, banned)
                 ]
     return sorted(found)
+
+
+def too_long(root):
+    """Modules of the four packages that nobody reads in one go."""
+    paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    lines = {str(path.relative_to(root)): path.read_text().count("\n") for path in paths}
+    return [f"{path}: {count} lines" for path, count in lines.items() if count > LONGEST]
+
+
+def test_no_module_is_too_long():
+    assert too_long(ROOT) == []
+
+
+def test_a_module_of_one_line_too_many_is_found(tmp_path):
+    (tmp_path / "segthor" / "dicom").mkdir(parents=True)
+    (tmp_path / "segthor" / "long.py").write_text("x\n" * LONGEST)
+    assert too_long(tmp_path) == []
+    (tmp_path / "segthor" / "dicom" / "longer.py").write_text("x\n" * (LONGEST + 1))
+    assert too_long(tmp_path) == ["segthor/dicom/longer.py: 301 lines"]
 
 
 def test_the_project_keeps_its_walls():

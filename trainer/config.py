@@ -3,8 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 
+from segthor import fields
 from segthor import organs as all_organs
-from segthor.options import SEEDS, check, from_json, option, part, require
+from segthor.options import SEEDS, check, option, part, require
 from trainer.augment import Strengths
 
 SEGMENT, CLASSIFY, JOINT = TASKS = ("segment", "classify", "joint")
@@ -118,4 +119,4 @@ class Config:
     @classmethod
     def from_json(cls, value: dict) -> "Config":
         """The way back of `to_json`; raises InputError for what this version does not know."""
-        return from_json(cls, value)
+        return fields.from_json(cls, value, "config")

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from segthor import csv_files, files
+from segthor import csv_files, files, json_files
 from segthor.progress import duration
 from trainer import pictures, run
 
@@ -116,7 +116,7 @@ class Journal:
             | {"step": int(best["step"])},
             **{key: float(last[key]) for key in ("slices_per_s", "input_wait", "memory_gb")},
         }
-        files.write_json(files.join(self._workdir, run.SUMMARY), summary)
+        json_files.write(files.join(self._workdir, run.SUMMARY), summary)
         pictures.save_learning_curve(self._rows, files.join(self._workdir, run.CURVE))
         self._writer.close()
         return summary

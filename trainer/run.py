@@ -7,7 +7,7 @@ import platform
 
 import tensorflow as tf
 
-from segthor import files, locks
+from segthor import files, json_files, locks
 from segthor.errors import InputError
 from segthor.recipe import Recipe
 from trainer import model, weights
@@ -50,7 +50,7 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
         if tf.train.latest_checkpoint(files.join(workdir, LAST)):
             _check_same(workdir, read(workdir), record)
         elif chief:
-            files.write_json(path, record)
+            json_files.write(path, record)
         yield record
 
 
@@ -63,7 +63,7 @@ def read(workdir: str) -> dict:
     path = files.join(workdir, RUN)
     if not files.exists(path):
         raise InputError(f"{workdir}: expected a run of trainer.main, found no {RUN}")
-    record = files.read_json(path)
+    record = json_files.read(path)
     missing = {"config", "recipe", "organs"} - set(record if isinstance(record, dict) else ())
     if missing:
         raise InputError(f"{path}: expected a run, found no {', '.join(sorted(missing))}")
@@ -72,7 +72,7 @@ def read(workdir: str) -> dict:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     summary = files.join(workdir, SUMMARY)
-    return record | ({"summary": files.read_json(summary)} if files.exists(summary) else {})
+    return record | ({"summary": json_files.read(summary)} if files.exists(summary) else {})
 
 
 def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:

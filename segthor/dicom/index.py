@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
-from segthor import files
+from segthor import files, json_files
 from segthor.dicom import DicomError, matching, stacks
 from segthor.dicom.headers import CT, STRUCTURES, Header, read
 from segthor.dicom.series import Stack
@@ -75,7 +75,7 @@ def of_folder(root: str, cache_path: str = "", key: bytes = b"") -> Index:
     if cache_path and rows != list(known.values()):
         content = {"version": _CACHE_VERSION, "key": _mark(key)}
         content["files"] = [row.to_json() for row in rows]
-        files.write_json(cache_path, content, durable=False)
+        json_files.write(cache_path, content, durable=False)
     return of_headers([row.header for row in rows], root)
 
 
@@ -236,7 +236,7 @@ def _read_cache(path: str, key: bytes) -> dict[str, _Row]:
     if not path or not files.exists(path):
         return {}
     try:
-        content = files.read_json(path)
+        content = json_files.read(path)
         if (content["version"], content["key"]) != (_CACHE_VERSION, _mark(key)):
             return {}
         rows = [_Row(path, stamp, Header.from_json(row)) for path, stamp, row in content["files"]]

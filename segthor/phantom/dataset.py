@@ -3,7 +3,7 @@
 import functools
 import time
 
-from segthor import files
+from segthor import files, json_files
 from segthor.errors import InputError
 from segthor.nifti import Grid, write
 from segthor.phantom.patient import make
@@ -56,7 +56,7 @@ def _claim(output, settings):
     """Refuses a folder that is in use for something else; records what this one is for."""
     path = files.join(output, SETTINGS)
     if files.exists(path):
-        found = files.read_json(path)
+        found = json_files.read(path)
         if found != settings:
             raise InputError(
                 f"{output}: holds phantoms made with {_text(found)}; asked for {_text(settings)}; "
@@ -68,7 +68,7 @@ def _claim(output, settings):
             "choose another --output"
         )
     else:
-        files.write_json(path, settings)
+        json_files.write(path, settings)
 
 
 def _text(settings):

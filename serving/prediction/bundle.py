@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, organs
+from segthor import files, json_files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe
 from serving.prediction import directory, postprocess
@@ -159,7 +159,7 @@ def _assets(version: str) -> tuple[Recipe, tuple[str, ...], dict]:
     """Recipe, organs and training record; raises InputError where they make no sense."""
 
     def asset(name):
-        return files.read_json(directory.asset(version, name))
+        return json_files.read(directory.asset(version, name))
 
     try:
         recipe = Recipe.from_json(asset(directory.RECIPE))

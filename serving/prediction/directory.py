@@ -8,7 +8,7 @@ import uuid
 
 import fsspec
 
-from segthor import files, locks
+from segthor import files, json_files, locks
 from segthor.errors import InputError
 
 MODEL, RECIPE, ORGANS, TRAINING = "model.json", "recipe.json", "organs.json", "training.json"
@@ -42,7 +42,7 @@ def asset(version: str, name: str) -> str:
 
 def digest(version: str) -> str:
     """What names the weights; InputError where the model is of another format."""
-    model = files.read_json(asset(version, MODEL))
+    model = json_files.read(asset(version, MODEL))
     found = model.get("format") if isinstance(model, dict) else "something else"
     if found != FORMAT or not isinstance(model.get("digest"), str):
         raise InputError(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from segthor import files, organs
+from segthor import files, json_files, organs
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from serving.prediction import directory
@@ -40,7 +40,7 @@ def load(version: str) -> dict[str, Rule]:
     if not files.exists(path):
         return {}
     try:
-        stored = files.read_json(path)["rules"]
+        stored = json_files.read(path)["rules"]
         unknown = sorted(set(stored) - set(organs.NAMES))
         rules = {name: Rule(**rule) for name, rule in stored.items()}
     except (TypeError, KeyError, AttributeError) as error:
@@ -54,7 +54,13 @@ def save(version: str, rules: dict[str, Rule], table: list[dict]) -> None:
     """Stores the rules with the model, and the table of candidates that justified them."""
     stored = {name: rule.to_json() for name, rule in rules.items()}
     path = directory.asset(version, directory.RULES)
-    files.write_json(path, {"rules": stored, "table": table})
+    json_files.write(path, {"rules": stored, "table": table})
+
+
+def clear_leftovers(version: str) -> None:
+    """Removes what a `save` that was killed left; none may be at work there."""
+    path = directory.asset(version, directory.RULES)
+    files.remove_partial(files.parent(path), f"-{directory.RULES}")
 
 
 def apply(labels: np.ndarray, spacing_mm, rules: dict[str, Rule]) -> dict[str, dict]:

@@ -17,7 +17,7 @@ import json
 
 import numpy as np
 
-from segthor import files, nifti
+from segthor import files, json_files, nifti
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.patients import Patient
@@ -43,7 +43,7 @@ class Results:
         """
         path = files.join(self.folder, FILE_NAME)
         if files.exists(path):
-            found, head = files.read_json(path), self.settings
+            found, head = json_files.read(path), self.settings
             differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
             if differing and not overwrite:
                 raise InputError(
@@ -59,7 +59,7 @@ class Results:
             )
         for part in ("", "cases", "probabilities"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
-        files.write_json(path, self.settings)
+        json_files.write(path, self.settings)
 
     def _clear(self) -> None:
         """Removes another job's label maps, also of scans that this job will not predict."""
@@ -101,7 +101,7 @@ class Results:
             file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
             path = files.inside(files.join(self.folder, "probabilities"), file)
             nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
-        files.write_json(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
+        json_files.write(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
         nifti.write(self.path(scan), labels, grid)
 
     def facts(self, scan: Patient) -> dict:
@@ -111,13 +111,13 @@ class Results:
     def write_failure(self, scan: Patient, reason: str) -> None:
         """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
         known = self.facts(scan) if files.exists(self.path(scan)) else {"scan": {"path": scan.ct}}
-        files.write_json(self.facts_path(scan), known | {"failed": reason})
+        json_files.write(self.facts_path(scan), known | {"failed": reason})
 
     def forget_failure(self, scan: Patient) -> None:
         """Removes the note of a failed try from a case that is finished."""
         known = self.facts(scan)
         if known.pop("failed", None):
-            files.write_json(self.facts_path(scan), known)
+            json_files.write(self.facts_path(scan), known)
 
     def forget(self, scan: Patient) -> None:
         """Removes the scan's label map, and then what is known about it."""
@@ -140,7 +140,7 @@ def facts_of(folder: str, patient: str) -> dict:
     path = _facts_path(folder, patient)
     if not files.exists(path):
         return {}
-    found = files.read_json(path)
+    found = json_files.read(path)
     if not isinstance(found, dict):
         raise InputError(
             f"{path}: expected the facts of {patient}, found something else; remove it"

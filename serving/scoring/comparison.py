@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from segthor import files, organs, statistics
+from segthor import files, json_files, organs, statistics
 from segthor.errors import InputError
 
 COMPARED = ("dice", "average_hausdorff_mm", "hausdorff95_mm", "surface_dice_2mm")
@@ -15,7 +15,7 @@ def load(folder: str) -> dict[str, dict[str, dict]]:
       InputError: no such file, or not one of ours.
     """
     path = folder if folder.endswith(".json") else files.join(folder, "scores.json")
-    value = files.read_json(path)
+    value = json_files.read(path)
     patients = value.get("patients") if isinstance(value, dict) else None
     if not _is_dict_of(patients, lambda organs: _is_dict_of(organs, _are_scores)):
         raise InputError(f"{path}: expected scores.json from serving.evaluate")
