@@ -76,7 +76,7 @@ class Finding:
         return cls(code, CODES[code][0], message)
 
     def to_json(self) -> dict:
-        """Plain values."""
+        """As the manifest holds it."""
         return asdict(self)
 
 

@@ -30,7 +30,7 @@ class Rule:
             raise TypeError(f"min_cm3: expected 0 or more, found {self.min_cm3!r}")
 
     def to_json(self) -> dict:
-        """Plain values."""
+        """As the model holds it."""
         return asdict(self)
 
 

@@ -1,5 +1,6 @@
 """What is done to one case: read, compute, write. The same for a local run and a Beam worker."""
 
+import functools
 from dataclasses import dataclass
 
 from segthor import audit, files, nifti, organs, plausibility
@@ -33,7 +34,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Given:
+class ReadScan:
     """A scan in memory, prepared for the models that see it first. mark: of `results.mark_of`."""
 
     scan: nifti.Scan
@@ -48,6 +49,17 @@ class Computed:
     scan: nifti.Scan
     mark: dict
     found: Segmentation
+
+
+def _noted(step):
+    """A step of a case that leaves the case's name where the system ends the process in it."""
+
+    @functools.wraps(step)
+    def noted(self, case: Patient, *given):
+        with self.results.noted(case):
+            return step(self, case, *given)
+
+    return noted
 
 
 class Worker:
@@ -70,7 +82,8 @@ class Worker:
             self.level_rules = pieces | (self.level.rules() if plan.rules else {})
         self.results = Results(plan.output, self._settings())
 
-    def read(self, case: Patient) -> Given:
+    @_noted
+    def read(self, case: Patient) -> ReadScan:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         if case.fault:
             raise InputError(case.fault)
@@ -80,9 +93,10 @@ class Worker:
             raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
         for finding in audit.finite_findings(scan.array):
             raise InputError(f"{case.ct}: {finding.message}")
-        return Given(scan, mark, (self.level or self.models).inputs(scan))
+        return ReadScan(scan, mark, (self.level or self.models).inputs(scan))
 
-    def compute(self, case: Patient, given: Given) -> Computed:
+    @_noted
+    def compute(self, case: Patient, given: ReadScan) -> Computed:
         """Runs the networks, in two passes where a level model finds the organs first."""
         inputs = given.inputs
         if self.level:
@@ -93,6 +107,7 @@ class Worker:
             given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
         )
 
+    @_noted
     def write(self, case: Patient, computed: Computed) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
         scan, found = computed.scan, computed.found
