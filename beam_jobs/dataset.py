@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import re
-import sys
 from collections import defaultdict
 
 from beam_jobs import audit_page, counts, shards
@@ -40,12 +39,7 @@ def clear_leftovers(output: str) -> None:
 
     No other run may be writing there.
     """
-    for what in underway.left_behind(files.join(output, shards.PARTS)):
-        print(
-            f"warning: a process was ended in the midst of {what}; if that happens again, for lack "
-            "of memory, lower --most_scan_gb or leave that patient out",
-            file=sys.stderr,
-        )
+    underway.warn(files.join(output, shards.PARTS))
     for place in (output, files.join(output, shards.SHARDS), files.join(output, shards.PARTS)):
         files.remove_partial(place)
 

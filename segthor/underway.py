@@ -4,6 +4,7 @@ A process that the system ends for lack of memory says nothing. Its note stays.
 """
 
 import contextlib
+import sys
 import uuid
 
 from segthor import files
@@ -23,6 +24,16 @@ def noted(folder: str, what: str):
     finally:
         with contextlib.suppress(FileNotFoundError):
             files.remove(note)
+
+
+def warn(folder: str) -> None:
+    """Says what killed processes had under way, and forgets it. None may be at work there."""
+    for what in left_behind(folder):
+        print(
+            f"warning: a process was ended in the midst of {what}; if that happens again, for lack "
+            "of memory, lower --most_scan_gb or leave that patient out",
+            file=sys.stderr,
+        )
 
 
 def left_behind(folder: str) -> list[str]:

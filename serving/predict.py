@@ -111,6 +111,7 @@ def _predict(found, worker, beam_options) -> int:
         distributed.run(worker.plan, todo, RUNNER.value, beam_options)
     else:
         _walk(todo, worker)
+    worker.results.forget_notes()
     return _conclude(todo, worker.results)
 
 

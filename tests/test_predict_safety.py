@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -99,6 +100,29 @@ def test_a_second_job_in_one_folder_is_refused_and_one_after_a_kill_is_not(tmp_p
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert predict(tmp_path, model).returncode == 0
+
+
+def test_the_run_after_a_killed_one_names_the_case_that_was_under_way(tmp_path, model):
+    save_case(tmp_path / "scans" / "A.nii.gz")
+    os.mkfifo(tmp_path / "scans" / "B.nii.gz")  # whoever opens it waits for ever
+    flags = [f"--model={model}", f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
+    process = subprocess.Popen([sys.executable, "-m", "serving.predict", *flags])
+    while not (tmp_path / "out" / "A.nii.gz").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    # A case that is given up is named by its own run, and is no killed one.
+    named = predict(tmp_path, model, case_timeout=2)
+    assert named.returncode == 1 and "failed: B" in named.stdout
+    case = f"a process was ended in the midst of B ({tmp_path / 'scans' / 'B.nii.gz'})"
+    (line,) = [line for line in named.stderr.splitlines() if case in line]
+    assert line.startswith("warning: ") and "--most_scan_gb" in line
+    os.remove(tmp_path / "scans" / "B.nii.gz")
+    save_case(tmp_path / "scans" / "B.nii.gz")
+    last = predict(tmp_path, model)
+    assert last.returncode == 0 and "in the midst of" not in last.stderr
+    assert sorted(os.listdir(tmp_path / "out" / "cases")) == ["A.json", "B.json"]
 
 
 def test_a_killed_exports_remains_go_with_the_next_export(tmp_path):

@@ -17,7 +17,7 @@ with underway.noted(sys.argv[1], "B\\udcff (b.nii)"):
 """
 
 
-def test_a_kill_leaves_a_note_and_an_end_or_an_error_does_not(tmp_path):
+def test_a_kill_leaves_a_note_and_an_end_or_an_error_does_not(tmp_path, capsys):
     folder = str(tmp_path / "notes")
     subprocess.run([sys.executable, "-c", KILLED, folder], cwd=ROOT)
     try:
@@ -27,6 +27,8 @@ def test_a_kill_leaves_a_note_and_an_end_or_an_error_does_not(tmp_path):
         pass
     (tmp_path / "notes" / f"{files.TEMPORARY_PREFIX}other").touch()
     assert files.listdir(folder) == []  # readers do not meet it
-    assert underway.left_behind(folder) == ["B\\udcff (b.nii)"]
+    underway.warn(folder)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: a process was ended in the midst of B\\udcff (b.nii); ")
     assert underway.left_behind(folder) == []
     assert underway.left_behind(str(tmp_path / "none")) == []

@@ -17,7 +17,7 @@ import json
 
 import numpy as np
 
-from segthor import files, json_files, nifti
+from segthor import files, json_files, nifti, underway
 from segthor.errors import InputError
 from serving.cases import Scan
 
@@ -34,9 +34,10 @@ class Results:
         self.folder, self.settings = folder, {"format": FORMAT, **settings}
         text = json.dumps(self.settings, sort_keys=True)
         self.job = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._cases = files.join(folder, "cases")
 
     def claim(self, overwrite: bool) -> None:
-        """Makes the folder this job's.
+        """Makes the folder this job's, and names the cases in whose midst a run was killed.
 
         Raises:
           InputError: the folder holds another job's results and not `overwrite`, or no results.
@@ -57,20 +58,28 @@ class Results:
                 f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
                 f"{files.listdir(self.folder)[0]}; choose another --output"
             )
+        underway.warn(self._cases)
         for part in ("", "cases", "probabilities"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
         json_files.write(path, self.settings)
 
     def _clear(self) -> None:
         """Removes another job's label maps, also of scans that this job will not predict."""
-        cases = files.join(self.folder, "cases")
-        known = files.listdir(cases) if files.exists(cases) else []
+        known = files.listdir(self._cases) if files.exists(self._cases) else []
         # The facts last: they tell a repeated run which label maps are a job's.
         for name in filter(nifti.is_nifti, files.listdir(self.folder)):
             if f"{nifti.stem(name)}.json" in known:
                 files.remove(files.join(self.folder, name))
         for name in known:
-            files.remove(files.join(cases, name))
+            files.remove(files.join(self._cases, name))
+
+    def noted(self, scan: Scan):
+        """A block in which this case is under way; a run that is killed there leaves its name."""
+        return underway.noted(self._cases, f"{scan.patient} ({scan.ct})")
+
+    def forget_notes(self) -> None:
+        """Removes the notes of cases that were given up: their threads end with the process."""
+        underway.left_behind(self._cases)
 
     def path(self, scan: Scan) -> str:
         """Where the scan's label map goes."""

@@ -1,5 +1,6 @@
 """What is done to one case: read, compute, write. The same for a local run and a Beam worker."""
 
+import functools
 from dataclasses import dataclass
 
 from segthor import audit, files, nifti, organs, plausibility
@@ -50,6 +51,17 @@ class Computed:
     found: Segmentation
 
 
+def _noted(step):
+    """A step of a case that leaves the case's name where the system ends the process in it."""
+
+    @functools.wraps(step)
+    def noted(self, case: Scan, *given):
+        with self.results.noted(case):
+            return step(self, case, *given)
+
+    return noted
+
+
 class Worker:
     """The loaded models of a plan and the three steps of a case."""
 
@@ -70,6 +82,7 @@ class Worker:
             self.level_rules = pieces | (self.level.rules() if plan.rules else {})
         self.results = Results(plan.output, self._settings())
 
+    @_noted
     def read(self, case: Scan) -> Given:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         mark = mark_of(case) if files.exists(case.ct) else {}
@@ -80,6 +93,7 @@ class Worker:
             raise InputError(f"{case.ct}: {finding.message}")
         return Given(scan, mark, (self.level or self.models).inputs(scan))
 
+    @_noted
     def compute(self, case: Scan, given: Given) -> Computed:
         """Runs the networks, in two passes where a level model finds the organs first."""
         inputs = given.inputs
@@ -91,6 +105,7 @@ class Worker:
             given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
         )
 
+    @_noted
     def write(self, case: Scan, computed: Computed) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
         scan, found = computed.scan, computed.found
