@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
-from segthor import files, inputs, locks, memory, organs, progress, runners, table
+from segthor import files, inputs, locks, memory, progress, runners, table
 from segthor.errors import InputError
 from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
+from segthor.organs import NAMES, SEGTHOR, Organs
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
@@ -42,6 +43,7 @@ class Settings:
         "Folder of an earlier model's label maps, for level and centre of patients without "
         "contours of the organs asked for.",
     )
+    organs: Organs = SEGTHOR
     label_values: tuple[tuple[str, int], ...] = ()
     severities: tuple[tuple[str, str], ...] = ()
     strict: bool = option(False, "Whether one rejected patient fails the build.")
@@ -54,6 +56,7 @@ class Settings:
     def __post_init__(self):
         check(self)
         check_severities(dict(self.severities))
+        self.recipe.require_organs(self.organs)
 
 
 def build(settings: Settings, beam_arguments=()) -> int:
@@ -79,6 +82,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         settings.severities,
         found.label_values,
         int(settings.most_scan_gb * 1e9) or None,
+        settings.organs,
     )
     dealt = {one.patient: (UNLABELLED, 0) for one in found.sources if not one.labels}
     dealt |= _deal(contoured, settings)
@@ -87,7 +91,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
         del found, contoured
         gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-        rejected = audit_page.write(names, output)
+        rejected = audit_page.write(names, output, job.organs)
         if rejected and settings.strict:
             table = files.join(output, "audit.csv")
             raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
@@ -105,7 +109,14 @@ def _find(settings: Settings) -> inputs.Found:
         state = "a file" if files.exists(path) else "nothing"
         raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
     found = replace(found, label_values=settings.label_values or found.label_values)
-    found = inputs.only(found, [name for name, _ in found.label_values] or organs.NAMES)
+    if settings.organs.names != NAMES:  # the finder knows SegTHOR's alone: its word for all
+        sources = [
+            replace(one, organs=settings.organs.names) if one.organs == NAMES else one
+            for one in found.sources
+        ]
+        found = replace(found, sources=tuple(sources))
+    names = [name for name, _ in found.label_values] or settings.organs.names
+    found = inputs.only(found, names)
     if settings.level_masks:
         masked = inputs.with_masks(found.sources, files.absolute(settings.level_masks))
         found = replace(found, sources=masked)
