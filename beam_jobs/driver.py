@@ -12,7 +12,7 @@ from segthor.errors import InputError
 from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
-from segthor.organs import NAMES, SEGTHOR, Organs
+from segthor.organs import SEGTHOR, Organs, in_table
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
@@ -109,13 +109,10 @@ def _find(settings: Settings) -> inputs.Found:
         state = "a file" if files.exists(path) else "nothing"
         raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
     found = replace(found, label_values=settings.label_values or found.label_values)
-    if settings.organs.names != NAMES:  # the finder knows SegTHOR's alone: its word for all
-        sources = [
-            replace(one, organs=settings.organs.names) if one.organs == NAMES else one
-            for one in found.sources
-        ]
-        found = replace(found, sources=tuple(sources))
-    names = [name for name, _ in found.label_values] or settings.organs.names
+    organs = settings.organs
+    sources = [replace(one, organs=in_table(one.organs, organs)) for one in found.sources]
+    found = replace(found, sources=tuple(sources))
+    names = [name for name, _ in found.label_values] or organs.names
     found = inputs.only(found, names)
     if settings.level_masks:
         masked = inputs.with_masks(found.sources, files.absolute(settings.level_masks))

@@ -11,11 +11,12 @@ import math
 
 from absl import flags
 
-from segthor import files, organs
+from segthor import files
 from segthor.errors import InputError, run
 from serving import cases
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import tables
+from serving.scoring.pairs import contours_of
 from serving.scoring.pairs import read as read_pair
 
 MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
@@ -30,22 +31,23 @@ def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
     _check_raw([directory.digest(version) for version in versions])
+    organs = directory.table(versions[0])
     predictions = cases.predictions(PREDICTIONS.value)
-    pairs = [e for e in cases.labels(LABELS.value) if e.patient in predictions]
+    pairs = [e for e in contours_of(LABELS.value, organs=organs) if e.patient in predictions]
     if len(pairs) < FEWEST:
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
         )
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth = read_pair(labels, predictions[labels.patient])
+        predicted, truth = read_pair(labels, predictions[labels.patient], organs=organs)
         facts = results.facts_of(PREDICTIONS.value, labels.patient)
-        names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
+        names = [n for n in labels.organs if n in facts.get("organs", organs.names)]
         patients.append(
-            candidates.score_candidates(predicted.array, truth.array, truth.grid, names)
+            candidates.score_candidates(predicted.array, truth.array, truth.grid, names, organs)
         )
         print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
-    rules, table = candidates.choose(patients)
+    rules, table = candidates.choose(patients, organs)
     print(f"\n{_show(table)}\n")
     for version in versions:
         postprocess.save(version, rules, [_finite(row) for row in table])

@@ -71,9 +71,7 @@ def changed(folder, change):
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match="beam_jobs.build"):
         Dataset.load(str(tmp_path))
-    with pytest.raises(
-        InputError, match="expected format 3.*build the dataset again"
-    ):
+    with pytest.raises(InputError, match="expected format 3.*build the dataset again"):
         changed(tmp_path, lambda value: value.update(format=99))
 
 

@@ -14,7 +14,7 @@ from segthor.recipe import Recipe
 from trainer import model, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
-__all__ = ["CLASSIFY", "SEGMENT", "claim", "read", "restore"]
+__all__ = ["CLASSIFY", "SEGMENT", "claim", "read", "restore", "table"]
 
 RUN, LOG, SUMMARY = "run.json", "log.csv", "summary.json"
 LAST, BEST = "checkpoints", "best"  # folders
