@@ -188,13 +188,8 @@ class Placement:
                 support(w[:, px[0] : px[-1] + 1].T)
                 for w, px in zip((rows, columns), inner, strict=True)
             )
-            weights = rows[outer[0]], columns[outer[1]]
-            y, x = map(support, weights)
-            seen = plane[y, x]
-            # A class that is nowhere as likely as the average of all is outdone everywhere.
-            kept = np.flatnonzero(seen.max((0, 1)) * seen.shape[-1] >= 0.5)
-            maps = resample_maps(seen[..., kept], weights[0][:, y], weights[1][:, x])
-            winner = kept[maps.argmax(0)]
+            maps = resample_maps(plane, rows[outer[0]], columns[outer[1]])
+            winner = maps.argmax(0)
             classes[n][outer] = values[winner]
             shares[n][outer] = np.where(winner, maps.max(0), 0)
         return classes, shares
