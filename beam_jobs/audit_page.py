@@ -7,28 +7,17 @@ import html
 from collections import Counter
 
 from beam_jobs import shards
-from segthor import csv_files, files, organs
+from segthor import csv_files, files
 from segthor.findings import CODES, Finding
 from segthor.manifest import UNLABELLED, Built, Rejected, Unlabelled
+from segthor.organs import RANGES, SEGTHOR, Organs
 
 FILES = ("audit.csv", "audit.html")
 MOST_SHOWN = 500  # rejected and as many warned about: a page that a browser still opens
 _FIGURES = ("volume_cm3", "mean_hu", "extent_z_mm", "components")
-_COLUMNS = [
-    "patient",
-    "status",
-    "split",
-    "fold",
-    "slices",
-    "pixel_mm",
-    "slice_mm",
-    "level_hu",
-    *(f"{organ}_{figure}" for organ in organs.NAMES for figure in _FIGURES),
-    "codes",
-    "messages",
-    "ct",
-    "labels",
-]
+_BEFORE = ("patient", "status", "split", "fold", "slices", "pixel_mm", "slice_mm", "level_hu")
+_AFTER = ("codes", "messages", "ct", "labels")
+_LIMITS = (*RANGES, "max_components")
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em;
   background: #18181b; color: #e4e4e7 }
@@ -40,8 +29,10 @@ img { display: block; image-rendering: pixelated }
 """
 
 
-def write(names: list[str], output: str) -> int:
+def write(names: list[str], output: str, organs: Organs = SEGTHOR) -> int:
     """Writes both files from the named parts; returns how many patients were rejected."""
+    of_organs = [f"{organ}_{figure}" for organ in organs.names for figure in _FIGURES]
+    columns = [*_BEFORE, *of_organs, *_AFTER]
     entries, counts, status, lines = {"rejected": [], "warned": []}, Counter(), [], []
     for name in names:
         part = shards.Part.load(output, name)
@@ -49,16 +40,16 @@ def write(names: list[str], output: str) -> int:
             row, findings = _row(patient), _findings(patient)
             status.append(row["status"])
             # Of many patients, lines fit into memory and rows do not.
-            line = csv_files.csv_line([row.get(column) for column in _COLUMNS])
+            line = csv_files.csv_line([row.get(column) for column in columns])
             lines.append((row["patient"], line))
             for finding in findings:
                 counts[finding.severity, finding.code] += 1
             if findings and len(entries[row["status"]]) < MOST_SHOWN:
                 picture = part.thumbnails.get(row["patient"], "")
                 entries[row["status"]].append((row["patient"], _entry(row, findings, picture)))
-    table = b"".join([csv_files.csv_line(_COLUMNS), *(line for _, line in sorted(lines))])
+    table = b"".join([csv_files.csv_line(columns), *(line for _, line in sorted(lines))])
     shown = [text for some in entries.values() for _, text in sorted(some)]
-    page = _page(status, counts, shown)
+    page = _page(status, counts, shown, organs)
     for name, content in zip(FILES, (table, page.encode(errors="backslashreplace")), strict=True):
         with files.atomic_write(files.join(output, name)) as stream:
             stream.write(content)
@@ -101,7 +92,7 @@ def _entry(row: dict, findings: tuple[Finding, ...], picture: str) -> str:
     return f"<tr><td>{name}<br>{row['status']}<td title='{where}'>{''.join(lines)}<td>{image}"
 
 
-def _page(status: list[str], counts: Counter, entries: list[str]) -> str:
+def _page(status: list[str], counts: Counter, entries: list[str], organs: Organs) -> str:
     codes = "".join(
         f'<tr><td class="{severity}">{severity}<td><code>{code}</code>'
         f"<td>{html.escape(CODES[code][1])}<td>{number}"
@@ -109,13 +100,23 @@ def _page(status: list[str], counts: Counter, entries: list[str]) -> str:
     )
     numbers = ", ".join(f"{status.count(one)} {one}" for one in ("good", "warned", "rejected"))
     legend = ", ".join(
-        f'<span style="color: rgb{organ.rgb}">{organ.name}</span>' for organ in organs.ORGANS
+        f'<span style="color: rgb{organ.rgb}">{organ.name}</span>' for organ in organs
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Audit</title>'
         f"<style>{_STYLE}</style><h1>Audit of {len(status)} patients: {numbers}</h1>"
         f"<table><tr><th>severity<th>code<th>meaning<th>findings{codes}</table>"
         f"<h2>Patients with findings</h2><p>Contours: {legend}. At most {MOST_SHOWN} rejected and "
-        "as many others are shown; audit.csv lists all.</p>"
+        f"as many others are shown; audit.csv lists all.</p>{_unchecked(organs)}"
         f"<table>{''.join(entries)}</table></html>\n"
     )
+
+
+def _unchecked(organs: Organs) -> str:
+    """What is not checked, as the table gives no range for it."""
+    missing = {
+        organ.name: [limit for limit in _LIMITS if getattr(organ, limit) is None]
+        for organ in organs
+    }
+    told = "; ".join(f"{name}: {', '.join(limits)}" for name, limits in missing.items() if limits)
+    return f"<p>Not checked, for want of a range in the table of organs: {told}.</p>" * bool(told)

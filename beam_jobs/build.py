@@ -3,7 +3,8 @@
 python -m beam_jobs.build --input=DIR|CSV --output=DIR [--runner=DirectRunner]
 
 --input is a folder in SegTHOR's or nnU-Net's layout, or a CSV with the columns
-patient,ct,labels,split,organs. Without --input, phantom patients are made and built. Options of
+patient,ct,labels,split,organs. Without --input, phantom patients are made and built. Which organs
+there are is a table, SegTHOR's four unless --organ_table names a file (docs/organs.md). Options of
 Apache Beam pass through. A second run rewrites only what changed.
 
 Exit status: 0; 3 where patients were rejected and the others built; 2 for an error.
@@ -14,15 +15,19 @@ from pathlib import Path
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import flags_of, organs, runners
+from segthor import files, flags_of, organ_table, runners
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
+from segthor.organs import SEGTHOR, Organs
 
 DEFAULT_PHANTOMS = "data/phantoms"
 PHANTOM_FLAGS = Path(__file__).resolve().parents[1] / "configs" / "demo_build.flags"
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of patients, or CSV; phantoms if not given.")
 _OUTPUT = flags.DEFINE_string("output", DEFAULT_DATASET, "Folder of the dataset.")
+_ORGAN_TABLE = flags.DEFINE_string(
+    "organ_table", None, "CSV or JSON of the organs that there are (default: SegTHOR's four)."
+)
 _LABEL_VALUES = flags.DEFINE_list(
     "label_values", [], "The input's label values, ORGAN=VALUE,...; other values are background."
 )
@@ -40,11 +45,15 @@ def main(argv):
         raise InputError("--labels: the input's label values are named with --label_values")
     if not _INPUT.value:
         _take_phantoms_flags()
+    organs = SEGTHOR
+    if _ORGAN_TABLE.value is not None:
+        organs = organ_table.read(files.absolute(_ORGAN_TABLE.value))
     settings = flags_of.read(
         Settings,
         input=_INPUT.value or DEFAULT_PHANTOMS,
         output=_OUTPUT.value,
-        label_values=_label_values(),
+        organs=organs,
+        label_values=_label_values(organs),
         severities=tuple(sorted(_pairs("severity", _SEVERITY.value).items())),
     )
     runners.check_options(settings.runner, argv[1:])
@@ -64,15 +73,15 @@ def _take_phantoms_flags() -> None:
             flags.FLAGS[name].parse(value)
 
 
-def _label_values() -> tuple[tuple[str, int], ...]:
+def _label_values(organs: Organs) -> tuple[tuple[str, int], ...]:
     values = _pairs("label_values", _LABEL_VALUES.value)
     for name, value in values.items():
-        if name not in organs.NAMES or not value.isdecimal() or not 0 < int(value[:6]) < 65536:
-            known = ", ".join(organs.NAMES)
+        if name not in organs or not value.isdecimal() or not 0 < int(value[:6]) < 65536:
+            known = ", ".join(organs.names)
             raise InputError(
                 f"label_values: expected ORGAN=VALUE with {known}; found {name}={value}"
             )
-    return tuple((name, int(values[name])) for name in organs.NAMES if name in values)
+    return tuple((name, int(values[name])) for name in organs.names if name in values)
 
 
 def _pairs(flag: str, items: list[str]) -> dict[str, str]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import fields, files, organs, progress, records
+from segthor import fields, files, progress, records
 from segthor.errors import InputError
 from segthor.geometry import Orientation, Placement, canonical
 from segthor.manifest import Built, Dataset, Shard
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 
 
@@ -26,7 +27,7 @@ def verify(folder: str) -> Dataset:
     found = {}
     with progress.watch(lambda: len(found), len(dataset.shards), "shards"):
         for shard in dataset.shards:
-            found[shard] = list(problems(shard, rows, dataset.recipe, folder))
+            found[shard] = list(problems(shard, rows, dataset.recipe, folder, dataset.organs))
     wrong = [*itertools.chain(*found.values()), *strangers(dataset, folder)]
     for problem in wrong:
         print(problem, file=sys.stderr)
@@ -49,7 +50,13 @@ def _is_own(shard: Shard, folder: str) -> bool:
     return os.path.isfile(path) and os.path.realpath(path) == inner
 
 
-def problems(shard: Shard, rows: dict[str, Built], recipe: Recipe, folder: str):
+def problems(
+    shard: Shard,
+    rows: dict[str, Built],
+    recipe: Recipe,
+    folder: str,
+    organs: Organs = SEGTHOR,
+):
     """Yields a line for everything about one shard that is not as the manifest says.
 
     rows: of every patient of the dataset, by name.
@@ -65,7 +72,7 @@ def problems(shard: Shard, rows: dict[str, Built], recipe: Recipe, folder: str):
         yield f"{shard.file}: the SHA-256 is not the manifest's"
     seen = Counter()
     try:
-        patients = {name: _Expected.of(rows[name], recipe) for name in shard.patients}
+        patients = {name: _Expected.of(rows[name], recipe, organs) for name in shard.patients}
         for record in records.slices(path):
             seen[record.patient, record.z] += 1
             for problem in _record_problems(record, patients.get(record.patient)):
@@ -84,12 +91,13 @@ class _Expected:
     patient: Built
     placement: Placement
     recipe: Recipe
+    organs: Organs
     affines: list[np.ndarray]
 
     @classmethod
-    def of(cls, row: Built, recipe: Recipe) -> "_Expected":
+    def of(cls, row: Built, recipe: Recipe, organs: Organs) -> "_Expected":
         placement = fields.from_json(Placement, row.placement, f"{row.patient}: placement")
-        return cls(row, placement, recipe, [])
+        return cls(row, placement, recipe, organs, [])
 
 
 def _count_problems(seen: Counter, slices: dict[str, int], shard: Shard):
@@ -108,11 +116,14 @@ def _record_problems(record: records.Slice, expected: _Expected | None):
         yield "the patient is not listed for this shard"
         return
     patient, placement, recipe = expected.patient, expected.placement, expected.recipe
-    contoured = tuple(int(name in patient.organs) for name in organs.NAMES)
+    organs = expected.organs
+    contoured = tuple(int(name in patient.organs) for name in organs.names)
+    present = records.present_in(record.labels, organs)
     for what, wanted, found in (
         ("image shape", (recipe.size_px, recipe.size_px, recipe.context), record.image.shape),
         ("labels shape", (recipe.size_px, recipe.size_px), record.labels.shape),
         ("contoured organs", contoured, record.contoured),
+        ("present organs", present, record.present),
         ("scan shape", placement.scan_shape, tuple(record.scan_shape)),
     ):
         if wanted != found:
@@ -126,8 +137,9 @@ def _record_problems(record: records.Slice, expected: _Expected | None):
     ):
         if abs(wanted - found) > 1e-3 * max(1, abs(wanted)):
             yield f"{what}: expected {wanted:g} HU, found {found:g} HU"
-    if record.labels.max(initial=0) >= organs.NUM_CLASSES:
-        yield f"label value {record.labels.max()}, expected at most {organs.NUM_CLASSES - 1}"
+    unknown = np.setdiff1d(record.labels, [0, *organs.labels(organs.names)])
+    if len(unknown):
+        yield f"label value {unknown[-1]}, which stands for no organ"
     yield from _affine_problems(record.affine, placement, expected.affines)
 
 

@@ -7,14 +7,14 @@ import apache_beam as beam
 import numpy as np
 
 from beam_jobs.examine import Examined
-from segthor import organs
 from segthor.boxes import label_boxes
+from segthor.organs import SEGTHOR, Organs
 
 HU_BIN = 4
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 
 
-def of_patient(patient: Examined) -> dict[str, dict[str, int]]:
+def of_patient(patient: Examined, organs: Organs = SEGTHOR) -> dict[str, dict[str, int]]:
     """What there is to count in one prepared patient."""
     prepared = patient.prepared
     z_mm, y_mm, x_mm = prepared.placement.spacing_zyx_mm
@@ -26,7 +26,7 @@ def of_patient(patient: Examined) -> dict[str, dict[str, int]]:
     boxes = label_boxes(prepared.labels)
     labelled = prepared.labels[prepared.labels > 0]
     for name in patient.source.organs:
-        label = organs.BY_NAME[name].label
+        label = organs[name].label
         box = boxes.get(label, (slice(0, 0),) * 3)
         mask = prepared.labels[box] == label
         counts["slices"][name] = int(np.count_nonzero(mask.any((1, 2))))

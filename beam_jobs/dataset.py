@@ -133,6 +133,7 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
         statistics=counts.summary(counted),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,
+        organs=job.organs,
     )
     for shard in made.shards:
         files.sync(files.join(job.output, shard.file))

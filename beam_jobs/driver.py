@@ -12,6 +12,7 @@ from segthor.errors import InputError, hint
 from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
+from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 
@@ -43,6 +44,7 @@ class Settings:
         "Folder of an earlier model's label maps, for level and centre of patients without "
         "contours of the organs asked for.",
     )
+    organs: Organs = SEGTHOR
     label_values: tuple[tuple[str, int], ...] = ()
     severities: tuple[tuple[str, str], ...] = ()
     strict: bool = option(False, "Whether one rejected patient fails the build.")
@@ -55,6 +57,7 @@ class Settings:
     def __post_init__(self):
         check(self)
         check_severities(dict(self.severities))
+        self.recipe.require_organs(self.organs)
 
 
 def build(settings: Settings, beam_arguments=()) -> int:
@@ -82,6 +85,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         settings.severities,
         patients[0].label_values,
         int(settings.most_scan_gb * 1e9) or None,
+        settings.organs,
     )
     dealt = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
     dealt |= _deal(contoured, settings)
@@ -90,7 +94,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         names = _write_shards(patients, dealt, job, settings, beam_arguments)
         del patients, contoured
         gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-        rejected = audit_page.write(names, output)
+        rejected = audit_page.write(names, output, job.organs)
         if rejected and settings.strict:
             table = files.join(output, "audit.csv")
             raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
@@ -103,7 +107,8 @@ def _find(settings: Settings) -> tuple[Patient, ...]:
         raise InputError(
             f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
         )
-    patients = inputs.find(settings.input, label_values=settings.label_values)
+    values, organs = settings.label_values, settings.organs
+    patients = inputs.find(settings.input, label_values=values, organs=organs)
     if settings.level_masks:
         patients = inputs.with_masks(patients, settings.level_masks)
     return patients

@@ -78,7 +78,7 @@ def _examine(source: Patient, job: Job) -> Examined:
     findings += _grid_findings(scans) + audit.finite_findings(scans.ct.array)
     labels, boxes, measured = None, None, {}
     if scans.contours:
-        labels, label_findings = audit.to_labels(scans.contours.array, job.label_values)
+        labels, label_findings = audit.to_labels(scans.contours.array, job.label_values, job.organs)
         findings += label_findings
     scan_digest = scan_digest_of(scans.ct)
     if any(finding.code in FATAL for finding in findings):
@@ -86,20 +86,22 @@ def _examine(source: Patient, job: Job) -> Examined:
     findings += audit.image_findings(figures.of_image(scans.ct.array))
     if labels is not None:
         boxes = label_boxes(canonical(scans.ct.grid.affine, labels)[1])
-        measured = figures.of_organs(scans.ct.array, labels, scans.ct.grid.affine, boxes)
-        findings += audit.organ_findings(measured, source.organs)
+        measured = figures.of_organs(
+            scans.ct.array, labels, scans.ct.grid.affine, boxes, job.organs
+        )
+        findings += audit.organ_findings(measured, source.organs, job.organs)
     examined = Examined(source, _judged(findings, job), scans, scan_digest, measured)
     unknown = job.recipe.needs_masks and not (source.labels or source.masks)
     return examined if examined.rejected or unknown else _prepared(examined, labels, boxes, job)
 
 
 def _prepared(examined: Examined, labels: np.ndarray | None, boxes, job: Job) -> Examined:
-    """Cuts out the box; labels, boxes: as this project numbers them, where there are any."""
+    """Cuts out the box; labels, boxes: as the table numbers them, where there are any."""
     source, ct, findings = examined.source, examined.scans.ct, list(examined.findings)
     prepared = None
     try:
         masks = _masks(source, ct, job)
-        prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks, boxes)
+        prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks, boxes, job.organs)
     except InputError as error:
         findings.append(Finding.of("cannot_prepare", str(error)))
     else:
@@ -162,7 +164,8 @@ def _masks(source: Patient, ct: nifti.Scan, job: Job) -> np.ndarray | None:
     if not source.masks or (source.labels and job.recipe.mask_organs <= set(source.organs)):
         return None
     like = (source.ct, ct.grid)
-    return read_labels(source.masks, like=like, most_bytes=job.most_scan_bytes).array
+    found = read_labels(source.masks, like=like, most_bytes=job.most_scan_bytes, organs=job.organs)
+    return found.array
 
 
 def _judged(findings, job: Job) -> tuple[Finding, ...]:

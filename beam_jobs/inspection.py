@@ -7,10 +7,11 @@ import sys
 import matplotlib
 import numpy as np
 
-from segthor import drawing, files, nifti, organs, records
+from segthor import drawing, files, nifti, records
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import window
 
 FILES = ("slices.png", "normalization.png", "histograms.png")
@@ -24,8 +25,8 @@ def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
     chosen = [dataset.patients[index] for index in sorted(set(picks.tolist()))]
     shown = [(one, fullest_slice(one.patient, dataset, folder)) for one in chosen]
     slices, normalization, plots = (files.join(output, name) for name in FILES)
-    drawing.save_png(slices, slices_sheet(shown))
-    drawing.save_png(normalization, normalization_sheet(shown))
+    drawing.save_png(slices, slices_sheet(shown, dataset.organs))
+    drawing.save_png(normalization, normalization_sheet(shown, dataset.organs))
     with files.atomic_write(plots) as stream:
         stream.write(histograms(dataset))
 
@@ -46,15 +47,17 @@ def lines(dataset: Dataset):
         spread = " / ".join(f"{mm:g}" for mm in dataset.statistics[name].values())
         yield f"{name}: {spread} (min / median / max)"
     yield ""
-    yield "organ      in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
-    for organ in organs.NAMES:
+    wide = 1 + max(10, *map(len, dataset.organs.names))
+    columns = "in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
+    yield f"{'organ':<{wide}}{columns}"
+    for organ in dataset.organs.names:
         percent = dataset.statistics["hu_percentiles"].get(organ)
         if percent:
             spread = " / ".join(
                 f"{v:.0f}" for v in np.percentile(_volumes(dataset, organ), (0, 50, 100))
             )
             yield (
-                f"{organ:<11}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
+                f"{organ:<{wide}}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
                 f"{percent['50']:9g}{percent['95']:9g}   {spread}"
             )
 
@@ -69,14 +72,14 @@ def fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
     return best
 
 
-def slices_sheet(shown) -> np.ndarray:
+def slices_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
     """One slice of each patient with its contours, uint8 [H, W, 3]."""
-    tiles = [_with_contours(record) for _, record in shown]
+    tiles = [_with_contours(record, organs) for _, record in shown]
     captions = [f"{one.patient}, slice {record.z}, {one.split}" for one, record in shown]
-    return drawing.sheet(tiles, 4, captions)
+    return drawing.sheet(tiles, 4, captions, organs=organs)
 
 
-def normalization_sheet(shown) -> np.ndarray:
+def normalization_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
     """Slices before, in a wide window, and after normalization, side by side, uint8 [H, W, 3]."""
     tiles, captions = [], []
     for one, record in shown:
@@ -84,13 +87,15 @@ def normalization_sheet(shown) -> np.ndarray:
         if before is None:
             print(f"{one.ct}: cannot be read any more, left out", file=sys.stderr)
             continue
-        tiles += [drawing.overlay(before, scale=_scale(before)), _after(record)]
+        tiles += [
+            drawing.overlay(before, scale=_scale(before), organs=organs),
+            _after(record, organs),
+        ]
         captions += [f"{one.patient}: {_BEFORE_WIDTH_HU} HU wide", _window_text(record)]
     if not tiles:
         raise InputError("none of the patients' CTs can be read any more")
-    return drawing.sheet(
-        tiles, 4, captions, f"slice by slice: before, after {record.width_hu:g} HU"
-    )
+    note = f"slice by slice: before, after {record.width_hu:g} HU"
+    return drawing.sheet(tiles, 4, captions, note, organs)
 
 
 def histograms(dataset: Dataset) -> bytes:
@@ -104,18 +109,20 @@ def histograms(dataset: Dataset) -> bytes:
         ("slice distance, mm", spacings[:, 0], "0.5", None),
         ("window level, HU", [one.level_hu for one in dataset.patients], "0.5", None),
     ]
-    for organ in organs.ORGANS:
+    for organ in dataset.organs:
         colour = tuple(value / 255 for value in organ.rgb)
         title = f"{organ.name}, cm3"
         panels.append((title, _volumes(dataset, organ.name), colour, organ.volume_cm3))
-    figure, axes = pyplot.subplots(2, 4, figsize=(13, 6), layout="constrained")
+    rows = -(-(len(panels) + 1) // 4)  # the last place is for words
+    figure, axes = pyplot.subplots(rows, 4, figsize=(13, 3 * rows), layout="constrained")
     for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
         reach = plausible and (min(plausible[0], *values), max(plausible[1], *values))
         axis.hist(values, bins=20, range=reach, color=colour)
         for border in plausible or ():
             axis.axvline(border, color="0.3", linestyle=":")
         axis.set_title(title)
-    axes.flat[-1].axis("off")
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
     axes.flat[-1].text(0, 0.5, f"{len(dataset.patients)} patients\ndotted: the plausible range")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=100)
@@ -133,14 +140,14 @@ def _before(patient: Built, z: int) -> np.ndarray | None:
     return window(next(itertools.islice(slices, z, None)), _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
 
 
-def _after(record: records.Slice) -> np.ndarray:
+def _after(record: records.Slice, organs: Organs) -> np.ndarray:
     middle = record.image[..., record.image.shape[-1] // 2]
-    return drawing.overlay(np.ascontiguousarray(middle), scale=_scale(middle))
+    return drawing.overlay(np.ascontiguousarray(middle), scale=_scale(middle), organs=organs)
 
 
-def _with_contours(record: records.Slice) -> np.ndarray:
+def _with_contours(record: records.Slice, organs: Organs) -> np.ndarray:
     middle = np.ascontiguousarray(record.image[..., record.image.shape[-1] // 2])
-    return drawing.overlay(middle, predicted=record.labels, scale=_scale(middle))
+    return drawing.overlay(middle, predicted=record.labels, scale=_scale(middle), organs=organs)
 
 
 def _window_text(record: records.Slice) -> str:

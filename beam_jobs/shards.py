@@ -16,12 +16,12 @@ from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
-from segthor import fields, files, json_files, manifest, organs, records, underway
+from segthor import fields, files, json_files, manifest, records, underway
 from segthor.errors import InputError
 from segthor.findings import REJECT
 from segthor.geometry import Placement
 from segthor.patients import Patient
-from segthor.recipe import Recipe, with_context
+from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
 VERSION = 3  # raised whenever the same input gives another shard or part
@@ -34,7 +34,8 @@ def part_path(output: str, name: str) -> str:
 
 def key_of(plan: ShardPlan, job: Job) -> str:
     """Changes whenever the shard has to be written again; reads no file, only their stamps."""
-    rules = [VERSION, job.recipe.digest(), job.seed, job.severities, job.label_values]
+    recipe, organs = job.recipe.digest(), job.organs.digest()
+    rules = [VERSION, recipe, job.seed, job.severities, job.label_values, organs]
     marks = [stamps(source) for source in plan.patients]
     return hashlib.sha256(json.dumps([rules, asdict(plan), marks]).encode()).hexdigest()
 
@@ -115,14 +116,14 @@ def write(plan: ShardPlan, job: Job) -> Part:
         if patient.scan_digest:
             scans[source.name] = _scan_mark(patient)
         if patient.findings:
-            thumbnails[source.name] = png_base64(patient)
+            thumbnails[source.name] = png_base64(patient, job.organs)
         if patient.rejected:
             rejected.append(_rejected_row(patient))
         elif not source.labels:
             unlabelled.append(_unlabelled_row(patient))
         else:
             built.append(_built_row(patient, plan))
-            counts.add(statistics, counts.of_patient(patient))
+            counts.add(statistics, counts.of_patient(patient, job.organs))
             kept.append(_kept(patient))
         del patient  # its scan, before the next one is read
     shard = _write_records(plan, kept, job) if kept else None
@@ -157,7 +158,7 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
     place = files.join(folder, plan.name)
     with files.atomic_write(place, final=path, durable=False) as stream:
         for patient, z in slices:
-            for piece in records.frame(records.encode(_record(patient, z, job.recipe))):
+            for piece in records.frame(records.encode(_record(patient, z, job))):
                 stream.write(piece)
                 digest.update(piece)
                 size += len(piece)
@@ -172,19 +173,20 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
     )
 
 
-def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
-    placement = patient.placement
+def _record(patient: _Kept, z: int, job: Job) -> records.Slice:
+    placement, labels = patient.placement, patient.labels[z]
     return records.Slice(
         patient=patient.source.name,
         z=z,
-        image=with_context(patient.images, z, recipe.context),
-        labels=patient.labels[z],
-        contoured=tuple(int(name in patient.source.organs) for name in organs.NAMES),
+        image=with_context(patient.images, z, job.recipe.context),
+        labels=labels,
+        present=records.present_in(labels, job.organs),
+        contoured=tuple(int(name in patient.source.organs) for name in job.organs.names),
         scan_shape=placement.scan_shape,
         affine=patient.affine,
         box_px=(*placement.first_px, *placement.step_px),
         level_hu=patient.level_hu,
-        width_hu=recipe.window_width_hu,
+        width_hu=job.recipe.window_width_hu,
     )
 
 

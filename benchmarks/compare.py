@@ -24,12 +24,13 @@ import numpy as np
 from absl import app, flags
 
 from segthor import files, json_files
-from segthor.organs import NAMES
+from segthor.organs import SEGTHOR
 
 MINUTES = flags.DEFINE_float("minutes", 5, "Training time of each contender.", lower_bound=0.1)
 FOLDER = flags.DEFINE_string("folder", "build/compare", "Where data sets and runs lie.")
 TABLE = flags.DEFINE_string("table", "docs/comparison.md", "Where the table goes.")
 BATCH, CALIBRATION_STEPS = 8, 40
+NAMES = SEGTHOR.names
 OWN_LEVEL = f"--window_level=mean:{','.join(NAMES)}"
 ABOUT_ORGANS = (f"--crop_center=organs:{','.join(NAMES)}", "--crop_mm=192", "--pixel_mm=2")
 DATASETS = {  # all of 96x96 pixels

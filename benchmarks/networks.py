@@ -88,6 +88,7 @@ def try_one(backbone, decoder, folder):
 
     config = Config(backbone=backbone, decoder=decoder, batch_size=2, shuffle_buffer=16)
     source = data.open_source(folder, None)
+    config = config.of_table(source.organs)
     start = time.perf_counter()
     learner = Learner(config, source, tf.distribute.get_strategy(), total_steps=10)
     built = time.perf_counter()

@@ -3,11 +3,13 @@
 The figures judged are those of `segthor.figures`.
 """
 
+import itertools
+
 import numpy as np
 
-from segthor import organs
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
+from segthor.organs import SEGTHOR, Organs
 
 _MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
 _MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
@@ -18,6 +20,13 @@ _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
 _AIR_HU, _BONE_HU, _METAL_HU = -500, 300, 3071
 _LEAST_SHARE, _MOST_PADDING, _MOST_BEYOND = 0.01, 0.35, 0.25
 _MIRRORED_MM = 5.0
+# Relation: axis of (left, posterior, superior), sign asked for along it, words for wrong and right.
+_PLACES = {
+    "left_of": (0, 1, "right of", "left of"),
+    "right_of": (0, -1, "left of", "right of"),
+    "in_front_of": (1, -1, "behind", "in front of"),
+    "below": (2, -1, "above", "below"),
+}
 
 
 def grid_findings(grid) -> list[Finding]:
@@ -118,11 +127,13 @@ def image_findings(image: ImageFigures) -> list[Finding]:
     return found
 
 
-def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, list[Finding]]:
+def to_labels(
+    stored: np.ndarray, label_values=(), organs: Organs = SEGTHOR
+) -> tuple[np.ndarray | None, list[Finding]]:
     """The organs' labels as uint8, or None; and findings, the last of which says why None.
 
     stored: [X, Y, Z] numbers of any type; floats within 0.001 of whole numbers are rounded.
-    label_values: (organ, value in `stored`), where they are not this project's; all other values
+    label_values: (organ, value in `stored`), where they are not the table's; all other values
     are then background.
     """
     found, add = _collector()
@@ -146,58 +157,85 @@ def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, l
     if label_values:
         given, stored = stored, np.zeros_like(stored, np.uint8)
         for name, value in label_values:
-            stored[given == value] = organs.BY_NAME[name].label
-    lowest = 0 if stored.dtype.kind == "u" else stored.min()
-    highest = stored.max()
-    if lowest < 0 or highest >= organs.NUM_CLASSES:
-        values = np.unique(stored[(stored < 0) | (stored >= organs.NUM_CLASSES)])[:5].tolist()
-        known = f"0 to {organs.NUM_CLASSES - 1}"
-        add("labels_unknown", f"label values {values} stand for no organ; expected {known}")
+            stored[given == value] = organs[name].label
+    unknown, expected = _unknown(stored, organs)
+    if len(unknown):
+        values = unknown[:5].tolist()
+        add("labels_unknown", f"label values {values} stand for no organ; expected {expected}")
         return None, found
-    if highest == 0:
+    if stored.max() == 0:
         add("labels_empty", "no voxel is labelled")
     return stored.astype(np.uint8, copy=False), found
 
 
-def organ_findings(figures: dict[str, OrganFigures], contoured) -> list[Finding]:
-    """Organs that are absent, or measure what no such organ does."""
+def _unknown(stored: np.ndarray, organs: Organs) -> tuple[np.ndarray, str]:
+    """The values that are no organ's, sorted, and in words those that may be there."""
+    labels, highest = sorted(organs.labels(organs.names)), organs.highest_label
+    if (stored.dtype.kind != "u" and stored.min() < 0) or stored.max() > highest:
+        outside = stored[(stored < 0) | (stored > highest)]
+    elif len(labels) < highest:  # the table leaves values out
+        known = np.zeros(1 + highest, bool)
+        known[[0, *labels]] = True
+        outside = stored[~known[stored.astype(np.uint8, copy=False)]]
+    else:
+        outside = stored[:0]
+    gaps = len(labels) < highest
+    expected = ", ".join(map(str, [0, *labels])) if gaps else f"0 to {highest}"
+    return np.unique(outside), expected
+
+
+def organ_findings(
+    figures: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR
+) -> list[Finding]:
+    """Organs that are absent, or measure what no such organ does, as far as the table says."""
     found, add = _collector()
-    for organ in organs.ORGANS:
+    for organ in organs:
         name, measured = organ.name, figures.get(organ.name)
         if measured is None and name in contoured and figures:
             add("organ_missing", f"no voxel of the {name}, which was to be contoured")
         elif measured and name not in contoured:
             add("organ_not_declared", f"{name}: has contours, but is not listed as contoured")
         elif measured:
-            for code, value, (low, high), unit in (
+            pieces = organ.max_components and (1, organ.max_components)
+            for code, value, plausible, unit in (
                 ("organ_volume", measured.volume_cm3, organ.volume_cm3, "cm3"),
                 ("organ_hu", measured.mean_hu, organ.mean_hu, "HU on average"),
                 ("organ_extent", measured.extent_z_mm, organ.extent_z_mm, "mm along the body"),
-                ("organ_components", measured.components, (1, organ.max_components), "pieces"),
+                ("organ_components", measured.components, pieces, "pieces"),
                 ("organ_gap", measured.gaps, (0, 0), "slices without it between others"),
             ):
-                if not low <= value <= high:
+                if plausible and not plausible[0] <= value <= plausible[1]:
+                    low, high = plausible
                     add(code, f"{name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
-    return found + _mirrored(figures)
+    return found + _mirrored(figures, organs)
 
 
-def _mirrored(figures: dict[str, OrganFigures]) -> list[Finding]:
-    """The heart lies left of the midline, in front of the esophagus and below the trachea."""
+def _mirrored(figures: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
+    """Organs that do not lie beside one another as the table says."""
     found, add = _collector()
-    midline = "trachea" if "trachea" in figures else "esophagus"  # which bends left further down
-    expected = (
-        (midline, 0, 1, "right of", "left of"),
-        ("esophagus", 1, -1, "behind", "in front of"),
-        ("trachea", 2, -1, "above", "below"),
-    )
-    for other, axis, sign, wrong, right in expected:
-        if "heart" in figures and other in figures:
-            heart, place = figures["heart"].center_lps_mm, figures[other].center_lps_mm
-            beyond_mm = -sign * (heart[axis] - place[axis])
-            if beyond_mm > _MIRRORED_MM:
-                how = f"the heart lies {beyond_mm:.0f} mm {wrong} the {other}"
-                add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
+    for name, relation, other in _relations(figures, organs):
+        axis, sign, wrong, right = _PLACES[relation]
+        place, beside = figures[name].center_lps_mm, figures[other].center_lps_mm
+        beyond_mm = -sign * (place[axis] - beside[axis])
+        if beyond_mm > _MIRRORED_MM:
+            how = f"the {name} lies {beyond_mm:.0f} mm {wrong} the {other}"
+            add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
     return found
+
+
+def _relations(figures: dict[str, OrganFigures], organs: Organs):
+    """Yields (organ, relation, other organ) of organs that are there.
+
+    Of an organ's several others, the first that is there; and every left organ is left of every
+    right one.
+    """
+    present = [organ for organ in organs if organ.name in figures]
+    for organ in present:
+        for relation in _PLACES:
+            others = (name for name in getattr(organ, relation) if name in figures)
+            yield from ((organ.name, relation, name) for name in itertools.islice(others, 1))
+    left, right = ([o.name for o in present if o.side == side] for side in ("left", "right"))
+    yield from ((one, "left_of", other) for one in left for other in right)
 
 
 def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:

@@ -1,39 +1,38 @@
-"""Boxes in volumes: where something lies, as one slice per axis. Numpy only.
+"""Boxes in volumes: where something lies, as one slice per axis. Numpy and scipy only.
 
 A box is found once and handed on: looking for it reads the whole volume.
 """
 
 import numpy as np
+from scipy import ndimage
 
 Box = tuple[slice, slice, slice]
 
 
 def label_boxes(labels: np.ndarray) -> dict[int, Box]:
-    """The bounding box of every value above 0 in a volume of whole numbers up to 63, by value."""
+    """The bounding box of every value above 0 in a volume of whole numbers, by value.
+
+    One look at the labelled part places them all, however many there are.
+    """
     outer = nonzero_box(labels)
-    inner = labels[outer]
-    highest = int(inner.max(initial=0))
-    # One bit per value: a single look at the volume places them all.
-    kind = np.uint8 if highest < 8 else np.uint64
-    bits = np.left_shift(kind(1), inner, dtype=kind, casting="unsafe")
-    flat = [np.bitwise_or.reduce(bits, axis=axis) for axis in (1, 0)]  # [a, c], [b, c]
-    boxes = {}
-    for value in range(1, highest + 1):
-        over_middle, over_first = (np.bitwise_and(plane, kind(1) << kind(value)) for plane in flat)
-        if over_middle.any():
-            profiles = over_middle.T, over_first.T, over_first
-            parts = [support(profile) for profile in profiles]
-            boxes[value] = tuple(
-                slice(low.start + part.start, low.start + part.stop)
-                for part, low in zip(parts, outer, strict=True)
-            )
-    return boxes
+    inner, order = labels[outer], _memory_order(labels)
+    if not inner.size:
+        return {}
+    found = ndimage.find_objects(inner.transpose(order))
+    back = np.argsort(order)
+    return {
+        value: tuple(
+            slice(low.start + box[axis].start, low.start + box[axis].stop)
+            for axis, low in zip(back, outer, strict=True)
+        )
+        for value, box in enumerate(found, 1)
+        if box
+    }
 
 
 def nonzero_box(volume: np.ndarray) -> Box:
     """The box about all that is not 0 in a volume of whole numbers; empty where all is."""
-    # Slowest in memory first and all forward, as numpy's loops are fastest.
-    order = np.argsort([-abs(stride) for stride in volume.strides])
+    order = _memory_order(volume)  # and all forward
     backward = [volume.strides[axis] < 0 for axis in order]
     steps = tuple(slice(None, None, -1 if back else 1) for back in backward)
     ordered = volume.transpose(order)[steps]
@@ -45,6 +44,11 @@ def nonzero_box(volume: np.ndarray) -> Box:
         for part, back, length in zip((first, middle, last), backward, ordered.shape, strict=True)
     ]
     return tuple(box[axis] for axis in np.argsort(order))
+
+
+def _memory_order(volume: np.ndarray) -> np.ndarray:
+    """The axes, the slowest in memory first: loops over a volume are fastest so."""
+    return np.argsort([-abs(stride) for stride in volume.strides])
 
 
 def around(boxes) -> Box:

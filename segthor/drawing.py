@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from segthor import files, organs
+from segthor import files
+from segthor.organs import MOST_LABEL, SEGTHOR, Organs
 from segthor.recipe import window
 
 # Name, level and width in HU of the windows through which people look at a chest.
@@ -33,6 +34,7 @@ def overlay(
     truth: np.ndarray | None = None,
     predicted: np.ndarray | None = None,
     scale: int = 1,
+    organs: Organs = SEGTHOR,
 ) -> np.ndarray:
     """Contours on a slice, in the organs' colours: predicted solid, true pale, thin and dashed.
 
@@ -43,18 +45,18 @@ def overlay(
     grey = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     rgb = np.repeat(np.asarray(grey)[..., None], 3, -1)
     if predicted is not None:
-        solid = {organ.label: organ.rgb for organ in organs.ORGANS}
+        solid = {organ.label: organ.rgb for organ in organs}
         _draw(rgb, _enlarged(predicted, scale), (scale + 1) // 2, solid)
     if truth is not None:
         rows, columns = np.indices(rgb.shape[:2])
         # Alternates along each of the eight directions in which a contour can run.
         dashes = (rows + 2 * columns) // (3 * scale) % 2 == 0
-        pales = {organ.label: pale(organ.rgb) for organ in organs.ORGANS}
+        pales = {organ.label: pale(organ.rgb) for organ in organs}
         _draw(rgb, _enlarged(truth, scale), (scale + 3) // 4, pales, dashes)
     return rgb
 
 
-def sheet(tiles, columns: int, captions, note: str = "") -> np.ndarray:
+def sheet(tiles, columns: int, captions, note: str = "", organs: Organs = SEGTHOR) -> np.ndarray:
     """Tiles uint8 [H, W, 3] of any sizes in rows of `columns`, a caption under each.
 
     The foot names the organs in their colours, then says `note`. Returns uint8 [H, W, 3].
@@ -64,7 +66,7 @@ def sheet(tiles, columns: int, captions, note: str = "") -> np.ndarray:
     cell_height = max(tile.shape[0] for tile in tiles) + line + _GAP_PX
     captions_px = max((font.getlength(caption) for caption in captions), default=0)
     cell_width = max([int(captions_px), *(tile.shape[1] for tile in tiles)]) + _GAP_PX
-    foot = [(organ.name, organ.rgb) for organ in organs.ORGANS] + [(note, _INK)]
+    foot = [(organ.name, organ.rgb) for organ in organs] + [(note, _INK)]
     foot_px = _GAP_PX + sum(int(font.getlength(text)) + 2 * _GAP_PX for text, _ in foot)
     rows = -(-len(tiles) // columns)
     size = (max(columns * cell_width + _GAP_PX, foot_px), rows * cell_height + line + 2 * _GAP_PX)
@@ -100,6 +102,8 @@ def _draw(rgb, labels, thickness_px, colours, where=True):
     size = 2 * thickness_px + 1
     lowest = ndimage.minimum_filter(labels, size, mode="constant")
     highest = ndimage.maximum_filter(labels, size, mode="constant")
-    edge = (lowest != highest) & where
-    for label, colour in colours.items():
-        rgb[edge & (labels == label)] = colour
+    known, colour = np.zeros(1 + MOST_LABEL, bool), np.zeros((1 + MOST_LABEL, 3), np.uint8)
+    for label, value in colours.items():
+        known[label], colour[label] = True, value
+    edge = (lowest != highest) & where & known[labels]
+    rgb[edge] = colour[labels[edge]]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segthor import organs
 from segthor.boxes import Box, label_boxes
 from segthor.geometry import canonical
+from segthor.organs import SEGTHOR, Organs
 
 PADDING_HU = -1024  # below it lies what no tissue or air has
 _ODD_HU = -1100
@@ -64,7 +64,11 @@ def of_image(hu: np.ndarray) -> ImageFigures:
 
 
 def of_organs(
-    hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, boxes: dict[int, Box] | None = None
+    hu: np.ndarray,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    boxes: dict[int, Box] | None = None,
+    organs: Organs = SEGTHOR,
 ) -> dict[str, OrganFigures]:
     """Organ name to figures, for every organ that has a voxel in `labels` uint8 [X, Y, Z].
 
@@ -74,7 +78,7 @@ def of_organs(
     boxes = label_boxes(labels) if boxes is None else boxes
     return {
         organ.name: _of_organ(hu, labels, organ.label, boxes[organ.label], spacing_mm)
-        for organ in organs.ORGANS
+        for organ in organs
         if organ.label in boxes
     }
 

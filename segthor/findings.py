@@ -49,7 +49,7 @@ CODES = {
     "organ_extent": (WARN, "an organ's length along the body is implausible"),
     "organ_components": (WARN, "an organ lies in too many pieces"),
     "organ_gap": (WARN, "an organ is missing in slices between others that have it"),
-    "anatomy_mirrored": (REJECT, "heart and trachea or esophagus lie the wrong way round"),
+    "anatomy_mirrored": (REJECT, "organs do not lie beside one another as they must"),
     "same_scan": (REJECT, "the scan of another patient under a second name"),
     "cannot_prepare": (REJECT, "no body, or no organ to take level or centre from"),
     "labels_outside_box": (WARN, "contours outside the box that is cut out"),

@@ -8,15 +8,21 @@ from dataclasses import replace
 from segthor import files, json_files, layouts, manifest, table
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
+from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient, checked
 
 
-def find(path: str, split: str | None = None, label_values=()) -> tuple[Patient, ...]:
+def find(
+    path: str,
+    split: str | None = None,
+    label_values=(),
+    organs: Organs | None = SEGTHOR,
+) -> tuple[Patient, ...]:
     """Every patient of a folder in a known layout, of a CSV or a dataset, or one scan's; sorted.
 
     split: only those of 'train' or 'validation', where `path` is a dataset. label_values: (organ,
     value in the contours' files) instead of what the input says; organs not named there count as
-    contoured in none.
+    contoured in none. organs: the table of what may be contoured; None: nobody asks what is.
 
     Raises:
       InputError: no scan found, two patients of one name, or files that could be read in several
@@ -28,18 +34,18 @@ def find(path: str, split: str | None = None, label_values=()) -> tuple[Patient,
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     elif files.is_dir(path):
-        patients = layouts.scans(path)
+        patients = layouts.scans(path, organs)
     elif is_nifti(path) and files.exists(path):
         patients = layouts.without_channel([Patient(stem(path), path)])
     else:
-        patients = _in_csv(path, "ct")
+        patients = _in_csv(path, "ct", organs)
     found = checked(patients, path)
     if not found:
         raise InputError(f"{path}: expected at least one patient, found none")
     return tuple(_numbered(one, label_values) for one in found) if label_values else found
 
 
-def find_contours(path: str) -> tuple[Patient, ...]:
+def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
     """Every patient with contours, sorted: of a folder, a CSV or a dataset.
 
     A folder holds one label map per patient, or CT and contours in a known layout. ct is '' where
@@ -51,9 +57,9 @@ def find_contours(path: str) -> tuple[Patient, ...]:
     if is_dataset(path):
         patients = _in_dataset(path)
     elif files.is_dir(path):
-        patients = layouts.contours(path)
+        patients = layouts.contours(path, organs)
     else:
-        patients = _in_csv(path, "labels")
+        patients = _in_csv(path, "labels", organs)
     found = checked([one for one in patients if one.labels], path)
     if not found:
         raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
@@ -106,12 +112,12 @@ def _in_dataset(folder: str, split: str | None = None) -> list[Patient]:
     return built + [Patient(row.patient, row.ct) for row in data.unlabelled if not split]
 
 
-def _in_csv(path: str, needed: str) -> list[Patient]:
+def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:
     if not path.lower().endswith(".csv") or not files.exists(path):
         state = "a file of another kind" if files.exists(path) else "nothing"
         scan = ", a scan (.nii.gz)" if needed == "ct" else ""
         raise InputError(f"{path}: expected a folder{scan} or a .csv, found {state}")
-    return table.read(path, needed)
+    return table.read(path, needed, organs)
 
 
 def _absolute(path: str) -> str:

@@ -6,9 +6,10 @@ Hidden files are passed over, and so are folders of our own predictions: a label
 import re
 from dataclasses import replace
 
-from segthor import files, json_files, organs
+from segthor import files, json_files
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
+from segthor.organs import Organs
 from segthor.patients import Patient
 
 PREDICTIONS = "predictions.json"  # lies beside every label map that serving.predict writes
@@ -20,8 +21,10 @@ LOOKED_FOR = (
 )
 
 
-def scans(root: str) -> list[Patient]:
+def scans(root: str, organs: Organs | None) -> list[Patient]:
     """Every patient of a folder in one of the known layouts.
+
+    organs: the table of what may be contoured; None: nobody asks what is.
 
     Raises:
       InputError: none there, contours without a CT, files that could be read in several ways, or
@@ -29,21 +32,21 @@ def scans(root: str) -> list[Patient]:
     """
     if _is_predictions(root):
         raise InputError(f"{root}: expected scans, found label maps of serving.predict")
-    found = _in_folder(root, ("train", "test", "imagests"))
+    found = _in_folder(root, ("train", "test", "imagests"), organs)
     for patient in found:
         if not patient.ct:
             raise InputError(f"{patient.labels}: expected a CT beside these contours, found none")
     return without_channel(found)
 
 
-def contours(root: str) -> list[Patient]:
+def contours(root: str, organs: Organs) -> list[Patient]:
     """Patients with contours in one of the known layouts, or label maps named after patients.
 
     A folder per patient may then hold contours alone; a patient's ct is '' where it is not known.
 
     Raises InputError as `scans` does, though predictions may be taken for contours.
     """
-    found = _in_folder(root, ("train", "test"))
+    found = _in_folder(root, ("train", "test"), organs)
     contoured = [patient for patient in found if patient.labels]
     return contoured or [replace(patient, ct="", labels=patient.ct) for patient in found]
 
@@ -74,7 +77,7 @@ def _is_predictions(folder: str) -> bool:
     return files.exists(files.join(folder, PREDICTIONS))
 
 
-def _in_folder(root: str, known_parts) -> list[Patient]:
+def _in_folder(root: str, known_parts, organs: Organs | None) -> list[Patient]:
     names, folders = files.entries(root)
     by_name = {name.lower(): name for name in (*names, *folders)}
     parts = [files.join(root, name) for name in folders if name.lower() in known_parts]
@@ -82,9 +85,10 @@ def _in_folder(root: str, known_parts) -> list[Patient]:
     if "imagestr" in by_name:
         if "train" in by_name:
             raise InputError(f"{root}: holds train and {by_name['imagestr']}; name one of them")
-        found = _nnunet(root, by_name)
+        found = _nnunet(root, by_name, organs)
     else:
-        found = [patient for part in parts for patient in _in_part(part)]
+        names = organs.names if organs else ()
+        found = [replace(patient, organs=names) for part in parts for patient in _in_part(part)]
     if not found:
         raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
     return found
@@ -147,12 +151,12 @@ def _scans(names: list[str]) -> tuple[list[str], dict[str, str | None]]:
     return images, {name: match[1] for name, match in found.items() if match}
 
 
-def _nnunet(root: str, names: dict[str, str]) -> list[Patient]:
+def _nnunet(root: str, names: dict[str, str], organs: Organs | None) -> list[Patient]:
     """nnU-Net's raw layout; the values of its dataset.json, the organs that it names."""
     if not {"labelstr", "dataset.json"} <= set(names):
         raise InputError(f"{root}: expected labelsTr and dataset.json beside {names['imagestr']}")
     path = files.join(root, names["dataset.json"])
-    values = _nnunet_labels(json_files.read(path), path)
+    values = _nnunet_labels(json_files.read(path), path, organs) if organs else ()
     contoured = tuple(name for name, _ in values)
     labels = named_files(files.join(root, names["labelstr"]))
     patients = []
@@ -167,17 +171,17 @@ def _nnunet(root: str, names: dict[str, str]) -> list[Patient]:
     return patients
 
 
-def _nnunet_labels(value, path: str) -> tuple[tuple[str, int], ...]:
+def _nnunet_labels(value, path: str, organs: Organs) -> tuple[tuple[str, int], ...]:
     """(organ, value), from {"heart": 2} or, as earlier versions had it, {"2": "heart"}."""
     labels = value.get("labels") if isinstance(value, dict) else None
     pairs = labels.items() if isinstance(labels, dict) else ()
-    named = [pair if str(pair[0]).lower() in organs.NAMES else pair[::-1] for pair in pairs]
+    named = [pair if str(pair[0]).lower() in organs else pair[::-1] for pair in pairs]
     values = {
         str(name).lower(): int(number)
         for name, number in named
-        if str(name).lower() in organs.NAMES and str(number).isdecimal()
+        if str(name).lower() in organs and str(number).isdecimal()
     }
     if not values:
-        wanted = ", ".join(organs.NAMES)
+        wanted = ", ".join(organs.names)
         raise InputError(f"{path}: expected labels named {wanted}; found {labels}")
-    return tuple((name, values[name]) for name in organs.NAMES if name in values)
+    return tuple((name, values[name]) for name in organs.names if name in values)

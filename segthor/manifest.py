@@ -1,15 +1,16 @@
 """`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from segthor import fields, files, json_files, organs
+from segthor import fields, files, json_files
 from segthor.errors import InputError
 from segthor.findings import REJECT, Finding
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 
 FILE_NAME = "dataset.json"
-FORMAT = 2
+FORMAT = 3
 DEFAULT_DATASET = "data/dataset"  # what the data job writes and the trainer reads unless told
 TRAIN, VALIDATION = "train", "validation"
 UNLABELLED = "unlabelled"  # no split of a dataset, but of the data job's plans
@@ -87,7 +88,7 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The whole manifest; lists are sorted by name."""
+    """The whole manifest; lists are sorted by name. organs: what the label values stand for."""
 
     recipe: Recipe
     folds: int
@@ -98,6 +99,7 @@ class Dataset:
     statistics: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
     label_values: tuple[tuple[str, int], ...] = ()
+    organs: Organs = SEGTHOR
 
     def shards_of(self, split: str, fold: int | None = None) -> tuple[Shard, ...]:
         """The shards of 'train' or 'validation'.
@@ -115,7 +117,7 @@ class Dataset:
 
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""
-        value = {"format": FORMAT, "organs": list(organs.NAMES), **vars(self)}
+        value = {"format": FORMAT, **vars(self), "organs": self.organs.to_json()}
         json_files.write(files.join(folder, FILE_NAME), value)
 
     @classmethod
@@ -132,17 +134,26 @@ class Dataset:
                 f"make one with python -m beam_jobs.build --output={folder}"
             )
         value = json_files.read(path)
-        known = isinstance(value, dict) and value.pop("format", None) in (1, FORMAT)
-        if not known or value.pop("organs", None) != list(organs.NAMES):
+        if not isinstance(value, dict) or value.pop("format", None) not in (1, 2, FORMAT):
             raise InputError(
-                f"{path}: expected format {FORMAT} with the organs {', '.join(organs.NAMES)}, "
-                "found another; build the dataset again"
+                f"{path}: expected format {FORMAT}, found another; build the dataset again"
             )
+        organs = _organs(value.pop("organs", None), path)
         _drop_former_fields(value)
-        dataset = fields.from_json(cls, value, path)
+        dataset = replace(fields.from_json(cls, value, path), organs=organs)
         for problem in _contradictions(dataset):
             raise InputError(f"{path}: {problem}; build the dataset again")
         return dataset
+
+
+def _organs(value, path: str) -> Organs:
+    """The table; manifests up to format 2 name SegTHOR's organs alone."""
+    if value == list(SEGTHOR.names):
+        return SEGTHOR
+    try:
+        return Organs.from_json(value, path)
+    except InputError as error:
+        raise InputError(f"{error}; build the dataset again") from error
 
 
 def _drop_former_fields(value: dict) -> None:
@@ -170,7 +181,19 @@ def _contradictions(dataset: Dataset):
     for one in dataset.rejected:
         if all(finding.severity != REJECT for finding in one.findings):
             yield f"patient {one.patient!r} is rejected for no reason"
+    yield from _unknown_organs(dataset)
     yield from _misplaced(dataset)
+
+
+def _unknown_organs(dataset: Dataset):
+    """Yields where patients or recipe name an organ that the table lacks."""
+    for one in dataset.patients:
+        for name in sorted({*one.organs, *one.audit.organs} - set(dataset.organs.names)):
+            yield f"patient {one.patient!r} has the organ {name!r}, which the table lacks"
+    try:
+        dataset.recipe.require_organs(dataset.organs)
+    except InputError as error:
+        yield str(error)
 
 
 def _misplaced(dataset: Dataset):

@@ -18,6 +18,8 @@ BACKGROUND = 0
 MOST_LABEL = 255  # label maps are uint8
 SIDES = ("", "left", "right")
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*$")
+_MOST_NAME = 25  # a file's name ends at 255 bytes; segthor.inputs says what else is in it
+RESERVED = ("all", "background", "fold", "mean", "patient")
 _TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # a planning system takes 16 characters
 RANGES = ("volume_cm3", "mean_hu", "extent_z_mm")
 RELATIONS = ("left_of", "right_of", "in_front_of", "below")
@@ -27,7 +29,8 @@ RELATIONS = ("left_of", "right_of", "in_front_of", "below")
 class Organ:
     """One organ. Every range is (lowest, highest) plausible value, both included; None: unchecked.
 
-    name: lower case, words joined by '_': it becomes part of file names. label: its value in label
+    name: lower case, words joined by '_', at most 25 characters: it becomes part of file names, and
+    a column beside those of RESERVED. label: its value in label
     maps, 1 to 255. rgb: its colour, 0 to 255 each. tg263: the standard name in planning systems
     (AAPM report of task group 263), '' for none. synonyms: other names of it in structure sets.
     snomed: its SNOMED CT code, '' for none.
@@ -54,7 +57,8 @@ class Organ:
     below: tuple[str, ...] = ()
 
     def __post_init__(self):
-        _check(_NAME.match(self.name), f"name {self.name!r}", "lower-case letters, digits and '_'")
+        _check(is_name(self.name), f"name {self.name!r}", f"lower-case letters, digits and '_', at "
+               f"most {_MOST_NAME}, and none of {', '.join(RESERVED)}")  # fmt: skip
         _check(_is_whole(self.label, 1, MOST_LABEL), f"{self.name}: label {self.label}",
                f"1 to {MOST_LABEL} (0 is the background)")  # fmt: skip
         colour = len(self.rgb) == 3 and all(_is_whole(value, 0, 255) for value in self.rgb)
@@ -169,6 +173,11 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.strip().casefold())
 
 
+def is_name(text: str) -> bool:
+    """Whether an organ may be called so."""
+    return bool(_NAME.match(text)) and len(text) <= _MOST_NAME and text not in RESERVED
+
+
 def _tuples(row: dict) -> dict:
     """JSON's lists as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
@@ -262,13 +271,3 @@ SEGTHOR = Organs(
         ),
     )
 )
-
-ORGANS = SEGTHOR.rows
-NAMES = SEGTHOR.names
-NUM_CLASSES = 1 + len(ORGANS)
-BY_NAME = {organ.name: organ for organ in ORGANS}
-
-
-def labels(names) -> list[int]:
-    """The label values of organs, in the order of their names."""
-    return SEGTHOR.labels(names)

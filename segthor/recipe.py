@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import fields, organs
+from segthor import fields
 from segthor.body import body_center_px, organ_center_px
 from segthor.boxes import Box, label_boxes
 from segthor.errors import InputError
 from segthor.geometry import Orientation, Placement, canonical
 from segthor.options import check, option, require
+from segthor.organs import SEGTHOR, Organs, is_name
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
 _MOST_MM = 3000  # no scanner sees further
@@ -88,6 +89,17 @@ class Recipe:
         chosen = (_split(choice) for choice in (self.window_level, self.crop_center))
         return frozenset(name for kind, named in chosen if kind for name in named)
 
+    def require_organs(self, organs: Organs) -> None:
+        """Raises InputError where level or centre are to come from organs that a table lacks."""
+        known = ", ".join(organs.names)
+        for name, choice in (
+            ("window_level", self.window_level),
+            ("crop_center", self.crop_center),
+        ):
+            kind, named = _split(choice)
+            fits = not kind or all(one in organs for one in named)
+            require(fits, name, f"organs of {known}", choice)
+
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""
         return dataclasses.asdict(self)
@@ -126,13 +138,14 @@ def prepare(
     labels: np.ndarray | None = None,
     masks: np.ndarray | None = None,
     boxes: dict[int, Box] | None = None,
+    organs: Organs = SEGTHOR,
 ) -> Prepared:
     """Centre, crop, resample, choose the level.
 
     hu: [X, Y, Z] HU. labels: the contours, same shape. masks: labels that give level and centre
     where the recipe asks for a patient's own (by default the contours; for a patient without
     contours an earlier prediction). boxes: of `labels` in the canonical view, where they were
-      found before.
+      found before. organs: what the labels stand for.
 
     Raises:
       InputError: no body in the scan, or level or centre are asked for from absent organs.
@@ -145,9 +158,9 @@ def prepare(
     if boxes is None and labels is not None:
         boxes = _boxes(labels, affine)
     mask_boxes = boxes if masks is labels else _boxes(masks, affine)
-    center_px = _center_px(hu, affine, recipe, mask_boxes)
+    center_px = _center_px(hu, affine, recipe, mask_boxes, organs)
     placement = Placement.centred(hu.shape, affine, center_px, recipe.size_px, recipe.pixel_mm)
-    level_hu = _level_hu(hu, affine, recipe, masks, mask_boxes)
+    level_hu = _level_hu(hu, affine, recipe, masks, mask_boxes, organs)
     prepared = None if labels is None else placement.labels_to_model(labels, boxes)
     images, labelled_hu = _images(hu, placement, level_hu, recipe.window_width_hu, prepared)
     outside = 0 if labels is None else placement.labels_outside(labels, boxes)
@@ -195,7 +208,7 @@ def _boxes(labels: np.ndarray, affine: np.ndarray) -> dict[int, Box]:
     return label_boxes(canonical(affine, labels)[1])
 
 
-def _center_px(hu, affine, recipe: Recipe, mask_boxes) -> tuple[float, float]:
+def _center_px(hu, affine, recipe: Recipe, mask_boxes, organs: Organs) -> tuple[float, float]:
     kind, named = _split(recipe.crop_center)
     if kind == "organs":
         center = organ_center_px(mask_boxes, organs.labels(named))
@@ -212,7 +225,7 @@ def _center_px(hu, affine, recipe: Recipe, mask_boxes) -> tuple[float, float]:
     return center
 
 
-def _level_hu(hu, affine, recipe: Recipe, masks, mask_boxes) -> float:
+def _level_hu(hu, affine, recipe: Recipe, masks, mask_boxes, organs: Organs) -> float:
     statistic, named = _split(recipe.window_level)
     if not statistic:
         return float(named[0])
@@ -239,7 +252,7 @@ def _split(choice: str) -> tuple[str, list[str]]:
 
 
 def _are_organs(named: list[str]) -> bool:
-    return all(name in organs.BY_NAME for name in named)
+    return all(map(is_name, named))
 
 
 def _is_level(text: str) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from segthor import audit, nifti
 from segthor.errors import InputError
 from segthor.nifti import Grid, Scan
+from segthor.organs import SEGTHOR, Organs
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,16 @@ def read_grid(path: str) -> Grid:
 
 
 def read_labels(
-    path: str, like: tuple[str, Grid] | None = None, label_values=(), most_bytes: int | None = None
+    path: str,
+    like: tuple[str, Grid] | None = None,
+    label_values=(),
+    most_bytes: int | None = None,
+    organs: Organs = SEGTHOR,
 ) -> LabelMap:
-    """A label map in this project's labels.
+    """A label map in the labels of a table of organs.
 
     like: path and grid of the scan that it must lie on. label_values: (organ, value in the file),
-    where they are not this project's. most_bytes: as in `segthor.nifti.read`.
+    where they are not the table's. most_bytes: as in `segthor.nifti.read`.
 
     Raises:
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
@@ -51,7 +56,7 @@ def read_labels(
     if like is not None:
         for finding in audit.pair_findings(like[1], stored.grid):
             raise InputError(f"{path} against {like[0]}: {finding.message}")
-    labels, findings = audit.to_labels(stored.array, label_values)
+    labels, findings = audit.to_labels(stored.array, label_values, organs)
     if labels is None:
         raise InputError(f"{path}: {findings[-1].message}")
     warnings = tuple(f"{path}: {finding.message}" for finding in findings)

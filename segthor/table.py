@@ -4,19 +4,21 @@ import csv
 import io
 import re
 
-from segthor import files, organs
+from segthor import files
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 
 COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
 
-def read(path: str, needed: str = "ct") -> list[Patient]:
+def read(path: str, needed: str = "ct", organs: Organs | None = SEGTHOR) -> list[Patient]:
     """Every patient of a CSV. Paths are relative to the CSV's folder.
 
     Columns patient and `needed` must be there. labels: '' for a patient without contours. split:
-    'train' or 'validation'. organs: the contoured ones, between ';' or spaces; empty means all.
+    'train' or 'validation'. organs: the contoured ones, between ';' or spaces; empty means all
+    of the table `organs`; where that is None, nobody asks.
 
     Raises:
       InputError: no such file, other columns, an unknown organ or split.
@@ -37,10 +39,12 @@ def read(path: str, needed: str = "ct") -> list[Patient]:
     numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if any(map(str.strip, row))]
     if not numbered:
         raise InputError(f"{path}: expected a line per patient, found none")
-    return [_patient(header, row, f"{path}, line {line}", path) for line, row in numbered]
+    return [_patient(header, row, f"{path}, line {line}", path, organs) for line, row in numbered]
 
 
-def _patient(header: list[str], values: list[str], where: str, path: str) -> Patient:
+def _patient(
+    header: list[str], values: list[str], where: str, path: str, organs: Organs | None
+) -> Patient:
     if len(values) != len(header):
         raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
     row = {column: value.strip() for column, value in zip(header, values, strict=True)}
@@ -55,17 +59,17 @@ def _patient(header: list[str], values: list[str], where: str, path: str) -> Pat
         _beside(path, row.get("ct", "")),
         _beside(path, row.get("labels", "")),
         split,
-        _organs(row.get("organs", ""), where),
+        _organs(row.get("organs", ""), where, organs) if organs else (),
     )
 
 
-def _organs(text: str, where: str) -> tuple[str, ...]:
-    named = {name.lower() for name in re.split(r"[;\s]+", text) if name} or set(organs.NAMES)
-    unknown = sorted(named - set(organs.NAMES))
+def _organs(text: str, where: str, organs: Organs) -> tuple[str, ...]:
+    named = {name.lower() for name in re.split(r"[;\s]+", text) if name} or set(organs.names)
+    unknown = sorted(named - set(organs.names))
     if unknown:
-        known = ";".join(organs.NAMES)
+        known = ";".join(organs.names)
         raise InputError(f"{where}: organs: expected some of {known}, found {unknown[0]!r}")
-    return tuple(name for name in organs.NAMES if name in named)
+    return tuple(name for name in organs.names if name in named)
 
 
 def _beside(csv_path: str, path: str) -> str:

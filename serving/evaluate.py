@@ -8,9 +8,10 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, inputs, json_files, organs, scans
+from segthor import drawing, files, inputs, json_files, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.organs import SEGTHOR, Organs
 from serving.scoring import comparison, evaluation, facts, output, pairs, picture, tables
 from serving.scoring.evaluation import PatientScores
 
@@ -28,7 +29,7 @@ SPLIT = flags.DEFINE_enum(
     "split", None, [TRAIN, VALIDATION], "Of a dataset, score these alone; as in predict."
 )
 SCANS = flags.DEFINE_string("scans", None, "The CT, for the picture; as --input of predict.")
-ORGANS = flags.DEFINE_list("organs", list(organs.NAMES), "Score these alone.")
+ORGANS = flags.DEFINE_list("organs", None, "Score these alone.")
 COMPARE = flags.DEFINE_string(
     "compare", None, "Folder of another run's evaluation, to test the two patient by patient."
 )
@@ -41,20 +42,22 @@ WRITTEN = ("scores.csv", "scores.json", "comparison.json", "overlay.png")
 
 def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
-    _check_organs()
+    organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
+    _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
-    cts = {scan.name: scan.ct for scan in inputs.find(SCANS.value)} if SCANS.value else {}
-    found = _match()
+    found = inputs.find(SCANS.value, organs=None) if SCANS.value else ()
+    cts = {scan.name: scan.ct for scan in found}
+    found = _match(organs)
     given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
     with output.alone(OUTPUT.value, WRITTEN, given):
-        scored, failed = _score(found.pairs)
+        scored, failed = _score(found.pairs, organs)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")
-        _write_scores(scored, found.missing, failed)
-        _print_scores(scored)
+        _write_scores(scored, found.missing, failed, organs)
+        _print_scores(scored, organs)
         if other is not None:
-            _compare(scored, other)
-        unpictured = _draw(scored, found.pairs, cts) if SCANS.value else 0
+            _compare(scored, other, organs)
+        unpictured = _draw(scored, found.pairs, cts, organs) if SCANS.value else 0
     missing = len(found.missing)
     print(
         f"\nWrote scores.csv, scores.json to {OUTPUT.value}; {len(failed)} patients failed, "
@@ -73,16 +76,17 @@ def main(_):
     return 1 if failed or missing or unpictured else 0
 
 
-def _check_organs() -> None:
-    unknown = sorted(set(ORGANS.value) - set(organs.NAMES))
-    if unknown or not ORGANS.value:
+def _check_organs(organs: Organs) -> None:
+    wanted = organs.names if ORGANS.value is None else ORGANS.value
+    unknown = sorted(set(wanted) - set(organs.names))
+    if unknown or not wanted:
         found = unknown[0] if unknown else "none"
-        raise InputError(f"--organs: expected some of {','.join(organs.NAMES)}, found {found}")
+        raise InputError(f"--organs: expected some of {','.join(organs.names)}, found {found}")
 
 
-def _match() -> pairs.Match:
+def _match(organs: Organs) -> pairs.Match:
     """Contours with the label maps predicted for the same patients; says what has no partner."""
-    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value)
+    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs)
     print(
         f"{len(found.pairs)} patients to score; {len(found.uncontoured)} predictions have no "
         f"contours, {len(found.missing)} contours have no prediction."
@@ -94,43 +98,44 @@ def _match() -> pairs.Match:
     return found
 
 
-def _score(matched) -> tuple[list[PatientScores], dict[str, str]]:
+def _score(matched, organs: Organs) -> tuple[list[PatientScores], dict[str, str]]:
     """One line per patient; one that cannot be scored is named with the reason."""
     scored, failed = [], {}
     for number, (contours, path) in enumerate(matched, 1):
         line = f"[{number}/{len(matched)}] {contours.name}"
         try:
-            predicted, truth = pairs.read(contours, path)
-            predictable = facts.read(PREDICTIONS.value, contours.name).organs
+            predicted, truth = pairs.read(contours, path, organs=organs)
+            predictable = facts.read(PREDICTIONS.value, contours.name, organs).organs
         except InputError as error:
             failed[contours.name] = str(error)
             print(f"{line}  FAILED: {error}", flush=True)
             continue
-        named = set(ORGANS.value) & set(predictable) & set(contours.organs)
-        names = [name for name in organs.NAMES if name in named]
-        scored.append(PatientScores(contours.name, evaluation.score(predicted, truth, names)))
+        named = set(ORGANS.value or organs.names) & set(predictable) & set(contours.organs)
+        names = [name for name in organs.names if name in named]
+        scores = evaluation.score(predicted, truth, names, organs)
+        scored.append(PatientScores(contours.name, scores))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
         for warning in (*predicted.warnings, *truth.warnings):
             print(f"warning: {warning}", flush=True)
     return scored, failed
 
 
-def _write_scores(scored, missing, failed) -> None:
-    scores = evaluation.to_json(scored, missing, failed)
+def _write_scores(scored, missing, failed, organs: Organs) -> None:
+    scores = evaluation.to_json(scored, missing, failed, organs)
     json_files.write(files.join(OUTPUT.value, "scores.json"), scores)
     evaluation.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
 
 
-def _print_scores(scored) -> None:
-    for text in (tables.patients(scored), tables.intervals(scored), tables.organ_means(scored)):
-        print(f"\n{text}")
-    if REFERENCES.value:
+def _print_scores(scored, organs: Organs) -> None:
+    for table in (tables.patients, tables.intervals, tables.organ_means):
+        print(f"\n{table(scored, organs)}")
+    if REFERENCES.value and organs.names == SEGTHOR.names:
         print(f"\n{tables.reference_rows()}")
 
 
-def _compare(scored, other) -> None:
+def _compare(scored, other, organs: Organs) -> None:
     ours = evaluation.by_patient(scored)
-    rows = comparison.compare(ours, other)
+    rows = comparison.compare(ours, other, organs)
     path = files.join(OUTPUT.value, "comparison.json")
     json_files.write(path, rows)
     print(f"\n{tables.comparison(rows)}\nWrote {path}.")
@@ -139,7 +144,7 @@ def _compare(scored, other) -> None:
             print(f"Left out, scored by {which} run alone: {tables.some(sorted(names))}")
 
 
-def _draw(scored, matched, cts) -> int:
+def _draw(scored, matched, cts, organs: Organs) -> int:
     """Draws the patients with the worst mean Dice; returns how many of them could not be drawn."""
     paths = {contours.name: (contours, path) for contours, path in matched}
     known = [patient for patient in scored if patient.organs and patient.patient in cts]
@@ -148,8 +153,9 @@ def _draw(scored, matched, cts) -> int:
         name = patient.patient
         try:
             ct = scans.read(cts[name])
-            predicted, truth = pairs.read(*paths[name], ct=(cts[name], ct.grid))
-            tiles += picture.tiles(name, ct, truth.array, predicted.array, patient.organs)
+            predicted, truth = pairs.read(*paths[name], (cts[name], ct.grid), organs)
+            maps = truth.array, predicted.array
+            tiles += picture.tiles(name, ct, *maps, patient.organs, organs)
         except InputError as error:
             failed += 1
             print(f"No picture of {name}: {error}")
@@ -158,7 +164,7 @@ def _draw(scored, matched, cts) -> int:
         return failed
     pictures, captions = zip(*tiles, strict=True)
     note = "predicted solid, true pale and dashed"
-    page = drawing.sheet(pictures, min(4, len(pictures)), captions, note)
+    page = drawing.sheet(pictures, min(4, len(pictures)), captions, note, organs)
     path = files.join(OUTPUT.value, "overlay.png")
     drawing.save_png(path, page)
     print(f"\nWrote {path}: the worst and a typical slice of the worst patients.")

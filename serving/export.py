@@ -35,6 +35,7 @@ def main(_):
         names=record["organs"],
         training=record,
         versions=_versions(),
+        organs=run.table(record),
     )
     bundle.load(version)  # what was written must load and give the stored output
     print(f"Wrote {version}: organs {', '.join(record['organs'])}; the stored example agrees.")

@@ -76,7 +76,7 @@ def main(argv):
         runners.check_options(RUNNER.value, argv[1:])
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
-    found = inputs.find(INPUT.value, SPLIT.value)
+    found = inputs.find(INPUT.value, SPLIT.value, organs=None)
     _check_output(found)
     from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 

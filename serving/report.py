@@ -12,6 +12,7 @@ from absl import flags
 from segthor import files, inputs, scans
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.organs import Organs
 from segthor.patients import Patient
 from serving.scoring import animation, evaluation, facts, output, page, pairs, tables, viewer
 
@@ -28,9 +29,12 @@ GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each pati
 def main(_):
     """One entry per patient, worst first, into one page."""
     predictions = inputs.find_predictions(PREDICTIONS.value)
-    contoured = pairs.contours_of(LABELS.value, SPLIT.value) if LABELS.value else []
+    organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
+    contoured = []
+    if LABELS.value:
+        contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
     contours = {one.name: one for one in contoured}
-    shown = _shown(predictions, contours)
+    shown = _shown(predictions, contours, organs)
     given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
     with output.alone(OUTPUT.value, ("report.html",), given):
         gifs = files.join(OUTPUT.value, "gif")
@@ -40,10 +44,10 @@ def main(_):
         for number, scan in enumerate(shown, 1):
             print(f"[{number}/{len(shown)}] {scan.name}", flush=True)
             labels = contours.get(scan.name)
-            entries.append(_entry(scan, predictions.get(scan.name), labels, gifs))
+            entries.append(_entry(scan, predictions.get(scan.name), labels, gifs, organs))
         entries.sort(key=viewer.badness)
         path = files.join(OUTPUT.value, "report.html")
-        size = page.write(path, entries, PREDICTIONS.value)
+        size = page.write(path, entries, PREDICTIONS.value, organs)
     failed = sum("failed" in entry for entry in entries)
     print(
         f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients, {failed} of them failed); "
@@ -52,15 +56,15 @@ def main(_):
     return 1 if failed else 0
 
 
-def _shown(predictions, contours) -> list[Patient]:
+def _shown(predictions, contours, organs: Organs) -> list[Patient]:
     """The scans that have a label map, or ought to: predicted in vain, or contoured, or
     that has a name no file can have.
 
     Says which predictions have no scan, and which scans are left out.
     """
-    found = inputs.find(SCANS.value, SPLIT.value)
+    found = inputs.find(SCANS.value, SPLIT.value, organs=None)
     expected = {*predictions, *contours}
-    shown = [s for s in found if s.fault or s.name in expected or _failed(s.name)]
+    shown = [s for s in found if s.fault or s.name in expected or _failed(s.name, organs)]
     if not any(scan.name in predictions for scan in shown):
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
@@ -78,35 +82,35 @@ def _shown(predictions, contours) -> list[Patient]:
     return shown
 
 
-def _failed(patient: str) -> bool:
+def _failed(patient: str, organs: Organs) -> bool:
     try:
-        return bool(facts.read(PREDICTIONS.value, patient).failed)
+        return bool(facts.read(PREDICTIONS.value, patient, organs).failed)
     except InputError:  # for the patient's entry to show
         return True
 
 
-def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str) -> dict:
+def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str, organs: Organs) -> dict:
     """One patient; trouble with it is shown in its place."""
     try:
         if scan.fault:
             raise InputError(scan.fault)
         if predicted_path is None:
-            raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name))
-        noted = facts.read(PREDICTIONS.value, scan.name)
+            raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name, organs))
+        noted = facts.read(PREDICTIONS.value, scan.name, organs)
         ct = scans.read(scan.ct)
-        truth, scores = None, {}
+        truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
-            predicted, truth = pairs.read(labels, predicted_path, (scan.ct, ct.grid))
+            predicted, truth = pairs.read(labels, predicted_path, like, organs)
             names = [name for name in noted.organs if name in labels.organs]
-            scores = evaluation.score(predicted, truth, names)
+            scores = evaluation.score(predicted, truth, names, organs)
         else:
-            predicted = scans.read_labels(predicted_path, (scan.ct, ct.grid))
+            predicted = scans.read_labels(predicted_path, like, organs=organs)
         for warning in (*predicted.warnings, *(truth.warnings if truth else ())):
             print(f"warning: {warning}", flush=True)
         arrays = predicted.array, truth.array if truth else None
         if GIF.value:
-            animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *arrays)
-        return viewer.patient(scan.name, ct, *arrays, scores, noted)
+            animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *arrays, organs)
+        return viewer.patient(scan.name, ct, *arrays, scores, noted, organs)
     except InputError as error:
         print(f"FAILED: {scan.name}: {error}", flush=True)
         return viewer.failed(scan.name, str(error))

@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 from absl import flags
 
-from segthor import files, inputs, nifti, organs, scans
+from segthor import files, inputs, nifti, scans
 from segthor.errors import InputError, run
+from segthor.organs import Organs
 from segthor.patients import Patient
 from serving.scoring import output, pairs, tables
 
@@ -29,26 +30,27 @@ def main(_):
     # An ending that no scan, label map or CSV has: none of them can be written over.
     if not path.lower().endswith(".zip") or files.is_dir(path):
         raise InputError(f"--output={path}: expected the name of a file that ends in .zip")
-    found = inputs.find(SCANS.value)
+    found = inputs.find(SCANS.value, organs=None)
     predictions = inputs.find_predictions(PREDICTIONS.value)
-    _check_complete(found, predictions)
+    organs = pairs.table_of(PREDICTIONS.value)
+    _check_complete(found, predictions, organs)
     with output.alone(files.parent(path), (files.name(path),), {}):
         with files.atomic_write(path) as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                 for number, scan in enumerate(found, 1):
-                    volumes = _add(archive, scan, predictions[scan.name])
+                    volumes = _add(archive, scan, predictions[scan.name], organs)
                     print(f"[{number}/{len(found)}] {_name(scan)}  {volumes}", flush=True)
         with files.open_read(path) as stream, zipfile.ZipFile(stream) as archive:
             for scan in found:
-                _check_entry(archive, scan, predictions[scan.name])
+                _check_entry(archive, scan, predictions[scan.name], organs)
     print(f"Wrote {path}: {len(found)} label maps, each checked against its scan.")
     _print_notes({scan.name for scan in found}, predictions)
 
 
-def _check_complete(found, predictions) -> None:
+def _check_complete(found, predictions, organs: Organs) -> None:
     missing = [scan.name for scan in found if scan.name not in predictions]
     if missing:
-        first = pairs.why_missing(PREDICTIONS.value, missing[0])
+        first = pairs.why_missing(PREDICTIONS.value, missing[0], organs)
         raise InputError(
             f"{PREDICTIONS.value}: no label map for {', '.join(missing)} ({missing[0]}: {first}); "
             "run serving.predict again"
@@ -64,24 +66,24 @@ def _print_notes(patients: set[str], predictions) -> None:
         print(f"note: label maps of which there is no scan are left out: {tables.some(surplus)}")
 
 
-def _add(archive: zipfile.ZipFile, scan: Patient, path: str) -> str:
+def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> str:
     """Adds one label map; returns its volumes, for people to see what is empty."""
     grid = scans.read_grid(scan.ct)
-    predicted = scans.read_labels(path, like=(scan.ct, grid))
+    predicted = scans.read_labels(path, like=(scan.ct, grid), organs=organs)
     for warning in predicted.warnings:
         print(f"warning: {warning}", flush=True)
     nifti.write(_IN_MEMORY, predicted.array, grid)
     entry = zipfile.ZipInfo(_name(scan), _MADE)
     entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
     archive.writestr(entry, files.read_bytes(_IN_MEMORY))
-    counts = np.bincount(predicted.array.ravel(), minlength=organs.NUM_CLASSES)
+    counts = np.bincount(predicted.array.ravel(), minlength=1 + organs.highest_label)
     cm3 = counts * float(np.prod(grid.spacing_mm)) / 1000
     volumes = [f"{o.name} {cm3[o.label]:.0f}" if counts[o.label] else f"{o.name} EMPTY"
-               for o in organs.ORGANS]  # fmt: skip
+               for o in organs]  # fmt: skip
     return ", ".join(volumes) + " cm3"
 
 
-def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str) -> None:
+def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> None:
     """What the server will read must be the prediction, uint8, on the scan's grid."""
     with files.atomic_write(_IN_MEMORY) as stream:
         stream.write(archive.read(_name(scan)))
@@ -91,7 +93,7 @@ def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str) -> None:
         found.array.dtype == np.uint8
         and found.grid.shape == grid.shape
         and np.array_equal(found.grid.affine, grid.affine)
-        and np.array_equal(found.array, scans.read_labels(path).array)
+        and np.array_equal(found.array, scans.read_labels(path, organs=organs).array)
     )
     if not same:
         raise InputError(f"{OUTPUT.value}: {_name(scan)} does not read back as it was written")

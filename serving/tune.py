@@ -12,10 +12,12 @@ import math
 
 from absl import flags
 
-from segthor import files, inputs, json_files, locks, organs
+from segthor import files, inputs, json_files, locks
 from segthor.errors import InputError, run
+from segthor.organs import Organs
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import tables
+from serving.scoring.pairs import contours_of
 from serving.scoring.pairs import read as read_pair
 
 MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
@@ -30,14 +32,15 @@ def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
     _check_raw([directory.digest(version) for version in versions])
+    organs = directory.table(versions[0])
     predictions = inputs.find_predictions(PREDICTIONS.value)
-    pairs = [e for e in inputs.find_contours(LABELS.value) if e.name in predictions]
+    pairs = [e for e in contours_of(LABELS.value, organs=organs) if e.name in predictions]
     if len(pairs) < FEWEST:
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
         )
     with _alone(versions):
-        rules, table = candidates.choose(_score(pairs, predictions))
+        rules, table = candidates.choose(_score(pairs, predictions, organs), organs)
         print(f"\n{_show(table)}\n")
         for version in versions:
             postprocess.save(version, rules, [_finite(row) for row in table])
@@ -58,15 +61,15 @@ def _alone(versions: list[str]):
         yield
 
 
-def _score(pairs, predictions) -> list:
+def _score(pairs, predictions, organs: Organs) -> list:
     """The scores of every candidate, patient by patient."""
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth = read_pair(labels, predictions[labels.name])
+        predicted, truth = read_pair(labels, predictions[labels.name], organs=organs)
         facts = results.facts_of(PREDICTIONS.value, labels.name)
-        names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
+        names = [n for n in labels.organs if n in facts.get("organs", organs.names)]
         patients.append(
-            candidates.score_candidates(predicted.array, truth.array, truth.grid, names)
+            candidates.score_candidates(predicted.array, truth.array, truth.grid, names, organs)
         )
         print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
     return patients

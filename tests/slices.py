@@ -8,7 +8,7 @@ from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Shard
 from segthor.recipe import Recipe
 
 FOLDS = 3
-NAMES = organs.NAMES
+NAMES = organs.SEGTHOR.names
 
 
 def make(
@@ -23,7 +23,7 @@ def make(
     shards, rows = [], []
     for number in range(patients):
         name = f"Patient_{number + 1:02d}"
-        named = (contoured or {}).get(name, organs.NAMES)
+        named = (contoured or {}).get(name, organs.SEGTHOR.names)
         split = VALIDATION if number % 3 == 2 else TRAIN
         count = slices + number % 3
         file = f"shards/{split}-{number}.tfrecord"
@@ -49,7 +49,7 @@ def make(
 def _slice(rng, patient, z, size, context, named):
     """Noise with a bright square for each of some organs; brighter means a higher label."""
     labels = np.zeros([size, size], np.uint8)
-    for organ in organs.ORGANS:
+    for organ in organs.SEGTHOR:
         if organ.name in named and rng.random() < 0.7:
             row, column = rng.integers(0, size - size // 4, 2)
             labels[row : row + size // 4, column : column + size // 4] = organ.label
@@ -59,7 +59,8 @@ def _slice(rng, patient, z, size, context, named):
         z=z,
         image=image.astype(np.uint8),
         labels=labels,
-        contoured=tuple(int(name in named) for name in organs.NAMES),
+        present=records.present_in(labels, organs.SEGTHOR),
+        contoured=tuple(int(name in named) for name in organs.SEGTHOR.names),
         scan_shape=(size, size, 99),
         affine=np.eye(4, dtype=np.float32),
         box_px=(0.0, 0.0, 1.0, 1.0),

@@ -11,10 +11,11 @@ from scipy import ndimage
 from beam_jobs import thumbnail
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from segthor import audit, figures, findings, nifti, phantom
+from segthor import audit, figures, findings, nifti, organ_table, phantom
 from segthor.errors import InputError
+from segthor.figures import OrganFigures
 from segthor.nifti import Grid
-from segthor.organs import NAMES
+from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare
 
@@ -121,7 +122,9 @@ def test_healthy_phantoms_raise_no_reject(size, seed):
         found = (
             audit.grid_findings(grid)
             + audit.image_findings(figures.of_image(made.hu))
-            + audit.organ_findings(figures.of_organs(made.hu, made.labels, made.affine), NAMES)
+            + audit.organ_findings(
+                figures.of_organs(made.hu, made.labels, made.affine), SEGTHOR.names
+            )
         )
         assert not findings.is_rejected(found), (number, found)
 
@@ -155,10 +158,65 @@ def test_both_altered_copies_that_circulate_are_rejected(seed):
             labels = np.where(made.labels == 2, 0, made.labels)
             labels[heart] = 2
             measured = figures.of_organs(made.hu, labels, made.affine)
-            assert findings.is_rejected(audit.organ_findings(measured, NAMES)), (signs, degrees)
+            assert findings.is_rejected(audit.organ_findings(measured, SEGTHOR.names)), (
+                signs,
+                degrees,
+            )
     merged = np.where(made.labels == 4, 1, made.labels).astype(np.uint8)
-    found = audit.organ_findings(figures.of_organs(made.hu, merged, made.affine), NAMES)
+    found = audit.organ_findings(figures.of_organs(made.hu, merged, made.affine), SEGTHOR.names)
     assert {"organ_missing", "organ_volume"} <= {one.code for one in found}
+
+
+THORAX = organ_table.read("configs/organs/thorax.csv")
+
+
+def mirrored(places, organs=THORAX):
+    """What the audit says of organs with these centres, which are else as they should be."""
+    measured = {name: OrganFigures(1, 1, 1, 1, 0, place) for name, place in places.items()}
+    found = audit.organ_findings(measured, [], organs)
+    return [one.message for one in found if one.code == "anatomy_mirrored"]
+
+
+@pytest.mark.parametrize(
+    "places, said",
+    [
+        ({"lung_left": (60, 0, 0), "lung_right": (-60, 0, 0)}, []),
+        ({"lung_left": (-60, 0, 0), "lung_right": (60, 0, 0)}, ["left lies 120 mm right of the"]),
+        ({"lung_left": (-3, 0, 0), "lung_right": (0, 0, 0)}, []),
+        ({"lung_right": (30, 0, 0), "spinal_cord": (0, 0, 0)}, ["right lies 30 mm left of the sp"]),
+        ({"lung_right": (30, 0, 0)}, []),
+        ({"heart": (-9, 0, 0), "trachea": (0, 0, 9), "esophagus": (-20, 9, 0)}, ["9 mm right"]),
+        ({"heart": (9, 0, 9), "trachea": (0, 0, 0)}, ["heart lies 9 mm above the trachea, expec"]),
+        ({"heart": (9, 9, 0), "esophagus": (0, 0, 0)}, ["9 mm behind the esophagus, expected in"]),
+    ],
+)
+def test_organs_lie_beside_one_another_as_the_table_says(places, said):
+    found = mirrored(places)
+    assert len(found) == len(said)
+    assert all(words in message for words, message in zip(said, found, strict=True))
+    assert not mirrored(places, Organs(tuple(Organ(o.name, o.label, o.rgb) for o in THORAX)))
+
+
+def test_what_the_table_gives_no_range_for_is_not_checked():
+    strange = {"gut": OrganFigures(1e6, 1e6, -5000, 999, 0, (0.0, 0.0, 0.0))}
+    assert not audit.organ_findings(strange, ["gut"], Organs((Organ("gut", 1, (0, 0, 0)),)))
+    (found,) = audit.organ_findings(
+        strange, ["gut"], Organs((Organ("gut", 1, (0, 0, 0), max_components=4),))
+    )
+    assert found.message == "gut: 999 pieces; plausible are 1 to 4"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32, np.uint16])
+def test_only_the_tables_label_values_stand_for_organs(kind):
+    organs = Organs((Organ("gut", 200, (0, 0, 0)), Organ("liver", 3, (0, 0, 0))))
+    stored = np.array([0, 3, 200], kind).reshape(3, 1, 1)
+    labels, found = audit.to_labels(stored, organs=organs)
+    assert labels.ravel().tolist() == [0, 3, 200] and labels.dtype == np.uint8 and not found
+    for value in (1, 199, 201):
+        stored[0] = value
+        labels, found = audit.to_labels(stored, organs=organs)
+        said = f"label values [{kind(value).item()}] stand for no organ; expected 0, 3, 200"
+        assert labels is None and found[0].message == said
 
 
 @pytest.mark.parametrize("axcodes", ["LPS", "RAS", "ASL", "SPR"])
@@ -168,8 +226,8 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
     z_axis = int(np.argmax(np.abs(made.affine[2, :3])))
     to_lps = np.diag([-1.0, -1, 1]) @ made.affine[:3, :3]
     measured = figures.of_organs(made.hu, made.labels, made.affine)
-    assert set(measured) == set(NAMES)
-    for label, name in enumerate(NAMES, 1):
+    assert set(measured) == set(SEGTHOR.names)
+    for label, name in enumerate(SEGTHOR.names, 1):
         voxels = np.argwhere(made.labels == label)
         one = measured[name]
         assert one.volume_cm3 == pytest.approx(len(voxels) * np.prod(spacing) / 1000, abs=0.01)
@@ -179,7 +237,7 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
         assert one.extent_z_mm == pytest.approx((np.ptp(levels) + 1) * spacing[z_axis], abs=0.1)
         assert one.gaps == np.ptp(levels) + 1 - len(levels)
         assert one.components == ndimage.label(made.labels == label, np.ones((3, 3, 3)))[1]
-    offsets = [np.array(measured[name].center_lps_mm) for name in NAMES]
+    offsets = [np.array(measured[name].center_lps_mm) for name in SEGTHOR.names]
     means = [to_lps @ np.argwhere(made.labels == label).mean(0) for label in range(1, 5)]
     for one, other in zip(offsets[1:], means[1:], strict=True):
         turned = to_lps / spacing  # exact for axes along the patient's

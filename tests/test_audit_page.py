@@ -8,6 +8,7 @@ from beam_jobs import audit_page
 from beam_jobs.shards import Part
 from segthor.findings import Finding
 from segthor.manifest import Audit, Built, Rejected
+from segthor.organs import SEGTHOR, Organ, Organs
 
 FIGURES = {"volume_cm3": 40.0, "mean_hu": 30.0, "extent_z_mm": 200.0, "components": 1}
 
@@ -68,6 +69,19 @@ def test_the_page_counts_escapes_and_shows_rejects_first(written):
     assert page.index("&lt;bad&gt;") < page.index("<td>odd")
     assert "data:image/png;base64,UElDVFVSRQ==" in page and "<td>good" not in page
     assert "http" not in page.replace("http-equiv", "")  # opens without a network
+
+
+def test_the_page_says_for_which_organs_there_is_no_range(tmp_path, written):
+    assert "Not checked" not in (written[1] / "audit.html").read_text()
+    gut = Organ("gut", 7, (1, 2, 3), mean_hu=(-100, 100), extent_z_mm=(1, 2))
+    Part("", None, (patient("a"),), (), (), {}, {}, {}).save(str(tmp_path), "a")
+    audit_page.write(["a"], str(tmp_path), Organs((SEGTHOR["aorta"], gut)))
+    page = (tmp_path / "audit.html").read_text()
+    told = "Not checked, for want of a range in the table of organs"
+    assert f"{told}: gut: volume_cm3, max_components.</p>" in page
+    assert 'style="color: rgb(1, 2, 3)">gut' in page
+    columns = (tmp_path / "audit.csv").read_text().splitlines()[0].split(",")
+    assert "gut_volume_cm3" in columns and "heart_volume_cm3" not in columns
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(tmp_path):

@@ -136,7 +136,7 @@ def test_a_wrong_flag_ends_in_one_line(long, flag, words):
 TABLES = """
 import json, sys
 from trainer import cross_validate  # in a process of its own: its flags are also trainer.main's
-table = cross_validate._table(json.loads(sys.argv[1]))
+table = cross_validate._table(json.loads(sys.argv[1]), ["heart", "aorta"])
 print(json.dumps([table, cross_validate._text(table)], allow_nan=False))
 """
 

@@ -31,7 +31,7 @@ def source(folder):
 
 
 def config(**changes):
-    return Config(**{"shuffle_buffer": 8, **changes})
+    return Config(**{"shuffle_buffer": 8, "organs": slices.NAMES, **changes})
 
 
 def fingerprint(row):

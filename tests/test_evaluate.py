@@ -58,7 +58,7 @@ def test_hand_worked_scores_reach_every_output(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 patients to score; 1 predictions have no contours, 0 contours" in done.stdout
     found = scores(tmp_path)
-    for organ in organs.NAMES:
+    for organ in organs.SEGTHOR.names:
         one, two = (found["patients"][f"Patient_0{n}"][organ] for n in (1, 2))
         assert one["dice"] == pytest.approx(5 / 6) and two["dice"] == 1
         assert one["hausdorff_mm"] == pytest.approx(1) and two["hausdorff_mm"] == 0
@@ -71,7 +71,9 @@ def test_hand_worked_scores_reach_every_output(tmp_path):
     with open(tmp_path / "out" / "scores.csv") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["patient"], row["organ"]) for row in rows] == [
-        (patient, organ) for patient in ("Patient_01", "Patient_02") for organ in organs.NAMES
+        (patient, organ)
+        for patient in ("Patient_01", "Patient_02")
+        for organ in organs.SEGTHOR.names
     ]
     assert float(rows[0]["dice"]) == found["patients"]["Patient_01"]["esophagus"]["dice"]
     assert "0.917" in done.stdout and "SEGTHOR'S OWN patients" in done.stdout
@@ -157,8 +159,8 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
     for name in "AB":
         contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"))
         predicted_and_true = pairs.read(contours, str(tmp_path / f"p/{name}.nii.gz"))
-        rows.append(evaluation.score(*predicted_and_true, organs.NAMES))
-    for organ in organs.NAMES:
+        rows.append(evaluation.score(*predicted_and_true, organs.SEGTHOR.names))
+    for organ in organs.SEGTHOR.names:
         for score, value in rows[0][organ].as_dict().items():
             assert rows[1][organ].as_dict()[score] == pytest.approx(value), score
 
@@ -225,7 +227,7 @@ def test_the_picture_shows_the_worst_slice_with_its_contours_in_the_organs_colou
     ct = nifti.Scan(hu, nifti.Grid.from_affine(hu.shape, affine))
     (worst, caption), (typical, _) = picture.tiles("A", ct, *maps, ("heart",))
     assert caption == "A, worst slice 6 of 12, Dice 0.00"
-    rgb = np.array(organs.BY_NAME["heart"].rgb)
+    rgb = np.array(organs.SEGTHOR["heart"].rgb)
     scale = worst.shape[0] // 36 or 1
     rows, columns = np.nonzero((worst == rgb).all(-1))
     # Patient left is to the right: index 30 along a right-to-left axis of the file.

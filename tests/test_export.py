@@ -33,7 +33,9 @@ def every_grey_level_counts(images):
 def folder(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("model"))
     training = {"config": {"backbone": "resnet18"}, "score": 0.9}
-    bundle.save(folder, every_grey_level_counts, [], RECIPE, organs.NAMES, training, {"numpy": "2"})
+    bundle.save(
+        folder, every_grey_level_counts, [], RECIPE, organs.SEGTHOR.names, training, {"numpy": "2"}
+    )
     return folder
 
 
@@ -43,7 +45,7 @@ def test_assets_explain_the_model(folder):
     rows = json.loads((assets / "organs.json").read_text())
     assert rows[0] == {"name": "background", "label": 0, "rgb": [0, 0, 0]}
     assert [(row["name"], row["label"], tuple(row["rgb"])) for row in rows[1:]] == [
-        (organ.name, organ.label, organ.rgb) for organ in organs.ORGANS
+        (organ.name, organ.label, organ.rgb) for organ in organs.SEGTHOR
     ]
     assert json.loads((assets / "training.json").read_text())["score"] == 0.9
     assert json.loads((assets / "model.json").read_text())["versions"] == {"numpy": "2"}
@@ -51,7 +53,7 @@ def test_assets_explain_the_model(folder):
 
 def test_what_was_saved_is_what_loads(folder):
     loaded = bundle.load(folder)
-    assert (loaded.recipe, loaded.organs) == (RECIPE, organs.NAMES)
+    assert (loaded.recipe, loaded.organs) == (RECIPE, organs.SEGTHOR.names)
     assert bundle.label_values(loaded.organs).tolist() == [0, 1, 2, 3, 4]
     assert loaded.training["score"] == 0.9
     assert set(loaded.signatures) == {"serving_default", "probabilities", "labels_from_hu"}
@@ -136,7 +138,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
         return {"probabilities": images * variable}
 
     with pytest.raises(ValueError):
-        bundle.save(str(tmp_path), breaks_in_the_middle, [], RECIPE, organs.NAMES, {}, {})
+        bundle.save(str(tmp_path), breaks_in_the_middle, [], RECIPE, organs.SEGTHOR.names, {}, {})
     untracked = tf.Variable(tf.ones([5]))
     with pytest.raises(AssertionError):  # found only while the SavedModel is written
         bundle.save(
@@ -144,7 +146,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
             lambda images: {"probabilities": tf.nn.softmax(images[..., :1] * untracked)},
             [],
             RECIPE,
-            organs.NAMES,
+            organs.SEGTHOR.names,
             {},
             {},
         )
@@ -203,7 +205,8 @@ def packages_without_keras_and_segthor(folder: Path) -> Path:
 def exported(tmp_path_factory):
     """(network, model directory, what the entry said) of a run of both tasks, in bfloat16."""
     folder = tmp_path_factory.mktemp("run")
-    config = Config(task="joint", backbone="resnet18", precision="bfloat16")
+    names = organs.SEGTHOR.names
+    config = Config(task="joint", organs=names, backbone="resnet18", precision="bfloat16")
     tf.keras.utils.set_random_seed(1)
     network = model.build(config, RECIPE.size_px, RECIPE.context)
     for variable in network.variables:  # as training would leave them: no two alike

@@ -14,6 +14,7 @@ from trainer.learner import Learner
 
 STEPS = 12
 COMMON = {
+    "organs": slices.NAMES,
     "backbone": "resnet18",
     "decoder": "pspnet",
     "batch_size": 4,

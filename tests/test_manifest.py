@@ -1,6 +1,7 @@
 """The manifest: what is saved is loaded, and readers refuse what they do not know."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from segthor import json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
+from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
 
 
@@ -69,7 +71,7 @@ def changed(folder, change):
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match="beam_jobs.build"):
         Dataset.load(str(tmp_path))
-    with pytest.raises(InputError, match="expected format 2.*build the dataset again"):
+    with pytest.raises(InputError, match="expected format 3.*build the dataset again"):
         changed(tmp_path, lambda value: value.update(format=99))
 
 
@@ -82,6 +84,22 @@ def test_format_1_is_still_read(tmp_path):
             row["shard"] = "a.tfrecord"
 
     assert changed(tmp_path, former) == a_dataset()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_manifest_from_before_the_table_holds_segthors_organs(tmp_path, number):
+    names = ["esophagus", "heart", "trachea", "aorta"]
+    former = {"format": number, "organs": names}
+    assert changed(tmp_path, lambda value: value.update(former)) == a_dataset()
+    with pytest.raises(InputError, match="build the dataset again"):
+        changed(tmp_path, lambda value: value.update(former, organs=names[:3]))
+
+
+def test_a_table_of_ones_own_is_saved_and_loaded(tmp_path):
+    row = Organ("liver", 200, (1, 2, 3), volume_cm3=(500.0, 3000), side="right")
+    own = dataclasses.replace(a_dataset(), organs=Organs((*SEGTHOR, row)))
+    own.save(str(tmp_path))
+    assert Dataset.load(str(tmp_path)) == own
 
 
 def put(*way):
@@ -106,7 +124,11 @@ def drop(kind, key):
         (lambda value: [1, 2], "expected format"),
         (lambda value: "text", "expected format"),
         (put("format", [2]), "expected format"),
-        (put("organs", {}), "expected format"),
+        (put("organs", {}), "no table of organs: a dict"),
+        (put("organs", ["heart"]), "no table of organs"),
+        (put("organs", 1, "label", 1), "label 1 is that of esophagus and of heart; build"),
+        (put("patients", 0, "organs", 0, "liver"), "the organ 'liver', which the table lacks"),
+        (put("recipe", "window_level", "mean:liver"), "window_level: expected organs of eso"),
         (lambda value: value.pop("shards") and None, "shards: missing"),
         (put("shards", {}), "shards: expected a list, found {}"),
         (put("shards", 0, []), r"shards\[0\]: expected an object"),

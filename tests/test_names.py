@@ -47,7 +47,7 @@ def files_named_after(name):
     yield name + ".nii.gz"
     yield name + ".json"
     yield name + ".gif"
-    yield from (f"{name}_{organ}.nii.gz" for organ in organs.NAMES)
+    yield from (f"{name}_{organ}.nii.gz" for organ in organs.SEGTHOR.names)
 
 
 def tree(root, without=()):
@@ -206,7 +206,7 @@ def test_the_real_programs_write_into_their_output_alone(model, tmp_path_factory
     assert set(os.listdir(predictions / "cases")) == {f"{name}.json" for name in names}
     assert set(find_predictions(str(predictions))) == set(names)
     assert set(os.listdir(predictions / "probabilities")) == {
-        f"{name}_{organ}.nii.gz" for name in names for organ in organs.NAMES
+        f"{name}_{organ}.nii.gz" for name in names for organ in organs.SEGTHOR.names
     }
     assert len(os.listdir(predictions)) == len(names) + 3  # cases, probabilities, predictions.json
     assert set(os.listdir(out)) == {"data", "predictions"}

@@ -146,7 +146,7 @@ def test_hu_are_read_whatever_they_are_stored_as(worker, tmp_path, dtype, slope,
     np.testing.assert_array_equal(np.asarray(predict(worker, path).dataobj), labels)
 
 
-def save_network(folder, network, names=organs.NAMES, recipe=CODED_RECIPE, training=None):
+def save_network(folder, network, names=organs.SEGTHOR.names, recipe=CODED_RECIPE, training=None):
     return bundle.load(bundle.save(str(folder), network, [], recipe, names, training or {}, {}))
 
 
@@ -295,7 +295,7 @@ def test_probabilities_lie_on_the_grid_and_agree_with_the_labels(model, tmp_path
     path = tmp_path / "Patient_05.nii.gz"
     save_scan(path, coded_scan(labels), affine_of("RAS"))
     predict(worker, path)
-    for organ in organs.ORGANS:
+    for organ in organs.SEGTHOR:
         file = tmp_path / "out" / "probabilities" / f"Patient_05_{organ.name}.nii.gz"
         image = nibabel.load(file)
         np.testing.assert_array_equal(image.affine, nibabel.load(path).affine)
@@ -629,7 +629,7 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
 def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
     from segthor import manifest
 
-    def patient(name, split, contoured=organs.NAMES):
+    def patient(name, split, contoured=organs.SEGTHOR.names):
         return manifest.Built(
             patient=name,
             ct=f"/ct/{name}.nii.gz",
@@ -685,7 +685,7 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
     truth, predicted = tmp_path / "truth.nii", tmp_path / "predicted.nii"
     nibabel.Nifti1Image(stored, np.eye(4)).to_filename(truth)
     ours = np.zeros_like(stored)
-    ours[0], ours[1] = organs.BY_NAME["heart"].label, organs.BY_NAME["aorta"].label
+    ours[0], ours[1] = organs.SEGTHOR["heart"].label, organs.SEGTHOR["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
     found, true = pairs.read(replace(expected, labels=str(truth)), str(predicted))
     np.testing.assert_array_equal(found.array, true.array)

@@ -10,15 +10,18 @@ import pytest
 
 from segthor import records
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR, Organ, Organs
 
 
 def a_slice(seed=0, size=8, context=3):
     rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 4], (size, size)).astype(np.uint8)
     return records.Slice(
         patient="Patient_01",
         z=17,
         image=rng.integers(0, 256, (size, size, context)).astype(np.uint8),
-        labels=rng.choice([0, 1, 4], (size, size)).astype(np.uint8),
+        labels=labels,
+        present=records.present_in(labels, SEGTHOR),
         contoured=(1, 1, 0, 1),
         scan_shape=(512, 512, 177),
         affine=np.arange(16, dtype=np.float32).reshape(4, 4),
@@ -29,8 +32,9 @@ def a_slice(seed=0, size=8, context=3):
 
 
 def test_keys_are_pinned():
+    named = {name: value for name, value in vars(records).items() if name.isupper()}
     assert {
-        name: getattr(records, name) for name in dir(records) if name.isupper() and name[0] != "_"
+        name: value for name, value in named.items() if name[0] != "_" and isinstance(value, str)
     } == {
         "PATIENT": "patient",
         "Z": "z",
@@ -52,6 +56,13 @@ def test_decode_undoes_encode():
     for field in source.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(back, field), getattr(source, field))
     assert source.present == (1, 0, 0, 1)
+
+
+def test_an_organ_is_present_whatever_its_label_and_its_place_in_the_table():
+    rows = [Organ(f"o{label}", label, (1, 2, 3)) for label in (255, 8, 1, 64)]
+    labels = np.zeros((4, 4), np.uint8)
+    labels[1, 2], labels[3, 3], labels[0, 0] = 255, 64, 9
+    assert records.present_in(labels, Organs(tuple(rows))) == (1, 0, 0, 1)
 
 
 def test_equal_records_are_equal_bytes():

@@ -82,6 +82,8 @@ def test_what_a_killed_run_was_writing_is_cleared_by_the_next(source, tmp_path):
         ('{"config": {}, "recipe": {}}', "found no organs"),
         ('{"config": {"tsak": 1}, "recipe": {}, "organs": []}', "tsak"),
         ('{"config": {}, "recipe": {"crop_mm": "wide"}, "organs": []}', "crop_mm"),
+        ('{"config": {}, "recipe": {}, "organs": ["liver"]}', "organs: expected some of eso"),
+        ('{"config": {}, "recipe": {}, "organs": [], "organ_table": [1]}', "organ_table: no table"),
     ],
 )
 def test_a_run_json_that_makes_no_sense_is_one_line_that_names_it(tmp_path, text, message):

@@ -27,7 +27,7 @@ def test_every_column_is_read(tmp_path, encoding, newline):
     ]
     root = str(tmp_path)
     assert find(csv(tmp_path, newline.join(lines), encoding)) == (
-        Patient("A", "/abs/ct.nii", "", "validation", organs.NAMES),
+        Patient("A", "/abs/ct.nii", "", "validation", organs.SEGTHOR.names),
         Patient("Müller", f"{root}/b/ct.nii.gz", f"{root}/b, c/gt.nii", "train",
                ("esophagus", "heart")),
         Patient("S3", "s3://bucket/ct.nii", "s3://bucket/gt.nii", "", ("trachea", "aorta")),

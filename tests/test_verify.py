@@ -121,6 +121,7 @@ def of_first(**values):
         (of_first(level_hu=60.0), "window level: expected 50 HU, found 60 HU"),
         (of_first(width_hu=400.0), "window width: expected 350 HU"),
         (of_first(contoured=(1, 0, 1, 1)), "contoured organs"),
+        (of_first(present=(2, 0, 0, 0)), "present organs"),
         (of_first(scan_shape=(1, 2, 3)), "scan shape"),
         (of_first(box_px=(1.0, 2.0, 0.5, 0.5)), "box: expected"),
         (of_first(affine=np.eye(4, dtype=np.float32)), "affine: not that of the patient's other"),

@@ -176,7 +176,7 @@ def test_the_gif_runs_through_the_slices_in_the_organs_colours(folder):
         assert sum(durations) == 18 * animation.FRAME_MS
         gif.seek(durations.index(max(durations)))
         colours = {colour for _, colour in gif.convert("RGB").getcolors(1 << 16)}
-    assert {organs.BY_NAME[name].rgb for name in ("heart", "aorta")} <= colours
+    assert {organs.SEGTHOR[name].rgb for name in ("heart", "aorta")} <= colours
     assert not (folder / "plain" / "gif").exists()
 
 
@@ -229,9 +229,9 @@ class Page:
 
     def box(self, name, pale=False):
         """Picture pixels (left, top, right, bottom) of an organ's line; None where not drawn."""
-        rgb = np.array(organs.BY_NAME[name].rgb)
+        rgb = np.array(organs.SEGTHOR[name].rgb)
         if pale:  # as in every other picture
-            rgb = drawing.pale(organs.BY_NAME[name].rgb)
+            rgb = drawing.pale(organs.SEGTHOR[name].rgb)
         return self.script(
             """const canvas = document.getElementById("view"), [r, g, b] = arguments[0];
             const {data, width} = canvas.getContext("2d").getImageData(
@@ -418,7 +418,7 @@ def test_the_page_and_the_pictures_share_windows_and_colours(folder):
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     assert data["windows"] == [list(window) for window in drawing.WINDOWS_HU]
     assert [organ["pale"] for organ in data["organs"]] == [
-        list(drawing.pale(organ.rgb)) for organ in organs.ORGANS
+        list(drawing.pale(organ.rgb)) for organ in organs.SEGTHOR
     ]
     hu = np.array([-160, 40, 240], np.int16)
     assert drawing.mediastinum(hu).tolist() == [0, 128, 255]

@@ -1,9 +1,15 @@
-"""The walls between the packages, held by reading every import, lazy ones included."""
+"""The walls between the packages, held by reading every import, lazy ones included.
+
+And the wall about the table of organs: what it holds stands nowhere else.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+
+from segthor import organ_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
@@ -159,6 +165,153 @@ def test_a_module_of_one_line_too_many_is_found(tmp_path):
     assert too_long(tmp_path) == []
     (tmp_path / "segthor" / "dicom" / "longer.py").write_text("x\n" * (LONGEST + 1))
     assert too_long(tmp_path) == ["segthor/dicom/longer.py: 301 lines"]
+
+
+# Where organs may be named, and where SegTHOR's table may be taken for more than a default: by
+# readers of what was made before there were others, and for what others reached on its patients.
+ORGANS_NAMED = ("segthor.organs", "segthor.phantom.*")
+SEGTHOR_TAKEN = (
+    *("beam_jobs.build", "segthor.manifest", "trainer.run"),
+    *("serving.prediction.directory", "serving.prediction.bundle", "serving.prediction.results"),
+    *("serving.scoring.pairs", "serving.scoring.tables", "serving.evaluate"),
+)
+TABLES = [organ_table.read(str(path)) for path in (ROOT / "configs" / "organs").glob("*.csv")]
+ORGANS = {organ.name for table in TABLES for organ in table}
+COLOURS = {organ.rgb for table in TABLES for organ in table}
+_NAMED = re.compile(rf"\b({'|'.join(sorted(ORGANS))})\b")
+
+
+def _docstrings(tree):
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, holders) and node.body and isinstance(node.body[0], ast.Expr):
+            yield node.body[0].value
+
+
+def _named_organs(tree):
+    """Names and colours of organs in a module's code and texts, docstrings and comments aside."""
+    described = set(map(id, _docstrings(tree)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from _NAMED.findall(node.value) if id(node) not in described else ()
+        elif isinstance(node, ast.Name | ast.Attribute | ast.arg | ast.keyword):
+            name = next(filter(None, (getattr(node, f, "") for f in ("id", "attr", "arg"))), "")
+            yield from {name} & ORGANS
+        elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 3:
+            values = tuple(getattr(part, "value", None) for part in node.elts)
+            yield from {values} & COLOURS
+
+
+def _takes_segthor(tree):
+    """Whether SegTHOR's table stands anywhere but as the default of a parameter or a field."""
+    defaults = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arguments):
+            given = [*node.defaults, *filter(None, node.kw_defaults)]
+            defaults |= {id(inner) for one in given for inner in ast.walk(one)}
+        elif isinstance(node, ast.AnnAssign) and node.value:
+            defaults |= {id(inner) for inner in ast.walk(node.value)}
+    return any(
+        isinstance(node, ast.Name | ast.Attribute)
+        and (getattr(node, "id", "") == "SEGTHOR")
+        and id(node) not in defaults
+        for node in ast.walk(tree)
+    )
+
+
+def _with_default_table(trees):
+    """Dotted names of the functions whose table of organs is SegTHOR's unless it is passed."""
+    for module, tree in trees.items():
+        inner = [(f"{module}.{one.name}", one) for one in ast.walk(tree) if hasattr(one, "body")
+                 and isinstance(one, ast.ClassDef)]  # fmt: skip
+        for path, holder in [(module, tree), *inner]:
+            for function in holder.body:
+                arguments = getattr(function, "args", None)
+                names = {one.arg for one in arguments.args} if arguments else set()
+                if {"organs", "num_organs"} & names:
+                    yield f"{path}.{function.name}".removesuffix(".__init__")
+
+
+def _calls_without_table(module, tree, asked):
+    """Calls of the functions `asked` that pass no table, as readable lines."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            first, _, rest = ast.unparse(node.func).partition(".")
+            own = first if rest == "" else f"{first}.{rest}"
+            called = f"{aliases[first]}.{rest}".rstrip(".") if first in aliases else own
+            if called in asked or f"{module}.{called}" in asked:
+                passed = [*node.args, *node.keywords]
+                if not re.search(r"organs|table", " ".join(map(ast.unparse, passed))):
+                    yield f"{module}: {ast.unparse(node)} passes no table of organs"
+
+
+def organ_breaches(root):
+    """Every breach of the wall about the table of organs under `root`, as readable lines."""
+    trees = {m: t for m, t in _modules(root).items() if not _matches(m, ("segthor.phantom.*",))}
+    asked = set(_with_default_table(trees))
+    found = []
+    for module, tree in trees.items():
+        if not _matches(module, ORGANS_NAMED):
+            found += [f"{module} names {organ}" for organ in _named_organs(tree)]
+        if not _matches(module, (*SEGTHOR_TAKEN, *ORGANS_NAMED)) and _takes_segthor(tree):
+            found.append(f"{module} takes SegTHOR's table")
+        found += _calls_without_table(module, tree, asked)
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.*")):
+            if path.suffix in (".js", ".css", ".html"):
+                found += [f"{path.name} names {one}" for one in _NAMED.findall(path.read_text())]
+    return sorted(found)
+
+
+def test_organs_come_from_the_table_alone():
+    assert organ_breaches(ROOT) == []
+
+
+OWN = "from segthor.organs import SEGTHOR, Organs\n"
+AUDIT = f"{OWN}def check(labels, organs: Organs = SEGTHOR):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    "path, source, breach",
+    [
+        ("serving/page.py", "KEYS = {'h': 'heart'}", "serving.page names heart"),
+        ("serving/page.py", "print(f'{1} cm3 of the aorta')", "serving.page names aorta"),
+        ("serving/page.py", "RED = (230, 60, 60)", "serving.page names (230, 60, 60)"),
+        ("serving/page.py", "def f(trachea):\n    pass", "serving.page names trachea"),
+        ("serving/page.py", '"""Of the heart."""\nHEARTY = "hearty"', None),
+        ("serving/page.js", "const keys = { h: 'heart' };", "page.js names heart"),
+        ("serving/page.js", "const keys = data.organs;", None),
+        ("segthor/phantom/heart.py", "HEART = 'heart'", None),
+        ("serving/page.py", f"{OWN}N = len(SEGTHOR)", "serving.page takes SegTHOR's table"),
+        ("serving/page.py", f"{OWN}def f(n=len(SEGTHOR)):\n    pass", None),
+        (
+            "serving/page.py",
+            "from segthor import audit\naudit.check(1)",
+            "check(1) passes no table",
+        ),
+        (
+            "serving/page.py",
+            "from segthor.audit import check\ncheck(1)",
+            "check(1) passes no table",
+        ),
+        ("serving/page.py", "from segthor import audit\naudit.check(1, job.organs)", None),
+        ("segthor/audit.py", f"{AUDIT}check(1)", "check(1) passes no table"),
+    ],
+)
+def test_a_planted_organ_is_found(tmp_path, path, source, breach):
+    for name, text in ({"segthor/audit.py": AUDIT} | {path: source}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    found = organ_breaches(tmp_path)
+    if breach is None:
+        assert found == []
+    else:
+        assert any(breach in line for line in found), found
 
 
 def test_the_project_keeps_its_walls():

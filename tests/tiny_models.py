@@ -17,7 +17,7 @@ CODED_HU = np.array([-40, 0, 40, 80, 120], np.int16)
 CODED_RECIPE = Recipe(crop_mm=64, pixel_mm=0, context=1, window_width_hu=255, window_level="40")
 
 
-def reads_codes(recipe=CODED_RECIPE, names=organs.NAMES, level_hu=40.0):
+def reads_codes(recipe=CODED_RECIPE, names=organs.SEGTHOR.names, level_hu=40.0):
     """(network, variables): each pixel of the middle channel to the organ whose HU is nearest."""
     values = bundle.label_values(names)
     grey = (CODED_HU[values] - level_hu) * 255 / recipe.window_width_hu + 127.5
@@ -30,7 +30,7 @@ def reads_codes(recipe=CODED_RECIPE, names=organs.NAMES, level_hu=40.0):
     return network, [centres]
 
 
-def save_coded(folder, recipe=CODED_RECIPE, names=organs.NAMES, training=None) -> str:
+def save_coded(folder, recipe=CODED_RECIPE, names=organs.SEGTHOR.names, training=None) -> str:
     """A model directory that finds the labels of `coded_scan` again, voxel for voxel."""
     network, variables = reads_codes(recipe, names)
     return bundle.save(str(folder), network, variables, recipe, names, training or {}, {})

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from segthor import fields
-from segthor import organs as all_organs
 from segthor.options import SEEDS, check, option, part, require
+from segthor.organs import Organs
 from trainer.augment import Strengths
 
 SEGMENT, CLASSIFY, JOINT = TASKS = ("segment", "classify", "joint")
@@ -30,7 +30,9 @@ class Config:
         "segment: outline the organs; classify: say which a slice holds; joint: both, one encoder.",
         TASKS,
     )
-    organs: tuple[str, ...] = option(all_organs.NAMES, "The organs to learn, background aside.")
+    organs: tuple[str, ...] = option(
+        (), "Which of the dataset's organs to learn, background aside; all where none is named."
+    )
     fold: int = option(
         -1, "Fold to validate on, training on the others; -1: the split as built.", (-1, 999)
     )
@@ -98,9 +100,8 @@ class Config:
 
     def __post_init__(self):
         check(self)
-        known = len(set(self.organs) & set(all_organs.NAMES)) == len(self.organs) > 0
-        names = ", ".join(all_organs.NAMES)
-        require(known, "organs", f"some of {names}, each once", ",".join(self.organs))
+        once = len(set(self.organs)) == len(self.organs)
+        require(once, "organs", "names of organs, each once", ",".join(self.organs))
         if self.task == CLASSIFY:
             require(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
             require(not self.surface_distances, "surface_distances", "a network of outlines", True)
@@ -110,6 +111,17 @@ class Config:
     def held_out_fold(self) -> int | None:
         """The fold to validate on; None: the split as built."""
         return self.fold if self.fold >= 0 else None
+
+    def of_table(self, organs: Organs) -> "Config":
+        """The choices for a dataset with this table: its organs are named.
+
+        Raises:
+          InputError: an organ was named that the table lacks.
+        """
+        known = all(name in organs for name in self.organs)
+        expected = f"some of {', '.join(organs.names)}"
+        require(known, "--organs", expected, ",".join(self.organs))
+        return dataclasses.replace(self, organs=self.organs or organs.names)
 
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""

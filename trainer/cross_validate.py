@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, errors, files, locks, organs
+from segthor import csv_files, errors, files, locks
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
 from trainer import devices, run
@@ -37,7 +37,8 @@ def main(argv):
         raise InputError("--workdir: expected the folder of the runs, found nothing")
     if any(argument.lstrip("-").partition("=")[0] == "fold" for argument in argv[1:]):
         raise InputError("--fold: every fold is trained; leave it out, or use trainer.main")
-    folds = Dataset.load(_DATA.value).folds
+    dataset = Dataset.load(_DATA.value)
+    folds = dataset.folds
     if folds < 2:
         raise InputError(f"{_DATA.value}: expected at least 2 folds, found {folds}; build again")
     chief = devices.is_chief()
@@ -52,7 +53,7 @@ def main(argv):
                 )
         if chief:
             patients = [row for fold in range(folds) for row in _patients(fold)]
-            table = _table(patients)
+            table = _table(patients, dataset.organs.names)
             print("\n" + _text(table))
             _write(table, patients)
     return 0
@@ -87,9 +88,9 @@ def _patients(fold: int) -> list[dict]:
     return [{"fold": str(fold), **row} for row in csv.DictReader(io.StringIO(text))]
 
 
-def _table(patients: list[dict]) -> list[dict]:
+def _table(patients: list[dict], names) -> list[dict]:
     """A row per fold, mean and spread over the folds, and mean over all patients."""
-    names = [name for name in organs.NAMES if name in patients[0]]
+    names = [name for name in names if name in patients[0]]
     folds = sorted({row["fold"] for row in patients}, key=int)
     scores = {fold: _means([r for r in patients if r["fold"] == fold], names) for fold in folds}
     stacked = np.array(list(scores.values()))

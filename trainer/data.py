@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, organs, records
+from segthor import files, records
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
+from segthor.organs import Organs
 
 INDEX, OWNER = "index", "owner"
 _DEVICE = (records.IMAGE, records.LABELS, records.CONTOURED)  # no text: it cannot go to a GPU
@@ -41,6 +42,11 @@ class Source:
     def context(self) -> int:
         """C: neighbouring slices as channels."""
         return self.dataset.recipe.context
+
+    @property
+    def organs(self) -> Organs:
+        """The dataset's table of organs."""
+        return self.dataset.organs
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -92,7 +98,7 @@ def require_contours(source: Source, names) -> list[str]:
     if not missing and len(unscored) < len(names):
         return unscored
     split, lacking = (TRAIN, missing) if missing else (VALIDATION, names)
-    choices = [[n for n in wanted if n in train] for wanted in (names, organs.NAMES)]
+    choices = [[n for n in wanted if n in train] for wanted in (names, source.organs.names)]
     works = next((choice for choice in choices if held_out & set(choice)), None)
     raise InputError(
         f"--organs: no {split} patient of {source.folder} has contours of {', '.join(lacking)}; "
@@ -211,7 +217,9 @@ def _epoch(source: Source, config, repeats, epoch):
         )
     )
     if repeats is not None:
-        slices = slices.enumerate().flat_map(_repeat_rare(config.organs, repeats, keys[1]))
+        slices = slices.enumerate().flat_map(
+            _repeat_rare(source.organs, config.organs, repeats, keys[1])
+        )
     seed = tf.cast(keys[2][0], tf.int64)
     return slices.shuffle(config.shuffle_buffer, seed, reshuffle_each_iteration=False)
 
@@ -229,14 +237,14 @@ def _repeats(source: Source, config) -> np.ndarray:
     return np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
 
 
-def _repeat_rare(names, repeats: np.ndarray, key):
+def _repeat_rare(organs: Organs, names, repeats: np.ndarray, key):
     """(place, slice) to the slice, several times where it has rare organs.
 
     A fraction of `repeats` is a chance, drawn for each slice. An epoch stays as long as it is, so
     that other slices give way.
     """
-    feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs.ORGANS)], tf.int64)}
-    places = [label - 1 for label in organs.labels(names)]
+    feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs)], tf.int64)}
+    places = organs.places(names)
 
     def repeat(place, serialized):
         present = tf.io.parse_single_example(serialized, feature)[records.PRESENT]
@@ -266,7 +274,7 @@ def _check_lengths(path: bytes) -> bytes:
 
 
 def _parse(source: Source, serialized, keys):
-    values = records.parse(serialized, source.size_px, source.context)
+    values = records.parse(serialized, source.size_px, source.context, len(source.organs))
     return {key: values[key] for key in keys}
 
 

@@ -3,9 +3,10 @@
 import contextlib
 import shlex
 
+import numpy as np
 import tensorflow as tf
 
-from segthor import files, organs, records
+from segthor import files, records
 from segthor.errors import InputError
 from trainer import data
 
@@ -58,15 +59,16 @@ def in_one_line(source: data.Source, workdir: str, several_processes: bool):
 
 def damage(source: data.Source) -> str | None:
     """What is wrong with the first shard that cannot be read; None where all can be."""
+    organs, shape = source.organs, (source.size_px, source.context)
     for shard in (*source.train, *source.validation):
         path, number = files.join(source.folder, shard.file), 0
         try:
             records.check_lengths(path)
             for number, payload in enumerate(records.payloads(path)):
-                labels = records.parse(payload, source.size_px, source.context)[records.LABELS]
-                highest = int(tf.reduce_max(labels))
-                if highest >= organs.NUM_CLASSES:
-                    return f"{path}: record {number} has a label {highest}"
+                labels = records.parse(payload, *shape, len(organs))[records.LABELS].numpy()
+                unknown = np.setdiff1d(labels, [0, *organs.labels(organs.names)])
+                if len(unknown):
+                    return f"{path}: record {number} has a label {unknown[-1]}"
         except InputError as error:
             return str(error)
         except _UNREADABLE as error:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from segthor import csv_files, files, json_files
+from segthor.organs import SEGTHOR, Organs
 from segthor.progress import duration
 from trainer import pictures, run
 
@@ -21,8 +22,9 @@ _PROFILED_CALL = 2
 class Journal:
     """Tells of one run; the loop calls `begin`, then `trained` and `validated` as it goes."""
 
-    def __init__(self, workdir: str, config, profile: bool = False):
+    def __init__(self, workdir: str, config, profile: bool = False, organs: Organs = SEGTHOR):
         self._workdir, self._config, self._profile = workdir, config, profile
+        self._organs = organs
         self._rows: list[dict] = []
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
         self._told = 0.0
@@ -117,7 +119,8 @@ class Journal:
             **{key: float(last[key]) for key in ("slices_per_s", "input_wait", "memory_gb")},
         }
         json_files.write(files.join(self._workdir, run.SUMMARY), summary)
-        pictures.save_learning_curve(self._rows, files.join(self._workdir, run.CURVE))
+        path = files.join(self._workdir, run.CURVE)
+        pictures.save_learning_curve(self._rows, path, self._organs)
         self._writer.close()
         return summary
 

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from segthor import organs, records
+from segthor import records
+from segthor.organs import Organs
 from trainer import augment, data, devices, losses, model, schedules
 from trainer.config import CLASSIFY, SEGMENT
 
@@ -19,8 +20,8 @@ class Learner:
     def __init__(self, config, source: data.Source, strategy, total_steps: int):
         self.config, self.strategy, self.total_steps = config, strategy, total_steps
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
-        self._channel = tf.constant(_channels(config.organs), tf.int32)
-        self._labels = tf.constant([label - 1 for label in organs.labels(config.organs)])
+        self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)
+        self._places = tf.constant(source.organs.places(config.organs))
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
@@ -184,7 +185,7 @@ class Learner:
         return tf.gather(self._channel, tf.cast(labels, tf.int32))
 
     def _contoured(self, batch):
-        return tf.gather(batch[records.CONTOURED], self._labels, axis=1)
+        return tf.gather(batch[records.CONTOURED], self._places, axis=1)
 
 
 def _logits(network) -> tf.keras.Model:
@@ -194,9 +195,10 @@ def _logits(network) -> tf.keras.Model:
     return tf.keras.Model(network.input, heads)
 
 
-def _channels(names) -> list[int]:
+def _channels(organs: Organs, names) -> list[int]:
+    """By label value: the network's channel of the organ, 0 where it does not learn it."""
     chosen = {label: channel for channel, label in enumerate(organs.labels(names), 1)}
-    return [chosen.get(label, 0) for label in range(organs.NUM_CLASSES)]
+    return [chosen.get(label, 0) for label in range(1 + organs.highest_label)]
 
 
 def _one_hot(truth, count):

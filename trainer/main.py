@@ -41,6 +41,7 @@ def main(_):
         raise InputError("--workdir: expected the folder of the run, found nothing")
     config = flags_of.read(Config)
     source = data.open_source(DATA.value, config.held_out_fold)
+    config = config.of_table(source.organs)
     unscored = data.require_contours(source, config.organs)
     strategy = _devices(config)
     replicas, chief = strategy.num_replicas_in_sync, devices.is_chief()
@@ -51,7 +52,9 @@ def main(_):
     ):
         _announce(config, source, replicas, unscored)
         stopped = _on_sigterm()
-        journal = Journal(_WORKDIR.value, config, _PROFILE.value) if chief else Silent()
+        journal = Silent()
+        if chief:
+            journal = Journal(_WORKDIR.value, config, _PROFILE.value, source.organs)
         finished = loop.train(
             config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
         )

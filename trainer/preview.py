@@ -12,6 +12,7 @@ from absl import flags
 
 from segthor import drawing, files, flags_of, records
 from segthor.errors import run
+from segthor.organs import SEGTHOR, Organs
 from trainer import augment, data
 from trainer import main as training
 from trainer.config import Config
@@ -28,12 +29,13 @@ def main(_):
     config = flags_of.read(Config)
     source = data.open_source(training.DATA.value, config.held_out_fold)
     slices = fullest(source, _PATIENTS.value)
-    columns = [drawn(slices, None, config)]
-    columns += [drawn(slices, step, config) for step in range(_VERSIONS.value)]
+    steps = (None, *range(_VERSIONS.value))
+    columns = [drawn(slices, step, config, source.organs) for step in steps]
     tiles, captions = zip(
         *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
     )
-    sheet = drawing.sheet(tiles, len(columns), captions, "dashed: contoured, moved with the slice")
+    note = "dashed: contoured, moved with the slice"
+    sheet = drawing.sheet(tiles, len(columns), captions, note, source.organs)
     drawing.save_png(_OUTPUT.value, sheet)
     print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
 
@@ -50,7 +52,9 @@ def fullest(source: data.Source, count: int) -> list[records.Slice]:
     return [best[patient] for patient in sorted(best)][:count]
 
 
-def drawn(slices: list[records.Slice], step: int | None, config) -> list[tuple[np.ndarray, str]]:
+def drawn(
+    slices: list[records.Slice], step: int | None, config, organs: Organs = SEGTHOR
+) -> list[tuple[np.ndarray, str]]:
     """Picture and caption of each slice: as stored where `step` is None, else augmented."""
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
@@ -63,7 +67,7 @@ def drawn(slices: list[records.Slice], step: int | None, config) -> list[tuple[n
     middle = np.rint(images)[..., images.shape[-1] // 2].astype(np.uint8)
     scale = max(1, round(TILE_PX / middle.shape[1]))
     return [
-        (drawing.overlay(image, truth=truth, scale=scale), caption)
+        (drawing.overlay(image, truth=truth, scale=scale, organs=organs), caption)
         for image, truth, caption in zip(middle, np.asarray(labels), captions, strict=True)
     ]
 

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from segthor import files, json_files, locks
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 from trainer import model, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
-__all__ = ["CLASSIFY", "SEGMENT", "claim", "read", "restore"]
+__all__ = ["CLASSIFY", "SEGMENT", "claim", "read", "restore", "table"]
 
 RUN, LOG, SUMMARY = "run.json", "log.csv", "summary.json"
 LAST, BEST = "checkpoints", "best"  # folders
@@ -69,10 +70,23 @@ def read(workdir: str) -> dict:
         raise InputError(f"{path}: expected a run, found no {', '.join(sorted(missing))}")
     try:
         Config.from_json(record["config"]), Recipe.from_json(record["recipe"])
+        _check_organs(record)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     summary = files.join(workdir, SUMMARY)
     return record | ({"summary": json_files.read(summary)} if files.exists(summary) else {})
+
+
+def table(record: dict) -> Organs:
+    """The table of the organs that a run's dataset holds, those that it did not learn as well."""
+    stored = record.get("organ_table")
+    return SEGTHOR if stored is None else Organs.from_json(stored, "organ_table")
+
+
+def _check_organs(record: dict) -> None:
+    organs, names = table(record), record["organs"]
+    if not isinstance(names, list) or not all(map(organs.names.__contains__, names)):
+        raise InputError(f"organs: expected some of {', '.join(organs.names)}, found {names}")
 
 
 def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
@@ -111,6 +125,7 @@ def _record(config: Config, source, replicas: int) -> dict:
         "config": config.to_json(),
         "recipe": source.dataset.recipe.to_json(),
         "organs": list(config.organs),
+        "organ_table": source.organs.to_json(),
         "data": {"folder": source.folder, "digest": source.digest()},
         "replicas": replicas,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from segthor import csv_files, files, metrics, organs, records
+from segthor import csv_files, files, metrics, records
 from segthor.geometry import Placement
 from trainer import data, run
 from trainer.config import SEGMENT
@@ -20,7 +20,7 @@ def score(workdir: str, source: data.Source) -> None:
     them; `serving.evaluate` measures on the scans' own grid.
     """
     network, record = run.restore(workdir, "best")
-    labels = np.array([0, *organs.labels(record["organs"])], np.uint8)
+    labels = np.array([0, *source.organs.labels(record["organs"])], np.uint8)
     slices = _slices(source)
     rows = []
     for patient in source.dataset.patients:
@@ -30,7 +30,7 @@ def score(workdir: str, source: data.Source) -> None:
             truth = np.stack([one.labels for one in of_patient])
             spacing = Placement.from_json(patient.placement).spacing_mm
             named = [name for name in record["organs"] if name in patient.organs]
-            wanted = organs.labels(named)
+            wanted = source.organs.labels(named)
             found = metrics.score(predicted, truth, spacing, wanted)
             rows += [
                 {"patient": patient.patient, "organ": name} | dataclasses.asdict(found[label])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor.organs import BY_NAME, NAMES
+from segthor.organs import SEGTHOR
 from segthor.phantom import mediastinum, thorax
 from segthor.phantom.anatomy import Traits
 from segthor.phantom.canvas import Canvas
@@ -27,7 +27,7 @@ class Phantom:
         return self.traits.contrast_hu
 
 
-def make(seed: int, size: str = "small", organs=NAMES, **overrides) -> Phantom:
+def make(seed: int, size: str = "small", organs=SEGTHOR.names, **overrides) -> Phantom:
     """One patient: the same seed and arguments always give the same voxels.
 
     Args:
@@ -42,9 +42,9 @@ def make(seed: int, size: str = "small", organs=NAMES, **overrides) -> Phantom:
       TypeError: an override that is neither's field.
       ValueError: an unknown size or organ, axis codes that are none.
     """
-    unknown = set(organs) - set(NAMES)
+    unknown = set(organs) - set(SEGTHOR.names)
     if unknown:
-        raise ValueError(f"organs: expected names of {NAMES}, got {sorted(unknown)}")
+        raise ValueError(f"organs: expected names of {SEGTHOR.names}, got {sorted(unknown)}")
     body, scan, vessels, noise = (np.random.default_rng([seed, stream]) for stream in range(4))
     of_scanner = {name: overrides.pop(name) for name in Scanner.names() & set(overrides)}
     traits = Traits.draw(body).with_overrides(**overrides)
@@ -53,8 +53,8 @@ def make(seed: int, size: str = "small", organs=NAMES, **overrides) -> Phantom:
 
     canvas = Canvas(scanner.shape[::-1], scanner.spacing_mm, scanner.pose(traits))
     _draw(canvas, traits, vessels)
-    for name in set(NAMES) - set(organs):
-        canvas.labels[canvas.labels == BY_NAME[name].label] = 0
+    for name in set(SEGTHOR.names) - set(organs):
+        canvas.labels[canvas.labels == SEGTHOR[name].label] = 0
     hu = scanner.acquire(canvas.hu, traits.bias_hu, noise)
     return Phantom(scanner.to_file(hu), scanner.to_file(canvas.labels), affine, traits, scanner)
 

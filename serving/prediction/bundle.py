@@ -4,6 +4,7 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
 
   recipe.json    how a scan becomes the network's input (segthor.recipe)
   organs.json    what the network's classes mean: names, label values, colours
+  organ_table.json  every organ of the dataset, with all that its table says (segthor.organs)
   training.json  the run that made the network
   model.json     digest of the weights, versions of the libraries
   example.npz    an input and the output it must give
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, json_files, organs
+from segthor import files, json_files
 from segthor.errors import InputError
+from segthor.organs import BACKGROUND, SEGTHOR, Organs
 from segthor.recipe import Recipe
 from serving.prediction import directory, postprocess
 
@@ -37,9 +39,10 @@ EXAMPLE_TOLERANCE = 0.02
 class Bundle:
     """A loaded model directory.
 
-    organs: in the order of the network's classes, which start with background. digest: names the
-    weights and what belongs to them. training: what the trainer recorded. signatures: name ->
-    callable of tensors. rules: organ -> post-processing (`serving.tune` puts it there).
+    organs: in the order of the network's classes, which start with background. table: the dataset's
+    organs, of which the network may know some. digest: names the weights and what belongs to them.
+    training: what the trainer recorded. signatures: name -> callable of tensors. rules: organ ->
+    post-processing (`serving.tune` puts it there).
     """
 
     folder: str
@@ -49,6 +52,7 @@ class Bundle:
     training: dict
     signatures: dict
     rules: dict
+    table: Organs = SEGTHOR
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K], which sum to 1 over K."""
@@ -71,20 +75,29 @@ class Bundle:
         return self.signatures[output](images=tf.constant(images))[output].numpy()
 
 
-def label_values(names) -> np.ndarray:
+def label_values(names, organs: Organs = SEGTHOR) -> np.ndarray:
     """uint8 [K]: the label values of background and these organs, in this order."""
-    return np.array([organs.BACKGROUND, *(organs.BY_NAME[n].label for n in names)], np.uint8)
+    return np.array([BACKGROUND, *organs.labels(names)], np.uint8)
 
 
-def save(folder, network, variables, recipe: Recipe, names, training: dict, versions: dict) -> str:
+def save(
+    folder,
+    network,
+    variables,
+    recipe: Recipe,
+    names,
+    training: dict,
+    versions: dict,
+    organs: Organs = SEGTHOR,
+) -> str:
     """Writes the next FOLDER/<version>/ under a temporary name, then renames it.
 
     network: callable, float32 [N, H, W, C] of 0..255 to a dict of what it gives, float32:
       'probabilities' [N, H, W, K] that sum to 1, or 'presence' [N, K - 1], or both.
     variables: every tf.Variable that `network` reads. names: the organs of classes 1 to K - 1.
-    Returns the folder of the version.
+    organs: the dataset's table. Returns the folder of the version.
     """
-    signatures = _signatures(network, recipe, label_values(names))
+    signatures = _signatures(network, recipe, label_values(names, organs))
     example = _example(recipe)
     expected = {
         name: call(images=tf.constant(example))[name].numpy()
@@ -93,12 +106,13 @@ def save(folder, network, variables, recipe: Recipe, names, training: dict, vers
     }
     assets = {
         directory.RECIPE: _json(recipe.to_json()),
-        directory.ORGANS: _json(_organ_rows(names)),
+        directory.ORGANS: _json(_organ_rows(names, organs)),
+        directory.TABLE: _json(organs.to_json()),
         directory.TRAINING: _json(training),
         directory.MODEL: _json(
             {
                 "format": directory.FORMAT,
-                "digest": _digest(variables, recipe, names),
+                "digest": _digest(variables, recipe, names, organs),
                 "versions": versions,
             }
         ),
@@ -129,17 +143,18 @@ def load(folder: str) -> Bundle:
     """
     version = directory.newest(folder)
     digest = directory.digest(version)
-    recipe, names, training = _assets(version)
+    organs = directory.table(version)
+    recipe, names, training = _assets(version, organs)
     try:
         with directory.local(version) as path:
             loaded = tf.saved_model.load(path)
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
-    if digest != _digest(getattr(loaded, "weights", ()), recipe, names):
+    if digest != _digest(getattr(loaded, "weights", ()), recipe, names, organs):
         raise InputError(
-            f"{version}: weights, recipe.json or organs.json are not those that were exported; "
-            "export the model again"
+            f"{version}: weights, recipe.json, organs.json or organ_table.json are not those that "
+            "were exported; export the model again"
         )
     bundle = Bundle(
         folder=version,
@@ -149,13 +164,14 @@ def load(folder: str) -> Bundle:
         training=training,
         # The loaded object owns the variables; without it they would be freed.
         signatures={name: _kept(call, loaded) for name, call in loaded.signatures.items()},
-        rules=postprocess.load(version),
+        rules=postprocess.load(version, organs),
+        table=organs,
     )
     _check_example(bundle)
     return bundle
 
 
-def _assets(version: str) -> tuple[Recipe, tuple[str, ...], dict]:
+def _assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict]:
     """Recipe, organs and training record; raises InputError where they make no sense."""
 
     def asset(name):
@@ -168,13 +184,13 @@ def _assets(version: str) -> tuple[Recipe, tuple[str, ...], dict]:
     rows, training = asset(directory.ORGANS), asset(directory.TRAINING)
     try:
         names = tuple(row["name"] for row in rows if row["label"])
-        known = bool(names) and rows == _organ_rows(names)
+        known = bool(names) and rows == _organ_rows(names, organs)
     except (TypeError, KeyError):
         known = False
     if not known:
         raise InputError(
-            f"{version}: organs.json does not list organs as {', '.join(organs.NAMES)} are "
-            "numbered here; export the model again"
+            f"{version}: organs.json does not list organs as the table numbers them "
+            f"({', '.join(organs.names)}); export the model again"
         )
     if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
         raise InputError(f"{version}: training.json makes no sense; export the model again")
@@ -258,14 +274,16 @@ def _kept(network, owner):
     return lambda **inputs: network(**inputs) if owner else None
 
 
-def _organ_rows(names) -> list[dict]:
-    rows = [{"name": "background", "label": organs.BACKGROUND, "rgb": [0, 0, 0]}]
-    known = (organs.BY_NAME[name] for name in names)
+def _organ_rows(names, organs: Organs) -> list[dict]:
+    rows = [{"name": "background", "label": BACKGROUND, "rgb": [0, 0, 0]}]
+    known = (organs[name] for name in names)
     return rows + [{"name": o.name, "label": o.label, "rgb": list(o.rgb)} for o in known]
 
 
-def _digest(variables, recipe: Recipe, names) -> str:
-    digest = hashlib.sha256(json.dumps([recipe.digest(), list(names)]).encode())
+def _digest(variables, recipe: Recipe, names, organs: Organs) -> str:
+    # SegTHOR's table adds nothing, so that models from before there was another keep their name.
+    table = [] if organs == SEGTHOR else [organs.digest()]
+    digest = hashlib.sha256(json.dumps([recipe.digest(), list(names), *table]).encode())
     for variable in variables:
         digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     return digest.hexdigest()[:16]

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 
-from segthor import metrics, organs, statistics
+from segthor import metrics, statistics
+from segthor.boxes import around, label_boxes
 from segthor.metrics import OrganScore
+from segthor.organs import BACKGROUND, SEGTHOR, Organs
 from serving.prediction.postprocess import Rule, clean
 
 # From nothing to much: of rules that score alike, the first is taken.
@@ -18,13 +20,18 @@ CANDIDATES = tuple(
 DICE_ALIKE = 0.001
 
 
-def score_candidates(predicted: np.ndarray, truth: np.ndarray, grid, names) -> dict:
+def score_candidates(
+    predicted: np.ndarray, truth: np.ndarray, grid, names, organs: Organs = SEGTHOR
+) -> dict:
     """Organ -> one score per candidate, of one patient; label maps uint8 [X, Y, Z]."""
     voxel_cm3 = float(np.prod(grid.spacing_mm)) / 1000
+    boxes = label_boxes(predicted), label_boxes(truth)
     found = {}
     for name in names:
-        value = organs.BY_NAME[name].label
-        mask, true, free = predicted == value, truth == value, predicted == organs.BACKGROUND
+        value = organs[name].label
+        box = around(held[value] for held in boxes if value in held)
+        part, true = predicted[box], truth[box] == value
+        mask, free = part == value, part == BACKGROUND
         known: dict[bytes, OrganScore] = {}
         scores = []
         for rule in CANDIDATES:
@@ -37,14 +44,14 @@ def score_candidates(predicted: np.ndarray, truth: np.ndarray, grid, names) -> d
     return found
 
 
-def choose(patients: list[dict]) -> tuple[dict[str, Rule], list[dict]]:
+def choose(patients: list[dict], organs: Organs = SEGTHOR) -> tuple[dict[str, Rule], list[dict]]:
     """The best rule per organ, and the table of all candidates.
 
     patients: of `score_candidates`. The best has the highest mean Dice; of those within
     `DICE_ALIKE` of it, the smallest mean average Hausdorff distance; of those alike, the simplest.
     """
     rules, table = {}, []
-    for name in organs.NAMES:
+    for name in organs.names:
         scored = [patient[name] for patient in patients if name in patient]
         if not scored:
             continue

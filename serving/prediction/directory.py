@@ -10,9 +10,10 @@ import fsspec
 
 from segthor import files, json_files, locks
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR, Organs
 
 MODEL, RECIPE, ORGANS, TRAINING = "model.json", "recipe.json", "organs.json", "training.json"
-EXAMPLE, RULES = "example.npz", "postprocess.json"
+TABLE, EXAMPLE, RULES = "organ_table.json", "example.npz", "postprocess.json"
 FORMAT = 1
 
 
@@ -50,6 +51,21 @@ def digest(version: str) -> str:
             "export it again with python -m serving.export"
         )
     return model["digest"]
+
+
+def table(version: str) -> Organs:
+    """The table of the organs that the model's dataset held; SegTHOR's for models from before it.
+
+    Raises:
+      InputError: it makes no sense.
+    """
+    path = asset(version, TABLE)
+    if not files.exists(path):
+        return SEGTHOR
+    try:
+        return Organs.from_json(json_files.read(path), path)
+    except InputError as error:
+        raise InputError(f"{error}; export the model again") from error
 
 
 def publish(folder: str, write) -> str:

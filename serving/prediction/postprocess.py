@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from segthor import files, json_files, organs
+from segthor import files, json_files
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
+from segthor.organs import BACKGROUND, SEGTHOR, Organs
 from serving.prediction import directory
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
@@ -34,19 +35,19 @@ class Rule:
         return asdict(self)
 
 
-def load(version: str) -> dict[str, Rule]:
+def load(version: str, organs: Organs = SEGTHOR) -> dict[str, Rule]:
     """Organ name -> rule of a model directory; empty where none was stored."""
     path = directory.asset(version, directory.RULES)
     if not files.exists(path):
         return {}
     try:
         stored = json_files.read(path)["rules"]
-        unknown = sorted(set(stored) - set(organs.NAMES))
+        unknown = sorted(set(stored) - set(organs.names))
         rules = {name: Rule(**rule) for name, rule in stored.items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: made by another version ({error}); tune again") from error
     if unknown:
-        raise InputError(f"{path}: expected organs {', '.join(organs.NAMES)}, found {unknown[0]}")
+        raise InputError(f"{path}: expected organs {', '.join(organs.names)}, found {unknown[0]}")
     return rules
 
 
@@ -63,7 +64,9 @@ def clear_leftovers(version: str) -> None:
     files.remove_partial(files.parent(path), f"-{directory.RULES}")
 
 
-def apply(labels: np.ndarray, spacing_mm, rules: dict[str, Rule]) -> dict[str, dict]:
+def apply(
+    labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs = SEGTHOR
+) -> dict[str, dict]:
     """Applies the rules to labels uint8 [X, Y, Z], in place.
 
     Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`.
@@ -72,15 +75,15 @@ def apply(labels: np.ndarray, spacing_mm, rules: dict[str, Rule]) -> dict[str, d
     boxes = label_boxes(labels)
     changes = {}
     for name, rule in rules.items():
-        value = organs.BY_NAME[name].label
+        value = organs[name].label
         if value not in boxes:
             continue
         part = labels[boxes[value]]
         before = part == value
         after = clean(before, rule, voxel_cm3)
-        filled = after & ~before & (part == organs.BACKGROUND)
+        filled = after & ~before & (part == BACKGROUND)
         removed = before & ~after
-        part[removed], part[filled] = organs.BACKGROUND, value
+        part[removed], part[filled] = BACKGROUND, value
         if removed.any() or filled.any():
             changes[name] = {
                 "removed_cm3": round(np.count_nonzero(removed) * voxel_cm3, 3),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import organs
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.nifti import Scan
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Prepared, Recipe, prepare, with_context
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 
@@ -28,9 +28,16 @@ class Input:
     prepared: Prepared
 
     @classmethod
-    def of(cls, recipe: Recipe, scan: Scan, masks: np.ndarray | None = None) -> "Input":
+    def of(
+        cls,
+        recipe: Recipe,
+        scan: Scan,
+        masks: np.ndarray | None = None,
+        organs: Organs = SEGTHOR,
+    ) -> "Input":
         """Raises InputError where the scan or the masks do not allow the recipe."""
-        return cls(recipe, prepare(scan.array, scan.grid.affine, recipe, masks=masks))
+        affine = scan.grid.affine
+        return cls(recipe, prepare(scan.array, affine, recipe, masks=masks, organs=organs))
 
     def batch(self, slices: range) -> np.ndarray:
         """uint8 [N, H, W, C]: these slices with their neighbours."""
@@ -54,9 +61,13 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class _Chances:
-    """What the models of these organs give for some slices: float32 [N, H, W, K]."""
+    """What the models of these organs give for some slices: float32 [N, H, W, K].
+
+    labels: uint8 [K], what stands for each class.
+    """
 
     organs: tuple[str, ...]
+    labels: np.ndarray
     values: np.ndarray
     placement: Placement
 
@@ -74,7 +85,7 @@ class _Volume:
         part = slice(slices.start, slices.stop)
         best = None
         for one in given:
-            found, shares = one.placement.most_probable(one.values, label_values(one.organs))
+            found, shares = one.placement.most_probable(one.values, one.labels)
             if best is None:
                 self.labels[part], best = found, shares
             else:
@@ -99,7 +110,8 @@ class Ensemble:
 
         Raises:
           InputError: a model without the output that is needed, one organ from two models of
-            different organs, or models of the same organs with different recipes.
+            different organs, models of the same organs with different recipes, or models that
+            number organs differently.
         """
         self.gate, self.tta = gate, tta
         self.groups: dict[tuple[str, ...], list[Bundle]] = {}
@@ -108,6 +120,7 @@ class Ensemble:
         if gate:
             gate.require(PRESENCE)
         _check_groups(self.groups)
+        check_tables(self.bundles)
 
     @property
     def bundles(self) -> list[Bundle]:
@@ -153,7 +166,9 @@ class Ensemble:
     def inputs(self, scan: Scan, masks: np.ndarray | None = None) -> dict[str, Input]:
         """Recipe digest -> the scan prepared so, for each recipe among the models."""
         recipes = {bundle.recipe.digest(): bundle.recipe for bundle in self.bundles}
-        return {digest: Input.of(recipe, scan, masks) for digest, recipe in recipes.items()}
+        return {
+            digest: Input.of(recipe, scan, masks, self.table) for digest, recipe in recipes.items()
+        }
 
     def segment(self, inputs: dict[str, Input], probabilities: bool = False) -> Segmentation:
         """Runs every model batch by batch; memory beyond the result is that of some batches.
@@ -179,16 +194,22 @@ class Ensemble:
 
     @property
     def organs(self) -> tuple[str, ...]:
-        """The organs that are predicted, in the project's order."""
+        """The organs that are predicted, in the table's order."""
         found = {name for names in self.groups for name in names}
-        return tuple(name for name in organs.NAMES if name in found)
+        return tuple(name for name in self.table.names if name in found)
+
+    @property
+    def table(self) -> Organs:
+        """What the label values stand for."""
+        return self.segmenters[0].table
 
     def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> "_Chances":
         given = inputs[bundles[0].recipe.digest()]
         values = self._average(bundles, given.batch(slices), slices)
         if self.gate:
             values = self._closed(values, names, inputs, slices)
-        return _Chances(names, values, given.prepared.placement)
+        labels = label_values(names, self.table)
+        return _Chances(names, labels, values, given.prepared.placement)
 
     def _average(self, bundles: list[Bundle], batch: np.ndarray, slices: range) -> np.ndarray:
         """float32 [N, H, W, K], the mean over models and flips."""
@@ -244,6 +265,21 @@ def _flips(bundle: Bundle) -> list[tuple[int, ...]]:
     """As it is, and every flip known from training; left to right where none is."""
     single = flips_trained(bundle) or [(2,)]
     return [(), *single] + ([(1, 2)] if len(single) == 2 else [])
+
+
+def check_tables(bundles: Sequence[Bundle]) -> None:
+    """Raises InputError unless a label value stands for the same organ in all models."""
+    first, *others = bundles
+    for other in others:
+        if _numbers(other.table) != _numbers(first.table):
+            raise InputError(
+                f"{first.folder} and {other.folder} were trained on datasets that number organs "
+                "differently; build both with one --organ_table, train and export again"
+            )
+
+
+def _numbers(organs: Organs) -> set[tuple[str, int]]:
+    return {(organ.name, organ.label) for organ in organs}
 
 
 def _check_groups(groups) -> None:

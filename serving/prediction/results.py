@@ -20,18 +20,21 @@ import numpy as np
 from segthor import files, json_files, nifti, underway
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
+from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 
 FORMAT = 1
+ORGANS = "organs"  # in FILE_NAME: what the label values stand for
 _PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
 
 
 class Results:
     """One output folder of one job. folder: where. job: a digest of the job's settings."""
 
-    def __init__(self, folder: str, settings: dict):
-        """settings: all that decides the label maps, plain JSON values."""
-        self.folder, self.settings = folder, {"format": FORMAT, **settings}
+    def __init__(self, folder: str, settings: dict, organs: Organs = SEGTHOR):
+        """settings: all that decides the label maps, plain JSON values; organs: their labels'."""
+        self.folder, self._organs = folder, organs
+        self.settings = {"format": FORMAT, **settings}
         text = json.dumps(self.settings, sort_keys=True)
         self.job = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._cases = files.join(folder, "cases")
@@ -45,6 +48,7 @@ class Results:
         path = files.join(self.folder, FILE_NAME)
         if files.exists(path):
             found, head = json_files.read(path), self.settings
+            found.pop(ORGANS, None)  # the models imply them
             differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
             if differing and not overwrite:
                 raise InputError(
@@ -61,7 +65,7 @@ class Results:
         underway.warn(self._cases)
         for part in ("", "cases", "probabilities"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
-        json_files.write(path, self.settings)
+        json_files.write(path, self.settings | {ORGANS: self._organs.to_json()})
 
     def _clear(self) -> None:
         """Removes another job's label maps, also of scans that this job will not predict."""
@@ -142,6 +146,15 @@ class Results:
 def mark_of(scan: Patient) -> dict:
     """What names the scan's file as it is now."""
     return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
+
+
+def organs_of(folder: str) -> Organs | None:
+    """What the label values in a folder stand for; None where no prediction job noted it."""
+    path = files.join(folder, FILE_NAME)
+    noted = json_files.read(path) if files.exists(path) else None
+    if not isinstance(noted, dict):
+        return None
+    return Organs.from_json(noted[ORGANS], path) if ORGANS in noted else SEGTHOR
 
 
 def facts_of(folder: str, patient: str) -> dict:

@@ -3,11 +3,11 @@
 import functools
 from dataclasses import dataclass
 
-from segthor import audit, files, nifti, organs, plausibility
+from segthor import audit, files, nifti, plausibility
 from segthor.errors import InputError
 from segthor.patients import Patient
 from serving.prediction import bundle, postprocess
-from serving.prediction.predictor import Ensemble, Input, Segmentation
+from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
 from serving.prediction.results import Results, mark_of
 
 
@@ -80,7 +80,7 @@ class Worker:
             # Crumbs far off would move the box about the organs; each of these is one piece.
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
             self.level_rules = pieces | (self.level.rules() if plan.rules else {})
-        self.results = Results(plan.output, self._settings())
+        self.results = Results(plan.output, self._settings(), self.models.table)
 
     @_noted
     def read(self, case: Patient) -> ReadScan:
@@ -101,7 +101,8 @@ class Worker:
         inputs = given.inputs
         if self.level:
             masks = self.level.segment(inputs).labels
-            postprocess.apply(masks, given.scan.grid.spacing_mm, self.level_rules)
+            spacing_mm = given.scan.grid.spacing_mm
+            postprocess.apply(masks, spacing_mm, self.level_rules, self.level.table)
             inputs = self.models.inputs(given.scan, masks)
         return Computed(
             given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
@@ -111,9 +112,9 @@ class Worker:
     def write(self, case: Patient, computed: Computed) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
         scan, found = computed.scan, computed.found
-        labels = found.labels
-        changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules)
-        measured, findings = plausibility.measure(scan, labels, self.models.organs)
+        labels, organs = found.labels, self.models.table
+        changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules, organs)
+        measured, findings = plausibility.measure(scan, labels, self.models.organs, organs)
         facts = {
             "organs": list(self.models.organs),
             "level_hu": found.level_hu,
@@ -133,17 +134,20 @@ class Worker:
             "level_models": [one.digest for one in self.level.bundles] if self.level else [],
             "gate": self.models.gate.digest if self.models.gate else None,
             "tta": self.models.flips,
-            "postprocess": _plain(self.rules),
-            "level_postprocess": _plain(self.level_rules),
+            "postprocess": _plain(self.rules, self.models),
+            "level_postprocess": _plain(self.level_rules, self.level),
             "probabilities": self.plan.probabilities,
         }
 
 
-def _plain(rules: dict) -> dict:
-    return {name: rules[name].to_json() for name in organs.NAMES if name in rules}
+def _plain(rules: dict, models: Ensemble | None) -> dict:
+    names = models.organs if models else ()
+    return {name: rules[name].to_json() for name in names if name in rules}
 
 
 def _check_passes(models: Ensemble, level: Ensemble | None) -> None:
+    if level:
+        check_tables([*models.bundles, *level.bundles])
     asking = [one for one in models.bundles if one.recipe.needs_masks]
     if asking and not level:
         recipe = asking[0].recipe

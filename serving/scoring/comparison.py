@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from segthor import files, json_files, organs, statistics
+from segthor import files, json_files, statistics
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR, Organs
 
 COMPARED = ("dice", "average_hausdorff_mm", "hausdorff95_mm", "surface_dice_2mm")
 
@@ -17,7 +18,7 @@ def load(folder: str) -> dict[str, dict[str, dict]]:
     path = folder if folder.endswith(".json") else files.join(folder, "scores.json")
     value = json_files.read(path)
     patients = value.get("patients") if isinstance(value, dict) else None
-    if not _is_dict_of(patients, lambda organs: _is_dict_of(organs, _are_scores)):
+    if not _is_dict_of(patients, lambda scores: _is_dict_of(scores, _are_scores)):
         raise InputError(f"{path}: expected scores.json from serving.evaluate")
     return patients
 
@@ -30,7 +31,7 @@ def _is_dict_of(value, is_right) -> bool:
     return isinstance(value, dict) and all(map(is_right, value.values()))
 
 
-def compare(ours: dict, theirs: dict) -> list[dict]:
+def compare(ours: dict, theirs: dict, organs: Organs = SEGTHOR) -> list[dict]:
     """One row per organ and score, over the patients that both runs scored: ours minus theirs.
 
     Each row holds organ, score, both means over those patients, and the fields of
@@ -46,7 +47,7 @@ def compare(ours: dict, theirs: dict) -> list[dict]:
             f"the other {min(theirs, default='none')} ..."
         )
     rows = []
-    for name in organs.NAMES:
+    for name in organs.names:
         both = [p for p in shared if name in ours[p] and name in theirs[p]]
         for score in COMPARED if both else ():
             pairs = [(ours[p][name].get(score), theirs[p][name].get(score)) for p in both]

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from segthor import csv_files, metrics, organs, statistics
+from segthor import csv_files, metrics, statistics
 from segthor.metrics import SCORES, OrganScore
+from segthor.organs import SEGTHOR, Organs
 from segthor.scans import LabelMap
 
 
@@ -17,7 +18,9 @@ class PatientScores:
     organs: dict[str, OrganScore]
 
 
-def score(predicted: LabelMap, truth: LabelMap, names) -> dict[str, OrganScore]:
+def score(
+    predicted: LabelMap, truth: LabelMap, names, organs: Organs = SEGTHOR
+) -> dict[str, OrganScore]:
     """Organ name to scores; names: the organs that are predicted and contoured."""
     spacing_mm = truth.grid.spacing_mm
     found = metrics.score(predicted.array, truth.array, spacing_mm, organs.labels(names))
@@ -29,7 +32,9 @@ def mean_dice(patient: PatientScores) -> float:
     return float(np.mean([row.dice for row in patient.organs.values()]))
 
 
-def summarise(patients: list[PatientScores]) -> dict[str, dict[str, statistics.Summary]]:
+def summarise(
+    patients: list[PatientScores], organs: Organs = SEGTHOR
+) -> dict[str, dict[str, statistics.Summary]]:
     """Organ name -> score name -> summary over the patients that have the organ contoured."""
     return {
         name: {
@@ -38,17 +43,22 @@ def summarise(patients: list[PatientScores]) -> dict[str, dict[str, statistics.S
             )
             for score in SCORES
         }
-        for name in organs.NAMES
+        for name in organs.names
         if any(name in patient.organs for patient in patients)
     }
 
 
-def to_json(patients: list[PatientScores], missing: dict[str, str], failed: dict[str, str]) -> dict:
+def to_json(
+    patients: list[PatientScores],
+    missing: dict[str, str],
+    failed: dict[str, str],
+    organs: Organs = SEGTHOR,
+) -> dict:
     """Everything, as plain values; `mean` averages the organs' means, each organ counting once.
 
     missing, failed: patients with contours of whom there are no scores, and why.
     """
-    summaries = summarise(patients)
+    summaries = summarise(patients, organs)
     means = {score: [rows[score].mean for rows in summaries.values()] for score in SCORES}
     return {
         "mean": {score: mean(values) for score, values in means.items()},

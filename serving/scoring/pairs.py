@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from segthor import inputs, scans
 from segthor.errors import InputError
+from segthor.manifest import Dataset
 from segthor.nifti import Grid
+from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from segthor.scans import LabelMap
+from serving.prediction import results
 from serving.scoring import facts
 
 
@@ -22,7 +25,29 @@ class Match:
     uncontoured: tuple[str, ...]
 
 
-def match(contours: str, folder: str, split: str | None = None) -> Match:
+def table_of(folder: str, contours: str | None = None) -> Organs:
+    """What the label values of predictions and of their contours stand for.
+
+    It is noted with the predictions; for label maps that came another way it is the contours', if
+    those are a dataset's; else SegTHOR's.
+
+    Raises:
+      InputError: predictions and contours number organs differently.
+    """
+    predicted = results.organs_of(folder)
+    theirs = None
+    if contours and inputs.is_dataset(contours):
+        theirs = Dataset.load(contours).organs
+    for organ in theirs or () if predicted else ():
+        if organ.name in predicted and predicted[organ.name].label != organ.label:
+            raise InputError(
+                f"{contours} has label {organ.label} for {organ.name}, {folder} has label "
+                f"{predicted[organ.name].label}; score predictions of a model of that dataset"
+            )
+    return predicted or theirs or SEGTHOR
+
+
+def match(contours: str, folder: str, split: str | None = None, organs: Organs = SEGTHOR) -> Match:
     """Pairs the contours of a folder, CSV or dataset with the label maps in `folder`.
 
     split: only the contours of these patients, 'train' or 'validation'.
@@ -31,7 +56,7 @@ def match(contours: str, folder: str, split: str | None = None) -> Match:
       InputError: there are none of either, or no patient has both.
     """
     predictions = inputs.find_predictions(folder)
-    contoured = contours_of(contours, split)
+    contoured = contours_of(contours, split, organs)
     paired = tuple((one, predictions[one.name]) for one in contoured if one.name in predictions)
     if not paired:
         raise InputError(
@@ -39,36 +64,40 @@ def match(contours: str, folder: str, split: str | None = None) -> Match:
             f"{contours} holds {contoured[0].name} ..."
         )
     absent = [one for one in contoured if one.name not in predictions]
-    missing = {one.name: one.fault or why_missing(folder, one.name) for one in absent}
+    missing = {one.name: one.fault or why_missing(folder, one.name, organs) for one in absent}
     uncontoured = sorted(set(predictions) - {one.name for one in contoured})
     return Match(paired, missing, tuple(uncontoured))
 
 
-def contours_of(path: str, split: str | None = None) -> list[Patient]:
+def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -> list[Patient]:
     """The contours of a folder, CSV or dataset; raises InputError where there are none."""
-    found = [one for one in inputs.find_contours(path) if split in (None, one.split)]
+    found = [one for one in inputs.find_contours(path, organs) if split in (None, one.split)]
     if not found:
         raise InputError(f"--split={split}: {path} names no such patient with contours")
     return found
 
 
 def read(
-    contours: Patient, predicted: str, ct: tuple[str, Grid] | None = None
+    contours: Patient,
+    predicted: str,
+    ct: tuple[str, Grid] | None = None,
+    organs: Organs = SEGTHOR,
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
-    found = scans.read_labels(predicted, like=ct)
-    truth = scans.read_labels(contours.labels, (predicted, found.grid), contours.label_values)
+    found = scans.read_labels(predicted, like=ct, organs=organs)
+    like = predicted, found.grid
+    truth = scans.read_labels(contours.labels, like, contours.label_values, organs=organs)
     return found, truth
 
 
-def why_missing(folder: str, patient: str) -> str:
+def why_missing(folder: str, patient: str, organs: Organs = SEGTHOR) -> str:
     """Why the folder holds no label map of a patient, as far as serving.predict noted it."""
     try:
-        failed = facts.read(folder, patient).failed
+        failed = facts.read(folder, patient, organs).failed
     except InputError as error:
         return str(error)
     return f"failed in prediction: {failed}" if failed else "no label map"

@@ -2,17 +2,23 @@
 
 import numpy as np
 
-from segthor import drawing, organs
+from segthor import drawing
 from segthor.boxes import nonzero_box, with_margin
 from segthor.geometry import canonical
 from segthor.nifti import Scan
+from segthor.organs import MOST_LABEL, SEGTHOR, Organs
 
 TILE_PX = 300
 _MARGIN_MM = 30
 
 
 def tiles(
-    patient: str, ct: Scan, truth: np.ndarray, predicted: np.ndarray, names
+    patient: str,
+    ct: Scan,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    names,
+    organs: Organs = SEGTHOR,
 ) -> list[tuple[np.ndarray, str]]:
     """(picture, caption) of the slice that scores worst and of the middling one.
 
@@ -35,7 +41,7 @@ def tiles(
         view = (z, *plane)
         image = drawing.mediastinum(hu[view])
         scale = max(1, round(TILE_PX / max(image.shape)))
-        picture = drawing.overlay(image, truth[view], predicted[view], scale)
+        picture = drawing.overlay(image, truth[view], predicted[view], scale, organs)
         caption = f"{patient}, {word} slice {z + 1} of {len(hu)}, Dice {dice[z]:.2f}"
         pictures.append((picture, caption))
     return pictures
@@ -44,15 +50,20 @@ def tiles(
 def slice_dice(truth, predicted, values) -> np.ndarray:
     """[Z] mean Dice over the organs that either map holds in the slice; NaN where there are none.
 
-    truth, predicted: [Z, Y, X].
+    truth, predicted: uint8 [Z, Y, X].
     """
-    rows = []
-    for value in values:
-        one, other = (truth == value), (predicted == value)
-        both = np.count_nonzero(one & other, axis=(1, 2))
-        total = np.count_nonzero(one, axis=(1, 2)) + np.count_nonzero(other, axis=(1, 2))
-        rows.append(np.where(total > 0, 2 * both / np.maximum(total, 1), np.nan))
-    rows = np.array(rows)
+    one, other = _counts(truth, values), _counts(predicted, values)
+    both = _counts(np.where(truth == predicted, truth, 0), values)
+    total = one + other
+    rows = np.where(total > 0, 2 * both / np.maximum(total, 1), np.nan)
     known = ~np.isnan(rows)
     count = known.sum(0)
     return np.where(count > 0, np.where(known, rows, 0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def _counts(labels: np.ndarray, values) -> np.ndarray:
+    """[K, Z] voxels of each value in each slice of [Z, Y, X]."""
+    rows, columns = nonzero_box(labels)[1:]
+    planes = labels[:, rows, columns]
+    counts = [np.bincount(plane.ravel(), minlength=1 + MOST_LABEL) for plane in planes]
+    return np.array(counts)[:, list(values)].T

@@ -1,6 +1,6 @@
 """Tables for the terminal: plain text, columns aligned."""
 
-from segthor import organs
+from segthor.organs import SEGTHOR, Organs
 from serving.scoring import references
 from serving.scoring.evaluation import PatientScores, mean, summarise
 
@@ -28,9 +28,9 @@ def aligned(header, rows) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def patients(scored: list[PatientScores]) -> str:
+def patients(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     """Dice of each patient's organs, and their mean."""
-    names = [name for name in organs.NAMES if any(name in p.organs for p in scored)]
+    names = [name for name in organs.names if any(name in p.organs for p in scored)]
     rows = []
     for patient in scored:
         cells = [patient.organs[n].dice if n in patient.organs else None for n in names]
@@ -38,9 +38,9 @@ def patients(scored: list[PatientScores]) -> str:
     return aligned(("Dice", *names, "mean"), rows)
 
 
-def organ_means(scored: list[PatientScores]) -> str:
+def organ_means(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     """Each score's mean over patients, one row per organ; distances in mm."""
-    summaries = summarise(scored)
+    summaries = summarise(scored, organs)
     rows = [
         (name, *(number(scores[key].mean, form) for _, key, form in _COLUMNS))
         for name, scores in summaries.items()
@@ -56,10 +56,10 @@ def organ_means(scored: list[PatientScores]) -> str:
     return text
 
 
-def intervals(scored: list[PatientScores]) -> str:
+def intervals(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     """Dice over patients: mean with its 95 % interval, median, lowest."""
     rows = []
-    for name, scores in summarise(scored).items():
+    for name, scores in summarise(scored, organs).items():
         dice = scores["dice"]
         lowest = min(p.organs[name].dice for p in scored if name in p.organs)
         interval = f"{number(dice.low)} to {number(dice.high)}"
@@ -76,7 +76,7 @@ def reference_rows() -> str:
         for system, patients, dice, overall in references.DICE
     ]
     title = "For orientation, Dice on SEGTHOR'S OWN patients, which these are not unless you say so"
-    return f"{title}:\n" + aligned(("SegTHOR", *organs.NAMES, "mean"), rows)
+    return f"{title}:\n" + aligned(("SegTHOR", *SEGTHOR.names, "mean"), rows)
 
 
 def comparison(rows: list[dict]) -> str:

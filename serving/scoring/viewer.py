@@ -10,12 +10,13 @@ import io
 import numpy as np
 from PIL import Image
 
-from segthor import organs, plausibility
+from segthor import plausibility
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.geometry import canonical
 from segthor.metrics import OrganScore
 from segthor.nifti import Scan
+from segthor.organs import SEGTHOR, Organ, Organs
 from serving.scoring.facts import Facts
 from serving.scoring.picture import slice_dice
 
@@ -34,18 +35,20 @@ def patient(
     truth: np.ndarray | None,
     scores: dict[str, OrganScore],
     facts: Facts,
+    organs: Organs = SEGTHOR,
 ) -> dict:
     """Plain JSON values for the page.
 
     predicted, truth: uint8 [X, Y, Z] on the scan's grid. scores: organ -> scores, of the contoured
     organs. facts: what the prediction job noted.
     """
-    measured, findings = plausibility.measure(scan, predicted, facts.organs)
+    measured, findings = plausibility.measure(scan, predicted, facts.organs, organs)
     return {
         "name": name,
         **_pictures(scan, predicted, truth, organs.labels(scores)),
         "organs": {
-            organ: _organ(organ, measured.get(organ), scores.get(organ)) for organ in facts.organs
+            name: _organ(organs[name], measured.get(name), scores.get(name))
+            for name in facts.organs
         },
         "findings": [{"severity": f.severity, "message": f.message} for f in findings],
         "postprocess": facts.postprocess,
@@ -91,10 +94,12 @@ def badness(entry: dict) -> tuple:
     return (1, min(dice, default=1.0), -flags, entry["name"])
 
 
-def _organ(name: str, measured, score: OrganScore | None) -> dict:
-    low, high = organs.BY_NAME[name].volume_cm3
+def _organ(organ: Organ, measured, score: OrganScore | None) -> dict:
+    """plausibleCm3 is None, and any volume plausible, where the table gives no range."""
     volume = measured.volume_cm3 if measured else 0.0
-    row = {"volumeCm3": volume, "plausibleCm3": [low, high], "plausible": low <= volume <= high}
+    low, high = organ.volume_cm3 or (volume, volume)
+    known = organ.volume_cm3 and [low, high]
+    row = {"volumeCm3": volume, "plausibleCm3": known, "plausible": low <= volume <= high}
     if score:
         row |= {
             "dice": _rounded(score.dice),

@@ -1,15 +1,18 @@
 """The report's page: one HTML file that holds its style, its script and its data."""
 
 import json
+import string
 from pathlib import Path
 
-from segthor import drawing, files, organs
+from segthor import drawing, files
+from segthor.organs import SEGTHOR, Organs
 from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
+_TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
 
 
-def write(path: str, patients: list[dict], source: str) -> int:
+def write(path: str, patients: list[dict], source: str, organs: Organs = SEGTHOR) -> int:
     """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes."""
     data = {
         "source": source,
@@ -17,8 +20,14 @@ def write(path: str, patients: list[dict], source: str) -> int:
         "levels": viewer.LEVELS,
         "windows": drawing.WINDOWS_HU,
         "organs": [
-            {"name": o.name, "label": o.label, "rgb": o.rgb, "pale": drawing.pale(o.rgb)}
-            for o in organs.ORGANS
+            {
+                "name": o.name,
+                "label": o.label,
+                "rgb": o.rgb,
+                "pale": drawing.pale(o.rgb),
+                "key": key,
+            }
+            for o, key in zip(organs, _keys(organs.names), strict=True)
         ],
     }
     parts = {
@@ -33,6 +42,18 @@ def write(path: str, patients: list[dict], source: str) -> int:
     with files.atomic_write(path) as stream:
         stream.write(content)
     return len(content)
+
+
+def _keys(names) -> list[str]:
+    """The key that shows or hides each organ: the first free letter of its name, else of all.
+
+    '' for those that come after the last free letter.
+    """
+    keys = []
+    for name in names:
+        letters = (key for key in name + string.ascii_lowercase if key.isalpha())
+        keys.append(next((key for key in letters if key not in (*_TAKEN_KEYS, *keys)), ""))
+    return keys
 
 
 def _embedded(value) -> str:

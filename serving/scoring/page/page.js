@@ -3,6 +3,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
 const organNames = data.organs.map((organ) => organ.name);
 const colour = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.rgb})`]));
+const keyOf = Object.fromEntries(data.organs.map((o) => [o.name, o.key]));
 const pale = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.pale})`]));
 const state = { patient: 0, slice: 0, window: 0, predicted: true, truth: true,
   organs: Object.fromEntries(organNames.map((name) => [name, true])) };
@@ -181,6 +182,7 @@ function contour(context, packed, colours, thickness, dashes) {
 /** Which slices hold which organ, predicted above and true below, and each slice's Dice. */
 function drawStrip() {
   const canvas = element("strip"), ratio = window.devicePixelRatio || 1, patient = current();
+  canvas.style.height = `${Math.max(58, 5.5 * organNames.length)}px`; // two lines for each organ
   canvas.width = canvas.clientWidth * ratio;
   canvas.height = canvas.clientHeight * ratio;
   if (patient.failed) return;
@@ -262,7 +264,8 @@ function bar() {
     layers.push(toggle("True (dashed)", state.truth, () => { state.truth = !state.truth; }));
   }
   for (const name of organNames) {
-    const button = toggle(name, state.organs[name], () => { state.organs[name] = !state.organs[name]; });
+    const button = toggle(name, state.organs[name], () => { state.organs[name] = !state.organs[name]; },
+      keyOf[name] && `key ${keyOf[name].toUpperCase()}`);
     button.prepend(dot(name));
     layers.push(button);
   }
@@ -296,7 +299,7 @@ function numbers() {
           (organ.plausible ? "" : "⚑ ") + number(organ.volumeCm3, 1)),
         ...(scored ? [number(organ.truthCm3, 1), organ.truthCm3 == null ? "–" :
           signed(organ.volumeCm3 - organ.truthCm3)] : []),
-        `${organ.plausibleCm3[0]}–${organ.plausibleCm3[1]}`])));
+        organ.plausibleCm3 ? organ.plausibleCm3.join("–") : "–"])));
   notes("What the audit says", patient.findings.map((f) =>
     make("li", { className: f.severity === "reject" ? "bad" : "" }, f.message)));
   notes("What post-processing did", Object.entries(patient.postprocess).map(([name, did]) =>
@@ -363,7 +366,7 @@ function move(slices) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const organ = { e: "esophagus", h: "heart", r: "trachea", a: "aorta" }[event.key.toLowerCase()];
+  const organ = data.organs.find((o) => o.key === event.key.toLowerCase())?.name;
   const steps = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
   if (event.key in steps) move(steps[event.key]);
   else if (event.key === "ArrowRight") show(Math.min(state.patient + 1, data.patients.length - 1));
@@ -419,6 +422,8 @@ function address() {
   }
 }
 
+element("organkeys").append(...data.organs.filter((o) => o.key)
+  .map((o) => make("kbd", { title: o.name }, o.key.toUpperCase())));
 means();
 list();
 const [wantedName, wantedSlice] = address();
