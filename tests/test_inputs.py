@@ -7,6 +7,7 @@ from cases import touch
 
 from segthor.errors import InputError
 from segthor.inputs import find, find_contours, find_predictions, with_masks
+from segthor.organs import Organ, Organs
 from segthor.patients import Patient
 
 
@@ -117,6 +118,20 @@ def test_an_nnunet_folder_of_another_kind_is_refused(tmp_path, image, labels, sa
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(InputError, match=said):
         find(str(tmp_path))
+
+
+def test_nnunets_labels_and_any_folders_contours_are_those_of_the_table(tmp_path):
+    table = Organs((Organ("lung", 9, (1, 2, 3)), Organ("gut", 4, (4, 5, 6))))
+    for name in ("nnunet/imagesTr/a_0000", "nnunet/labelsTr/a", "flat/Patient_01", "flat/GT_01"):
+        touch(tmp_path / f"{name}.nii.gz")
+    (tmp_path / "nnunet/dataset.json").write_text('{"labels": {"background": 0, "Lung": 1}}')
+    (one,) = find(str(tmp_path / "nnunet"), organs=table)
+    assert (one.organs, one.label_values) == (("lung",), (("lung", 1),))
+    (one,) = find(str(tmp_path / "nnunet"), organs=None)
+    assert (one.organs, one.label_values) == ((), ())
+    for found in (find(str(tmp_path / "flat"), organs=table),
+                  find_contours(str(tmp_path / "flat"), table)):  # fmt: skip
+        assert [one.organs for one in found] == [("lung", "gut")]
 
 
 def test_masks_are_matched_by_patient_or_scan(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from segthor import organs
 from segthor.errors import InputError
 from segthor.inputs import find
+from segthor.organs import Organ, Organs
 from segthor.patients import Patient
 
 
@@ -58,6 +59,17 @@ def test_two_columns_are_enough_in_any_order(tmp_path):
 def test_what_does_not_fit_is_refused_with_its_line(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
         find(csv(tmp_path, text))
+
+
+def test_the_organs_are_those_of_the_table(tmp_path):
+    table = Organs((Organ("liver", 9, (1, 2, 3)), Organ("gut", 4, (4, 5, 6))))
+    path = csv(tmp_path, "patient,ct,organs\nA,a.nii,gut\nB,b.nii,\nC,c.nii,Gut;LIVER\n")
+    assert [one.organs for one in find(path, organs=table)] == [
+        ("gut",), ("liver", "gut"), ("liver", "gut"),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="expected some of esophagus;.*, found 'gut'"):
+        find(path)
+    assert [one.organs for one in find(path, organs=None)] == [(), (), ()]  # nobody asks
 
 
 def test_another_encoding_and_a_missing_file_are_refused(tmp_path):
