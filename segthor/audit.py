@@ -157,7 +157,8 @@ def to_labels(
     if label_values:
         given, stored = stored, np.zeros_like(stored, np.uint8)
         for name, value in label_values:
-            stored[given == value] = organs[name].label
+            if name in organs:
+                stored[given == value] = organs[name].label
     unknown, expected = _unknown(stored, organs)
     if len(unknown):
         values = unknown[:5].tolist()

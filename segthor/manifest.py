@@ -186,7 +186,10 @@ def _contradictions(dataset: Dataset):
 
 
 def _unknown_organs(dataset: Dataset):
-    """Yields where patients or recipe name an organ that the table lacks."""
+    """Yields where patients, label values or recipe name an organ that the table lacks."""
+    for name, _ in dataset.label_values:
+        if name not in dataset.organs:
+            yield f"label_values name {name!r}, which the table lacks"
     for one in dataset.patients:
         for name in sorted({*one.organs, *one.audit.organs} - set(dataset.organs.names)):
             yield f"patient {one.patient!r} has the organ {name!r}, which the table lacks"

@@ -127,6 +127,11 @@ class Organs:
         return {organ.name: organ for organ in self.rows}
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """Name to label value: what label maps, runs and models must agree about."""
+        return {organ.name: organ.label for organ in self.rows}
+
+    @property
     def highest_label(self) -> int:
         """The largest label value."""
         return max(organ.label for organ in self.rows)

@@ -17,7 +17,7 @@ from segthor.errors import InputError, run
 from segthor.organs import Organs
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import tables
-from serving.scoring.pairs import contours_of
+from serving.scoring.pairs import contours_of, table_of
 from serving.scoring.pairs import read as read_pair
 
 MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
@@ -32,7 +32,7 @@ def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
     _check_raw([directory.digest(version) for version in versions])
-    organs = directory.table(versions[0])
+    organs = table_of(PREDICTIONS.value, LABELS.value)
     predictions = inputs.find_predictions(PREDICTIONS.value)
     pairs = [e for e in contours_of(LABELS.value, organs=organs) if e.name in predictions]
     if len(pairs) < FEWEST:

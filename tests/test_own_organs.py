@@ -10,8 +10,12 @@ import pytest
 from cases import TINY_RECIPE, save
 from tiny_models import run_entry
 
-from segthor import phantom, records
-from segthor.manifest import Dataset
+from segthor import organ_table, phantom, records
+from segthor.errors import InputError
+from segthor.manifest import Audit, Built, Dataset, Shard
+from segthor.organs import SEGTHOR, Organ, Organs
+from segthor.recipe import Recipe
+from serving.scoring import pairs
 
 # Not SegTHOR's order, numbers with gaps, and ranges for one organ alone.
 FOUR = """# our site
@@ -175,4 +179,29 @@ def test_predictions_and_contours_that_number_an_organ_differently_are_one_line(
     done = run_entry("serving.evaluate", predictions=folder / "predictions",
                      labels=tmp_path / "dataset", output=tmp_path / "out")  # fmt: skip
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "has label 41 for aorta" in done.stderr and "has label 40" in done.stderr
+    assert "label of aorta: 41 in " in done.stderr and ", 40 in " in done.stderr
+
+
+def test_a_dataset_may_have_contours_of_more_organs_than_the_predictions(tmp_path):
+    """The older model of four organs, scored on a dataset of seven."""
+    thorax = organ_table.read("configs/organs/thorax.csv")
+    made = phantom.tiny(1)
+    labels = made.labels.copy(order="K")
+    labels[CORD][made.labels[CORD] == 0] = thorax["lung_left"].label
+    save(tmp_path / "p" / "P1.nii.gz", made.labels, made.affine)
+    (tmp_path / "p" / "predictions.json").write_text(json.dumps({"organs": SEGTHOR.to_json()}))
+    gt = save(tmp_path / "GT.nii.gz", labels, made.affine)
+    names = (*SEGTHOR.names, "lung_left")
+    built = Built("P1", "", gt, "", "train", 0, 1, names, 50.0, {}, Audit())
+    shard = Shard("a.tfrecord", "train", 0, 1, 1, "", ("P1",))
+    Dataset(Recipe(), 1, (shard,), (built,), organs=thorax).save(str(tmp_path / "dataset"))
+    organs = pairs.table_of(str(tmp_path / "p"), str(tmp_path / "dataset"))
+    assert organs.names == thorax.names
+    run("serving.evaluate", predictions=tmp_path / "p", labels=tmp_path / "dataset",
+        output=tmp_path / "out", organs=",".join(SEGTHOR.names))  # fmt: skip
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores["organs"]) == set(SEGTHOR.names) and scores["mean"]["dice"] == 1
+    other = Organs((Organ("liver", 2, (1, 2, 3)),))
+    (tmp_path / "p" / "predictions.json").write_text(json.dumps({"organs": other.to_json()}))
+    with pytest.raises(InputError, match="label 2 is that of liver and of heart; expected pred"):
+        pairs.table_of(str(tmp_path / "p"), str(tmp_path / "dataset"))

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import slices
 import tensorflow as tf
 
-from segthor import files
+from segthor import files, organs
 from segthor.errors import InputError
 from trainer import data, model, run
 from trainer.config import Config
@@ -92,6 +93,23 @@ def test_a_run_json_that_makes_no_sense_is_one_line_that_names_it(tmp_path, text
         run.read(str(tmp_path))
     with pytest.raises(InputError, match="expected a run of trainer.main, found no run.json"):
         run.read(str(tmp_path / "nowhere"))
+
+
+def test_a_run_is_not_continued_where_the_numbers_stand_for_other_organs(source, workdir):
+    (workdir / run.LAST).mkdir()
+    for path in (workdir / run.BEST).iterdir():
+        shutil.copy(path, workdir / run.LAST)
+    with claim(workdir, source):
+        pass
+    heart, trachea = (organs.SEGTHOR[name] for name in ("heart", "trachea"))
+    swapped = {"heart": dataclasses.replace(trachea, name="heart", tg263="", left_of=()),
+               "trachea": dataclasses.replace(heart, name="trachea", tg263="", below=(),
+                                              left_of=())}  # fmt: skip
+    rows = [swapped.get(organ.name, organ) for organ in organs.SEGTHOR]
+    dataset = dataclasses.replace(source.dataset, organs=organs.Organs(tuple(rows)))
+    with pytest.raises(InputError, match="the dataset's table numbers organs otherwise"):
+        with claim(workdir, dataclasses.replace(source, dataset=dataset)):
+            raise AssertionError("claimed")
 
 
 def test_a_checkpoint_of_another_network_than_run_json_describes_is_refused(workdir):

@@ -1,6 +1,7 @@
 """The report: its data, its sorting, and the page itself in a real browser."""
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from tiny_models import at_work_in, killed_while_writing, run_entry
 
-from segthor import drawing, nifti, organs
+from segthor import drawing, nifti, organ_table, organs
 from serving.scoring import animation, page, viewer
 from serving.scoring.facts import Facts
 
@@ -227,11 +228,11 @@ class Page:
         return self.script("return [...document.querySelectorAll('#patients button')]"
                            ".map((b) => b.dataset.patient)")  # fmt: skip
 
-    def box(self, name, pale=False):
+    def box(self, name, pale=False, table=organs.SEGTHOR):
         """Picture pixels (left, top, right, bottom) of an organ's line; None where not drawn."""
-        rgb = np.array(organs.SEGTHOR[name].rgb)
+        rgb = np.array(table[name].rgb)
         if pale:  # as in every other picture
-            rgb = drawing.pale(organs.SEGTHOR[name].rgb)
+            rgb = drawing.pale(table[name].rgb)
         return self.script(
             """const canvas = document.getElementById("view"), [r, g, b] = arguments[0];
             const {data, width} = canvas.getContext("2d").getImageData(
@@ -344,6 +345,56 @@ def test_without_contours_it_shows_volumes_and_flags(browser, folder):
     assert "57.6" in text and "⚑" in text and "Dice" not in text
     assert "True" not in browser.find_element("id", "layers").text
     assert page.box("heart") and not page.box("heart", pale=True)
+
+
+def test_seven_organs_have_a_key_a_colour_and_a_line_of_the_strip_each(browser, tmp_path):
+    table = organ_table.read("configs/organs/thorax.csv")
+    gut = dataclasses.replace(table["trachea"], volume_cm3=None)
+    table = organs.Organs((*table.rows[:2], gut, *table.rows[3:]))
+    labels = np.zeros(SHAPE, np.uint8)
+    for place, organ in enumerate(table):
+        labels[8 + 6 * place : 12 + 6 * place, 20:30, 5:15] = organ.label
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    entry = viewer.patient("A", scan, labels, None, {}, Facts(organs=table.names), table)
+    page.write(str(tmp_path / "report.html"), [entry], "seven", table)
+    shown = Page(browser, tmp_path / "report.html")
+    shown.wait_for("A:7")
+    keys = shown.script("return [...document.querySelectorAll('#organkeys kbd')]"
+                        ".map((k) => k.textContent).join('')")  # fmt: skip
+    assert keys == "EHRASLU"
+    rows = browser.find_element("id", "numbers").text.splitlines()
+    assert [row.split()[0] for row in rows[-7:]] == list(table.names)
+    assert rows[-5].endswith("–") and rows[-4].endswith("50–600")
+    for organ, key in zip(table, keys, strict=True):
+        assert shown.box(organ.name, table=table)
+        for visible in (False, True):
+            shown.script("delete document.body.dataset.drawn")
+            shown.press(key.lower())
+            shown.wait_for("A:7")
+            assert bool(shown.box(organ.name, table=table)) == visible, organ.name
+        lines = shown.script(
+            """const canvas = document.getElementById("strip"), [r, g, b] = arguments[0];
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4)
+              count += data[i] === r && data[i + 1] === g && data[i + 2] === b;
+            return count;""",
+            list(organ.rgb),
+        )
+        assert lines > 100, organ.name
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+@pytest.mark.parametrize(
+    "names, keys",
+    [
+        (["esophagus", "heart", "trachea", "aorta"], "ehra"),
+        (["ptw", "a", "aa", "aaa"], "abcd"),
+        ([f"o_{number}" for number in range(25)], "oabcdefghijklmnqrsuvxyz"),
+    ],
+)
+def test_no_two_organs_share_a_key_and_none_takes_the_pages_own(names, keys):
+    assert page._keys(names) == [*keys, *[""] * (len(names) - len(keys))]
 
 
 # What names of files may hold, and what of it ends, opens or breaks an element or a string.

@@ -143,6 +143,8 @@ def _check_same(workdir: str, there: dict, here: dict) -> None:
             for key in {**old, **new}
             if old.get(key) != new.get(key)
         ]
+    if table(there).numbers != table(here).numbers:
+        differences.append("the dataset's table numbers organs otherwise")
     if differences:
         raise InputError(
             f"--workdir={workdir} holds a run of another configuration: "

@@ -271,15 +271,11 @@ def check_tables(bundles: Sequence[Bundle]) -> None:
     """Raises InputError unless a label value stands for the same organ in all models."""
     first, *others = bundles
     for other in others:
-        if _numbers(other.table) != _numbers(first.table):
+        if other.table.numbers != first.table.numbers:
             raise InputError(
                 f"{first.folder} and {other.folder} were trained on datasets that number organs "
                 "differently; build both with one --organ_table, train and export again"
             )
-
-
-def _numbers(organs: Organs) -> set[tuple[str, int]]:
-    return {(organ.name, organ.label) for organ in organs}
 
 
 def _check_groups(groups) -> None:

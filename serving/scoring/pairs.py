@@ -12,6 +12,8 @@ from segthor.scans import LabelMap
 from serving.prediction import results
 from serving.scoring import facts
 
+_OTHER = "expected predictions of a model that was trained with the dataset's table of organs"
+
 
 @dataclass(frozen=True)
 class Match:
@@ -28,8 +30,8 @@ class Match:
 def table_of(folder: str, contours: str | None = None) -> Organs:
     """What the label values of predictions and of their contours stand for.
 
-    It is noted with the predictions; for label maps that came another way it is the contours', if
-    those are a dataset's; else SegTHOR's.
+    It is noted with the predictions, and in a dataset, which may have contours of more organs;
+    SegTHOR's where it is noted nowhere.
 
     Raises:
       InputError: predictions and contours number organs differently.
@@ -38,13 +40,18 @@ def table_of(folder: str, contours: str | None = None) -> Organs:
     theirs = None
     if contours and inputs.is_dataset(contours):
         theirs = Dataset.load(contours).organs
-    for organ in theirs or () if predicted else ():
-        if organ.name in predicted and predicted[organ.name].label != organ.label:
+    if not predicted or not theirs:
+        return predicted or theirs or SEGTHOR
+    for name in predicted.names:
+        ours, other = predicted[name].label, theirs.numbers.get(name, predicted[name].label)
+        if ours != other:
             raise InputError(
-                f"{contours} has label {organ.label} for {organ.name}, {folder} has label "
-                f"{predicted[organ.name].label}; score predictions of a model of that dataset"
+                f"label of {name}: {other} in {contours}, {ours} in {folder}; {_OTHER}"
             )
-    return predicted or theirs or SEGTHOR
+    try:
+        return Organs((*predicted, *(organ for organ in theirs if organ.name not in predicted)))
+    except InputError as error:
+        raise InputError(f"{contours}, {folder}: {error}; {_OTHER}") from error
 
 
 def match(contours: str, folder: str, split: str | None = None, organs: Organs = SEGTHOR) -> Match:
