@@ -1,20 +1,24 @@
 """The driver of a build: finds the patients, has the shards written, writes the manifest."""
 
 import gc
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
 from segthor import files, inputs, locks, memory, organs, progress, runners, table
-from segthor.errors import InputError
+from segthor.errors import InputError, hint
 from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_PHANTOMS = "phantoms.json"  # lies in every folder of segthor.phantom, whose import takes a while
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
             table = files.join(output, "audit.csv")
             raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
         made = dataset.finish(names, job, settings.folds)
-    return _say(made, settings.output, time.monotonic() - started)
+    return _say(made, settings, time.monotonic() - started)
 
 
 def _find(settings: Settings) -> inputs.Found:
@@ -164,7 +168,8 @@ def _repeated_scans(sources, job: Job) -> dict[str, str]:
     return {} if ignored else dataset.repeated_scans(job.output, sources)
 
 
-def _say(made: Dataset, output: str, seconds: float) -> int:
+def _say(made: Dataset, settings: Settings, seconds: float) -> int:
+    output = settings.output
     warned = sum(bool(one.audit.findings) for one in (*made.patients, *made.unlabelled))
     print(
         f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
@@ -173,9 +178,7 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
     )
     if warned or made.rejected:
         print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
-    print(
-        f"Next: python -m trainer.main --flagfile=configs/smoke.flags --data={output} --workdir=run"
-    )
+    print(_next(made, settings))
     if not made.rejected:
         return 0
     for patient in made.rejected:
@@ -183,3 +186,34 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
     total = len(made.rejected) + len(made.patients) + len(made.unlabelled)
     print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
     return REJECTED_STATUS
+
+
+def _next(made: Dataset, settings: Settings) -> str:
+    """The command that trains on what was built, or why nothing can."""
+    contoured = {
+        side: {name for one in made.patients if one.split == side for name in one.organs}
+        for side in (TRAIN, VALIDATION)
+    }
+    learned = [name for name in organs.NAMES if name in contoured[TRAIN]]
+    if not contoured[VALIDATION] & set(learned):
+        return (
+            "Not to be trained on: no organ is contoured in patients of both splits; --split, "
+            "--seed or --validation_fraction deal others"
+        )
+    phantoms = files.exists(files.join(settings.input, _PHANTOMS))
+    return hint(
+        "trainer.main",
+        flagfile=_config("smoke" if phantoms else "all"),
+        # ImageNet's weights, which all.flags takes, want three channels.
+        encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
+        organs=None if len(learned) == len(organs.NAMES) else learned,
+        data=settings.output,
+        workdir="RUN",
+    )
+
+
+def _config(name: str) -> str:
+    """A flag file of this project, as it is named from here."""
+    path = _CONFIGS / f"{name}.flags"
+    here = Path(os.getcwd())
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -30,6 +30,8 @@ def main(_):
     predictions = cases.predictions(PREDICTIONS.value)
     contoured = pairs.contours_of(LABELS.value, SPLIT.value) if LABELS.value else []
     contours = {one.patient: one for one in contoured}
+    if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
+        predictions = {name: path for name, path in predictions.items() if name in contours}
     shown = _shown(predictions, contours)
     inputs = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
     with output.alone(OUTPUT.value, ("report.html",), inputs):
@@ -57,13 +59,15 @@ def _shown(predictions, contours) -> list[cases.Scan]:
 
     Says which predictions have no scan, and which scans are left out.
     """
-    found = cases.scans(SCANS.value, SPLIT.value)
+    found = cases.scans(SCANS.value, None if contours else SPLIT.value)
+    if SPLIT.value and contours:
+        found = [scan for scan in found if scan.patient in contours]
     expected = {*predictions, *contours}
     shown = [s for s in found if s.patient in expected or _failed(s.patient)]
     if not any(scan.patient in predictions for scan in shown):
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
-            f"it holds {min(predictions)} ..."
+            f"it holds {min(predictions, default='none of this split')} ..."
         )
     names = {scan.patient for scan in found}
     for what, patients in (

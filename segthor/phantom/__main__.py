@@ -5,7 +5,7 @@ python -m segthor.phantom --output=DIR --patients=24 --test_patients=4 --size=sm
 
 from absl import flags
 
-from segthor.errors import run
+from segthor.errors import hint, run
 from segthor.phantom.dataset import write_dataset
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the patients.", required=True)
@@ -28,7 +28,8 @@ def main(argv) -> None:
         f"Wrote {PATIENTS.value} training and {TEST_PATIENTS.value} test patients to "
         f"{OUTPUT.value} (train/, test/, test_labels/)."
     )
-    print(f"Next: python -m beam_jobs.build --input={OUTPUT.value} --output=DATASET")
+    if PATIENTS.value:
+        print(hint("beam_jobs.build", input=OUTPUT.value, output="DATASET"))
 
 
 if __name__ == "__main__":
