@@ -176,9 +176,10 @@ def _conclude(todo, results) -> int:
         evaluate = hint(
             "serving.evaluate",
             predictions=OUTPUT.value,
-            labels="LABELS",
+            labels=INPUT.value if SPLIT.value else "LABELS",  # a dataset knows its contours
             scans=INPUT.value,
-            output="evaluation",
+            split=SPLIT.value,
+            output="EVALUATION",
         )
         print(evaluate.replace("Next:", "Next, with contours:"))
     return 1 if failed else 0
