@@ -1,5 +1,6 @@
 """Each program ends with a command that works as it stands, whatever the folders are called."""
 
+import gzip
 import os
 import re
 import shlex
@@ -39,6 +40,13 @@ def hinted(said: str) -> str:
     return line.partition(": ")[2]
 
 
+def holding(text: bytes, folder: Path) -> list[Path]:
+    """The files in a folder that hold a text, unpacked."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    opened = {".gz": gzip.open}
+    return [path for path in paths if text in opened.get(path.suffix, open)(path, "rb").read()]
+
+
 def listed(path) -> str:
     """A path with a comma and quotes, as a flag takes it that is a list."""
     return '"' + str(path).replace('"', '""') + '"'
@@ -67,6 +75,13 @@ def test_from_phantoms_to_the_report_each_hint_leads_to_the_next(tmp_path):
     said = follow(said, tmp_path, EVALUATION=places["EVALUATION"])
     follow(said, tmp_path)
     assert (tmp_path / places["EVALUATION"] / "report.html").exists()
+    # What docs/privacy.md says: only these hold a patient's name.
+    folder = tmp_path / NAME
+    named = {"best_patients.csv"}  # and TensorBoard's pictures, as pixels
+    assert {path.name for path in holding(b"Patient_", folder / "RUN")} == named
+    assert holding(b"Patient_", folder / "MODEL") == []
+    named = {f"Patient_0{number}.json" for number in (1, 3)}
+    assert {path.name for path in holding(b"Patient_", folder / "PREDICTIONS")} == named
     # The scans from a plain folder, which knows no split.
     predictions, dataset = (shlex.quote(places[word]) for word in ("PREDICTIONS", "DATASET"))
     flags = f"--predictions={predictions} --labels={dataset} --split=validation"
