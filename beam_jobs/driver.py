@@ -1,9 +1,11 @@
 """The driver of a build: finds the patients, has the shards written, writes the manifest."""
 
 import gc
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
@@ -17,6 +19,8 @@ from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_PHANTOMS = "phantoms.json"  # lies in every folder of segthor.phantom, whose import takes a while
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,7 @@ def _say(made: Dataset, settings: Settings, seconds: float) -> int:
     )
     if warned or made.rejected:
         print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
-    if made.shards_of(TRAIN) and made.shards_of(VALIDATION):
-        phantoms = files.exists(files.join(settings.input, "phantoms.json"))
-        flagfile = "configs/smoke.flags" if phantoms else "configs/all.flags"
-        print(hint("trainer.main", flagfile=flagfile, data=output, workdir="run"))
+    print(_next(made, settings))
     if not made.rejected:
         return 0
     for patient in made.rejected:
@@ -187,3 +188,34 @@ def _say(made: Dataset, settings: Settings, seconds: float) -> int:
     total = len(made.rejected) + len(made.patients) + len(made.unlabelled)
     print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
     return REJECTED_STATUS
+
+
+def _next(made: Dataset, settings: Settings) -> str:
+    """The command that trains on what was built, or why nothing can."""
+    contoured = {
+        side: {name for one in made.patients if one.split == side for name in one.organs}
+        for side in (TRAIN, VALIDATION)
+    }
+    learned = [name for name in made.organs.names if name in contoured[TRAIN]]
+    if not contoured[VALIDATION] & set(learned):
+        return (
+            "Not to be trained on: no organ is contoured in patients of both splits; --split, "
+            "--seed or --validation_fraction deal others"
+        )
+    phantoms = files.exists(files.join(settings.input, _PHANTOMS))
+    return hint(
+        "trainer.main",
+        flagfile=_config("smoke" if phantoms else "all"),
+        # ImageNet's weights, which all.flags takes, want three channels.
+        encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
+        organs=None if len(learned) == len(made.organs) else learned,
+        data=settings.output,
+        workdir="RUN",
+    )
+
+
+def _config(name: str) -> str:
+    """A flag file of this project, as it is named from here."""
+    path = _CONFIGS / f"{name}.flags"
+    here = Path(os.getcwd())
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

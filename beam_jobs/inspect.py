@@ -15,7 +15,7 @@ from segthor.manifest import DEFAULT_DATASET, Dataset
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the pictures (default: DATA/inspect).")
-_PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", lower_bound=1)
+_PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", 1, 100)
 
 
 def main(argv):

@@ -1,5 +1,6 @@
 """How every program starts and how it fails: one clear line and a status, never a traceback."""
 
+import csv
 import errno
 import io
 import os
@@ -39,14 +40,21 @@ def run(main, known_only=False):
 def hint(program: str, **flags) -> str:
     """'Next: python -m PROGRAM --flag=value ...', to be copied into a shell as it stands.
 
-    flags: values as given on the command line, lists with commas between; None leaves one out.
+    flags: values as given on the command line, lists of several; None leaves one out.
     """
     words = ["Next: python -m", program]
     for name, value in flags.items():
         if value is not None:
-            text = value if isinstance(value, str) else ",".join(value)
+            text = value if isinstance(value, str) else _listed(value)
             words.append(f"--{name}={shlex.quote(text)}")
     return " ".join(words)
+
+
+def _listed(values) -> str:
+    """As absl reads a list: commas between, quotes about a value that holds one."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
 
 
 def printable(text: str) -> str:

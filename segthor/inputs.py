@@ -5,7 +5,7 @@ Paths only: no scan is opened here.
 
 from dataclasses import replace
 
-from segthor import files, json_files, layouts, manifest, table
+from segthor import files, json_files, layouts, manifest, patient_table
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.organs import SEGTHOR, Organs
@@ -117,7 +117,7 @@ def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:
         state = "a file of another kind" if files.exists(path) else "nothing"
         scan = ", a scan (.nii.gz)" if needed == "ct" else ""
         raise InputError(f"{path}: expected a folder{scan} or a .csv, found {state}")
-    return table.read(path, needed, organs)
+    return patient_table.read(path, needed, organs)
 
 
 def _absolute(path: str) -> str:

@@ -27,21 +27,24 @@ def main(_):
     """Restores the run, writes the model, loads it again."""
     logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
+    recipe = Recipe.from_json(record["recipe"])
     version = bundle.save(
         OUTPUT.value,
         network=lambda images: _outputs(network(images, training=False)),
         variables=network.variables,
-        recipe=Recipe.from_json(record["recipe"]),
+        recipe=recipe,
         names=record["organs"],
         training=record,
         versions=_versions(),
         organs=run.table(record),
     )
-    bundle.load(version)  # what was written must load and give the stored output
+    written = bundle.load(version)  # it must load and give the stored output
     print(f"Wrote {version}: organs {', '.join(record['organs'])}; the stored example agrees.")
-    print(
-        f"Next: python -m serving.predict --model={OUTPUT.value} --input=SCANS --output=predictions"
-    )
+    outlines = bundle.PROBABILITIES in written.signatures  # a classifier serves as a gate
+    models = {"model": [OUTPUT.value]} if outlines else {"model": "MODEL", "gate": OUTPUT.value}
+    if recipe.needs_masks:
+        models["level_model"] = "LEVEL_MODEL"
+    print(errors.hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
 
 
 def _outputs(given: dict) -> dict:

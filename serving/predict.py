@@ -58,6 +58,7 @@ CASE_TIMEOUT = flags.DEFINE_float(
     1800,
     "Seconds that reading, predicting or writing one case may take; then it is given up.",
     lower_bound=0.1,
+    upper_bound=1e6,
 )
 MOST_SCAN = flags.DEFINE_float(
     "most_scan_gb",
@@ -66,6 +67,9 @@ MOST_SCAN = flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1e6,
 )
+for _number in (CASE_TIMEOUT, MOST_SCAN):
+    # NaN is neither below nor above a bound.
+    flags.register_validator(_number, lambda value: value == value, "expected a number")
 
 
 def main(argv):
@@ -172,9 +176,10 @@ def _conclude(todo, results) -> int:
         evaluate = hint(
             "serving.evaluate",
             predictions=OUTPUT.value,
-            labels="LABELS",
+            labels=INPUT.value if SPLIT.value else "LABELS",  # a dataset knows its contours
             scans=INPUT.value,
-            output="evaluation",
+            split=SPLIT.value,
+            output="EVALUATION",
         )
         print(evaluate.replace("Next:", "Next, with contours:"))
     return 1 if failed else 0

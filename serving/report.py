@@ -34,6 +34,8 @@ def main(_):
     if LABELS.value:
         contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
     contours = {one.name: one for one in contoured}
+    if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
+        predictions = {name: path for name, path in predictions.items() if name in contours}
     shown = _shown(predictions, contours, organs)
     given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
     with output.alone(OUTPUT.value, ("report.html",), given):
@@ -62,13 +64,15 @@ def _shown(predictions, contours, organs: Organs) -> list[Patient]:
 
     Says which predictions have no scan, and which scans are left out.
     """
-    found = inputs.find(SCANS.value, SPLIT.value, organs=None)
+    found = inputs.find(SCANS.value, None if contours else SPLIT.value, organs=None)
+    if SPLIT.value and contours:
+        found = [scan for scan in found if scan.name in contours]
     expected = {*predictions, *contours}
     shown = [s for s in found if s.fault or s.name in expected or _failed(s.name, organs)]
     if not any(scan.name in predictions for scan in shown):
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
-            f"it holds {min(predictions)} ..."
+            f"it holds {min(predictions, default='none of this split')} ..."
         )
     names = {scan.name for scan in found}
     for what, patients in (

@@ -13,7 +13,7 @@ import math
 from absl import flags
 
 from segthor import files, inputs, json_files, locks
-from segthor.errors import InputError, run
+from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
 from serving.prediction import candidates, directory, postprocess, results
 from serving.scoring import tables
@@ -31,7 +31,7 @@ FEWEST = 3  # patients, below which a choice means nothing
 def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
-    _check_raw([directory.digest(version) for version in versions])
+    head = _check_raw([directory.digest(version) for version in versions])
     organs = table_of(PREDICTIONS.value, LABELS.value)
     predictions = inputs.find_predictions(PREDICTIONS.value)
     pairs = [e for e in contours_of(LABELS.value, organs=organs) if e.name in predictions]
@@ -46,9 +46,9 @@ def main(_):
             postprocess.save(version, rules, [_finite(row) for row in table])
     chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
     print(f"Stored with {', '.join(versions)}: {chosen}.")
-    print(
-        f"Next: python -m serving.predict --model={','.join(MODEL.value)} --input=SCANS --output=P"
-    )
+    level_model = "LEVEL_MODEL" if head.get("level_models") else None
+    models = {"model": MODEL.value, "level_model": level_model}
+    print(hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
 
 
 @contextlib.contextmanager
@@ -75,8 +75,8 @@ def _score(pairs, predictions, organs: Organs) -> list:
     return patients
 
 
-def _check_raw(digests: list[str]) -> None:
-    """The label maps must be these models' own, before any post-processing."""
+def _check_raw(digests: list[str]) -> dict:
+    """The settings behind the label maps, which must be these models' own, and not processed."""
     head = json_files.read(files.join(PREDICTIONS.value, results.FILE_NAME))
     if not set(digests) <= set(head.get("models", [])):
         raise InputError(
@@ -88,6 +88,7 @@ def _check_raw(digests: list[str]) -> None:
             f"{PREDICTIONS.value}: is post-processed already; expected label maps made with "
             "--nopostprocess"
         )
+    return head
 
 
 def _show(table: list[dict]) -> str:

@@ -236,6 +236,17 @@ def test_the_picture_shows_the_worst_slice_with_its_contours_in_the_organs_colou
     assert not (typical == rgb).all(-1)[: 9 * scale].any()
 
 
+def test_the_typical_slice_is_the_middling_one_of_those_that_hold_most_organs():
+    truth = boxes()  # slices 3 to 5 hold three organs, 4 all four
+    truth[BOXES[3][0], BOXES[3][1], 5] = 3  # and now 5, too
+    predicted = truth.copy()
+    predicted[12:15, 10:15, 5] = 0  # half of the heart is missed there
+    hu = np.zeros(SHAPE, np.int16)
+    ct = nifti.Scan(hu, nifti.Grid.from_affine(SHAPE, AFFINE))
+    _, (_, caption) = picture.tiles("A", ct, truth, predicted, organs.SEGTHOR.names)
+    assert caption.startswith("A, typical slice 5 of 12")
+
+
 def test_the_picture_is_written_beside_the_scores(tmp_path):
     save(tmp_path / "labels/A.nii.gz", boxes())
     save(tmp_path / "predictions/A.nii.gz", boxes(shift=(1, 0, 0)))

@@ -201,27 +201,30 @@ def packages_without_keras_and_segthor(folder: Path) -> Path:
     return folder
 
 
+def save_run(workdir, config, recipe=RECIPE) -> None:
+    """A run of the trainer that ended, of a network that was not trained."""
+    tf.keras.utils.set_random_seed(1)
+    network = model.build(config, recipe.size_px, recipe.context)
+    for variable in network.variables:  # as training would leave them: no two alike
+        noise = tf.random.stateless_uniform(variable.shape, [3, 4], -0.01, 0.01)
+        variable.assign_add(noise)
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=network), str(workdir / "best"), 1).save()
+    record = {
+        "config": dataclasses.asdict(config),
+        "recipe": recipe.to_json(),
+        "organs": list(config.organs),
+    }
+    (workdir / run.RUN).write_text(json.dumps(record))
+    (workdir / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """(network, model directory, what the entry said) of a run of both tasks, in bfloat16."""
     folder = tmp_path_factory.mktemp("run")
     names = organs.SEGTHOR.names
     config = Config(task="joint", organs=names, backbone="resnet18", precision="bfloat16")
-    tf.keras.utils.set_random_seed(1)
-    network = model.build(config, RECIPE.size_px, RECIPE.context)
-    for variable in network.variables:  # as training would leave them: no two alike
-        noise = tf.random.stateless_uniform(variable.shape, [3, 4], -0.01, 0.01)
-        variable.assign_add(noise)
-    tf.train.CheckpointManager(
-        tf.train.Checkpoint(model=network), str(folder / "run" / "best"), 1
-    ).save()
-    record = {
-        "config": dataclasses.asdict(config),
-        "recipe": RECIPE.to_json(),
-        "organs": list(config.organs),
-    }
-    (folder / "run" / run.RUN).write_text(json.dumps(record))
-    (folder / "run" / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
+    save_run(folder / "run", config)
     done = run_entry("serving.export", workdir=folder / "run", output=folder / "model")
     assert done.returncode == 0, done.stderr
     return run.restore(str(folder / "run"))[0], folder / "model", done.stdout

@@ -157,7 +157,7 @@ def model(tmp_path_factory):
 
 def planted():
     labels = np.zeros((64, 64, 6), np.uint8)
-    for value in range(1, organs.NUM_CLASSES):
+    for value in range(1, 1 + organs.SEGTHOR.highest_label):
         labels[12 * value : 12 * value + 6, 20:40, 1:5] = value
     return labels
 

@@ -486,6 +486,9 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
         ({"output": "{tmp}/other"}, "expected an empty folder"),
         ({"split": "validation"}, "knows no split"),
         ({"case_timeout": "soon"}, "case_timeout"),
+        ({"case_timeout": "inf"}, "case_timeout=inf"),
+        ({"case_timeout": "nan"}, "case_timeout=nan: expected a number"),
+        ({"most_scan_gb": "nan"}, "most_scan_gb=nan: expected a number"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(model, tmp_path, flags, words):

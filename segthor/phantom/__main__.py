@@ -9,15 +9,15 @@ from segthor.errors import hint, run
 from segthor.phantom.dataset import write_dataset
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the patients.", required=True)
-PATIENTS = flags.DEFINE_integer("patients", 24, "Patients in train/.", lower_bound=0)
-TEST_PATIENTS = flags.DEFINE_integer("test_patients", 4, "Patients in test/.", lower_bound=0)
+PATIENTS = flags.DEFINE_integer("patients", 24, "Patients in train/.", 0, 10**6)
+TEST_PATIENTS = flags.DEFINE_integer("test_patients", 4, "Patients in test/.", 0, 10**6)
 SIZE = flags.DEFINE_enum(
     "size",
     "small",
     ["small", "full"],
     "small: 128x128, about 40 slices. full: 512x512, 150 to 284.",
 )
-SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same patients.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same patients.", 0, 2**31 - 1)
 
 
 def main(argv) -> None:

@@ -20,7 +20,9 @@ def tiles(
     names,
     organs: Organs = SEGTHOR,
 ) -> list[tuple[np.ndarray, str]]:
-    """(picture, caption) of the slice that scores worst and of the middling one.
+    """(picture, caption) of the slice that scores worst and of a typical one.
+
+    The typical one has the middling Dice of the slices that hold most organs.
 
     truth, predicted: uint8 [X, Y, Z] on the CT's grid; names: the organs that are contoured.
     """
@@ -33,11 +35,13 @@ def tiles(
     if not len(filled):
         return []
     order = filled[np.argsort(dice[filled], kind="stable")]
+    held = np.sum([((truth == v) | (predicted == v)).any((1, 2)) for v in values], axis=0)
+    fullest = order[held[order] == held.max()]
     shown = truth | predicted
     margins_px = [_MARGIN_MM / mm for mm in spacing_mm]
     plane = with_margin(nonzero_box(shown), margins_px, shown.shape)[1:]
     pictures = []
-    for word, z in (("worst", order[0]), ("typical", order[len(order) // 2])):
+    for word, z in (("worst", order[0]), ("typical", fullest[len(fullest) // 2])):
         view = (z, *plane)
         image = drawing.mediastinum(hu[view])
         scale = max(1, round(TILE_PX / max(image.shape)))
