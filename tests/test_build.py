@@ -538,7 +538,7 @@ def test_the_hint_can_be_typed_as_it_stands(tmp_path, capsys, phantoms, flagfile
     assert words[3:] == [
         f"--flagfile={flagfile}",
         f"--data={tmp_path / 'my data'}",
-        "--workdir=run",
+        "--workdir=RUN",
     ]
 
 

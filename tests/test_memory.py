@@ -59,8 +59,10 @@ def test_what_is_left_is_the_least_of_machine_and_container(tmp_path, group, fil
 
 
 def test_this_machine_has_memory_and_several_processes_share_it():
+    # Other programs take and leave memory between two looks.
+    before = memory.available_bytes()
     alone = memory.scan_limit()
-    assert 0 < 3 * alone <= memory.available_bytes() + 4 * GB
+    assert 0 < 3 * alone <= max(before, memory.available_bytes()) + 4 * GB
     assert memory.scan_limit(4) <= memory.scan_limit() or alone < memory.available_bytes() // 3
 
 
