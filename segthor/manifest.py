@@ -131,7 +131,11 @@ class Dataset:
                 f"{folder}: expected a dataset, found no {FILE_NAME}; "
                 f"make one with python -m beam_jobs.build --output={folder}"
             )
-        value = json_files.read(path)
+        return cls.from_json(json_files.read(path), path)
+
+    @classmethod
+    def from_json(cls, value, path: str) -> "Dataset":
+        """What stands in the manifest at `path`; raises InputError as `load` does."""
         known = isinstance(value, dict) and value.pop("format", None) in (1, FORMAT)
         if not known or value.pop("organs", None) != list(organs.NAMES):
             raise InputError(
