@@ -44,7 +44,7 @@ class Results:
         """
         path = files.join(self.folder, FILE_NAME)
         if files.exists(path):
-            found, head = json_files.read(path), self.settings
+            found, head = settings_of(self.folder), self.settings
             differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
             if differing and not overwrite:
                 raise InputError(
@@ -142,6 +142,23 @@ class Results:
 def mark_of(scan: Patient) -> dict:
     """What names the scan's file as it is now."""
     return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
+
+
+def settings_of(folder: str) -> dict:
+    """The settings of the job whose label maps lie in a folder.
+
+    Raises:
+      InputError: there are none, or not what a prediction job writes.
+    """
+    path = files.join(folder, FILE_NAME)
+    found = json_files.read(path)
+    models = found.get("models") if isinstance(found, dict) else None
+    if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+        raise InputError(
+            f"{path}: expected the settings that serving.predict writes, found something else; "
+            "choose another folder"
+        )
+    return found
 
 
 def facts_of(folder: str, patient: str) -> dict:
