@@ -126,7 +126,7 @@ def table(rows):
         "taken, exported as a SavedModel, loaded, and the export's answer compared with the",
         "network's. `python -m benchmarks.networks` makes this table and continues where it was",
         "interrupted. Slices were 64 x 64 pixels, for PSPNet and inceptionv3 96 x 96, on two CPU",
-        "cores that had other work too; a cell gives millions of parameters and the seconds that",
+        "cores; a cell gives millions of parameters and the seconds that",
         "building, two steps and export took together.",
         "",
         "| backbone | " + " | ".join(DECODERS) + " |",

@@ -239,7 +239,9 @@ class Placement:
 
     def _cut(self, zyx: np.ndarray, outside) -> np.ndarray:
         scan, model = self._overlap()
-        prepared = np.full((len(zyx), self.size_px, self.size_px), outside, zyx.dtype)
+        # A scan stored without a sign cannot hold air's -1000 HU.
+        dtype = np.result_type(zyx.dtype, np.min_scalar_type(outside))
+        prepared = np.full((len(zyx), self.size_px, self.size_px), outside, dtype)
         prepared[(slice(None), *model)] = zyx[(slice(None), *scan)]
         return prepared
 

@@ -29,8 +29,9 @@ def find(
         ways.
     """
     path = _absolute(path)
-    if is_dataset(path):
-        patients = _in_dataset(path, split)
+    stored = _manifest(path)
+    if stored is not None:
+        patients = _in_dataset(stored, path, split)
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     elif files.is_dir(path):
@@ -54,8 +55,9 @@ def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
     Raises InputError as `find` does.
     """
     path = _absolute(path)
-    if is_dataset(path):
-        patients = _in_dataset(path)
+    stored = _manifest(path)
+    if stored is not None:
+        patients = _in_dataset(stored, path)
     elif files.is_dir(path):
         patients = layouts.contours(path, organs)
     else:
@@ -88,10 +90,19 @@ def with_masks(patients, folder: str) -> tuple[Patient, ...]:
 
 
 def is_dataset(path: str) -> bool:
-    """Whether it is a folder of the data job's; others have a dataset.json too, as nnU-Net's."""
+    """Whether it is a folder of the data job's."""
+    return _manifest(path) is not None
+
+
+def _manifest(path: str) -> dict | None:
+    """The JSON of a dataset's manifest; of many patients it is long, and read this once.
+
+    None where there is none of the data job's; others have a dataset.json too, as nnU-Net's.
+    """
     file = files.join(path, manifest.FILE_NAME)
     value = json_files.read(file) if files.exists(file) else None
-    return isinstance(value, dict) and not {"format", "shards"}.isdisjoint(value)
+    ours = isinstance(value, dict) and not {"format", "shards"}.isdisjoint(value)
+    return value if ours else None
 
 
 def _numbered(patient: Patient, label_values) -> Patient:
@@ -100,8 +111,8 @@ def _numbered(patient: Patient, label_values) -> Patient:
     return replace(patient, organs=contoured, label_values=label_values)
 
 
-def _in_dataset(folder: str, split: str | None = None) -> list[Patient]:
-    data = manifest.Dataset.load(folder)
+def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Patient]:
+    data = manifest.Dataset.from_json(stored, files.join(folder, manifest.FILE_NAME))
     built = [
         Patient(
             row.patient, row.ct, row.labels, row.split, row.organs, label_values=data.label_values

@@ -133,7 +133,11 @@ class Dataset:
                 f"{folder}: expected a dataset, found no {FILE_NAME}; "
                 f"make one with python -m beam_jobs.build --output={folder}"
             )
-        value = json_files.read(path)
+        return cls.from_json(json_files.read(path), path)
+
+    @classmethod
+    def from_json(cls, value, path: str) -> "Dataset":
+        """What stands in the manifest at `path`; raises InputError as `load` does."""
         if not isinstance(value, dict) or value.pop("format", None) not in (1, 2, FORMAT):
             raise InputError(
                 f"{path}: expected format {FORMAT}, found another; build the dataset again"

@@ -12,7 +12,7 @@ import math
 
 from absl import flags
 
-from segthor import files, inputs, json_files, locks
+from segthor import files, inputs, locks
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
 from serving.prediction import candidates, directory, postprocess, results
@@ -77,8 +77,8 @@ def _score(pairs, predictions, organs: Organs) -> list:
 
 def _check_raw(digests: list[str]) -> dict:
     """The settings behind the label maps, which must be these models' own, and not processed."""
-    head = json_files.read(files.join(PREDICTIONS.value, results.FILE_NAME))
-    if not set(digests) <= set(head.get("models", [])):
+    head = results.settings_of(PREDICTIONS.value)
+    if not set(digests) <= set(head["models"]):
         raise InputError(
             f"{PREDICTIONS.value}: another model than {','.join(MODEL.value)} made these; predict "
             "again"

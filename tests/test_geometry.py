@@ -175,3 +175,14 @@ def test_placement_survives_json():
 
     placement = Placement.centred((40, 44, 5), affine_of("PIR"), (1.1, 2 / 3), 32, 1.7)
     assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("pixel_mm", [0, 1.5])
+def test_beyond_a_scan_without_a_sign_lies_air_too(dtype, pixel_mm):
+    scan = np.random.default_rng(0).integers(0, 250, (30, 40, 3)).astype(dtype)
+    placement = Placement.centred(scan.shape, affine_of("LPS"), (15, 20), 96, pixel_mm)
+    found = np.stack(list(placement.image_to_model(scan)))
+    signed = np.stack(list(placement.image_to_model(scan.astype(np.int16))))
+    np.testing.assert_array_equal(found, signed)
+    assert found.min() == AIR_HU

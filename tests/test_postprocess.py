@@ -169,6 +169,8 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     for content, words in (
         ({"models": ["another"], "postprocess": {}}, "another model"),
         ({"models": [digest], "postprocess": {"heart": {}}}, "--nopostprocess"),
+        ([1], "expected the settings that serving.predict writes"),
+        ({"models": [[1]]}, "expected the settings that serving.predict writes"),
     ):
         head.write_text(json.dumps(content))
         done = run_entry("serving.tune", **flags)

@@ -484,6 +484,7 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
         ({"input": "{tmp}/empty"}, "expected at least one scan"),
         ({"output": "{tmp}/scans"}, "the scans lie there"),
         ({"output": "{tmp}/other"}, "expected an empty folder"),
+        ({"output": "{tmp}/list"}, "expected the settings that serving.predict writes"),
         ({"split": "validation"}, "knows no split"),
         ({"case_timeout": "soon"}, "case_timeout"),
         ({"case_timeout": "inf"}, "case_timeout=inf"),
@@ -496,6 +497,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(model, tmp_path, flags, wo
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "predictions.json").write_text("[1]")
     usual = {"model": model, "input": "{tmp}/scans", "output": "{tmp}/out"} | flags
     done = run_entry(
         "serving.predict", **{k: str(v).replace("{tmp}", str(tmp_path)) for k, v in usual.items()}

@@ -47,7 +47,7 @@ class Results:
         """
         path = files.join(self.folder, FILE_NAME)
         if files.exists(path):
-            found, head = json_files.read(path), self.settings
+            found, head = settings_of(self.folder), self.settings
             found.pop(ORGANS, None)  # the models imply them
             differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
             if differing and not overwrite:
@@ -155,6 +155,23 @@ def organs_of(folder: str) -> Organs | None:
     if not isinstance(noted, dict):
         return None
     return Organs.from_json(noted[ORGANS], path) if ORGANS in noted else SEGTHOR
+
+
+def settings_of(folder: str) -> dict:
+    """The settings of the job whose label maps lie in a folder.
+
+    Raises:
+      InputError: there are none, or not what a prediction job writes.
+    """
+    path = files.join(folder, FILE_NAME)
+    found = json_files.read(path)
+    models = found.get("models") if isinstance(found, dict) else None
+    if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+        raise InputError(
+            f"{path}: expected the settings that serving.predict writes, found something else; "
+            "choose another folder"
+        )
+    return found
 
 
 def facts_of(folder: str, patient: str) -> dict:
