@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from test_replicas import finish, start, tf_configs
+from test_replicas import finish, start
+from train_hosts import tf_configs
 
 # The pyramid decoder leaves most of the encoder out: the quickest network to build.
 NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=4", "--shuffle_buffer=16"]
