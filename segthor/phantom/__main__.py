@@ -1,11 +1,13 @@
 """Writes synthetic patients in the SegTHOR data set's layout.
 
 python -m segthor.phantom --output=DIR --patients=24 --test_patients=4 --size=small --seed=0
+--organs=thorax contours the spinal cord and both lungs, too; the images stay the same.
 """
 
 from absl import flags
 
 from segthor.errors import hint, run
+from segthor.phantom.contours import table, table_file
 from segthor.phantom.dataset import write_dataset
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the patients.", required=True)
@@ -18,18 +20,25 @@ SIZE = flags.DEFINE_enum(
     "small: 128x128, about 40 slices. full: 512x512, 150 to 284.",
 )
 SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same patients.", 0, 2**31 - 1)
+ORGANS = flags.DEFINE_string(
+    "organs",
+    "segthor",
+    "Organs to contour: segthor, thorax (configs/organs/thorax.csv), or a table's file.",
+)
 
 
 def main(argv) -> None:
     """Writes the patients and says what comes next."""
     del argv
-    write_dataset(OUTPUT.value, PATIENTS.value, TEST_PATIENTS.value, SIZE.value, SEED.value)
+    organs = table(ORGANS.value)
+    write_dataset(OUTPUT.value, PATIENTS.value, TEST_PATIENTS.value, SIZE.value, SEED.value, organs)
     print(
         f"Wrote {PATIENTS.value} training and {TEST_PATIENTS.value} test patients to "
         f"{OUTPUT.value} (train/, test/, test_labels/)."
     )
     if PATIENTS.value:
-        print(hint("beam_jobs.build", input=OUTPUT.value, output="DATASET"))
+        own = {} if ORGANS.value == "segthor" else {"organ_table": table_file(ORGANS.value)}
+        print(hint("beam_jobs.build", input=OUTPUT.value, output="DATASET", **own))
 
 
 if __name__ == "__main__":
