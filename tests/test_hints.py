@@ -17,6 +17,7 @@ from tiny_models import coded_scan
 
 from beam_jobs import driver
 from segthor import phantom
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from trainer.config import Config
 
@@ -159,7 +160,7 @@ def test_a_tuned_model_of_any_name_is_predicted_with(tmp_path):
 )
 def test_an_exported_model_is_named_as_what_it_can_be(tmp_path, task, recipe, expected):
     loss = "ce" if task == "classify" else "dice_ce"
-    config = Config(task=task, loss=loss, backbone="resnet18")
+    config = Config(task=task, loss=loss, backbone="resnet18").of_table(SEGTHOR)
     save_run(tmp_path / NAME / "run", config, recipe)
     run, model = (shlex.quote(f"{NAME}/{name}") for name in ("run", "model"))
     said = shell(f"python -m serving.export --workdir={run} --output={model}", tmp_path)

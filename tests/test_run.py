@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from segthor import files, organs
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from trainer import data, model, run
 from trainer.config import Config
 
@@ -38,7 +39,7 @@ def workdir(source, tmp_path):
 
 
 def test_a_new_folder_becomes_a_run_and_a_run_may_be_claimed_again(source, tmp_path):
-    for config in (CONFIG, Config()):  # without a checkpoint it is no run yet
+    for config in (CONFIG, Config().of_table(SEGTHOR)):  # without a checkpoint it is no run yet
         with claim(tmp_path / "new" / "run", source, config) as record:
             assert record["config"] == config.to_json()
             assert run.read(str(tmp_path / "new" / "run"))["organs"] == list(config.organs)
@@ -84,6 +85,8 @@ def test_what_a_killed_run_was_writing_is_cleared_by_the_next(source, tmp_path):
         ('{"config": {"tsak": 1}, "recipe": {}, "organs": []}', "tsak"),
         ('{"config": {}, "recipe": {"crop_mm": "wide"}, "organs": []}', "crop_mm"),
         ('{"config": {}, "recipe": {}, "organs": ["liver"]}', "organs: expected some of eso"),
+        ('{"config": {}, "recipe": {}, "organs": []}', "organs: expected some of eso.*found \\["),
+        ('{"config": {}, "recipe": {}, "organs": ["heart"]}', "network's are none"),
         ('{"config": {}, "recipe": {}, "organs": [], "organ_table": [1]}', "organ_table: no table"),
     ],
 )

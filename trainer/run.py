@@ -69,8 +69,8 @@ def read(workdir: str) -> dict:
     if missing:
         raise InputError(f"{path}: expected a run, found no {', '.join(sorted(missing))}")
     try:
-        Config.from_json(record["config"]), Recipe.from_json(record["recipe"])
-        _check_organs(record)
+        Recipe.from_json(record["recipe"])
+        _check_organs(record, Config.from_json(record["config"]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     summary = files.join(workdir, SUMMARY)
@@ -83,10 +83,13 @@ def table(record: dict) -> Organs:
     return SEGTHOR if stored is None else Organs.from_json(stored, "organ_table")
 
 
-def _check_organs(record: dict) -> None:
+def _check_organs(record: dict, config: Config) -> None:
     organs, names = table(record), record["organs"]
-    if not isinstance(names, list) or not all(map(organs.names.__contains__, names)):
+    if not isinstance(names, list) or not names or not all(name in organs.names for name in names):
         raise InputError(f"organs: expected some of {', '.join(organs.names)}, found {names}")
+    if config.organs != tuple(names):
+        found = ", ".join(config.organs) or "none"
+        raise InputError(f"organs: {', '.join(names)}, but the network's are {found}")
 
 
 def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
