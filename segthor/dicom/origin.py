@@ -29,8 +29,8 @@ _KEPT = (
 class Origin:
     """What made an object. version: of this software. model: digest of the model, or what else.
 
-    date, time: YYYYMMDD and HHMMSS of the job's own record, so that a job done again gives the
-    same bytes.
+    Both have at most 64 characters. date, time: YYYYMMDD and HHMMSS of the job's own record, so
+    that a job done again gives the same bytes.
     """
 
     version: str
@@ -55,7 +55,7 @@ class Origin:
 
 
 def patient_and_study(stack) -> Dataset:
-    """The scan's own patient, study and character set, byte for byte."""
+    """The scan's own patient, study and character set."""
     dataset = Dataset()
     for keyword in (*_REQUIRED, *_KEPT):
         element = stack.header.get_item(Tag(keyword))

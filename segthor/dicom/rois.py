@@ -3,27 +3,26 @@
 No message names a patient, or an ROI that was not used.
 """
 
-import warnings
 from dataclasses import dataclass
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
-from pydicom.tag import Tag
 from pydicom.uid import RTStructureSetStorage
 
 from segthor import files
-from segthor.dicom import DicomError
+from segthor.dicom import DicomError, elements
+from segthor.dicom.elements import items, text
 from segthor.errors import InputError
 
 
 @dataclass(frozen=True)
 class Contour:
-    """As it stands in the file. data: numbers in text, x\\y\\z..., LPS mm. images: SOP UIDs."""
+    """As it stands in the file. data: numbers in text, x\\y\\z..., LPS mm. images: SOP UIDs.
+
+    count: the number of points as the file gives it, '' where it does not.
+    """
 
     kind: str
     data: bytes
-    count: int | None
+    count: str
     images: tuple[str, ...]
 
 
@@ -58,18 +57,14 @@ def read(path: str) -> StructureSet:
         stream = files.open_read(path)
     except InputError as error:
         raise DicomError("file_missing", str(error)) from error
+    with stream:
+        dataset = elements.open_dataset(stream, path)
     try:
-        # pydicom quotes values in its warnings, and those may be the patient's.
-        with stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _structure_set(path, pydicom.dcmread(stream))
+        return _structure_set(path, dataset)
     except DicomError:
         raise
-    except InvalidDicomError as error:
-        message = f"{path}: expected a DICOM file, found something else"
-        raise DicomError("file_not_dicom", message) from error
-    except Exception as error:  # pydicom raises many kinds for what makes no sense
-        message = f"{path}: damaged DICOM ({type(error).__name__}); export it again"
+    except Exception as error:  # pydicom raises many kinds when it turns bytes into values
+        message = f"{path}: a damaged structure set ({type(error).__name__}); export it again"
         raise DicomError("file_damaged", message) from error
 
 
@@ -109,7 +104,7 @@ def _only(structures, organ, rois) -> Roi:
     path, numbers = structures.path, [roi.number for roi in rois]
     if len(rois) > 1:
         message = (
-            f"{path}: {organ}: ROIs {', '.join(numbers)} all have its name; name the right one"
+            f"{path}: {organ}: ROIs {', '.join(numbers)} all have its name; tell which one it is"
         )
         raise DicomError("roi_ambiguous", message)
     if sum(roi.number == numbers[0] for roi in structures.rois) > 1 or len(rois[0].contours) > 1:
@@ -119,65 +114,45 @@ def _only(structures, organ, rois) -> Roi:
 
 
 def _structure_set(path, dataset) -> StructureSet:
-    if _text(dataset, "SOPClassUID") != RTStructureSetStorage or not _items(
+    if text(dataset, "SOPClassUID") != RTStructureSetStorage or not items(
         dataset, "StructureSetROISequence"
     ):
         message = f"{path}: expected an RT structure set with at least one ROI"
         raise DicomError("structures_none", message)
-    frames = _items(dataset, "ReferencedFrameOfReferenceSequence")
+    frames = items(dataset, "ReferencedFrameOfReferenceSequence")
     series = [
-        _text(one, "SeriesInstanceUID")
+        text(one, "SeriesInstanceUID")
         for frame in frames
-        for study in _items(frame, "RTReferencedStudySequence")
-        for one in _items(study, "RTReferencedSeriesSequence")
+        for one in items(frame, "RTReferencedStudySequence", "RTReferencedSeriesSequence")
     ]
     drawn = {}
-    for item in _items(dataset, "ROIContourSequence"):
-        drawn.setdefault(_text(item, "ReferencedROINumber"), []).append(item)
+    for item in items(dataset, "ROIContourSequence"):
+        drawn.setdefault(text(item, "ReferencedROINumber"), []).append(item)
     # An ROI that does not name its frame lies in the set's own, where there is exactly one.
-    own = {_text(one, "FrameOfReferenceUID") for one in [*frames, dataset]} - {""}
+    own = {text(one, "FrameOfReferenceUID") for one in [*frames, dataset]} - {""}
     default = own.pop() if len(own) == 1 else ""
     rois = []
-    for item in _items(dataset, "StructureSetROISequence"):
-        number = _text(item, "ROINumber")
+    for item in items(dataset, "StructureSetROISequence"):
+        number = text(item, "ROINumber")
         parts = tuple(
-            tuple(_contour(one) for one in _items(part, "ContourSequence"))
+            tuple(_contour(one) for one in items(part, "ContourSequence"))
             for part in drawn.get(number, [])
         )
-        frame = _text(item, "ReferencedFrameOfReferenceUID") or default
+        frame = text(item, "ReferencedFrameOfReferenceUID") or default
         rois.append(Roi(number, _name(item), frame, parts))
-    return StructureSet(path, _text(dataset, "StudyInstanceUID"), tuple(series), tuple(rois))
+    return StructureSet(path, text(dataset, "StudyInstanceUID"), tuple(series), tuple(rois))
 
 
 def _contour(item) -> Contour:
-    count = _text(item, "NumberOfContourPoints")
-    images = _items(item, "ContourImageSequence")
+    images = items(item, "ContourImageSequence")
     return Contour(
-        _text(item, "ContourGeometricType"),
-        _bytes(item, "ContourData"),
-        int(count) if count else None,
-        tuple(_text(image, "ReferencedSOPInstanceUID") for image in images),
+        text(item, "ContourGeometricType"),
+        text(item, "ContourData").encode("latin-1"),
+        text(item, "NumberOfContourPoints"),
+        tuple(text(image, "ReferencedSOPInstanceUID") for image in images),
     )
-
-
-def _items(dataset, keyword):
-    return dataset.get(keyword) or ()
 
 
 def _name(item) -> str:
     value = item.get("ROIName")
     return "" if value is None else str(value)
-
-
-def _bytes(dataset, keyword) -> bytes:
-    """An element's value as it stands in the file: pydicom's own conversion is slow."""
-    element = dataset.get_item(Tag(keyword))
-    value = b"" if element is None else element.value
-    if isinstance(value, bytes):
-        return value
-    several = value if isinstance(value, list | tuple | MultiValue) else [value]
-    return "\\".join("" if one is None else str(one) for one in several).encode()
-
-
-def _text(dataset, keyword) -> str:
-    return _bytes(dataset, keyword).decode("latin-1").strip(" \0")

@@ -6,6 +6,7 @@ every image. Contour data over 64 KiB break in explicit VR, so the file is impli
 """
 
 import numpy as np
+from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -155,8 +156,9 @@ def _contour_items(stack, rings) -> list[Dataset]:
             item.NumberOfContourPoints = len(points)
             data = _decimals(points)
             tag = Tag("ContourData")
-            # Ready bytes: pydicom would turn every number into an object and back.
+            # Ready bytes, said to be read so; pydicom would make an object of every number.
             item[tag] = RawDataElement(tag, "DS", len(data), data, 0, True, True)
+            item.set_original_encoding(True, True, default_encoding)
             items.append(item)
     return items
 

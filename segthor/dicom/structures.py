@@ -57,9 +57,9 @@ def label_map(structures: StructureSet, stack, organs, names=()) -> Contoured:
     contoured, overlap = [], 0
     for organ, roi in match(structures, organs, names):
         _check_frame(path, organ.name, roi, stack)
-        drawn, found = _Drawn(path, organ.name, roi), Counter()
+        drawn, found, held = _Drawn(path, organ.name, roi), Counter(), False
         for k, plane in drawn.planes(slices, stack, found):
-            free = labels[k] == 0
+            free, held = labels[k] == 0, held or plane.any()
             overlap += int(np.count_nonzero(plane & ~free))
             labels[k][plane & free] = organ.label
         findings += [
@@ -70,12 +70,15 @@ def label_map(structures: StructureSet, stack, organs, names=()) -> Contoured:
         if found["off_reference"]:
             message = f"{found['off_reference']} contours refer to images of other slices"
             findings.append(("structures_references", f"{organ.name}: {message}"))
-        if drawn.closed:
+        if held:
             contoured.append(organ.name)
         else:
-            findings.append(("roi_empty", f"{organ.name}: its ROI has no closed contour"))
+            message = "no closed contour of its ROI holds a voxel; taken as not contoured"
+            findings.append(("roi_empty", f"{organ.name}: {message}"))
     if not contoured:
-        raise DicomError("structures_none", f"{path}: no ROI of an organ has a closed contour")
+        wanted = ", ".join(organ.name for organ in organs)
+        message = f"{path}: none of its {len(structures.rois)} ROIs holds a voxel of {wanted}"
+        raise DicomError("structures_none", message)
     return Contoured(labels.T, tuple(contoured), tuple(findings), overlap)
 
 
@@ -167,8 +170,8 @@ class _Drawn:
         texts = [contour.data.strip(b" \0\\") for contour in self.closed]
         counts = np.array([text.count(b"\\") + 1 if text else 0 for text in texts])
         numbers = _numbers(b"\\".join(filter(None, texts)))
-        said = [contour.count for contour in self.closed]
-        agree = all(n is None or 3 * n == count for n, count in zip(said, counts, strict=True))
+        said = [contour.count.lstrip("+0") for contour in self.closed]
+        agree = all(n in ("", str(count // 3)) for n, count in zip(said, counts, strict=True))
         if numbers is None or len(numbers) != counts.sum() or (counts % 3).any() or not agree:
             message = "contour data that are not the numbers promised; export it again"
             raise DicomError("file_damaged", f"{self._where}: {message}")

@@ -1,0 +1,81 @@
+"""Data sets out of files, and plain values out of data sets, whatever stands in them."""
+
+import logging
+import math
+import warnings
+
+import pydicom
+
+from segthor.dicom import DicomError
+
+# pydicom's messages quote the values that they are about, names of patients among them.
+logging.getLogger("pydicom").propagate = False
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # how files without a preamble start
+
+
+def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
+    """The data set in a binary stream that can seek; tags: keywords, where not all are wanted.
+
+    Raises:
+      DicomError: 'file_not_dicom' or 'file_damaged'.
+    """
+    start = stream.read(132)
+    if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
+        raise DicomError("file_not_dicom", f"{path}: expected a DICOM file, found something else")
+    stream.seek(0)
+    try:
+        return pydicom.dcmread(
+            stream, force=True, stop_before_pixels=not pixels, specific_tags=tags
+        )
+    except Exception as error:  # its text may quote the patient's name
+        message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
+        raise DicomError("file_damaged", f"{message}; copy it again") from error
+
+
+def text(dataset, keyword: str) -> str:
+    """An element as it stands in the file, without padding; '' where there is none.
+
+    Several values are separated by backslashes. pydicom's own conversion is slow and warns.
+    """
+    if keyword not in dataset:
+        return ""
+    value = dataset.get_item(keyword).value
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0\t\r\n")
+    if value is None:
+        return ""
+    many = value if isinstance(value, list | tuple | pydicom.multival.MultiValue) else [value]
+    return "\\".join(str(part) for part in many).strip()
+
+
+def numbers(dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """`count` finite decimal numbers, or None where the element holds anything else."""
+    try:
+        values = tuple(float(part) for part in text(dataset, keyword).split("\\"))
+    except ValueError:
+        return None
+    return values if len(values) == count and all(map(math.isfinite, values)) else None
+
+
+def items(dataset, *keywords: str) -> list:
+    """All items of nested sequences, from the outermost to the innermost; none may be there."""
+    found = [dataset]
+    for keyword in keywords:
+        found = [item for outer in found for item in (outer.get(keyword) or ())]
+    return found
+
+
+def groups_of_frame(dataset, frame: int, keyword: str) -> list:
+    """The items that hold for one frame of an enhanced file: its own, else those of all frames."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    own = items(per_frame[frame], keyword) if frame < len(per_frame) else []
+    return own or items(dataset, "SharedFunctionalGroupsSequence", keyword)
+
+
+def whole(dataset, keyword: str) -> int:
+    """An unsigned 16 bit number; 0 where there is none."""
+    value = dataset.get(keyword) if keyword in dataset else 0
+    return value if isinstance(value, int) else 0
