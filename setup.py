@@ -4,9 +4,9 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "absl-py",
-    "apache-beam[tfrecord]>=2.77",
+    "apache-beam>=2.77",
     "fsspec",
-    "google-crc32c",  # the checksum of a TFRecord in C; the tfrecord extra alone brings a slow one
+    "google-crc32c",  # the checksum of a TFRecord, in C
     "isal",  # ISA-L: three times faster than the standard library's gzip on a CT
     "matplotlib",
     "nibabel>=5.4",
@@ -19,11 +19,21 @@ RUNTIME = [
     "tf-keras>=2.21,<2.22",  # follows tensorflow's minor version: segmentation-models needs Keras 2
 ]
 
+DICOM = [
+    "highdicom>=0.28",
+    "pydicom>=3.0.2,<4",
+    "pylibjpeg",
+    "pylibjpeg-rle",  # RLE ten times faster
+    "python-gdcm",  # decodes JPEG Lossless, which pydicom alone cannot
+]
+
 EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     "gcp": ["apache-beam[gcp]", "gcsfs"],
     "aws": ["apache-beam[aws]", "s3fs>=2025.1"],
+    "dicom": DICOM,
     "test": [
+        *DICOM,
         "hypothesis",
         "pytest",
         "ruff",
@@ -49,7 +59,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["segthor*", "beam_jobs*", "trainer*", "serving*"]),
-    package_data={"serving.page": ["*.html", "*.css", "*.js"]},
+    package_data={"serving.scoring.page": ["*.html", "*.css", "*.js"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,
 )

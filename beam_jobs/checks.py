@@ -1,14 +1,19 @@
 """A dataset's files against its manifest."""
 
+import itertools
+import os
 import sys
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
-from beam_jobs import progress
-from segthor import files, organs, records
+from segthor import fields, files, progress, records
 from segthor.errors import InputError
-from segthor.manifest import Dataset, Patient, Shard
+from segthor.geometry import Orientation, Placement, canonical
+from segthor.manifest import Built, Dataset, Shard
+from segthor.organs import SEGTHOR, Organs
+from segthor.recipe import Recipe
 
 
 def verify(folder: str) -> Dataset:
@@ -18,24 +23,44 @@ def verify(folder: str) -> Dataset:
       InputError: something is wrong, or there is no dataset.
     """
     dataset = Dataset.load(folder)
-    checked, wrong = [], []
-    with progress.watch(lambda: len(checked), len(dataset.shards), "shards"):
+    rows = {row.patient: row for row in dataset.patients}
+    found = {}
+    with progress.watch(lambda: len(found), len(dataset.shards), "shards"):
         for shard in dataset.shards:
-            wrong += problems(shard, dataset, folder)
-            checked.append(shard)
-    wrong += strangers(dataset, folder)
+            found[shard] = list(problems(shard, rows, dataset.recipe, folder, dataset.organs))
+    wrong = [*itertools.chain(*found.values()), *strangers(dataset, folder)]
     for problem in wrong:
         print(problem, file=sys.stderr)
     if wrong:
+        damaged = [shard.file for shard, own in found.items() if own and _is_own(shard, folder)]
+        remove = f"remove {', '.join(damaged)}; then " if damaged else ""
         raise InputError(
-            f"{folder}: {len(wrong)} problems; remove the shards named above, "
-            "then python -m beam_jobs.build writes them anew"
+            f"{folder}: {len(wrong)} problems, named above; {remove}python -m beam_jobs.build with "
+            "the flags of the first time writes what is missing"
         )
     return dataset
 
 
-def problems(shard: Shard, dataset: Dataset, folder: str):
-    """Yields a line for everything about one shard that is not as the manifest says."""
+def _is_own(shard: Shard, folder: str) -> bool:
+    """Whether the file lies in the dataset's folder itself: nothing else is ever to be removed."""
+    path = files.join(folder, shard.file)
+    if files.is_url(folder):
+        return files.exists(path)
+    inner = os.path.join(os.path.realpath(folder), shard.file)
+    return os.path.isfile(path) and os.path.realpath(path) == inner
+
+
+def problems(
+    shard: Shard,
+    rows: dict[str, Built],
+    recipe: Recipe,
+    folder: str,
+    organs: Organs = SEGTHOR,
+):
+    """Yields a line for everything about one shard that is not as the manifest says.
+
+    rows: of every patient of the dataset, by name.
+    """
     path = files.join(folder, shard.file)
     if not files.exists(path):
         yield f"{shard.file}: missing"
@@ -45,34 +70,38 @@ def problems(shard: Shard, dataset: Dataset, folder: str):
         yield f"{shard.file}: expected {shard.bytes} bytes, found {size}"
     elif files.sha256(path) != shard.sha256:
         yield f"{shard.file}: the SHA-256 is not the manifest's"
-    patients = {one.patient: one for one in dataset.patients if one.shard == shard.file}
-    if set(patients) != set(shard.patients):
-        yield f"{shard.file}: its list of patients is not that of the patients' rows"
     seen = Counter()
-    for record, problem in _records(path, shard.file):
-        if problem:
-            yield problem
-            return
-        seen[record.patient, record.z] += 1
-        for problem in _record_problems(record, patients.get(record.patient), dataset):
-            yield f"{shard.file}: {record.patient}, slice {record.z}: {problem}"
-    yield from _count_problems(seen, patients, shard)
+    try:
+        patients = {name: _Expected.of(rows[name], recipe, organs) for name in shard.patients}
+        for record in records.slices(path):
+            seen[record.patient, record.z] += 1
+            for problem in _record_problems(record, patients.get(record.patient)):
+                yield f"{shard.file}: {record.patient}, slice {record.z}: {problem}"
+    except InputError as error:
+        yield str(error)
+        return
+    slices = {name: rows[name].slices for name in shard.patients}
+    yield from _count_problems(seen, slices, shard)
 
 
-def _records(path: str, name: str):
-    """Yields (record, None) for each, and (None, what is wrong) where reading has to stop."""
-    with files.open_read(path) as stream:
-        try:
-            for payload in records.read_frames(stream, name):
-                yield records.decode(payload), None
-        except InputError as error:
-            yield None, str(error)
-        except Exception as error:  # protobuf's and numpy's, for a record of another schema
-            yield None, f"{name}: a record cannot be decoded ({error})"
+@dataclass(frozen=True)
+class _Expected:
+    """What the manifest says of each of a patient's records. affines: of those read so far."""
+
+    patient: Built
+    placement: Placement
+    recipe: Recipe
+    organs: Organs
+    affines: list[np.ndarray]
+
+    @classmethod
+    def of(cls, row: Built, recipe: Recipe, organs: Organs) -> "_Expected":
+        placement = fields.from_json(Placement, row.placement, f"{row.patient}: placement")
+        return cls(row, placement, recipe, organs, [])
 
 
-def _count_problems(seen: Counter, patients: dict[str, Patient], shard: Shard):
-    expected = Counter({(name, z): 1 for name, one in patients.items() for z in range(one.slices)})
+def _count_problems(seen: Counter, slices: dict[str, int], shard: Shard):
+    expected = Counter({(name, z): 1 for name, count in slices.items() for z in range(count)})
     for difference, word in ((expected - seen, "missing"), (seen - expected, "too many")):
         if difference:
             name, z = min(difference)
@@ -82,44 +111,61 @@ def _count_problems(seen: Counter, patients: dict[str, Patient], shard: Shard):
         yield f"{shard.file}: expected {shard.records} records, found {sum(seen.values())}"
 
 
-def _record_problems(record: records.Slice, patient: Patient | None, dataset: Dataset):
-    recipe = dataset.recipe
-    if patient is None:
+def _record_problems(record: records.Slice, expected: _Expected | None):
+    if expected is None:
         yield "the patient is not listed for this shard"
         return
-    contoured = tuple(int(name in patient.organs) for name in organs.NAMES)
-    for what, expected, found in (
+    patient, placement, recipe = expected.patient, expected.placement, expected.recipe
+    organs = expected.organs
+    contoured = tuple(int(name in patient.organs) for name in organs.names)
+    present = records.present_in(record.labels, organs)
+    for what, wanted, found in (
         ("image shape", (recipe.size_px, recipe.size_px, recipe.context), record.image.shape),
         ("labels shape", (recipe.size_px, recipe.size_px), record.labels.shape),
         ("contoured organs", contoured, record.contoured),
-        ("scan shape", tuple(patient.placement["scan_shape"]), tuple(record.scan_shape)),
+        ("present organs", present, record.present),
+        ("scan shape", placement.scan_shape, tuple(record.scan_shape)),
     ):
-        if expected != found:
-            yield f"{what}: expected {expected}, found {found}"
-    placement = patient.placement
-    box_px = (*placement["first_px"], *placement["step_px"])
+        if wanted != found:
+            yield f"{what}: expected {wanted}, found {found}"
+    box_px = (*placement.first_px, *placement.step_px)
     if not np.allclose(record.box_px, box_px, rtol=1e-5, atol=1e-3):
         yield f"box: expected {box_px} pixels, found {tuple(record.box_px)}"
-    for what, expected, found in (
+    for what, wanted, found in (
         ("window level", patient.level_hu, record.level_hu),
         ("window width", recipe.window_width_hu, record.width_hu),
     ):
-        if abs(expected - found) > 1e-3 * max(1, abs(expected)):
-            yield f"{what}: expected {expected:g} HU, found {found:g} HU"
-    if record.labels.max(initial=0) >= organs.NUM_CLASSES:
-        yield f"label value {record.labels.max()}, expected at most {organs.NUM_CLASSES - 1}"
+        if abs(wanted - found) > 1e-3 * max(1, abs(wanted)):
+            yield f"{what}: expected {wanted:g} HU, found {found:g} HU"
+    unknown = np.setdiff1d(record.labels, [0, *organs.labels(organs.names)])
+    if len(unknown):
+        yield f"label value {unknown[-1]}, which stands for no organ"
+    yield from _affine_problems(record.affine, placement, expected.affines)
+
+
+def _affine_problems(affine: np.ndarray, placement: Placement, earlier: list[np.ndarray]):
+    """earlier: what the patient's records hold so far; extended by one that is new."""
+    if any(np.array_equal(affine, one) for one in earlier):
+        return
+    if earlier:
+        yield "affine: not that of the patient's other slices"
+    earlier.append(affine)
+    spacing_mm = canonical(affine)[0]
+    if not np.allclose(spacing_mm, placement.spacing_zyx_mm, rtol=1e-4):
+        wanted, found = (_by(mm) for mm in (placement.spacing_zyx_mm, spacing_mm))
+        yield f"affine: expected voxels of {wanted} mm, found {found} mm"
+    elif Orientation.of(affine) != placement.orientation:
+        yield "affine: expected another orientation"
+
+
+def _by(numbers) -> str:
+    return "x".join(f"{number:.4g}" for number in numbers)
 
 
 def strangers(dataset: Dataset, folder: str):
-    """Yields a line for every file among the shards that the manifest does not name.
-
-    And for every patient of a shard that it does not.
-    """
-    named = {files.name(shard.file) for shard in dataset.shards}
-    for patient in dataset.patients:
-        if files.name(patient.shard) not in named:
-            yield f"{patient.shard}: holds {patient.patient}, but is not in the manifest"
+    """Yields a line for every file among the shards that the manifest does not name."""
+    named = {shard.file for shard in dataset.shards}
     for inner in sorted({files.parent(shard.file) for shard in dataset.shards}):
         for name in files.listdir(files.join(folder, inner)):
-            if name not in named:
+            if files.join(inner, name) not in named:
                 yield f"{files.join(inner, name)}: not in the manifest"

@@ -2,19 +2,19 @@
 
 import importlib.metadata
 import re
-import sys
 from collections import defaultdict
 
-from beam_jobs import report, shards, statistics
+from beam_jobs import audit_page, counts, shards
 from beam_jobs.examine import stamps
 from beam_jobs.job import Job
 from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
-from segthor import files
+from beam_jobs.shards import Part
+from segthor import files, json_files, underway
 from segthor.errors import InputError
-from segthor.manifest import FILE_NAME, Dataset, Patient, Rejected, Shard, Unlabelled
+from segthor.manifest import FILE_NAME, Dataset
 
-_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *report.FILES, "inspect"}
+_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *audit_page.FILES, "inspect"}
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
 _MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
@@ -34,25 +34,48 @@ def claim(output: str) -> None:
         )
 
 
-def twins(output: str, sources) -> dict[str, str]:
+def clear_leftovers(output: str) -> None:
+    """Removes the temporary files of runs that were killed, and says what those had under way.
+
+    No other run may be writing there.
+    """
+    underway.warn(files.join(output, shards.PARTS))
+    for place in (output, files.join(output, shards.SHARDS), files.join(output, shards.PARTS)):
+        files.remove_partial(place)
+
+
+def repeated_scans(output: str, patients) -> dict[str, str]:
     """Patient to the patient whose scan it repeats, as far as earlier runs have read the scans.
 
     Of several patients with one scan, the first by name that nothing else speaks against is kept;
     one with contours before one without.
     """
-    by_name = {source.patient: source for source in sources}
+    by_name = {patient.name: patient for patient in patients}
     alike = defaultdict(list)
     folder = files.join(output, shards.PARTS)
-    for name in files.listdir(folder) if files.exists(folder) else ():
-        for patient, row in files.read_json(files.join(folder, name)).get("likeness", {}).items():
-            if patient in by_name and row["stamps"] == stamps(by_name[patient]):
-                bare = not by_name[patient].labels
-                alike[row["likeness"]].append((not row["sound"], bare, patient))
+    for name in _part_names(folder) if files.exists(folder) else ():
+        for patient, mark in _scans_of(output, name).items():
+            if patient in by_name and mark.stamps == stamps(by_name[patient]):
+                unlabelled = not by_name[patient].labels
+                alike[mark.scan_digest].append((not mark.accepted, unlabelled, patient))
     ranked = [[patient for *_, patient in sorted(group)] for group in alike.values()]
     return {patient: kept for kept, *others in ranked for patient in others}
 
 
-def prepare(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
+def _scans_of(output: str, name: str) -> dict[str, shards.ScanMark]:
+    try:
+        return Part.load(output, name).scans
+    except InputError:  # it will be written anew
+        return {}
+
+
+def _part_names(folder: str) -> list[str]:
+    """Of all parts that lie there: their shards' names."""
+    names = [name for name in files.listdir(folder) if name != STATISTICS]
+    return [name.removesuffix(".json") for name in names]
+
+
+def remove_outdated(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
     """Removes the parts that do not hold any more.
 
     Returns each plan with the bytes of CT left to read for it: 0 where the shard is up to date.
@@ -63,7 +86,7 @@ def prepare(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
     wanted = {f"{plan.name}.json": plan for plan in plans}
     ready = set()
     for name in files.listdir(folder):
-        if name in wanted and _holds(wanted[name], job):
+        if name in wanted and _is_ready(wanted[name], job):
             ready.add(name)
         else:
             files.remove(files.join(folder, name))
@@ -86,39 +109,52 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
     Raises:
       InputError: every patient was rejected; the manifest that was there stays.
     """
-    rows = _rows_of(names, job.output)
-    if not rows[Shard]:
-        first = min(rows[Rejected], key=lambda row: row.patient)
+    held, patients, rejected, unlabelled = [], [], [], []
+    for name in names:  # one part at a time: most of it is for others
+        part = Part.load(job.output, name)
+        held += [part.shard] if part.shard else []
+        patients += part.patients
+        rejected += part.rejected
+        unlabelled += part.unlabelled
+    if not held:
+        first = min(rejected, key=_name)
         raise InputError(
-            f"every patient was rejected ({len(rows[Rejected])}); the first, {first.patient}: "
+            f"every patient was rejected ({len(rejected)}); the first, {first.patient}: "
             f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
-    counts = files.read_json(files.join(job.output, shards.PARTS, STATISTICS))
+    counted = json_files.read(files.join(job.output, shards.PARTS, STATISTICS))
     made = Dataset(
         recipe=job.recipe,
         folds=folds,
-        shards=tuple(sorted(rows[Shard], key=lambda row: row.file)),
-        patients=tuple(sorted(rows[Patient], key=lambda row: row.patient)),
-        rejected=tuple(sorted(rows[Rejected], key=lambda row: row.patient)),
-        unlabelled=tuple(sorted(rows[Unlabelled], key=lambda row: row.patient)),
-        statistics=statistics.summary(counts),
+        shards=tuple(sorted(held, key=lambda row: row.file)),
+        patients=tuple(sorted(patients, key=_name)),
+        rejected=tuple(sorted(rejected, key=_name)),
+        unlabelled=tuple(sorted(unlabelled, key=_name)),
+        statistics=counts.summary(counted),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,
+        organs=job.organs,
     )
     for shard in made.shards:
         files.sync(files.join(job.output, shard.file))
     made.save(job.output)
     _sweep(job.output, {files.name(shard.file) for shard in made.shards})
+    clear_leftovers(job.output)  # of workers that an engine lost and replaced
     return made
 
 
-def _holds(plan: ShardPlan, job: Job) -> bool:
+def _name(row) -> str:
+    return row.patient
+
+
+def _is_ready(plan: ShardPlan, job: Job) -> bool:
     """Whether the shard was made from these very files and rules, and lies there."""
-    part = shards.load_part(job.output, plan.name)
-    if part.get("key") != shards.key_of(plan, job):
+    part = shards.finished(plan, job)
+    if not part:
         return False
-    shard = part["shard"]
-    return not shard or _size(files.join(job.output, shard["file"])) == shard["bytes"]
+    if any(finding.code == "file_too_large" for row in part.rejected for finding in row.findings):
+        return False  # for the memory of that run's machine and flags
+    return not part.shard or _size(files.join(job.output, part.shard.file)) == part.shard.bytes
 
 
 def _size(path: str) -> int:
@@ -130,31 +166,3 @@ def _sweep(output: str, wanted: set[str]) -> None:
     for name in files.listdir(folder):
         if name not in wanted:
             files.remove(files.join(folder, name))
-    for place in (output, folder, files.join(output, shards.PARTS)):
-        files.remove_partial(place)
-
-
-def _rows_of(names: list[str], output: str) -> dict:
-    """The manifest's rows by their kind; one part at a time, of which most is for others."""
-    rows = defaultdict(list)
-    for name in names:
-        part = shards.load_part(output, name)
-        found = {
-            Shard: [part["shard"]] if part["shard"] else [],
-            Patient: part["patients"],
-            Rejected: part["rejected"],
-            Unlabelled: part["unlabelled"],
-        }
-        for kind, of_kind in found.items():
-            rows[kind] += [kind(**_tuples(row)) for row in of_kind]
-    return rows
-
-
-def _tuples(row: dict) -> dict:
-    """Lists as tuples, the strings in them shared: they are the same few names in many rows."""
-    return {
-        key: tuple(sys.intern(one) if isinstance(one, str) else one for one in value)
-        if isinstance(value, list)
-        else value
-        for key, value in row.items()
-    }

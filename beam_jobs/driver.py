@@ -1,18 +1,26 @@
 """The driver of a build: finds the patients, has the shards written, writes the manifest."""
 
 import gc
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from beam_jobs import dataset, pipeline, plan, processes, progress, report
+from beam_jobs import audit_page, dataset, pipeline, plan, processes
 from beam_jobs.job import Job
-from segthor import audit, files, organs, patients, runners, table
-from segthor.errors import InputError
+from segthor import files, inputs, locks, memory, progress, runners
+from segthor.errors import InputError, hint
+from segthor.findings import IGNORE, check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
+from segthor.options import SEEDS, check, option, part
+from segthor.organs import SEGTHOR, Organs
+from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_PHANTOMS = "phantoms.json"  # lies in every folder of segthor.phantom, whose import takes a while
 
 
 @dataclass(frozen=True)
@@ -21,20 +29,39 @@ class Settings:
 
     input: str
     output: str
-    recipe: Recipe = Recipe()
-    runner: str = runners.LOCAL[0]
-    split: str = "auto"
-    validation_fraction: float = 0.2
-    folds: int = 5
-    shards: int = 0
-    seed: int = 0
-    level_masks: str | None = None
+    recipe: Recipe = part(Recipe(), "")
+    runner: str = option(runners.LOCAL[0], "Any runner of Apache Beam.")
+    split: str = option(
+        "auto",
+        "original: the eight validation patients of the original system; hash: by chance; csv: the "
+        "CSV's column; auto: the first of csv, original, hash that fits.",
+        plan.SPLITS,
+    )
+    validation_fraction: float = option(
+        0.2, "Share of validation patients with --split=hash.", (0, 1)
+    )
+    folds: int = option(5, "Folds for cross-validation.", (1, 1000))
+    shards: int = option(0, "Shards per split and fold; 0: about 100 to 200 MB each.", (0, 100_000))
+    seed: int = option(0, "Deals patients and orders slices.", SEEDS)
+    level_masks: str | None = option(
+        None,
+        "Folder of an earlier model's label maps, for level and centre of patients without "
+        "contours of the organs asked for.",
+    )
+    organs: Organs = SEGTHOR
     label_values: tuple[tuple[str, int], ...] = ()
     severities: tuple[tuple[str, str], ...] = ()
-    strict: bool = False
+    strict: bool = option(False, "Whether one rejected patient fails the build.")
+    most_scan_gb: float = option(
+        0.0,
+        "Memory that one scan may fill; 0: a third of what is free, shared by the local workers.",
+        (0, 1e6),
+    )
 
     def __post_init__(self):
-        audit.check_severities(dict(self.severities))
+        check(self)
+        check_severities(dict(self.severities))
+        self.recipe.require_organs(self.organs)
 
 
 def build(settings: Settings, beam_arguments=()) -> int:
@@ -46,41 +73,49 @@ def build(settings: Settings, beam_arguments=()) -> int:
     started = time.monotonic()
     output = files.absolute(settings.output)
     dataset.claim(output)
-    found = _find(settings)
-    contoured = [source for source in found.sources if source.labels]
+    patients = _find(settings)
+    contoured = [one for one in patients if one.labels and not one.fault]
     if not contoured:
+        faults = [one.fault for one in patients if one.fault]
         raise InputError(
-            f"{settings.input}: none of the {len(found.sources)} patients found has contours: "
-            "nothing to train on; predict them with python -m serving.predict"
+            f"{settings.input}: none of the {len(patients)} patients found has contours"
+            f"{' and a usable name: ' + faults[0] if faults else ''}; nothing to train on; predict "
+            "them with python -m serving.predict"
         )
-    job = Job(output, settings.recipe, settings.seed, settings.severities, found.label_values)
-    dealt = {one.patient: (UNLABELLED, 0) for one in found.sources if not one.labels}
+    job = Job(
+        output,
+        settings.recipe,
+        settings.seed,
+        settings.severities,
+        patients[0].label_values,
+        int(settings.most_scan_gb * 1e9) or None,
+        settings.organs,
+    )
+    dealt = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
     dealt |= _deal(contoured, settings)
-    names = _write_shards(found.sources, dealt, job, settings, beam_arguments)
-    del found, contoured
-    gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-    rejected = report.write(names, output)
-    if rejected and settings.strict:
-        raise InputError(f"{rejected} patients were rejected (--strict); see {output}/audit.csv")
-    made = dataset.finish(names, job, settings.folds)
-    return _say(made, settings.output, time.monotonic() - started)
+    with locks.alone(output):
+        dataset.clear_leftovers(output)
+        names = _write_shards(patients, dealt, job, settings, beam_arguments)
+        del patients, contoured
+        gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
+        rejected = audit_page.write(names, output, job.organs)
+        if rejected and settings.strict:
+            table = files.join(output, "audit.csv")
+            raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
+        made = dataset.finish(names, job, settings.folds)
+    return _say(made, settings, time.monotonic() - started)
 
 
-def _find(settings: Settings) -> patients.Found:
-    path = files.absolute(settings.input)
-    if files.is_dir(path):
-        found = patients.in_folder(path)
-    elif path.lower().endswith(".csv"):
-        found = table.in_csv(path)
-    else:
-        state = "a file" if files.exists(path) else "nothing"
-        raise InputError(f"{path}: expected a folder of patients or a .csv, found {state}")
-    found = replace(found, label_values=settings.label_values or found.label_values)
-    found = patients.only(found, [name for name, _ in found.label_values] or organs.NAMES)
+def _find(settings: Settings) -> tuple[Patient, ...]:
+    if inputs.is_dataset(settings.input):
+        raise InputError(
+            f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
+        )
+    values, organs = settings.label_values, settings.organs
+    patients = inputs.find(settings.input, label_values=values, organs=organs)
     if settings.level_masks:
-        masked = patients.with_masks(found.sources, files.absolute(settings.level_masks))
-        found = replace(found, sources=masked)
-    return found
+        patients = inputs.with_masks(patients, settings.level_masks)
+    return patients
 
 
 def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
@@ -96,47 +131,48 @@ def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
     return dealt
 
 
-def _write_shards(sources, dealt, job: Job, settings: Settings, beam_arguments):
+def _write_shards(patients, dealt, job: Job, settings: Settings, beam_arguments):
     """Plans and writes; again where the scans read turn out to hold one under two names.
 
     Returns the shards' names.
     """
     most = plan.patients_per_shard(job.recipe)
-    twins = _twins(sources, job)
-    places = (place for one in sources for place in (one.ct, one.labels, one.masks) if place)
+    repeated = _repeated_scans(patients, job)
+    places = (place for one in patients for place in (one.ct, one.labels, one.masks) if place)
     remote = files.is_url(job.output) or any(map(files.is_url, places))
     while True:
-        judged = [_with_twin(source, twins) for source in sources]
-        plans = plan.plan_shards(judged, dealt, most, settings.shards, settings.seed)
-        work = dataset.prepare(plans, job)
+        marked = [
+            replace(one, same_scan_as=repeated[one.name]) if one.name in repeated else one
+            for one in patients
+        ]
+        plans = plan.plan_shards(marked, dealt, most, settings.shards, settings.seed)
+        work = dataset.remove_outdated(plans, job)
         ready = [not size for size, one in work if one.split != UNLABELLED]
-        bare = sum(split == UNLABELLED for split, _ in dealt.values())
+        unlabelled = sum(split == UNLABELLED for split, _ in dealt.values())
         print(
-            f"{len(dealt) - bare} patients in {len(ready)} shards, {sum(ready)} of them up to date"
-            f"; {bare} patients without contours"
+            f"{len(dealt) - unlabelled} patients in {len(ready)} shards, {sum(ready)} of them up "
+            f"to date; {unlabelled} patients without contours"
         )
         done = dataset.counter(plans, job.output)
         left = sum(size for size, _ in work)
         workers = runners.local_processes(settings.runner, beam_arguments, left)
+        if workers > 1 and not settings.most_scan_gb:
+            job = replace(job, most_scan_bytes=memory.scan_limit(workers))
         with processes.started(workers, remote), progress.watch(done, len(dealt), "patients"):
             pipeline.run(work, job, settings.runner, beam_arguments)
-        known, twins = twins, _twins(sources, job)
-        if known == twins:
+        known, repeated = repeated, _repeated_scans(patients, job)
+        if known == repeated:
             return [one.name for one in plans]
 
 
-def _with_twin(source: patients.Source, twins: dict[str, str]) -> patients.Source:
-    """The source itself where there is none: so that many patients are held once."""
-    return replace(source, twin=twins[source.patient]) if source.patient in twins else source
+def _repeated_scans(patients, job: Job) -> dict[str, str]:
+    ignored = dict(job.severities).get("same_scan") == IGNORE
+    return {} if ignored else dataset.repeated_scans(job.output, patients)
 
 
-def _twins(sources, job: Job) -> dict[str, str]:
-    ignored = dict(job.severities).get("same_scan") == audit.IGNORE
-    return {} if ignored else dataset.twins(job.output, sources)
-
-
-def _say(made: Dataset, output: str, seconds: float) -> int:
-    warned = sum(bool(one.audit["findings"]) for one in (*made.patients, *made.unlabelled))
+def _say(made: Dataset, settings: Settings, seconds: float) -> int:
+    output = settings.output
+    warned = sum(bool(one.audit.findings) for one in (*made.patients, *made.unlabelled))
     print(
         f"Wrote {sum(shard.records for shard in made.shards)} slices of {len(made.patients)} "
         f"patients in {len(made.shards)} shards to {output} in {progress.duration(seconds)}; "
@@ -144,9 +180,7 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
     )
     if warned or made.rejected:
         print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
-    print(
-        f"Next: python -m trainer.main --flagfile=configs/smoke.flags --data={output} --workdir=run"
-    )
+    print(_next(made, settings))
     if not made.rejected:
         return 0
     for patient in made.rejected:
@@ -154,3 +188,34 @@ def _say(made: Dataset, output: str, seconds: float) -> int:
     total = len(made.rejected) + len(made.patients) + len(made.unlabelled)
     print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
     return REJECTED_STATUS
+
+
+def _next(made: Dataset, settings: Settings) -> str:
+    """The command that trains on what was built, or why nothing can."""
+    contoured = {
+        side: {name for one in made.patients if one.split == side for name in one.organs}
+        for side in (TRAIN, VALIDATION)
+    }
+    learned = [name for name in made.organs.names if name in contoured[TRAIN]]
+    if not contoured[VALIDATION] & set(learned):
+        return (
+            "Not to be trained on: no organ is contoured in patients of both splits; --split, "
+            "--seed or --validation_fraction deal others"
+        )
+    phantoms = files.exists(files.join(settings.input, _PHANTOMS))
+    return hint(
+        "trainer.main",
+        flagfile=_config("smoke" if phantoms else "all"),
+        # ImageNet's weights, which all.flags takes, want three channels.
+        encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
+        organs=None if len(learned) == len(made.organs) else learned,
+        data=settings.output,
+        workdir="RUN",
+    )
+
+
+def _config(name: str) -> str:
+    """A flag file of this project, as it is named from here."""
+    path = _CONFIGS / f"{name}.flags"
+    here = Path(os.getcwd())
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

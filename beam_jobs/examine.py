@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from beam_jobs.job import Job
-from segthor import audit, figures, files, nifti
-from segthor.audit import Finding
+from segthor import audit, figures, files, manifest, nifti
+from segthor.boxes import label_boxes
 from segthor.errors import InputError
-from segthor.geometry import Orientation
-from segthor.patients import Source
+from segthor.findings import FATAL, Finding, is_rejected, judge
+from segthor.geometry import canonical
+from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
+from segthor.scans import read_labels
 
 
 @dataclass(frozen=True)
@@ -24,74 +26,82 @@ class Scans:
     ct: nifti.Scan
     contours: nifti.Scan | None
     fingerprint: str
-    stamps: list[str]
+    stamps: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Examined:
     """One patient and all findings. What reading or preparing did not come to is None or empty.
 
-    likeness: equal for one scan under two names.
+    scan_digest: equal for one scan under two names.
     """
 
-    source: Source
+    source: Patient
     findings: tuple[Finding, ...]
     scans: Scans | None = None
-    likeness: str = ""
+    scan_digest: str = ""
     organs: dict[str, figures.OrganFigures] = field(default_factory=dict)
     prepared: Prepared | None = None
 
     @property
     def rejected(self) -> bool:
         """Whether this patient stays out of the dataset."""
-        return audit.is_rejected(self.findings)
+        return is_rejected(self.findings)
 
-    def audit_json(self) -> dict:
+    def audit(self) -> manifest.Audit:
         """Findings and figures for the manifest."""
-        return {
-            "findings": [finding.to_json() for finding in self.findings],
-            "organs": {name: asdict(figure) for name, figure in self.organs.items()},
-        }
+        return manifest.Audit(
+            self.findings, {name: asdict(figure) for name, figure in self.organs.items()}
+        )
 
 
-def examine(source: Source, job: Job) -> Examined:
+def examine(source: Patient, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
-    examined = _examine(source, job)
-    if not source.twin or examined.scans is None:
+    if source.fault:
+        return Examined(source, (Finding.of("bad_name", source.fault),))
+    try:
+        examined = _examine(source, job)
+    except MemoryError:
+        message = f"{source.ct}: no memory left; fewer workers at once have more each"
+        return Examined(source, _judged([Finding.of("file_too_large", message)], job))
+    if not source.same_scan_as or examined.scans is None:
         return examined
     # Last: which of two names is kept depends on all else that is wrong with either.
-    same = Finding.of("same_scan", f"the same scan as that of {source.twin}")
+    same = Finding.of("same_scan", f"the same scan as that of {source.same_scan_as}")
     return replace(examined, findings=_judged([same], job) + examined.findings)
 
 
-def _examine(source: Source, job: Job) -> Examined:
-    scans, findings = _read(source)
+def _examine(source: Patient, job: Job) -> Examined:
+    scans, findings = _read(source, job.most_scan_bytes)
     if scans is None:
         return Examined(source, _judged(findings, job))
     findings += _grid_findings(scans) + audit.finite_findings(scans.ct.array)
-    labels, measured = None, {}
+    labels, boxes, measured = None, None, {}
     if scans.contours:
-        labels, label_findings = audit.to_labels(scans.contours.array, job.label_values)
+        labels, label_findings = audit.to_labels(scans.contours.array, job.label_values, job.organs)
         findings += label_findings
-    likeness = likeness_of(scans.ct)
-    if any(finding.code in audit.FATAL for finding in findings):
-        return Examined(source, _judged(findings, job), scans, likeness)
+    scan_digest = scan_digest_of(scans.ct)
+    if any(finding.code in FATAL for finding in findings):
+        return Examined(source, _judged(findings, job), scans, scan_digest)
     findings += audit.image_findings(figures.of_image(scans.ct.array))
     if labels is not None:
-        measured = figures.of_organs(scans.ct.array, labels, scans.ct.grid.affine)
-        findings += audit.organ_findings(measured, source.organs)
-    examined = Examined(source, _judged(findings, job), scans, likeness, measured)
+        boxes = label_boxes(canonical(scans.ct.grid.affine, labels)[1])
+        measured = figures.of_organs(
+            scans.ct.array, labels, scans.ct.grid.affine, boxes, job.organs
+        )
+        findings += audit.organ_findings(measured, source.organs, job.organs)
+    examined = Examined(source, _judged(findings, job), scans, scan_digest, measured)
     unknown = job.recipe.needs_masks and not (source.labels or source.masks)
-    return examined if examined.rejected or unknown else _prepared(examined, labels, job)
+    return examined if examined.rejected or unknown else _prepared(examined, labels, boxes, job)
 
 
-def _prepared(examined: Examined, labels: np.ndarray | None, job: Job) -> Examined:
-    """Cuts out the box; labels: as this project numbers them, where there are any."""
+def _prepared(examined: Examined, labels: np.ndarray | None, boxes, job: Job) -> Examined:
+    """Cuts out the box; labels, boxes: as the table numbers them, where there are any."""
     source, ct, findings = examined.source, examined.scans.ct, list(examined.findings)
     prepared = None
     try:
-        masks = _masks(source, ct, job.recipe.mask_organs)
-        prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks)
+        masks = _masks(source, ct, job)
+        prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks, boxes, job.organs)
     except InputError as error:
         findings.append(Finding.of("cannot_prepare", str(error)))
     else:
@@ -100,13 +110,13 @@ def _prepared(examined: Examined, labels: np.ndarray | None, job: Job) -> Examin
     return replace(examined, findings=_judged(findings, job), prepared=prepared)
 
 
-def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
+def _read(source: Patient, most_bytes: int | None) -> tuple[Scans | None, list[Finding]]:
     """CT and contours, if any, and their digest from the same reading."""
     digest, findings, scans = hashlib.sha256(), [], []
     before = stamps(source)
     for path in filter(None, (source.ct, source.labels)):
         try:
-            scans.append(nifti.read(path, digest))
+            scans.append(nifti.read(path, digest, most_bytes))
         except nifti.NiftiError as error:
             findings.append(Finding.of(error.code, str(error)))
     if stamps(source) != before:
@@ -117,9 +127,9 @@ def _read(source: Source) -> tuple[Scans | None, list[Finding]]:
     return Scans(ct, contours, digest.hexdigest(), before), findings
 
 
-def stamps(source: Source) -> list[str]:
+def stamps(source: Patient) -> tuple[str, ...]:
     """Marks that change when one of the patient's files does; '' for one that is not there."""
-    return [_stamp(path) for path in (source.ct, source.labels, source.masks)]
+    return tuple(_stamp(path) for path in (source.ct, source.labels, source.masks))
 
 
 def _stamp(path: str) -> str:
@@ -129,12 +139,12 @@ def _stamp(path: str) -> str:
         return ""
 
 
-def likeness_of(ct: nifti.Scan) -> str:
+def scan_digest_of(ct: nifti.Scan) -> str:
     """Equal for the same scan, however it is compressed, stored or oriented.
 
     Noise makes the scan's three middle planes unlike those of any other.
     """
-    zyx = Orientation.of(ct.grid.affine).to_zyx(ct.array)
+    _, zyx = canonical(ct.grid.affine, ct.array)
     digest = hashlib.sha256(repr(zyx.shape).encode())
     z, y, x = (length // 2 for length in zyx.shape)
     for plane in (zyx[z], zyx[:, y], zyx[:, :, x]):
@@ -144,23 +154,19 @@ def likeness_of(ct: nifti.Scan) -> str:
 
 def _grid_findings(scans: Scans) -> list[Finding]:
     grid = scans.ct.grid
-    z, y, x = Orientation.of(grid.affine).to_zyx(scans.ct.array).shape
+    z, y, x = canonical(grid.affine, scans.ct.array)[1].shape
     found = audit.grid_findings(grid) + audit.size_findings(z, (y, x))
     return found + (audit.pair_findings(grid, scans.contours.grid) if scans.contours else [])
 
 
-def _masks(source: Source, ct: nifti.Scan, needed: frozenset[str]) -> np.ndarray | None:
+def _masks(source: Patient, ct: nifti.Scan, job: Job) -> np.ndarray | None:
     """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
-    if not source.masks or (source.labels and needed <= set(source.organs)):
+    if not source.masks or (source.labels and job.recipe.mask_organs <= set(source.organs)):
         return None
-    masks = nifti.read(source.masks)
-    for finding in audit.pair_findings(ct.grid, masks.grid):
-        raise InputError(f"{source.masks}: {finding.message}")
-    labels, findings = audit.to_labels(masks.array)
-    if labels is None:
-        raise InputError(f"{source.masks}: {findings[0].message}")
-    return labels
+    like = (source.ct, ct.grid)
+    found = read_labels(source.masks, like=like, most_bytes=job.most_scan_bytes, organs=job.organs)
+    return found.array
 
 
 def _judged(findings, job: Job) -> tuple[Finding, ...]:
-    return audit.judge(findings, dict(job.severities))
+    return judge(findings, dict(job.severities))

@@ -8,24 +8,26 @@ normalization) and histograms.png (spacings, window levels, organ volumes).
 
 from absl import flags
 
-from beam_jobs import pictures
-from segthor import files
+from beam_jobs import inspection
+from segthor import files, locks
 from segthor.errors import run
 from segthor.manifest import DEFAULT_DATASET, Dataset
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the pictures (default: DATA/inspect).")
-_PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", lower_bound=1)
+_PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", 1, 100)
 
 
 def main(argv):
     """Prints the statistics, then draws."""
     del argv
     dataset = Dataset.load(_DATA.value)
-    print("\n".join(pictures.lines(dataset)))
+    print("\n".join(inspection.lines(dataset)))
     output = _OUTPUT.value or files.join(_DATA.value, "inspect")
-    pictures.draw(dataset, _DATA.value, output, _PATIENTS.value)
-    print(f"Wrote {', '.join(pictures.FILES)} to {output}")
+    with locks.alone(output):
+        files.remove_partial(output)
+        inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
+    print(f"Wrote {', '.join(inspection.FILES)} to {output}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 
 
@@ -10,7 +11,8 @@ class Job:
     """Everything but the patients that decides what is written.
 
     output: the dataset's folder. severities: (code, severity) that differ from the usual, sorted.
-    label_values: (organ, value in the patients' label maps), where they are not this project's.
+    label_values: (organ, value in the patients' label maps), where they are not the table's.
+    most_scan_bytes: memory that one scan may fill; None: what the worker's machine has for it.
     """
 
     output: str
@@ -18,3 +20,5 @@ class Job:
     seed: int = 0
     severities: tuple[tuple[str, str], ...] = ()
     label_values: tuple[tuple[str, int], ...] = ()
+    most_scan_bytes: int | None = None
+    organs: Organs = SEGTHOR

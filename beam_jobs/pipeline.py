@@ -6,9 +6,9 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_jobs import processes, shards
+from beam_jobs.counts import AddCounts
 from beam_jobs.job import Job
-from beam_jobs.statistics import AddCounts
-from segthor import files, memory, runners
+from segthor import files, json_files, memory, runners
 
 STATISTICS = "statistics.json"
 
@@ -37,8 +37,9 @@ class WriteShard(beam.DoFn):
 
 def _counts(plan, job: Job) -> dict:
     memory.keep_freed()  # patient after patient fills the same memory
-    part = shards.load_part(job.output, plan.name) or shards.write(plan, job)
-    return part["statistics"]
+    # The key again: where a driver was killed, an engine may still write parts by its older rules.
+    part = shards.finished(plan, job) or shards.write(plan, job)
+    return part.statistics
 
 
 def run(work, job: Job, runner: str, arguments: list[str]) -> None:
@@ -56,5 +57,5 @@ def run(work, job: Job, runner: str, arguments: list[str]) -> None:
             | "Plans" >> beam.Create(plans)
             | "Write shards" >> beam.ParDo(WriteShard(job))
             | "Add counts" >> beam.CombineGlobally(AddCounts())
-            | "Write statistics" >> beam.Map(lambda counts: files.write_json(path, counts))
+            | "Write statistics" >> beam.Map(lambda counts: json_files.write(path, counts))
         )

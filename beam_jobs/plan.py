@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
-from segthor.patients import Source
+from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 SEGTHOR_PATIENTS = 60  # 40 for training, 20 for testing, numbered through
@@ -29,29 +29,29 @@ class ShardPlan:
     name: str
     split: str
     fold: int
-    patients: tuple[Source, ...]
+    patients: tuple[Patient, ...]
 
 
-def choose_split(split: str, sources: list[Source]) -> str:
+def choose_split(split: str, patients: list[Patient]) -> str:
     """What 'auto' stands for: the CSV's own, else the original lists, else the hash.
 
     Raises:
       InputError: 'csv' or 'original' where the patients do not allow it.
     """
-    told = [bool(source.split) for source in sources]
-    numbers = [_SEGTHOR_NAME.match(source.patient) for source in sources]
+    told = [bool(patient.split) for patient in patients]
+    numbers = [_SEGTHOR_NAME.match(patient.name) for patient in patients]
     if split == "auto":
         if any(told):
-            return choose_split("csv", sources)
+            return choose_split("csv", patients)
         if not all(number and int(number[1]) <= SEGTHOR_PATIENTS for number in numbers):
             return "hash"
         held_out = [int(number[1]) in ORIGINAL_VALIDATION for number in numbers]
         return "original" if any(held_out) and not all(held_out) else "hash"
     if split == "csv" and not all(told):
-        silent = sources[told.index(False)].patient
+        silent = patients[told.index(False)].name
         raise InputError(f"split csv: patient {silent} has no value in the column split")
     if split == "original" and not all(numbers):
-        other = sources[numbers.index(None)].patient
+        other = patients[numbers.index(None)].name
         raise InputError(
             f"split original: expected names like Patient_01, found {other}; use --split=hash"
         )
@@ -59,19 +59,19 @@ def choose_split(split: str, sources: list[Source]) -> str:
 
 
 def deal(
-    sources: list[Source], split: str, validation_fraction: float, folds: int, seed: int
+    patients: list[Patient], split: str, validation_fraction: float, folds: int, seed: int
 ) -> dict[str, tuple[str, int]]:
     """Patient name to (split, fold). split: as `choose_split` gives it."""
     dealt = {}
-    for source in sources:
+    for patient in patients:
         if split == "csv":
-            held_out = source.split == VALIDATION
+            held_out = patient.split == VALIDATION
         elif split == "original":
-            held_out = int(_SEGTHOR_NAME.match(source.patient)[1]) in ORIGINAL_VALIDATION
+            held_out = int(_SEGTHOR_NAME.match(patient.name)[1]) in ORIGINAL_VALIDATION
         else:
-            held_out = _hash(seed, "split", source.patient) < validation_fraction * 2**64
-        fold = _hash(seed, "fold", source.patient) % folds
-        dealt[source.patient] = (VALIDATION if held_out else TRAIN, fold)
+            held_out = _hash(seed, "split", patient.name) < validation_fraction * 2**64
+        fold = _hash(seed, "fold", patient.name) % folds
+        dealt[patient.name] = (VALIDATION if held_out else TRAIN, fold)
     return dealt
 
 
@@ -82,7 +82,7 @@ def patients_per_shard(recipe: Recipe) -> int:
 
 
 def plan_shards(
-    sources: list[Source],
+    patients: list[Patient],
     dealt: dict[str, tuple[str, int]],
     most: int,
     shards: int = 0,
@@ -95,16 +95,16 @@ def plan_shards(
     per split and fold by the hash's remainder.
     """
     groups = defaultdict(list)
-    for source in sorted(sources, key=lambda source: source.patient):
-        split, fold = dealt[source.patient]
-        mark = _hash(seed, "shard", source.patient)
-        groups[split, fold, str(mark % shards) if shards else ""].append((mark, source))
+    for patient in sorted(patients, key=lambda patient: patient.name):
+        split, fold = dealt[patient.name]
+        mark = _hash(seed, "shard", patient.name)
+        groups[split, fold, str(mark % shards) if shards else ""].append((mark, patient))
     plans = []
     for (split, fold, part), members in groups.items():
         leaves = {part: members} if shards else _leaves(members, most, "")
         for leaf, held in leaves.items():
             name = "-".join(filter(None, [split, f"fold{fold}", leaf]))
-            plans.append(ShardPlan(name, split, fold, tuple(source for _, source in held)))
+            plans.append(ShardPlan(name, split, fold, tuple(patient for _, patient in held)))
     return sorted(plans, key=lambda plan: plan.name)
 
 
@@ -113,8 +113,8 @@ def _leaves(members: list, most: int, prefix: str) -> dict[str, list]:
     if len(members) <= most or len(prefix) == 64:
         return {prefix: members} if members else {}
     halves = {"0": [], "1": []}
-    for mark, source in members:
-        halves[str(mark >> (63 - len(prefix)) & 1)].append((mark, source))
+    for mark, patient in members:
+        halves[str(mark >> (63 - len(prefix)) & 1)].append((mark, patient))
     return {
         path: leaf
         for bit, half in halves.items()
@@ -124,4 +124,5 @@ def _leaves(members: list, most: int, prefix: str) -> dict[str, list]:
 
 def _hash(seed: int, purpose: str, patient: str) -> int:
     """64 evenly distributed bits."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{patient}".encode()).digest()[:8])
+    text = f"{seed}/{purpose}/{patient}".encode(errors="surrogatepass")  # of any file's name
+    return int.from_bytes(hashlib.sha256(text).digest()[:8])

@@ -11,18 +11,20 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from beam_jobs import statistics
+from beam_jobs import counts
 from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
-from segthor import audit, files, manifest, organs, records
+from segthor import fields, files, json_files, manifest, records, underway
+from segthor.errors import InputError
+from segthor.findings import REJECT
 from segthor.geometry import Placement
-from segthor.patients import Source
-from segthor.recipe import Recipe, with_context
+from segthor.patients import Patient
+from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
-VERSION = 2  # raised whenever the same input gives another shard or part
+VERSION = 3  # raised whenever the same input gives another shard or part
 
 
 def part_path(output: str, name: str) -> str:
@@ -32,15 +34,59 @@ def part_path(output: str, name: str) -> str:
 
 def key_of(plan: ShardPlan, job: Job) -> str:
     """Changes whenever the shard has to be written again; reads no file, only their stamps."""
-    rules = [VERSION, job.recipe.digest(), job.seed, job.severities, job.label_values]
+    recipe, organs = job.recipe.digest(), job.organs.digest()
+    rules = [VERSION, recipe, job.seed, job.severities, job.label_values, organs]
     marks = [stamps(source) for source in plan.patients]
     return hashlib.sha256(json.dumps([rules, asdict(plan), marks]).encode()).hexdigest()
 
 
-def load_part(output: str, name: str) -> dict | None:
-    """The worker's report, or None where there is none."""
-    path = part_path(output, name)
-    return files.read_json(path) if files.exists(path) else None
+@dataclass(frozen=True)
+class ScanMark:
+    """What tells one scan under two names; see `beam_jobs.examine` for stamps and scan_digest.
+
+    accepted: whether nothing else speaks against the patient.
+    """
+
+    stamps: tuple[str, ...]
+    scan_digest: str
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """A worker's report on one shard, as it lies beside it. shard: None where nobody was built.
+
+    key: see `key_of`. scans: by patient, of all that could be read. thumbnails: PNG in base64, of
+    patients with findings. statistics: see `beam_jobs.counts`.
+    """
+
+    key: str
+    shard: manifest.Shard | None
+    patients: tuple[manifest.Built, ...]
+    rejected: tuple[manifest.Rejected, ...]
+    unlabelled: tuple[manifest.Unlabelled, ...]
+    scans: dict[str, ScanMark]
+    thumbnails: dict[str, str]
+    statistics: dict[str, dict]
+
+    def save(self, output: str, name: str) -> None:
+        """Writes the report on the shard of this name."""
+        json_files.write(part_path(output, name), vars(self), durable=False)
+
+    @classmethod
+    def load(cls, output: str, name: str) -> "Part":
+        """The way back of `save`; raises InputError where there is none that can be read."""
+        path = part_path(output, name)
+        return fields.from_json(cls, json_files.read(path), path)
+
+
+def finished(plan: ShardPlan, job: Job) -> Part | None:
+    """The report where an earlier run wrote the shard of these very files and rules, or None."""
+    try:
+        part = Part.load(job.output, plan.name)
+    except InputError:  # not there, of another version, or cut off by a loss of power
+        return None
+    return part if part.key == key_of(plan, job) else None
 
 
 @dataclass(frozen=True)
@@ -50,7 +96,7 @@ class _Kept:
     images, labels: uint8 [Z, H, W]. affine: [4, 4], the scan's.
     """
 
-    source: Source
+    source: Patient
     affine: np.ndarray
     placement: Placement
     level_hu: float
@@ -58,34 +104,32 @@ class _Kept:
     labels: np.ndarray
 
 
-def write(plan: ShardPlan, job: Job) -> dict:
+def write(plan: ShardPlan, job: Job) -> Part:
     """Writes the shard, then its part; returns the part."""
     key = key_of(plan, job)  # before reading: a file that changes meanwhile is read again next time
-    part = {"key": key, "shard": None, "patients": [], "rejected": [], "unlabelled": []}
-    part |= {"likeness": {}, "thumbnails": {}, "statistics": {}}
-    kept = []
+    built, rejected, unlabelled, kept = [], [], [], []
+    scans, thumbnails, statistics = {}, {}, {}
     for source in plan.patients:
-        patient = examine(source, job)
-        if patient.likeness:
-            part["likeness"][source.patient] = _likeness_row(patient)
+        # A note: where the system ends this process, the next run says whose scan it was.
+        with underway.noted(files.join(job.output, PARTS), f"{source.name} ({source.ct})"):
+            patient = examine(source, job)
+        if patient.scan_digest:
+            scans[source.name] = _scan_mark(patient)
         if patient.findings:
-            part["thumbnails"][source.patient] = png_base64(patient)
+            thumbnails[source.name] = png_base64(patient, job.organs)
         if patient.rejected:
-            part["rejected"].append(asdict(_rejected_row(patient)))
-            continue
-        if not source.labels:
-            part["unlabelled"].append(asdict(_unlabelled_row(patient)))
-            continue
-        part["patients"].append(_patient_row(patient, plan))
-        statistics.add(part["statistics"], statistics.of_patient(patient))
-        kept.append(_kept(patient))
+            rejected.append(_rejected_row(patient))
+        elif not source.labels:
+            unlabelled.append(_unlabelled_row(patient))
+        else:
+            built.append(_built_row(patient, plan))
+            counts.add(statistics, counts.of_patient(patient, job.organs))
+            kept.append(_kept(patient))
         del patient  # its scan, before the next one is read
-    if kept:
-        shard = _write_records(plan, kept, job)
-        part["shard"] = asdict(shard)
-        for row in part["patients"]:
-            row["shard"] = shard.file
-    files.write_json(part_path(job.output, plan.name), part, durable=False)
+    shard = _write_records(plan, kept, job) if kept else None
+    rows = map(tuple, (built, rejected, unlabelled))
+    part = Part(key, shard, *rows, scans, thumbnails, statistics)
+    part.save(job.output, plan.name)
     return part
 
 
@@ -104,7 +148,7 @@ def _kept(patient: Examined) -> _Kept:
 def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Shard:
     folder = files.join(job.output, SHARDS)
     slices = [(patient, z) for patient in kept for z in range(len(patient.images))]
-    slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.patient, one[1]))
+    slices.sort(key=lambda one: _shuffled(job.seed, one[0].source.name, one[1]))
     digest, size = hashlib.sha256(), 0
 
     def path():
@@ -114,7 +158,7 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
     place = files.join(folder, plan.name)
     with files.atomic_write(place, final=path, durable=False) as stream:
         for patient, z in slices:
-            for piece in records.frame(records.encode(_record(patient, z, job.recipe))):
+            for piece in records.frame(records.encode(_record(patient, z, job))):
                 stream.write(piece)
                 digest.update(piece)
                 size += len(piece)
@@ -125,66 +169,59 @@ def _write_records(plan: ShardPlan, kept: list[_Kept], job: Job) -> manifest.Sha
         records=len(slices),
         bytes=size,
         sha256=digest.hexdigest(),
-        patients=tuple(patient.source.patient for patient in kept),
+        patients=tuple(patient.source.name for patient in kept),
     )
 
 
-def _record(patient: _Kept, z: int, recipe: Recipe) -> records.Slice:
-    placement = patient.placement
+def _record(patient: _Kept, z: int, job: Job) -> records.Slice:
+    placement, labels = patient.placement, patient.labels[z]
     return records.Slice(
-        patient=patient.source.patient,
+        patient=patient.source.name,
         z=z,
-        image=with_context(patient.images, z, recipe.context),
-        labels=patient.labels[z],
-        contoured=tuple(int(name in patient.source.organs) for name in organs.NAMES),
+        image=with_context(patient.images, z, job.recipe.context),
+        labels=labels,
+        present=records.present_in(labels, job.organs),
+        contoured=tuple(int(name in patient.source.organs) for name in job.organs.names),
         scan_shape=placement.scan_shape,
         affine=patient.affine,
         box_px=(*placement.first_px, *placement.step_px),
         level_hu=patient.level_hu,
-        width_hu=recipe.window_width_hu,
+        width_hu=job.recipe.window_width_hu,
     )
 
 
-def _patient_row(patient: Examined, plan: ShardPlan) -> dict:
-    """A `manifest.Patient` as a dictionary; its shard is not known yet."""
-    row = manifest.Patient(
-        patient=patient.source.patient,
+def _built_row(patient: Examined, plan: ShardPlan) -> manifest.Built:
+    return manifest.Built(
+        patient=patient.source.name,
         ct=patient.source.ct,
         labels=patient.source.labels,
         fingerprint=patient.scans.fingerprint,
         split=plan.split,
         fold=plan.fold,
-        shard="",
         slices=len(patient.prepared.images),
         organs=patient.source.organs,
         level_hu=patient.prepared.level_hu,
         placement=patient.prepared.placement.to_json(),
-        audit=patient.audit_json(),
+        audit=patient.audit(),
     )
-    return asdict(row)
 
 
 def _unlabelled_row(patient: Examined) -> manifest.Unlabelled:
     level_hu = patient.prepared.level_hu if patient.prepared else None
     source = patient.source
-    return manifest.Unlabelled(source.patient, source.ct, level_hu, patient.audit_json())
+    return manifest.Unlabelled(source.name, source.ct, level_hu, patient.audit())
 
 
 def _rejected_row(patient: Examined) -> manifest.Rejected:
     source = patient.source
-    findings = tuple(finding.to_json() for finding in patient.findings)
-    return manifest.Rejected(source.patient, source.ct, source.labels, findings)
+    return manifest.Rejected(source.name, source.ct, source.labels, patient.findings)
 
 
-def _likeness_row(patient: Examined) -> dict:
-    """What tells one scan under two names. sound: whether it is to be rejected for nothing else."""
-    rejects = {one.code for one in patient.findings if one.severity == audit.REJECT}
-    return {
-        "stamps": patient.scans.stamps,
-        "likeness": patient.likeness,
-        "sound": rejects <= {"same_scan"},
-    }
+def _scan_mark(patient: Examined) -> ScanMark:
+    rejects = {one.code for one in patient.findings if one.severity == REJECT}
+    return ScanMark(patient.scans.stamps, patient.scan_digest, rejects <= {"same_scan"})
 
 
 def _shuffled(seed: int, patient: str, z: int) -> bytes:
-    return hashlib.blake2b(f"{seed}/{patient}/{z}".encode(), digest_size=8).digest()
+    text = f"{seed}/{patient}/{z}".encode(errors="surrogatepass")  # of any file's name
+    return hashlib.blake2b(text, digest_size=8).digest()

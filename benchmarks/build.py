@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip
 
-from segthor import patients, phantom
+from segthor import inputs, phantom
 
 FOLDER = Path("build/benchmark/build")
 FULL, SCALING = 6, (10, 100, 1000)
@@ -54,7 +54,7 @@ def floor_part():
 
 def workers_part():
     sources = made("full", FULL)
-    csv = table("full24", [(f"{s.patient}_{n}", s) for n in range(4) for s in sources])
+    csv = table("full24", [(f"{s.name}_{n}", s) for n in range(4) for s in sources])
     walls = {1: [], 2: []}
     for _ in range(3):
         for workers, times in walls.items():
@@ -130,7 +130,7 @@ def peak_mb(pid: int) -> float:
 def made(size: str, count: int):
     folder = str(FOLDER / f"{size}{count}")
     phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
-    return patients.in_folder(folder).sources
+    return inputs.find(folder)
 
 
 def table(name: str, named) -> Path:

@@ -23,13 +23,14 @@ import sys
 import numpy as np
 from absl import app, flags
 
-from segthor import files
-from segthor.organs import NAMES
+from segthor import files, json_files
+from segthor.organs import SEGTHOR
 
 MINUTES = flags.DEFINE_float("minutes", 5, "Training time of each contender.", lower_bound=0.1)
 FOLDER = flags.DEFINE_string("folder", "build/compare", "Where data sets and runs lie.")
 TABLE = flags.DEFINE_string("table", "docs/comparison.md", "Where the table goes.")
 BATCH, CALIBRATION_STEPS = 8, 40
+NAMES = SEGTHOR.names
 OWN_LEVEL = f"--window_level=mean:{','.join(NAMES)}"
 ABOUT_ORGANS = (f"--crop_center=organs:{','.join(NAMES)}", "--crop_mm=192", "--pixel_mm=2")
 DATASETS = {  # all of 96x96 pixels
@@ -90,13 +91,13 @@ def contend(runs):
         workdir = train(dataset, names, task, steps)
         text = files.read_bytes(f"{workdir}/best_patients.csv").decode()
         rows = list(csv.DictReader(io.StringIO(text)))
-        total += files.read_json(f"{workdir}/summary.json")["steps"]
+        total += json_files.read(f"{workdir}/summary.json")["steps"]
         columns |= {name: [float(row[name]) for row in rows] for name in names}
     return np.array([columns[name] for name in NAMES]).T, total
 
 
 def slices_per_s(dataset, names, task):
-    return files.read_json(f"{train(dataset, names, task, CALIBRATION_STEPS)}/summary.json")[
+    return json_files.read(f"{train(dataset, names, task, CALIBRATION_STEPS)}/summary.json")[
         "slices_per_s"
     ]
 
@@ -138,7 +139,7 @@ def predict(name, dataset, *arguments):
     program("serving.predict", f"--model={model(dataset)}", *scans, *arguments)
     where = (f"--predictions={output}", f"--labels={truth}", f"--output={output}/scores")
     program("serving.evaluate", *where)
-    found = files.read_json(f"{output}/scores/scores.json")["patients"]
+    found = json_files.read(f"{output}/scores/scores.json")["patients"]
     return np.array([[found[one][organ]["dice"] for organ in NAMES] for one in sorted(found)])
 
 

@@ -4,7 +4,7 @@ Run from the project's root:
   python -m benchmarks.faults [--drills=build,predict-killed] [--repeats=10] [--flink] [--docs]
 
 Everything is tiny, so that a drill takes seconds (the trainer's, a minute). --docs writes the
-table into docs/scale-out.md. Exit status: 0 where every drill holds or says why it was skipped.
+table into docs/planning.md. Exit status: 0 where every drill holds or says why it was skipped.
 """
 
 import os
@@ -24,9 +24,9 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Kills per drill.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides when and where.")
 _FLINK = flags.DEFINE_bool("flink", False, "Also kill a TaskManager (starts a Flink cluster).")
 _HOSTS = flags.DEFINE_bool("hosts", False, "Also kill one of two trainer processes (minutes).")
-_DOCS = flags.DEFINE_bool("docs", False, "Write the table into docs/scale-out.md.")
+_DOCS = flags.DEFINE_bool("docs", False, "Write the table into docs/planning.md.")
 
-PAGE, BEGIN, END = "docs/scale-out.md", "<!-- drills -->\n", "<!-- end of drills -->\n"
+PAGE, BEGIN, END = "docs/planning.md", "<!-- drills -->\n", "<!-- end of drills -->\n"
 
 
 def _in_test(test: str):

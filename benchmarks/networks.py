@@ -15,7 +15,7 @@ import time
 
 from absl import app, flags
 
-from segthor import files
+from segthor import files, json_files
 from trainer.config import BACKBONES, DECODERS
 
 ONLY = flags.DEFINE_list("only", [], "Networks as BACKBONE-DECODER; all where empty.")
@@ -34,11 +34,11 @@ def main(_):
         print(json.dumps(try_one(*ONE.value.split("-"), DATA.value)))
         return 0
     names = ONLY.value or [f"{b}-{d}" for b in BACKBONES for d in DECODERS]
-    rows = files.read_json(RESULTS) if files.exists(RESULTS) else {}
+    rows = json_files.read(RESULTS) if files.exists(RESULTS) else {}
     for number, name in enumerate(names, 1):
         if "failed" in rows.get(name, {"failed": 1}):
             rows[name] = run_one(name)
-            files.write_json(RESULTS, rows)
+            json_files.write(RESULTS, rows)
         print(f"{number}/{len(names)} {name}: {rows[name]}", flush=True)
     if TABLE.value:
         with files.atomic_write(TABLE.value) as stream:
@@ -81,13 +81,14 @@ def try_one(backbone, decoder, folder):
     """Builds, steps twice (the first compiles), exports, loads and tries the export."""
     import tensorflow as tf
 
-    from serving import bundle
+    from serving.prediction import bundle
     from trainer import data
     from trainer.config import Config
     from trainer.learner import Learner
 
     config = Config(backbone=backbone, decoder=decoder, batch_size=2, shuffle_buffer=16)
     source = data.open_source(folder, None)
+    config = config.of_table(source.organs)
     start = time.perf_counter()
     learner = Learner(config, source, tf.distribute.get_strategy(), total_steps=10)
     built = time.perf_counter()
@@ -99,7 +100,7 @@ def try_one(backbone, decoder, folder):
     with tempfile.TemporaryDirectory() as target:
         version = bundle.save(
             target,
-            network=lambda x: {bundle.PROBABILITIES: learner.model(x, training=False)},
+            network=lambda x: {bundle.PROBABILITIES: learner.model(x, training=False)["segment"]},
             variables=learner.model.variables,
             recipe=source.dataset.recipe,
             names=config.organs,
@@ -125,7 +126,7 @@ def table(rows):
         "taken, exported as a SavedModel, loaded, and the export's answer compared with the",
         "network's. `python -m benchmarks.networks` makes this table and continues where it was",
         "interrupted. Slices were 64 x 64 pixels, for PSPNet and inceptionv3 96 x 96, on two CPU",
-        "cores that had other work too; a cell gives millions of parameters and the seconds that",
+        "cores; a cell gives millions of parameters and the seconds that",
         "building, two steps and export took together.",
         "",
         "| backbone | " + " | ".join(DECODERS) + " |",

@@ -1,11 +1,12 @@
 """Times prediction from file to file beside the network's own forward pass, in one process.
 
-Run from the project's root: python -m benchmarks.predict
+Run from the project's root: python -m benchmarks.predict [NUMBER OF ORGANS, 4 unless told]
 
 network  the model's forward pass on the prepared slices, nothing else
 predict  serving.predict's walk: read, audit, prepare, network, way back, post-process, write
 The network is a Unet-resnet34 of random weights; to give the way back and the post-processing
-shapes of true size, its output is mixed with four fixed discs. The peak of memory is that of
+shapes of true size, its output is mixed with four fixed discs, cut into sectors where there are
+more organs. The peak of memory is that of
 `python -m serving.predict` in a process of its own.
 """
 
@@ -19,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from segthor import nifti, organs, phantom
+from segthor import inputs, nifti, phantom
+from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
-from serving import bundle, cases, pipeline, predictor
-from serving.worker import Plan, Worker
+from serving.prediction import bundle, predictor, walk
+from serving.prediction.worker import Plan, Worker
 from trainer import model
 from trainer.config import Config
 
@@ -33,16 +35,16 @@ MOST_BYTES = 3 << 30
 DISCS = ((0.62, 0.5, 0.025), (0.45, 0.55, 0.14), (0.55, 0.5, 0.03), (0.6, 0.58, 0.04))
 
 
-def main():
-    scan, folder = _scan(), _model()
+def main(number: int = 4):
+    scan, folder = _scan(), _model(number)
     loaded = bundle.load(folder)
     given = predictor.Input.of(loaded.recipe, nifti.read(str(scan)))
     batches = [
         given.batch(range(start, min(start + predictor.BATCH_SLICES, SLICES)))
         for start in range(0, SLICES, predictor.BATCH_SLICES)
     ]
-    worker = Worker(Plan(str(FOLDER / "out"), (folder,)))
-    (case,) = cases.scans(str(scan))
+    worker = Worker(Plan(str(FOLDER / f"out_{number}"), (folder,)))
+    (case,) = inputs.find(str(scan))
     one, many = [case], [case] * 3
     loaded.probabilities(batches[0])
     rows = []
@@ -56,7 +58,7 @@ def main():
     network, alone, steady = (min(column) for column in zip(*rows, strict=True))
     ratios = alone / network, steady / network
     peak = _peak_bytes(folder, scan)
-    print(f"\n{SLICES} slices of {loaded.recipe.size_px}x{loaded.recipe.size_px}, "
+    print(f"\n{number} organs, {SLICES} slices of {loaded.recipe.size_px}x{loaded.recipe.size_px}, "
           f"{os.cpu_count()} cores")  # fmt: skip
     print(f"network alone          {network:6.2f} s  {SLICES / network:5.1f} slices/s")
     print(f"one scan, file to file {alone:6.2f} s  {ratios[0]:.3f} of the network's time")
@@ -74,7 +76,7 @@ def _network(loaded, batches) -> float:
 
 def _walk(worker, todo) -> float:
     began = time.perf_counter()
-    for outcome in pipeline.walk(todo, worker.read, worker.compute, worker.write, 600):
+    for outcome in walk.walk(todo, worker.read, worker.compute, worker.write, 600):
         assert not outcome.reason, outcome.reason
     return time.perf_counter() - began
 
@@ -89,26 +91,42 @@ def _scan() -> Path:
     return path
 
 
-def _model() -> str:
-    folder = FOLDER / "model"
+def _model(number: int) -> str:
+    folder = FOLDER / f"model_{number}"
     if not folder.exists():
         recipe = Recipe()
-        network = model.build(Config(), recipe.size_px, recipe.context)
-        discs = tf.constant(_discs(recipe.size_px))
+        table = SEGTHOR if number == len(SEGTHOR) else _table(number)
+        config = Config().of_table(table)
+        network = model.build(config, recipe.size_px, recipe.context)
+        discs = tf.constant(_discs(recipe.size_px, number))
 
         def mixed(images):
-            return {"probabilities": 0.02 * network(images, training=False) + 0.98 * discs}
+            return {
+                "probabilities": 0.02 * network(images, training=False)["segment"] + 0.98 * discs
+            }
 
-        bundle.save(str(folder), mixed, network.variables, recipe, organs.NAMES, {}, {})
+        bundle.save(
+            str(folder), mixed, network.variables, recipe, table.names, {}, {}, organs=table
+        )
     return str(folder)
 
 
-def _discs(size: int) -> np.ndarray:
-    """float32 [1, size, size, 5]: probabilities of soft-edged discs, one per organ."""
+def _table(number: int) -> Organs:
+    """Organs without ranges: a part of an organ is no organ's size."""
+    return Organs(tuple(Organ(f"part_{n}", n, (n, 255 - n, 0)) for n in range(1, number + 1)))
+
+
+def _discs(size: int, number: int) -> np.ndarray:
+    """float32 [1, size, size, 1 + number]: probabilities of soft-edged discs or their sectors."""
     y, x = np.mgrid[:size, :size] / size
     scores = [np.zeros((size, size))]
-    for row, column, radius in DISCS:
-        scores.append(60 * (radius - np.hypot(y - row, x - column)))
+    for place, (row, column, radius) in enumerate(DISCS):
+        parts = number // len(DISCS) + (place < number % len(DISCS))
+        turn = np.arctan2(y - row, x - column) / (2 * np.pi) + 0.5
+        inside = 60 * (radius - np.hypot(y - row, x - column))
+        for part in range(parts):
+            own = np.minimum(turn * parts, parts - 0.5).astype(int) == part
+            scores.append(np.where(own, inside, -60))
     shares = np.exp(np.stack(scores, -1)[None])
     return (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
 
@@ -123,4 +141,4 @@ def _peak_bytes(folder: str, scan: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -15,15 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from unittest import mock
 
 from absl import app, flags
 
-from beam_jobs import dataset, driver, plan, report, shards
-from beam_jobs.examine import examine
+from beam_jobs import audit_page, dataset, driver, plan, shards
+from beam_jobs.examine import examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.thumbnail import png_base64
-from segthor import files, manifest, patients, phantom
+from segthor import fields, files, inputs, json_files, manifest, phantom
+from segthor.findings import Finding
+from segthor.manifest import Built
 from segthor.recipe import Recipe
 
 _PATIENTS = flags.DEFINE_integer("patients", 100_000, "How many.", lower_bound=1)
@@ -31,7 +34,7 @@ _FOLDER = flags.DEFINE_string("folder", None, "Where (default: a temporary folde
 _STEPS = flags.DEFINE_string("steps", None, "Used by the program itself: a run of the driver.")
 
 MOST_MB, MOST_PLANNING_S = 1000, 120
-PLANNING = ("find", "deal", "twins", "plan", "prepare")
+PLANNING = ("find", "deal", "repeated", "plan", "outdated")
 _WARNED = 20  # every so many-th patient has a finding and a picture in the report
 
 
@@ -64,10 +67,11 @@ def _make_patients(folder: str, count: int) -> None:
 def _make_template(folder: str) -> None:
     """What a worker reports on a shard of one small phantom, and a picture for the report."""
     phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
-    found = patients.in_folder(f"{folder}/template").sources[0]
+    found = inputs.find(f"{folder}/template")[0]
     job = Job(f"{folder}/template_out", Recipe())
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
-    files.write_json(f"{folder}/template.json", [part, png_base64(examine(found, job))])
+    value = {"part": part, "picture": png_base64(examine(found, job))}
+    json_files.write(f"{folder}/template.json", value)
 
 
 def _child(folder: str, name: str) -> dict:
@@ -103,11 +107,11 @@ def _drive(folder: str, read_only: bool) -> dict:
             for step, module, function in (
                 ("find", driver, "_find"),
                 ("deal", driver, "_deal"),
-                ("twins", dataset, "twins"),
+                ("repeated", dataset, "repeated_scans"),
                 ("plan", plan, "plan_shards"),
-                ("prepare", dataset, "prepare"),
+                ("outdated", dataset, "remove_outdated"),
                 ("pipeline", driver.pipeline, "run"),
-                ("audit", report, "write"),
+                ("audit", audit_page, "write"),
                 ("manifest", dataset, "finish"),
             )
         ),
@@ -146,48 +150,36 @@ def _peak_mb() -> float:
 
 def _made_up(folder: str):
     """A stand-in for `shards.write` that reports on each patient what is true of the template."""
-    template, picture = files.read_json(f"{folder}/template.json")
-    row = template["patients"][0]
-    finding = {"code": "metal", "severity": "warn", "message": "metal of 3071 HU"}
+    stored = json_files.read(f"{folder}/template.json")
+    picture = stored["picture"]
+    template = fields.from_json(shards.Part, stored["part"], "template")
+    row = template.patients[0]
+    metal = Finding("metal", "warn", "metal of 3071 HU")
 
-    def write(one: plan.ShardPlan, job: Job) -> dict:
+    def built(source, one: plan.ShardPlan, warned: bool) -> Built:
+        audit = replace(row.audit, findings=(metal,) * warned)
+        own = {"patient": source.name, "ct": source.ct, "labels": source.labels}
+        return replace(row, **own, split=one.split, fold=one.fold, audit=audit)
+
+    def write(one: plan.ShardPlan, job: Job) -> shards.Part:
         file = f"{shards.SHARDS}/{one.name}-00000000.tfrecord"
         with files.atomic_write(files.join(job.output, file), durable=False) as stream:
             stream.write(b"shard")
-        names = tuple(source.patient for source in one.patients)
-        place = {"split": one.split, "fold": one.fold}
+        names = tuple(source.name for source in one.patients)
         warned = [name for name in names if int(name[-6:]) % _WARNED == 0]
-        part = {
-            "key": shards.key_of(one, job),
-            "shard": {**template["shard"], **place, "file": file, "patients": names, "bytes": 5},
-            "patients": [
-                {
-                    **row,
-                    **place,
-                    **{key: getattr(source, key) for key in ("patient", "ct", "labels")},
-                    "shard": file,
-                    "audit": {
-                        **row["audit"],
-                        "findings": [finding] * (source.patient in warned),
-                    },
-                }
-                for source in one.patients
-            ],
-            "rejected": [],
-            "unlabelled": [],
-            "likeness": {
-                source.patient: {
-                    "stamps": shards.stamps(source),
-                    "likeness": source.patient,
-                    "sound": True,
-                }
+        place = {"split": one.split, "fold": one.fold}
+        part = replace(
+            template,
+            key=shards.key_of(one, job),
+            shard=replace(template.shard, **place, file=file, patients=names, bytes=5),
+            patients=tuple(built(source, one, source.name in warned) for source in one.patients),
+            scans={
+                source.name: shards.ScanMark(stamps(source), source.name, True)
                 for source in one.patients
             },
-            "thumbnails": {name: picture for name in warned},
-            "statistics": template["statistics"],
-        }
-        with files.atomic_write(shards.part_path(job.output, one.name), durable=False) as stream:
-            stream.write(json.dumps(part).encode())
+            thumbnails={name: picture for name in warned},
+        )
+        part.save(job.output, one.name)
         return part
 
     return write

@@ -8,6 +8,7 @@ real       the augmented step on batches that the input chain reads from shards
 """
 
 import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
+import dataclasses
 import statistics
 import sys
 import time
@@ -29,8 +30,8 @@ def main(argv):
     del argv
     source = dataset.source()
     strategy = tf.distribute.get_strategy()
-    config = Config(backbone="resnet34", batch_size=BATCH)
-    bare = Config(backbone="resnet34", batch_size=BATCH, augment=Strengths.none())
+    config = Config(backbone="resnet34", batch_size=BATCH).of_table(source.organs)
+    bare = dataclasses.replace(config, augment=Strengths.none())
     rows = data.per_replica(data.training(source, config, BATCH), BATCH)
     cached = rows.take(1).cache().repeat()
     learners = {

@@ -53,14 +53,14 @@ def main(folder):
 def write_raw(payloads, path) -> float:
     with open(path, "wb") as stream:
         for payload in payloads:
-            records.write_frame(stream, payload)
+            stream.writelines(records.frame(payload))
     return 0.0
 
 
 def write_gzip(payloads, path) -> float:
     plain = io.BytesIO()
     for payload in payloads:
-        records.write_frame(plain, payload)
+        plain.writelines(records.frame(payload))
     started = time.process_time()
     packed = igzip.compress(plain.getvalue(), 2)
     seconds = time.process_time() - started
@@ -86,7 +86,7 @@ def write_png(payloads, path) -> float:
                 for name, value in ((records.IMAGE, image), (records.LABELS, labels))
             }
             example = tf.train.Example(features=tf.train.Features(feature=features))
-            records.write_frame(stream, example.SerializeToString())
+            stream.writelines(records.frame(example.SerializeToString()))
     return seconds
 
 

@@ -7,8 +7,10 @@ with free ports of the loopback. Exit status: that of the processes where they a
 line, where one was lost. The same command then continues from the last checkpoint.
 """
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,15 +19,19 @@ import threading
 import time
 
 EXAMPLE = "python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN"
+MOST = 64  # on one machine
 GRACE_S = 90  # TensorFlow misses a silent process after a minute
 
 
 def main() -> int:
     """Starts the processes and waits for all of them."""
-    if len(sys.argv) < 2 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
-        print(f"error: expected a number of processes first: {EXAMPLE}", file=sys.stderr)
+    count = sys.argv[1] if len(sys.argv) > 1 else ""
+    if not count.isdecimal() or not 1 <= int(count[:4]) <= MOST:
+        print(
+            f"error: expected a number of processes first, 1 to {MOST}: {EXAMPLE}", file=sys.stderr
+        )
         return 2
-    processes = [start(tf_config, sys.argv[2:]) for tf_config in tf_configs(int(sys.argv[1]))]
+    processes = [start(tf_config, sys.argv[2:]) for tf_config in tf_configs(int(count))]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: [process.terminate() for process in processes])
     printers = [
@@ -50,15 +56,28 @@ def main() -> int:
 
 
 def tf_configs(count: int) -> list[str]:
-    """TF_CONFIG of each process; the ports are open at once, so they differ."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    hosts = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]
-    for listener in listeners:
-        listener.close()
+    """TF_CONFIG of each process, with ports that are free now and differ."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(count)]
     return [
         json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}})
         for index in range(count)
     ]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that no connection takes by chance before TensorFlow listens there.
+
+    Outgoing connections get theirs from 32768 up (Linux; macOS and IANA: from 49152), and a process
+    that calls another too early could even be connected with itself.
+    """
+    listeners = []
+    while len(listeners) < count:
+        with contextlib.suppress(OSError):  # taken
+            listeners.append(socket.create_server(("127.0.0.1", random.randrange(10_000, 32_768))))
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
 
 
 def start(tf_config: str, arguments: list[str]) -> subprocess.Popen:

@@ -1,70 +1,17 @@
-"""What is wrong with a patient: findings, each with a code, a severity and words for people.
+"""What is wrong with a patient in memory: the checks, each of which gives findings.
 
-Every function looks at one patient in memory; the figures judged are those of `segthor.figures`.
+The figures judged are those of `segthor.figures`.
 """
 
-from dataclasses import asdict, dataclass
+import itertools
 
 import numpy as np
 
-from segthor import organs
-from segthor.errors import InputError
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
+from segthor.findings import Finding
+from segthor.organs import SEGTHOR, Organs
 
-REJECT, WARN, IGNORE = "reject", "warn", "ignore"
-
-# Code: (severity unless told otherwise, what it means). Those in FATAL leave nothing to build from.
-CODES = {
-    "file_missing": (REJECT, "the file is not there or cannot be opened"),
-    "file_not_nifti": (REJECT, "the file is not a single-file NIfTI"),
-    "file_header": (REJECT, "the NIfTI header makes no sense"),
-    "file_not_3d": (REJECT, "the file holds another number of axes than three"),
-    "file_type": (REJECT, "the voxels are colours or complex numbers"),
-    "file_affine": (REJECT, "the affine is not invertible or not finite"),
-    "file_too_large": (REJECT, "the header promises more voxels than any CT has"),
-    "file_truncated": (REJECT, "the file ends before its last voxel"),
-    "file_surplus": (REJECT, "the file holds more slices than its header says"),
-    "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
-    "file_changed": (REJECT, "the file changed while it was read"),
-    "no_orientation": (REJECT, "the header does not say where the patient's left is"),
-    "affine_identity": (REJECT, "the affine was reset: 1 mm voxels from the origin"),
-    "forms_disagree": (WARN, "sform and qform place the voxels differently"),
-    "grid_sheared": (WARN, "the voxel axes are not at right angles"),
-    "spacing_absurd": (REJECT, "no scanner has such a voxel size"),
-    "spacing_unusual": (WARN, "voxels far coarser or finer than in radiotherapy planning"),
-    "few_slices": (REJECT, "too few slices to hold a chest"),
-    "few_pixels": (REJECT, "too small a matrix to hold a chest"),
-    "shape_mismatch": (REJECT, "contours and CT have other numbers of voxels"),
-    "spacing_mismatch": (REJECT, "contours and CT have other voxel sizes"),
-    "affine_mismatch": (REJECT, "contours and CT lie at other places or turned"),
-    "not_finite": (REJECT, "the CT holds infinite or undefined values"),
-    "hu_constant": (REJECT, "all voxels of the CT have one value"),
-    "hu_no_air": (REJECT, "nothing as light as air: an offset was lost, or it is no CT"),
-    "hu_scale": (REJECT, "no lung or no soft tissue at its HU: wrong slope or offset"),
-    "hu_clipped": (WARN, "nothing as dense as bone: values were clipped"),
-    "metal": (WARN, "values above the usual 12 bits: metal"),
-    "padding": (WARN, "much of the scan is padding"),
-    "labels_not_integer": (REJECT, "label values that are not whole numbers"),
-    "labels_unknown": (REJECT, "label values that stand for no organ"),
-    "labels_empty": (REJECT, "not one labelled voxel"),
-    "organ_missing": (REJECT, "an organ that was to be contoured is not"),
-    "organ_not_declared": (WARN, "an organ has contours but is not listed as contoured"),
-    "organ_volume": (REJECT, "an organ's volume is implausible"),
-    "organ_hu": (REJECT, "an organ's mean HU is implausible"),
-    "organ_extent": (WARN, "an organ's length along the body is implausible"),
-    "organ_components": (WARN, "an organ lies in too many pieces"),
-    "organ_gap": (WARN, "an organ is missing in slices between others that have it"),
-    "anatomy_mirrored": (REJECT, "heart and trachea or esophagus lie the wrong way round"),
-    "same_scan": (REJECT, "the scan of another patient under a second name"),
-    "cannot_prepare": (REJECT, "no body, or no organ to take level or centre from"),
-    "labels_outside_box": (WARN, "contours outside the box that is cut out"),
-    "box_beyond_scan": (WARN, "much of the box lies outside the scan and is filled with air"),
-}
-FATAL = frozenset(
-    [code for code in CODES if code.startswith("file_")]
-    + ["shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown", "cannot_prepare"]
-)
-
+_MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
 _MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
 _FORMS_MM = 1.0
 _SHEAR_COSINE = 0.01
@@ -73,46 +20,13 @@ _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
 _AIR_HU, _BONE_HU, _METAL_HU = -500, 300, 3071
 _LEAST_SHARE, _MOST_PADDING, _MOST_BEYOND = 0.01, 0.35, 0.25
 _MIRRORED_MM = 5.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """code: stable, for machines. severity: 'reject' or 'warn'. message: for people, with units."""
-
-    code: str
-    severity: str
-    message: str
-
-    @classmethod
-    def of(cls, code: str, message: str) -> "Finding":
-        """With the code's usual severity."""
-        return cls(code, CODES[code][0], message)
-
-    def to_json(self) -> dict:
-        """Plain values."""
-        return asdict(self)
-
-
-def check_severities(severities: dict[str, str]) -> None:
-    """Raises InputError for a code or severity that there is not, or that cannot be changed."""
-    for code, severity in severities.items():
-        if code not in CODES:
-            raise InputError(f"severity: expected one of {', '.join(CODES)}; found {code!r}")
-        if severity not in (REJECT, WARN, IGNORE):
-            raise InputError(f"severity of {code}: expected reject, warn or ignore; {severity!r}")
-        if code in FATAL and severity != REJECT:
-            raise InputError(f"severity of {code}: always reject, there is nothing to build from")
-
-
-def judge(findings, severities: dict[str, str]) -> tuple[Finding, ...]:
-    """The findings under other severities, rejects first; those to be ignored are left out."""
-    judged = [Finding(f.code, severities.get(f.code, f.severity), f.message) for f in findings]
-    return tuple(f for severity in (REJECT, WARN) for f in judged if f.severity == severity)
-
-
-def is_rejected(findings) -> bool:
-    """Whether one of the findings keeps the patient out."""
-    return any(finding.severity == REJECT for finding in findings)
+# Relation: axis of (left, posterior, superior), sign asked for along it, words for wrong and right.
+_PLACES = {
+    "left_of": (0, 1, "right of", "left of"),
+    "right_of": (0, -1, "left of", "right of"),
+    "in_front_of": (1, -1, "behind", "in front of"),
+    "below": (2, -1, "above", "below"),
+}
 
 
 def grid_findings(grid) -> list[Finding]:
@@ -138,7 +52,10 @@ def grid_findings(grid) -> list[Finding]:
         ("spacing_unusual", _SPACING_USUAL_MM),
     ):
         if not all(low <= mm <= high for mm in grid.spacing_mm):
-            add(code, f"voxels of {_by(grid.spacing_mm)} mm; expected {low:g} to {high:g} mm")
+            message = f"voxels of {_by(grid.spacing_mm)} mm; expected {low:g} to {high:g} mm"
+            if grid.unit in ("meter", "micron"):
+                message += f"; the header's unit is {grid.unit}: are its numbers in mm?"
+            add(code, message)
             break
     return found
 
@@ -210,74 +127,116 @@ def image_findings(image: ImageFigures) -> list[Finding]:
     return found
 
 
-def to_labels(stored: np.ndarray, label_values=()) -> tuple[np.ndarray | None, list[Finding]]:
-    """The organs' labels as uint8, or None and what is wrong with them.
+def to_labels(
+    stored: np.ndarray, label_values=(), organs: Organs = SEGTHOR
+) -> tuple[np.ndarray | None, list[Finding]]:
+    """The organs' labels as uint8, or None; and findings, the last of which says why None.
 
-    label_values: (organ, value in `stored`), where they are not this project's; all other values
+    stored: [X, Y, Z] numbers of any type; floats within 0.001 of whole numbers are rounded.
+    label_values: (organ, value in `stored`), where they are not the table's; all other values
     are then background.
     """
     found, add = _collector()
     if stored.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            fractions = int(np.count_nonzero(stored != np.rint(stored)))  # NaN is unequal to itself
-        if fractions:
-            add("labels_not_integer", f"{fractions} voxels of the contours are not whole numbers")
+        with np.errstate(invalid="ignore"):  # what is not finite has no whole number beside it
+            whole = np.rint(stored)
+            off = np.abs(stored - whole)
+        largest = float(off.max())
+        if not largest <= _MOST_ROUNDED:
+            count = int(np.count_nonzero(~(off <= _MOST_ROUNDED)))
+            add(
+                "labels_not_integer",
+                f"{count} voxels of the contours are not whole numbers: up to {largest:.4g} off, "
+                f"expected at most {_MOST_ROUNDED:g}",
+            )
             return None, found
+        if largest:
+            message = f"label values up to {largest:.2g} off whole numbers were rounded"
+            add("labels_rounded", message)
+        stored = whole
     if label_values:
         given, stored = stored, np.zeros_like(stored, np.uint8)
         for name, value in label_values:
-            stored[given == value] = organs.BY_NAME[name].label
-    lowest = 0 if stored.dtype.kind == "u" else stored.min()
-    highest = stored.max()
-    if lowest < 0 or highest >= organs.NUM_CLASSES:
-        values = np.unique(stored[(stored < 0) | (stored >= organs.NUM_CLASSES)])[:5].tolist()
-        known = f"0 to {organs.NUM_CLASSES - 1}"
-        add("labels_unknown", f"label values {values} stand for no organ; expected {known}")
+            if name in organs:
+                stored[given == value] = organs[name].label
+    unknown, expected = _unknown(stored, organs)
+    if len(unknown):
+        values = unknown[:5].tolist()
+        add("labels_unknown", f"label values {values} stand for no organ; expected {expected}")
         return None, found
-    if highest == 0:
-        add("labels_empty", "no voxel of the contours is labelled")
+    if stored.max() == 0:
+        add("labels_empty", "no voxel is labelled")
     return stored.astype(np.uint8, copy=False), found
 
 
-def organ_findings(figures: dict[str, OrganFigures], contoured) -> list[Finding]:
-    """Organs that are absent, or measure what no such organ does."""
+def _unknown(stored: np.ndarray, organs: Organs) -> tuple[np.ndarray, str]:
+    """The values that are no organ's, sorted, and in words those that may be there."""
+    labels, highest = sorted(organs.labels(organs.names)), organs.highest_label
+    if (stored.dtype.kind != "u" and stored.min() < 0) or stored.max() > highest:
+        outside = stored[(stored < 0) | (stored > highest)]
+    elif len(labels) < highest:  # the table leaves values out
+        known = np.zeros(1 + highest, bool)
+        known[[0, *labels]] = True
+        outside = stored[~known[stored.astype(np.uint8, copy=False)]]
+    else:
+        outside = stored[:0]
+    gaps = len(labels) < highest
+    expected = ", ".join(map(str, [0, *labels])) if gaps else f"0 to {highest}"
+    return np.unique(outside), expected
+
+
+def organ_findings(
+    figures: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR
+) -> list[Finding]:
+    """Organs that are absent, or measure what no such organ does, as far as the table says."""
     found, add = _collector()
-    for organ in organs.ORGANS:
+    for organ in organs:
         name, measured = organ.name, figures.get(organ.name)
         if measured is None and name in contoured and figures:
             add("organ_missing", f"no voxel of the {name}, which was to be contoured")
         elif measured and name not in contoured:
             add("organ_not_declared", f"{name}: has contours, but is not listed as contoured")
         elif measured:
-            for code, value, (low, high), unit in (
+            pieces = organ.max_components and (1, organ.max_components)
+            for code, value, plausible, unit in (
                 ("organ_volume", measured.volume_cm3, organ.volume_cm3, "cm3"),
                 ("organ_hu", measured.mean_hu, organ.mean_hu, "HU on average"),
                 ("organ_extent", measured.extent_z_mm, organ.extent_z_mm, "mm along the body"),
-                ("organ_components", measured.components, (1, organ.max_components), "pieces"),
+                ("organ_components", measured.components, pieces, "pieces"),
                 ("organ_gap", measured.gaps, (0, 0), "slices without it between others"),
             ):
-                if not low <= value <= high:
+                if plausible and not plausible[0] <= value <= plausible[1]:
+                    low, high = plausible
                     add(code, f"{name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
-    return found + _mirrored(figures)
+    return found + _mirrored(figures, organs)
 
 
-def _mirrored(figures: dict[str, OrganFigures]) -> list[Finding]:
-    """The heart lies left of the midline, in front of the esophagus and below the trachea."""
+def _mirrored(figures: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
+    """Organs that do not lie beside one another as the table says."""
     found, add = _collector()
-    midline = "trachea" if "trachea" in figures else "esophagus"  # which bends left further down
-    expected = (
-        (midline, 0, 1, "right of", "left of"),
-        ("esophagus", 1, -1, "behind", "in front of"),
-        ("trachea", 2, -1, "above", "below"),
-    )
-    for other, axis, sign, wrong, right in expected:
-        if "heart" in figures and other in figures:
-            heart, place = figures["heart"].center_lps_mm, figures[other].center_lps_mm
-            beyond_mm = -sign * (heart[axis] - place[axis])
-            if beyond_mm > _MIRRORED_MM:
-                how = f"the heart lies {beyond_mm:.0f} mm {wrong} the {other}"
-                add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
+    for name, relation, other in _relations(figures, organs):
+        axis, sign, wrong, right = _PLACES[relation]
+        place, beside = figures[name].center_lps_mm, figures[other].center_lps_mm
+        beyond_mm = -sign * (place[axis] - beside[axis])
+        if beyond_mm > _MIRRORED_MM:
+            how = f"the {name} lies {beyond_mm:.0f} mm {wrong} the {other}"
+            add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
     return found
+
+
+def _relations(figures: dict[str, OrganFigures], organs: Organs):
+    """Yields (organ, relation, other organ) of organs that are there.
+
+    Of an organ's several others, the first that is there; and every left organ is left of every
+    right one.
+    """
+    present = [organ for organ in organs if organ.name in figures]
+    for organ in present:
+        for relation in _PLACES:
+            others = (name for name in getattr(organ, relation) if name in figures)
+            yield from ((organ.name, relation, name) for name in itertools.islice(others, 1))
+    left, right = ([o.name for o in present if o.side == side] for side in ("left", "right"))
+    yield from ((one, "left_of", other) for one in left for other in right)
 
 
 def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from segthor.resample import label_boxes
+from segthor.boxes import Box, around
 
 TISSUE_HU = -400  # lung and air below, fat and all else above
 
@@ -55,13 +55,13 @@ def _with_neighbours(masks: np.ndarray, combine) -> np.ndarray:
     return result
 
 
-def organ_center_px(zyx_labels: np.ndarray, label_values) -> tuple[float, float] | None:
-    """The in-plane (row, column) centre of the box about the given labels; None where absent."""
-    boxes = label_boxes(zyx_labels)
-    held = [boxes[value][1:] for value in label_values if value in boxes]
+def organ_center_px(boxes: dict[int, Box], label_values) -> tuple[float, float] | None:
+    """The in-plane (row, column) centre of the box about the given labels; None where absent.
+
+    boxes: of each label that is there, in the canonical view.
+    """
+    held = [boxes[value] for value in label_values if value in boxes]
     if not held:
         return None
-    return tuple(
-        (min(box[axis].start for box in held) + max(box[axis].stop for box in held) - 1) / 2
-        for axis in (0, 1)
-    )
+    _, rows, columns = around(held)
+    return (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2

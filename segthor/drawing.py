@@ -1,14 +1,32 @@
-"""Pictures for people: contours on CT slices, contact sheets, PNG files. No tensorflow."""
+"""Pictures for people: windows, colours, contours on CT slices, contact sheets, PNG files.
+
+No tensorflow. The report's page takes its windows and colours from here.
+"""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from segthor import files, organs
+from segthor import files
+from segthor.organs import MOST_LABEL, SEGTHOR, Organs
+from segthor.recipe import window
 
-PALE = 0.4  # how far towards white the colour of a true contour lies
+# Name, level and width in HU of the windows through which people look at a chest.
+WINDOWS_HU = (("Mediastinum", 40, 400), ("Lung", -600, 1500), ("Bone", 400, 1800))
+_PALE = 0.55  # how far towards white the colour of a true contour lies
 _GAP_PX, _FONT_PX = 6, 13
 _PAPER, _INK = (24, 24, 27), (225, 225, 225)
+
+
+def mediastinum(hu: np.ndarray) -> np.ndarray:
+    """The grey levels, uint8 of the same shape, of HU in the mediastinal window."""
+    _, level_hu, width_hu = WINDOWS_HU[0]
+    return window(hu, level_hu, width_hu)
+
+
+def pale(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The colour of an organ's true contour, where `rgb` is that of its predicted one."""
+    return tuple(round(value + (255 - value) * _PALE) for value in rgb)
 
 
 def overlay(
@@ -16,6 +34,7 @@ def overlay(
     truth: np.ndarray | None = None,
     predicted: np.ndarray | None = None,
     scale: int = 1,
+    organs: Organs = SEGTHOR,
 ) -> np.ndarray:
     """Contours on a slice, in the organs' colours: predicted solid, true pale, thin and dashed.
 
@@ -26,16 +45,18 @@ def overlay(
     grey = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     rgb = np.repeat(np.asarray(grey)[..., None], 3, -1)
     if predicted is not None:
-        _draw(rgb, _enlarged(predicted, scale), (scale + 1) // 2)
+        solid = {organ.label: organ.rgb for organ in organs}
+        _draw(rgb, _enlarged(predicted, scale), (scale + 1) // 2, solid)
     if truth is not None:
         rows, columns = np.indices(rgb.shape[:2])
         # Alternates along each of the eight directions in which a contour can run.
         dashes = (rows + 2 * columns) // (3 * scale) % 2 == 0
-        _draw(rgb, _enlarged(truth, scale), (scale + 3) // 4, PALE, dashes)
+        pales = {organ.label: pale(organ.rgb) for organ in organs}
+        _draw(rgb, _enlarged(truth, scale), (scale + 3) // 4, pales, dashes)
     return rgb
 
 
-def sheet(tiles, columns: int, captions, note: str = "") -> np.ndarray:
+def sheet(tiles, columns: int, captions, note: str = "", organs: Organs = SEGTHOR) -> np.ndarray:
     """Tiles uint8 [H, W, 3] of any sizes in rows of `columns`, a caption under each.
 
     The foot names the organs in their colours, then says `note`. Returns uint8 [H, W, 3].
@@ -45,7 +66,7 @@ def sheet(tiles, columns: int, captions, note: str = "") -> np.ndarray:
     cell_height = max(tile.shape[0] for tile in tiles) + line + _GAP_PX
     captions_px = max((font.getlength(caption) for caption in captions), default=0)
     cell_width = max([int(captions_px), *(tile.shape[1] for tile in tiles)]) + _GAP_PX
-    foot = [(organ.name, organ.rgb) for organ in organs.ORGANS] + [(note, _INK)]
+    foot = [(organ.name, organ.rgb) for organ in organs] + [(note, _INK)]
     foot_px = _GAP_PX + sum(int(font.getlength(text)) + 2 * _GAP_PX for text, _ in foot)
     rows = -(-len(tiles) // columns)
     size = (max(columns * cell_width + _GAP_PX, foot_px), rows * cell_height + line + 2 * _GAP_PX)
@@ -73,12 +94,16 @@ def _enlarged(labels, scale):
     return np.asarray(labels, np.uint8).repeat(scale, 0).repeat(scale, 1)
 
 
-def _draw(rgb, labels, thickness_px, pale=0.0, where=True):
-    """Colours the pixels of each organ that lie within `thickness_px` of its edge, in place."""
+def _draw(rgb, labels, thickness_px, colours, where=True):
+    """Colours the pixels of each organ that lie within `thickness_px` of its edge, in place.
+
+    colours: by label. where: the pixels that may be coloured, [H, W] or all.
+    """
     size = 2 * thickness_px + 1
     lowest = ndimage.minimum_filter(labels, size, mode="constant")
     highest = ndimage.maximum_filter(labels, size, mode="constant")
-    edge = (lowest != highest) & where
-    for organ in organs.ORGANS:
-        colour = np.array(organ.rgb) * (1 - pale) + 255 * pale
-        rgb[edge & (labels == organ.label)] = colour.astype(np.uint8)
+    known, colour = np.zeros(1 + MOST_LABEL, bool), np.zeros((1 + MOST_LABEL, 3), np.uint8)
+    for label, value in colours.items():
+        known[label], colour[label] = True, value
+    edge = (lowest != highest) & where & known[labels]
+    rgb[edge] = colour[labels[edge]]

@@ -1,7 +1,11 @@
 """How every program starts and how it fails: one clear line and a status, never a traceback."""
 
+import csv
 import errno
+import io
 import os
+import re
+import shlex
 import signal
 import sys
 import textwrap
@@ -10,6 +14,7 @@ from absl import app, flags
 
 # The machine refuses a file: the user's to mend, like bad input, and no fault in the program.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_REFUSALS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class InputError(Exception):
@@ -28,7 +33,42 @@ def run(main, known_only=False):
       known_only: Whether arguments that are no flag of this program are left in argv, for a program
         that hands them on. Otherwise they are errors.
     """
+    sys.stdout, sys.stderr = _printable(sys.stdout), _printable(sys.stderr)
     app.run(lambda argv: _guard(main, argv), flags_parser=lambda argv: _parse(argv, known_only))
+
+
+def hint(program: str, **flags) -> str:
+    """'Next: python -m PROGRAM --flag=value ...', to be copied into a shell as it stands.
+
+    flags: values as given on the command line, lists of several; None leaves one out.
+    """
+    words = ["Next: python -m", program]
+    for name, value in flags.items():
+        if value is not None:
+            text = value if isinstance(value, str) else _listed(value)
+            words.append(f"--{name}={shlex.quote(text)}")
+    return " ".join(words)
+
+
+def _listed(values) -> str:
+    """As absl reads a list: commas between, quotes about a value that holds one."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def printable(text: str) -> str:
+    """The text with all that a terminal would obey, or not show, written as an escape (\\x1b)."""
+    if text.isprintable():
+        return text
+    kept = (one if one.isprintable() or one in "\n\t\r" else _escaped(one) for one in text)
+    inner = "".join(kept)
+    # At an end it moves to the line's start for progress; within a name it would hide the rest.
+    return re.sub(r"(?<!^)\r(?!\n|\Z)", r"\\r", inner)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def _parse(argv, known_only):
@@ -43,8 +83,21 @@ def _parse(argv, known_only):
     return rest
 
 
+class _Printable(io.TextIOWrapper):
+    """A stream of text on which the names of a user's files can do no harm."""
+
+    def write(self, text):
+        return super().write(printable(text))
+
+
+def _printable(stream):
+    """The same stream; lines appear at once, so that a log shows what was done when it was done."""
+    return _Printable(
+        stream.buffer, stream.encoding, errors="backslashreplace", line_buffering=True
+    )
+
+
 def _guard(main, argv):
-    sys.stdout.reconfigure(line_buffering=True)  # a log shows what was done when it was done
     try:
         return main(argv)
     except (InputError, app.UsageError, flags.Error) as error:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segthor import organs
-from segthor.geometry import Orientation
-from segthor.resample import label_boxes
+from segthor.boxes import Box, label_boxes
+from segthor.geometry import canonical
+from segthor.organs import SEGTHOR, Organs
 
 PADDING_HU = -1024  # below it lies what no tissue or air has
 _ODD_HU = -1100
@@ -63,53 +63,49 @@ def of_image(hu: np.ndarray) -> ImageFigures:
     return ImageFigures(lowest=float(hu.min()), highest=float(hu.max()), **shares)
 
 
-def values_inside(hu: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Organ name to the values [N] of its voxels, for every organ in `labels` [X, Y, Z]."""
-    boxes = label_boxes(labels)
+def of_organs(
+    hu: np.ndarray,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    boxes: dict[int, Box] | None = None,
+    organs: Organs = SEGTHOR,
+) -> dict[str, OrganFigures]:
+    """Organ name to figures, for every organ that has a voxel in `labels` uint8 [X, Y, Z].
+
+    boxes: the labels' in the canonical view, where they were found before.
+    """
+    spacing_mm, hu, labels = canonical(affine, hu, labels)
+    boxes = label_boxes(labels) if boxes is None else boxes
     return {
-        organ.name: hu[boxes[organ.label]][labels[boxes[organ.label]] == organ.label]
-        for organ in organs.ORGANS
+        organ.name: _of_organ(hu, labels, organ.label, boxes[organ.label], spacing_mm)
+        for organ in organs
         if organ.label in boxes
     }
 
 
-def of_organs(hu: np.ndarray, labels: np.ndarray, affine: np.ndarray) -> dict[str, OrganFigures]:
-    """Organ name to figures, for every organ that has a voxel in `labels` uint8 [X, Y, Z]."""
-    orientation = Orientation.of(affine)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    boxes = label_boxes(labels)
-    return {
-        organ.name: _of_organ(hu, labels, organ.label, boxes[organ.label], orientation, spacing)
-        for organ in organs.ORGANS
-        if organ.label in boxes
-    }
-
-
-def _of_organ(hu, labels, label, box, orientation, spacing) -> OrganFigures:
+def _of_organ(hu, labels, label, box: Box, spacing_mm) -> OrganFigures:
+    """hu, labels: canonical [Z, Y, X]; spacing_mm: likewise."""
     mask = labels[box] == label
     values = hu[box][mask]
-    z_axis = orientation.axes[2]
-    counts = _counts_along(mask)  # voxels at each position along each scan axis
-    center = []
-    for axis, flipped in zip(orientation.axes, orientation.flipped, strict=True):
-        positions = box[axis].start + np.arange(len(counts[axis]))
-        voxel = np.average(positions, weights=counts[axis])
-        center.append((labels.shape[axis] - 1 - voxel if flipped else voxel) * spacing[axis])
+    counts = _counts_along(mask)  # voxels at each position along z, y, x
+    center_mm = [
+        spacing * np.average(part.start + np.arange(len(count)), weights=count)
+        for spacing, part, count in zip(spacing_mm, box, counts, strict=True)
+    ]
     return OrganFigures(
-        volume_cm3=round(len(values) * float(np.prod(spacing)) / 1000, 2),
-        extent_z_mm=round(float(len(counts[z_axis]) * spacing[z_axis]), 1),
+        volume_cm3=round(len(values) * float(np.prod(spacing_mm)) / 1000, 2),
+        extent_z_mm=round(float(len(counts[0]) * spacing_mm[0]), 1),
         mean_hu=round(float(values.mean(dtype=np.float64)), 1),
         components=_components(mask),
-        gaps=int(np.count_nonzero(counts[z_axis] == 0)),
-        center_lps_mm=tuple(round(float(mm), 1) for mm in center),
+        gaps=int(np.count_nonzero(counts[0] == 0)),
+        center_lps_mm=tuple(round(float(mm), 1) for mm in reversed(center_mm)),
     )
 
 
 def _components(mask: np.ndarray) -> int:
     """How many pieces there are; voxels that touch by a corner belong together."""
-    along = mask.T  # the fastest axis last, for a scan in its file's order
-    by_faces = ndimage.label(along)[1]  # quick, and one piece is one by any measure
-    return int(by_faces if by_faces < 2 else ndimage.label(along, np.ones((3, 3, 3)))[1])
+    by_faces = ndimage.label(mask)[1]  # quick, and one piece is one by any measure
+    return int(by_faces if by_faces < 2 else ndimage.label(mask, np.ones((3, 3, 3)))[1])
 
 
 def _counts_along(mask: np.ndarray) -> list[np.ndarray]:

@@ -5,14 +5,10 @@ when everything was written, so a reader never meets a half-written file.
 """
 
 import contextlib
-import csv
-import dataclasses
 import hashlib
-import io
-import json
 import os
 import posixpath
-import sys
+import shutil
 import threading
 import uuid
 
@@ -38,6 +34,17 @@ def name(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
+def inside(folder: str, name: str) -> str:
+    """`folder`/name, for a name that came from outside: in a CSV, a manifest or a file's name.
+
+    Raises:
+      InputError: the name is not that of a file in the folder itself.
+    """
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        raise InputError(f"{folder}: expected the name of a file in this folder, found {name!r}")
+    return join(folder, name)
+
+
 def absolute(path: str) -> str:
     """The path from the root, so that it holds in every process; URLs as they are."""
     return path if is_url(path) else os.path.abspath(path)
@@ -49,78 +56,29 @@ def parent(path: str) -> str:
 
 
 def open_read(path: str):
-    """A binary stream; raises InputError where there is no such file."""
+    """A binary stream; raises InputError where there is no such file, or it cannot be opened."""
     try:
         if is_url(path):
             system, inner = _system(path)
             return system.open(inner, "rb")
         return open(path, "rb")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'})") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", error) or "no such file"
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+
+
+def open_write(path: str):
+    """A binary stream straight to `path`, for what may be met half-written; see `atomic_write`."""
+    if is_url(path):
+        system, inner = _system(path)
+        return system.open(inner, "wb")
+    return open(path, "wb")
 
 
 def read_bytes(path: str) -> bytes:
     """The whole file."""
     with open_read(path) as stream:
         return stream.read()
-
-
-def read_json(path: str):
-    """The file's JSON value; raises InputError where it is not JSON."""
-    try:
-        return json.loads(read_bytes(path).decode("utf-8-sig"), object_pairs_hook=_share_keys)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from error
-
-
-def write_json(path: str, value, durable: bool = True) -> None:
-    """Writes `value` atomically, keys in the order given, one line per key and per list's item."""
-    with atomic_write(path, durable=durable) as stream:
-        for piece in _json_lines(value):
-            stream.write(piece.encode())
-
-
-def _share_keys(pairs) -> dict:
-    """Keys are one string in all files, so that the rows of many small files fit into memory."""
-    return {sys.intern(key): value for key, value in pairs}
-
-
-def _dumps(value) -> str:
-    return json.dumps(value, default=_fields)
-
-
-def _fields(row) -> dict:
-    """A dataclass's fields as they are; `asdict` and `vars` would leave copies of many rows."""
-    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-
-
-def _json_lines(value):
-    """Lines a person can read and compare, each made by the fast encoder."""
-    if not isinstance(value, dict):
-        yield _dumps(value) + "\n"
-        return
-    separator = "{\n"
-    for key, item in value.items():
-        yield f"{separator}{json.dumps(str(key))}: "
-        separator = ",\n"
-        if isinstance(item, list | tuple) and item:
-            yield "[\n "
-            for number, row in enumerate(item):
-                yield (",\n " if number else "") + _dumps(row)
-            yield "\n]"
-        else:
-            yield _dumps(item)
-    yield "\n}\n" if value else "{}\n"
-
-
-def write_table(path: str, rows: list[dict]) -> None:
-    """Writes a CSV atomically: a line per row, at least one, columns as in the first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())
 
 
 @contextlib.contextmanager
@@ -131,16 +89,20 @@ def atomic_write(path: str, final=None, durable: bool = True):
     depends on the content. durable: whether to wait for the disk, so that a power cut cannot leave
     the name without the content.
     """
-    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)}")
+    # Not the whole of the final name: that may be as long as a name can be.
+    ending = name(path)[-40:]
+    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{ending}")
     makedirs(parent(path))
     try:
-        with _open_write(temporary) as stream:
+        with open_write(temporary) as stream:
             yield stream
             if not is_url(path):
                 stream.flush()
                 (os.fsync if durable else _write_back)(stream.fileno())
         move(temporary, final() if final else path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = path  # a disk that is full does not say whose file it was
         with contextlib.suppress(OSError):
             remove(temporary)
         raise
@@ -173,7 +135,12 @@ def move(source: str, target: str) -> None:
     """Renames a file, replacing `target`."""
     if is_url(source):
         system, source_path = _system(source)
-        system.mv(source_path, _system(target)[1])
+        target_path = _system(target)[1]
+        if type(system).mv is not fsspec.AbstractFileSystem.mv:
+            system.mv(source_path, target_path)
+        else:  # takes names with * or [ for patterns
+            system.cp_file(source_path, target_path)
+            system.rm_file(source_path)
     else:
         os.replace(source, target)
 
@@ -214,22 +181,32 @@ def stamp(path: str) -> str:
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names in a folder, temporary files left out.
+    """Sorted names of a folder's files and folders together; as `entries` otherwise."""
+    return sorted(name for names in entries(folder) for name in names)
+
+
+def entries(folder: str) -> tuple[list[str], list[str]]:
+    """Sorted names of a folder's files, and of its folders, from one listing.
+
+    Hidden ones are left out: temporary files, .DS_Store, ._scan.nii.gz.
 
     Raises InputError where there is no folder; on another file system than the local one it is then
     empty, since object stores know no folders without files.
     """
     if not is_dir(folder):
         if is_url(folder) and not exists(folder):
-            return []
+            return [], []
         found = "a file" if exists(folder) else "nothing"
         raise InputError(f"{folder}: expected a folder, found {found}")
     if is_url(folder):
         system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
+        listed = system.ls(inner, detail=True)
+        found = [(name(entry["name"]), entry["type"] == "directory") for entry in listed]
     else:
-        names = os.listdir(folder)
-    return sorted(entry for entry in names if entry and not entry.startswith(TEMPORARY_PREFIX))
+        with os.scandir(folder) as listed:
+            found = [(entry.name, entry.is_dir()) for entry in listed]
+    shown = sorted(one for one in found if one[0] and not one[0].startswith("."))
+    return tuple([entry for entry, is_folder in shown if is_folder == kind] for kind in (0, 1))
 
 
 def makedirs(folder: str) -> None:
@@ -245,21 +222,41 @@ def remove(path: str) -> None:
     """Removes one file."""
     if is_url(path):
         system, inner = _system(path)
-        system.rm(inner)
+        system.rm_file(inner)  # `rm` takes * and [ in a name for a pattern, and removes others
     else:
         os.remove(path)
 
 
-def remove_partial(folder: str) -> None:
-    """Removes what writers that were killed left in a folder; none may be writing there."""
-    if is_url(folder):
-        system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
-    else:
-        names = os.listdir(folder)
-    for entry in names:
-        if entry.startswith(TEMPORARY_PREFIX):
-            remove(join(folder, entry))
+def temporary(folder: str, ending: str = "") -> list[str]:
+    """Paths of the temporary files in a folder, or of those whose names end so; none without it."""
+    if not is_dir(folder):
+        return []
+    names = [one for one in _names(folder) if one.startswith(TEMPORARY_PREFIX)]
+    return [join(folder, one) for one in names if one.endswith(ending)]
+
+
+def remove_partial(folder: str, ending: str = "") -> None:
+    """Removes what writers that were killed left in a folder; none may be writing there.
+
+    ending: only of files whose names end so.
+    """
+    for path in temporary(folder, ending):
+        if is_url(path):
+            system, inner = _system(path)
+            system.rm(inner, recursive=True)
+        elif os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths name one file or folder, links followed."""
+    if is_url(one) or is_url(other):
+        return one.rstrip("/") == other.rstrip("/")
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def sha256(path: str) -> str:
@@ -271,13 +268,16 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def _open_write(path: str):
-    if is_url(path):
-        system, inner = _system(path)
-        return system.open(inner, "wb")
-    return open(path, "wb")
+def _names(folder: str) -> list[str]:
+    if is_url(folder):
+        system, inner = _system(folder)
+        return [name(entry) for entry in system.ls(inner, detail=False)]
+    return os.listdir(folder)
 
 
 def _system(url: str):
     """(file system, path inside). Listings are never cached: other processes write there too."""
-    return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: no file system of this kind ({error})") from error

@@ -11,14 +11,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from segthor.resample import (
-    linear_weights,
-    nonzero_box,
-    resample,
-    resample_labels,
-    resample_maps,
-    support,
-)
+from segthor import fields
+from segthor.boxes import Box, around, support
+from segthor.resample import linear_weights, resample, resample_labels, resample_maps
 
 AIR_HU = -1000
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -45,6 +40,11 @@ class Orientation:
         )
         return cls(axes, tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes)))
 
+    def spacing_mm(self, affine: np.ndarray) -> tuple[float, float, float]:
+        """Distance in mm between canonical neighbours along z, y and x."""
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        return tuple(float(lengths[axis]) for axis in reversed(self.axes))
+
     def to_zyx(self, scan: np.ndarray) -> np.ndarray:
         """[X, Y, Z] in the scan's order to [Z, Y, X] in canonical order; a view."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
@@ -54,6 +54,16 @@ class Orientation:
         """The way back of `to_zyx`; a view."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
         return zyx.transpose(2, 1, 0)[steps].transpose(np.argsort(self.axes))
+
+
+def canonical(affine: np.ndarray, *arrays: np.ndarray | None) -> tuple:
+    """(spacing in mm along z, y and x, then each array [X, Y, Z] as a view [Z, Y, X]).
+
+    None in place of an array stays None.
+    """
+    orientation = Orientation.of(affine)
+    views = (None if array is None else orientation.to_zyx(array) for array in arrays)
+    return orientation.spacing_mm(affine), *views
 
 
 @dataclass(frozen=True)
@@ -81,8 +91,7 @@ class Placement:
         pixel_mm: the prepared pixel, or 0 to keep the scan's own pixels (then voxel for voxel).
         """
         orientation = Orientation.of(affine)
-        norms = np.linalg.norm(affine[:3, :3], axis=0)
-        spacing = tuple(float(norms[orientation.axes[axis]]) for axis in (2, 1, 0))
+        spacing = orientation.spacing_mm(affine)
         half = (size_px - 1) / 2
         if pixel_mm:
             step = (pixel_mm / spacing[1], pixel_mm / spacing[2])
@@ -130,10 +139,8 @@ class Placement:
 
     @classmethod
     def from_json(cls, value: dict) -> "Placement":
-        """The way back of `to_json`."""
-        orientation = Orientation(*(tuple(value["orientation"][k]) for k in ("axes", "flipped")))
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        return cls(**{**plain, "orientation": orientation})
+        """The way back of `to_json`; raises InputError for anything else."""
+        return fields.from_json(cls, value, "placement")
 
     def image_to_model(self, hu: np.ndarray):
         """HU [X, Y, Z] of any dtype; yields each slice [H, W], resampled to float32 or as it is.
@@ -146,36 +153,25 @@ class Placement:
         else:
             yield from resample(zyx, *self._weights(), outside=AIR_HU)
 
-    def labels_to_model(self, labels: np.ndarray) -> np.ndarray:
-        """Labels [X, Y, Z] to uint8 [Z, H, W]; resampled as one map per label, the largest wins."""
+    def labels_to_model(self, labels: np.ndarray, boxes: dict[int, Box]) -> np.ndarray:
+        """Labels [X, Y, Z] to uint8 [Z, H, W]; resampled as one map per label, the largest wins.
+
+        boxes: the labels' in the canonical view.
+        """
         zyx = self.orientation.to_zyx(labels)
         if self.is_native:
             return self._cut(zyx, 0).astype(np.uint8, copy=False)
-        return resample_labels(zyx, *self._weights())
-
-    def labels_to_scan(self, labels: np.ndarray) -> np.ndarray:
-        """The way back of `labels_to_model`: uint8 [X, Y, Z] on the scan's grid, 0 outside."""
-        if self.is_native:
-            zyx = self._paste(labels.astype(np.uint8, copy=False))
-        else:
-            zyx = resample_labels(labels, *self._weights_back())
-        return self.orientation.to_scan(zyx)
-
-    def probabilities_to_scan(self, probabilities: np.ndarray) -> np.ndarray:
-        """Class probabilities [Z, H, W, K] to the most probable class, uint8 [X, Y, Z], 0 outside.
-
-        Resampled before the decision, so boundaries are as smooth as the network drew them.
-        """
-        return self.orientation.to_scan(self.most_probable(probabilities)[0])
+        return resample_labels(zyx, boxes, *self._weights())
 
     def most_probable(
         self, probabilities: np.ndarray, values: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities [N, H, W, K] of any slices to the scan's canonical planes.
 
-        Probabilities sum to 1 over K; class 0 is background. values: uint8 [K], what stands for
-        each class, 0 for background; by default its number. Returns the most probable class, uint8
-        [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
+        They are resampled before the decision, so that boundaries are as smooth as the network drew
+        them. Probabilities sum to 1 over K; class 0 is background. values: uint8 [K], what stands
+        for each class, 0 for background; by default its number. Returns the most probable class,
+        uint8 [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
         """
         values = np.arange(probabilities.shape[-1], dtype=np.uint8) if values is None else values
         classes = np.zeros((len(probabilities), *self._plane_shape()), np.uint8)
@@ -189,7 +185,7 @@ class Placement:
             if not len(inner[0]):
                 continue
             outer = tuple(
-                slice(*support(w[:, px[0] : px[-1] + 1].T))
+                support(w[:, px[0] : px[-1] + 1].T)
                 for w, px in zip((rows, columns), inner, strict=True)
             )
             maps = resample_maps(plane, rows[outer[0]], columns[outer[1]])
@@ -203,10 +199,13 @@ class Placement:
         rows, columns = self._weights_back()
         return np.stack([resample_maps(plane, rows, columns) for plane in maps])
 
-    def labels_outside(self, labels: np.ndarray) -> int:
-        """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0."""
+    def labels_outside(self, labels: np.ndarray, boxes: dict[int, Box]) -> int:
+        """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0.
+
+        boxes: the labels' in the canonical view.
+        """
         zyx = self.orientation.to_zyx(labels)
-        held, inside = nonzero_box(zyx), (slice(None), *self._inside())
+        held, inside = around(boxes.values()), (slice(None), *self._inside())
         if all(
             limit.start <= part.start and part.stop <= limit.stop
             for part, limit in zip(held[1:], inside[1:], strict=True)
@@ -240,15 +239,11 @@ class Placement:
 
     def _cut(self, zyx: np.ndarray, outside) -> np.ndarray:
         scan, model = self._overlap()
-        prepared = np.full((len(zyx), self.size_px, self.size_px), outside, zyx.dtype)
+        # A scan stored without a sign cannot hold air's -1000 HU.
+        dtype = np.result_type(zyx.dtype, np.min_scalar_type(outside))
+        prepared = np.full((len(zyx), self.size_px, self.size_px), outside, dtype)
         prepared[(slice(None), *model)] = zyx[(slice(None), *scan)]
         return prepared
-
-    def _paste(self, prepared: np.ndarray) -> np.ndarray:
-        scan, model = self._overlap()
-        zyx = np.zeros((len(prepared), *self._plane_shape()), prepared.dtype)
-        zyx[(slice(None), *scan)] = prepared[(slice(None), *model)]
-        return zyx
 
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column weights [size_px, length] from the scan to the prepared grid."""

@@ -1,14 +1,16 @@
 """`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
-from segthor import files, organs
-from segthor.audit import REJECT
+from segthor import fields, files, json_files
 from segthor.errors import InputError
+from segthor.findings import REJECT, Finding
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 
 FILE_NAME = "dataset.json"
-FORMAT = 1
+FORMAT = 3
 DEFAULT_DATASET = "data/dataset"  # what the data job writes and the trainer reads unless told
 TRAIN, VALIDATION = "train", "validation"
 UNLABELLED = "unlabelled"  # no split of a dataset, but of the data job's plans
@@ -28,11 +30,19 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Patient:
-    """One patient that was built.
+class Audit:
+    """What the audit says of one patient. organs: name to the fields of `figures.OrganFigures`."""
+
+    findings: tuple[Finding, ...] = ()
+    organs: dict[str, dict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Built:
+    """One patient that was built. Its shard is the one that lists it.
 
     fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
-    audit: figures and findings (see `segthor.audit`). placement: see `segthor.geometry`.
+    placement: see `segthor.geometry`.
     """
 
     patient: str
@@ -41,27 +51,26 @@ class Patient:
     fingerprint: str
     split: str
     fold: int
-    shard: str
     slices: int
     organs: tuple[str, ...]
     level_hu: float
     placement: dict
-    audit: dict
+    audit: Audit
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """One patient that was not built, and why. findings: as `segthor.audit` gives them."""
+    """One patient that was not built, and why."""
 
     patient: str
     ct: str
     labels: str
-    findings: tuple[dict, ...]
+    findings: tuple[Finding, ...]
 
     @property
     def reason(self) -> str:
         """The first finding that rejects, for people; warnings may stand before it."""
-        return next(one["message"] for one in self.findings if one["severity"] == REJECT)
+        return next(one.message for one in self.findings if one.severity == REJECT)
 
 
 @dataclass(frozen=True)
@@ -74,22 +83,23 @@ class Unlabelled:
     patient: str
     ct: str
     level_hu: float | None = None
-    audit: dict = field(default_factory=dict)
+    audit: Audit = Audit()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The whole manifest; lists are sorted by name."""
+    """The whole manifest; lists are sorted by name. organs: what the label values stand for."""
 
     recipe: Recipe
     folds: int
     shards: tuple[Shard, ...]
-    patients: tuple[Patient, ...]
+    patients: tuple[Built, ...]
     rejected: tuple[Rejected, ...] = ()
     unlabelled: tuple[Unlabelled, ...] = ()
     statistics: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
     label_values: tuple[tuple[str, int], ...] = ()
+    organs: Organs = SEGTHOR
 
     def shards_of(self, split: str, fold: int | None = None) -> tuple[Shard, ...]:
         """The shards of 'train' or 'validation'.
@@ -101,40 +111,115 @@ class Dataset:
             return tuple(shard for shard in self.shards if shard.split == split)
         return tuple(s for s in self.shards if (s.fold == fold) == (split == VALIDATION))
 
+    def shard_of(self, patient: str) -> Shard:
+        """The shard that holds the patient of this name."""
+        return next(shard for shard in self.shards if patient in shard.patients)
+
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""
-        value = {"format": FORMAT, "organs": list(organs.NAMES), **vars(self)}
-        files.write_json(files.join(folder, FILE_NAME), value)
+        value = {"format": FORMAT, **vars(self), "organs": self.organs.to_json()}
+        json_files.write(files.join(folder, FILE_NAME), value)
 
     @classmethod
     def load(cls, folder: str) -> "Dataset":
-        """Reads FOLDER/dataset.json; raises InputError where it is missing or outdated."""
+        """Reads FOLDER/dataset.json.
+
+        Raises:
+          InputError: it is missing, of another format, or does not agree with itself.
+        """
         path = files.join(folder, FILE_NAME)
         if not files.exists(path):
             raise InputError(
                 f"{folder}: expected a dataset, found no {FILE_NAME}; "
                 f"make one with python -m beam_jobs.build --output={folder}"
             )
-        value = files.read_json(path)
-        if value.get("format") != FORMAT or value.get("organs") != list(organs.NAMES):
+        return cls.from_json(json_files.read(path), path)
+
+    @classmethod
+    def from_json(cls, value, path: str) -> "Dataset":
+        """What stands in the manifest at `path`; raises InputError as `load` does."""
+        if not isinstance(value, dict) or value.pop("format", None) not in (1, 2, FORMAT):
             raise InputError(
-                f"{path}: expected format {FORMAT} with organs {list(organs.NAMES)}, found format "
-                f"{value.get('format')} with {value.get('organs')}; build the dataset again"
+                f"{path}: expected format {FORMAT}, found another; build the dataset again"
             )
-        return cls(
-            recipe=Recipe.from_json(value["recipe"]),
-            folds=value["folds"],
-            shards=_rows(Shard, value["shards"]),
-            patients=_rows(Patient, value["patients"]),
-            rejected=_rows(Rejected, value["rejected"]),
-            unlabelled=_rows(Unlabelled, value["unlabelled"]),
-            statistics=value["statistics"],
-            versions=value["versions"],
-            label_values=tuple(map(tuple, value.get("label_values", ()))),
-        )
+        organs = _organs(value.pop("organs", None), path)
+        _drop_former_fields(value)
+        dataset = replace(fields.from_json(cls, value, path), organs=organs)
+        for problem in _contradictions(dataset):
+            raise InputError(f"{path}: {problem}; build the dataset again")
+        return dataset
 
 
-def _rows(kind, rows) -> tuple:
-    return tuple(
-        kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows
-    )
+def _organs(value, path: str) -> Organs:
+    """The table; manifests up to format 2 name SegTHOR's organs alone."""
+    if value == list(SEGTHOR.names):
+        return SEGTHOR
+    try:
+        return Organs.from_json(value, path)
+    except InputError as error:
+        raise InputError(f"{error}; build the dataset again") from error
+
+
+def _drop_former_fields(value: dict) -> None:
+    """Format 1 named each patient's shard a second time."""
+    patients = value.get("patients")
+    for row in patients if isinstance(patients, list) else ():
+        if isinstance(row, dict):
+            row.pop("shard", None)
+
+
+def _contradictions(dataset: Dataset):
+    """Yields what in a manifest cannot be so, whatever lies in the folder."""
+    if dataset.folds < 1:
+        yield "folds: expected 1 or more, found 0"
+    for shard in dataset.shards:
+        if not _is_inside(shard.file):
+            yield f"shard {shard.file!r}: expected a path inside the dataset's folder"
+    for name, count in Counter(shard.file for shard in dataset.shards).items():
+        if count > 1:
+            yield f"shard {name!r} is listed {count} times"
+    every = (*dataset.patients, *dataset.rejected, *dataset.unlabelled)
+    for name, count in Counter(row.patient for row in every).items():
+        if count > 1:
+            yield f"patient {name!r} is listed {count} times"
+    for one in dataset.rejected:
+        if all(finding.severity != REJECT for finding in one.findings):
+            yield f"patient {one.patient!r} is rejected for no reason"
+    yield from _unknown_organs(dataset)
+    yield from _misplaced(dataset)
+
+
+def _unknown_organs(dataset: Dataset):
+    """Yields where patients, label values or recipe name an organ that the table lacks."""
+    for name, _ in dataset.label_values:
+        if name not in dataset.organs:
+            yield f"label_values name {name!r}, which the table lacks"
+    for one in dataset.patients:
+        for name in sorted({*one.organs, *one.audit.organs} - set(dataset.organs.names)):
+            yield f"patient {one.patient!r} has the organ {name!r}, which the table lacks"
+    try:
+        dataset.recipe.require_organs(dataset.organs)
+    except InputError as error:
+        yield str(error)
+
+
+def _misplaced(dataset: Dataset):
+    """Yields patients that are not in exactly one shard, of their own split and fold."""
+    rows = {row.patient: row for row in dataset.patients}
+    for shard in dataset.shards:
+        if shard.split not in (TRAIN, VALIDATION) or shard.fold >= dataset.folds:
+            yield f"shard {shard.file!r}: there is no split {shard.split!r} with fold {shard.fold}"
+        for name in shard.patients:
+            row = rows.pop(name, None)
+            if row is None:
+                yield f"shard {shard.file!r} lists {name!r}, which has no row of its own"
+            elif (row.split, row.fold) != (shard.split, shard.fold):
+                yield f"patient {name!r} and its shard {shard.file!r} differ in split or fold"
+    for name in rows:
+        yield f"patient {name!r} is in no shard"
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a relative path leads to a place below where it starts."""
+    parts = path.split("/")
+    return not (files.is_url(path) or "\\" in path or {"", ".", ".."} & set(parts))

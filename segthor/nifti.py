@@ -4,7 +4,6 @@ A file is decompressed by ISA-L, its CRC is checked, and the header is kept whol
 written beside a scan lies on exactly the scan's grid.
 """
 
-import contextlib
 import io
 from dataclasses import dataclass
 
@@ -12,14 +11,15 @@ import nibabel
 import numpy as np
 from isal import igzip
 
-from segthor import files
-from segthor.errors import InputError
+from segthor import files, memory
+from segthor.unpack import NiftiError, fill, opened
 
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
+_TEXTS = {"descrip", "db_name", "aux_file", "intent_name", "data_type"}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
-_PIECE_BYTES, _BUFFER_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 19, 1 << 24
-_MOST_BYTES = 1 << 34  # no CT is larger; a header that says so is damaged
+_PIECE_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 24
+_LEAST_MM = 1e-6  # between voxels, in any unit: below it the affine is empty
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Grid:
             return np.full((4, 4), np.nan)
 
     @property
+    def unit(self) -> str:
+        """What the header says its lengths are in: 'mm', 'meter', 'micron' or 'unknown'."""
+        return self.header.get_xyzt_units()[0]
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along each array axis."""
         return tuple(float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
@@ -83,19 +88,7 @@ def is_nifti(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-class NiftiError(InputError):
-    """A file that cannot be read as one NIfTI volume; `code` names the kind of damage.
-
-    Codes: 'file_missing', 'file_not_nifti', 'file_header', 'file_not_3d', 'file_affine',
-    'file_type', 'file_too_large', 'file_truncated', 'file_surplus', 'file_damaged'.
-    """
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
-
-
-def read(path: str, digest=None) -> Scan:
+def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
     """Reads a 3D NIfTI file.
 
     Integers stay integers where slope and intercept are integers too; otherwise float32.
@@ -103,12 +96,13 @@ def read(path: str, digest=None) -> Scan:
     Args:
       path: A file or URL.
       digest: A hashlib object, fed with the file's bytes as they are read.
+      most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
-      NiftiError: no such file, not NIfTI, not 3D, truncated, a slice or more of voxels beyond
-        those of the header, or a checksum that does not match.
+      NiftiError: no such file, not NIfTI, not 3D, too large, truncated, a slice or more of voxels
+        beyond those of the header, or a checksum that does not match.
     """
-    with _opened(path, digest) as stream:
+    with opened(path, digest) as (stream, capacity):
         header = _read_header(stream, path)
         shape = _shape_3d(header, path)
         grid = _grid(header, shape, path)
@@ -117,11 +111,10 @@ def read(path: str, digest=None) -> Scan:
             expected = "whole or real numbers"
             raise NiftiError("file_type", f"{path}: expected {expected}, found voxels of {dtype}")
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if size > _MOST_BYTES:
-            raise NiftiError("file_too_large", f"{path}: the header promises {size} bytes")
+        _check_size(path, header, size, capacity, most_bytes)
         stream.read(_gap_bytes(header, path))
         buffer = np.empty(size, np.uint8)
-        filled = _fill(stream, buffer)
+        filled = fill(stream, buffer)
         surplus = 0
         while rest := stream.read(_PIECE_BYTES):  # the CRC is checked at the very end
             surplus += len(rest)
@@ -143,7 +136,7 @@ def read(path: str, digest=None) -> Scan:
 
 def read_grid(path: str) -> Grid:
     """Reads the header alone; raises InputError as `read` does."""
-    with _opened(path) as stream:
+    with opened(path) as (stream, _):
         header = _read_header(stream, path)
     return _grid(header, _shape_3d(header, path), path)
 
@@ -151,8 +144,9 @@ def read_grid(path: str) -> Grid:
 def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     """Writes `array` [X, Y, Z] on `grid`, atomically; compressed where the name ends in .gz.
 
-    Affine, form codes and units are the grid's own; data type is the array's, intercept 0. slope:
-    what readers multiply the stored numbers with.
+    Affine, form codes and units are the grid's own; data type is the array's, intercept 0. Texts
+    of the header and its extensions are left out. slope: what readers multiply the stored numbers
+    with.
     The same input gives the same bytes.
 
     Raises:
@@ -165,7 +159,8 @@ def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(slope, 0)
     header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b""
+    for text in _TEXTS & set(header.keys()):  # may hold a name, and is no part of the grid
+        header[text] = b""
     header.extensions.clear()
     header["vox_offset"] = (int(header["sizeof_hdr"]) + 4 + 15) // 16 * 16
     head = header.binaryblock
@@ -179,41 +174,6 @@ def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
         else:
             stream.write(head)
             stream.write(voxels)
-
-
-class _Fed(io.RawIOBase):
-    """A stream whose bytes pass a digest on their way."""
-
-    def __init__(self, raw, digest):
-        self._raw, self._digest = raw, digest
-
-    def readable(self):
-        return True
-
-    def readinto(self, target):
-        count = self._raw.readinto(target)
-        if self._digest:
-            self._digest.update(target[:count])
-        return count
-
-
-@contextlib.contextmanager
-def _opened(path: str, digest=None):
-    """The file's stream, decompressed where it starts like gzip; damage ends in NiftiError."""
-    try:
-        raw = files.open_read(path)
-    except InputError as error:
-        raise NiftiError("file_missing", str(error)) from error
-    with raw, io.BufferedReader(_Fed(raw, digest), _BUFFER_BYTES) as stored:
-        try:
-            packed = stored.peek(2)[:2] == b"\x1f\x8b"
-            yield igzip.IGzipFile(fileobj=stored) if packed else stored
-        except EOFError as error:
-            message = f"{path}: truncated; the compressed data end too soon; copy it again"
-            raise NiftiError("file_truncated", message) from error
-        except (OSError, igzip.isal_zlib.error) as error:
-            message = f"{path}: damaged ({error}); copy it again"
-            raise NiftiError("file_damaged", message) from error
 
 
 def _read_header(stream, path: str):
@@ -260,23 +220,38 @@ def _shape_3d(header, path: str) -> tuple[int, int, int]:
 def _grid(header, shape, path: str) -> Grid:
     with np.errstate(all="ignore"):  # some kinds of NaN warn when they are only copied
         affine = np.array(header.get_best_affine(), np.float64)
-    affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # of a cube, as the affine shears it
+    if not (np.isfinite(affine).all() and lengths.min() > _LEAST_MM and volume > 1e-6):
         message = f"{path}: the affine is not invertible: {affine[:3].tolist()}"
         raise NiftiError("file_affine", message)
     return Grid(shape, affine, header)
 
 
-def _fill(stream, buffer: np.ndarray) -> int:
-    """Fills the buffer as far as the stream goes; returns the number of bytes."""
-    view, filled = memoryview(buffer), 0
-    while filled < buffer.size:
-        # In pieces that a core's cache holds: gzip's readinto goes through a copy of its own.
-        count = stream.readinto(view[filled : filled + _PIECE_BYTES])
-        if not count:
-            break
-        filled += count
-    return filled
+def _check_size(path: str, header, size: int, capacity: int, most_bytes: int | None) -> None:
+    """Before any memory is taken. size: of the voxels as stored; capacity: what the file can hold.
+
+    Raises NiftiError.
+    """
+    most_bytes = most_bytes or memory.scan_limit()
+    scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    # Beside the stored numbers, the scaled ones: at most float32.
+    needed = size + (4 * size // header.get_data_dtype().itemsize if scaled else 0)
+    if needed > most_bytes:
+        message = f"{path}: the header promises {size} bytes of voxels, {needed / 1e9:.4g} GB in "
+        message += f"memory; at most {most_bytes / 1e9:.4g} GB are read here"
+        if size <= capacity:
+            message += ", which --most_scan_gb of build and predict raises where there is room"
+        else:
+            message += ", and the file is too short to hold them: its header is damaged"
+        raise NiftiError("file_too_large", message)
+    if size > capacity:
+        raise NiftiError(
+            "file_truncated",
+            f"{path}: truncated; the header promises {size} bytes of voxels, the file can hold "
+            f"{capacity} at most; copy it again",
+        )
 
 
 def _scaled(stored: np.ndarray, header) -> np.ndarray:
@@ -291,11 +266,18 @@ def _scaled(stored: np.ndarray, header) -> np.ndarray:
         dtype = np.result_type(*(np.min_scalar_type(bound) for bound in bounds), np.int16)
         if dtype.kind == "i":
             # Integers wrap around, so steps that overflow still end in the right result.
-            return stored.astype(dtype) * np.array(slope).astype(dtype) + np.array(
-                intercept
-            ).astype(dtype)
+            return _times_plus(
+                stored.astype(dtype), *(np.array(one).astype(dtype) for one in (slope, intercept))
+            )
     with np.errstate(all="ignore"):  # what is not finite is for the audit to find
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        return _times_plus(stored.astype(np.float32), np.float32(slope), np.float32(intercept))
+
+
+def _times_plus(array: np.ndarray, slope, intercept) -> np.ndarray:
+    """In place: a scan fills much of the memory as it is."""
+    array *= slope
+    array += intercept
+    return array
 
 
 def _is_small_whole(number: float) -> bool:

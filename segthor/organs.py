@@ -1,33 +1,278 @@
-"""The organs at risk: names, label values, colours and what is anatomically plausible. Data only.
+"""The table of organs: names, label values, colours, synonyms, and what is anatomically plausible.
 
-Volumes are the SegTHOR training set's minimum and maximum, widened by about a half on either side,
-so that a plausible but unusual patient raises no alarm and a swapped or merged organ does.
-HU ranges are of the organ's mean: unenhanced blood is about 40 HU, contrast adds up to some 400.
+A table is a value. The data job reads it from a file (--organ_table, docs/organs.md) and writes it
+into the manifest; from there the trainer, the model, the predictor and the scores take it.
+SegTHOR's four organs stand here because every program uses them unless told otherwise.
 """
 
+import dataclasses
+import functools
+import hashlib
+import json
+import re
 from dataclasses import dataclass
+
+from segthor.errors import InputError
+
+BACKGROUND = 0
+MOST_LABEL = 255  # label maps are uint8
+SIDES = ("", "left", "right")
+_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*$")
+_MOST_NAME = 25  # a file's name ends at 255 bytes; segthor.inputs says what else is in it
+RESERVED = ("all", "background", "fold", "mean", "patient")
+_TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # a planning system takes 16 characters
+RANGES = ("volume_cm3", "mean_hu", "extent_z_mm")
+RELATIONS = ("left_of", "right_of", "in_front_of", "below")
 
 
 @dataclass(frozen=True)
 class Organ:
-    """One organ at risk; every range is (lowest, highest) plausible value, both included."""
+    """One organ. Every range is (lowest, highest) plausible value, both included; None: unchecked.
+
+    name: lower case, words joined by '_', at most 25 characters: it becomes part of file names, and
+    a column beside those of RESERVED. label: its value in label
+    maps, 1 to 255. rgb: its colour, 0 to 255 each. tg263: the standard name in planning systems
+    (AAPM report of task group 263), '' for none. synonyms: other names of it in structure sets.
+    snomed: its SNOMED CT code, '' for none.
+
+    side: 'left' or 'right' for an organ that must lie on that side of the patient, or ''. left_of,
+    right_of, in_front_of, below: names of organs that its centre must lie so beside; of several,
+    the first that is there decides.
+    """
 
     name: str
     label: int
     rgb: tuple[int, int, int]
-    volume_cm3: tuple[float, float]
-    mean_hu: tuple[float, float]
-    extent_z_mm: tuple[float, float]
-    max_components: int
+    tg263: str = ""
+    synonyms: tuple[str, ...] = ()
+    snomed: str = ""
+    volume_cm3: tuple[float, float] | None = None
+    mean_hu: tuple[float, float] | None = None
+    extent_z_mm: tuple[float, float] | None = None
+    max_components: int | None = None
+    side: str = ""
+    left_of: tuple[str, ...] = ()
+    right_of: tuple[str, ...] = ()
+    in_front_of: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _check(is_name(self.name), f"name {self.name!r}", f"lower-case letters, digits and '_', at "
+               f"most {_MOST_NAME}, and none of {', '.join(RESERVED)}")  # fmt: skip
+        _check(_is_whole(self.label, 1, MOST_LABEL), f"{self.name}: label {self.label}",
+               f"1 to {MOST_LABEL} (0 is the background)")  # fmt: skip
+        colour = len(self.rgb) == 3 and all(_is_whole(value, 0, 255) for value in self.rgb)
+        _check(colour, f"{self.name}: colour {self.rgb}", "red, green, blue, 0 to 255 each")
+        _check(not self.tg263 or _TG263.match(self.tg263), f"{self.name}: tg263 {self.tg263!r}",
+               "at most 16 letters, digits and _ ~ + ^ -")  # fmt: skip
+        _check(not self.snomed or self.snomed.isdecimal(), f"{self.name}: snomed {self.snomed!r}",
+               "the digits of a SNOMED CT code")  # fmt: skip
+        for name in RANGES:
+            limits = getattr(self, name)
+            _check(limits is None or _is_range(limits), f"{self.name}: {name} {limits}",
+                   "lowest and highest, in this order")  # fmt: skip
+        pieces = self.max_components
+        _check(pieces is None or _is_whole(pieces, 1, 10**6), f"{self.name}: pieces {pieces}",
+               "1 or more")  # fmt: skip
+        _check(self.side in SIDES, f"{self.name}: side {self.side!r}", "left, right or empty")
+
+    @property
+    def known_as(self) -> frozenset[str]:
+        """Every name of the organ as `plain_name` has it: how a structure set may call it."""
+        return frozenset(map(plain_name, filter(None, (self.name, self.tg263, *self.synonyms))))
 
 
-BACKGROUND = 0
-ORGANS = (
-    Organ("esophagus", 1, (230, 60, 60), (15, 200), (-150, 150), (100, 400), 3),
-    Organ("heart", 2, (255, 130, 190), (250, 2200), (-20, 600), (50, 220), 1),
-    Organ("trachea", 3, (250, 210, 40), (10, 120), (-1000, -500), (40, 220), 2),
-    Organ("aorta", 4, (70, 130, 255), (50, 600), (-10, 600), (80, 500), 3),
+@dataclass(frozen=True)
+class Organs:
+    """A table of organs, in its own order; see `docs/organs.md`.
+
+    Raises:
+      InputError: no organ, or a table that contradicts itself: two organs of one name, label,
+        TG-263 name or synonym, or a relation to an organ that it lacks.
+    """
+
+    rows: tuple[Organ, ...]
+
+    def __post_init__(self):
+        _check(self.rows, "no organ", "at least one")
+        for what in ("name", "label", "tg263"):
+            _check_unique([(getattr(organ, what), organ.name) for organ in self.rows], what)
+        spoken = [(name, organ.name) for organ in self.rows for name in organ.known_as]
+        _check_unique(spoken, "synonym")
+        for organ in self.rows:
+            for relation in RELATIONS:
+                for other in getattr(organ, relation):
+                    known = other in self.names and other != organ.name
+                    _check(known, f"{organ.name}: {relation} {other!r}", "another organ's name")
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> Organ:
+        return self._by_name[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """The organs' names, in the table's order."""
+        return tuple(organ.name for organ in self.rows)
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Organ]:
+        return {organ.name: organ for organ in self.rows}
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Name to label value: what label maps, runs and models must agree about."""
+        return {organ.name: organ.label for organ in self.rows}
+
+    @property
+    def highest_label(self) -> int:
+        """The largest label value."""
+        return max(organ.label for organ in self.rows)
+
+    def labels(self, names) -> list[int]:
+        """The label values of these organs, in the order given."""
+        return [self[name].label for name in names]
+
+    def places(self, names) -> list[int]:
+        """Where these organs stand in the table, from 0, in the order given."""
+        return [self.names.index(name) for name in names]
+
+    def only(self, names) -> "Organs":
+        """The table without the organs that are not among `names`; relations to them go as well."""
+        kept = [organ for organ in self.rows if organ.name in names]
+        present = {organ.name for organ in kept}
+        return Organs(tuple(_without_others(organ, present) for organ in kept))
+
+    def to_json(self) -> list[dict]:
+        """Plain values, one dictionary per organ, in order; `from_json` restores them exactly."""
+        return [dataclasses.asdict(organ) for organ in self.rows]
+
+    @classmethod
+    def from_json(cls, value, where: str = "organs") -> "Organs":
+        """The way back of `to_json`; `where` names the value in messages.
+
+        Raises:
+          InputError: not a table of organs, or one that contradicts itself.
+        """
+        try:
+            if not isinstance(value, list):
+                raise InputError(f"a {type(value).__name__}; expected a list of organs")
+            return cls(tuple(Organ(**_tuples(row)) for row in value))
+        except (InputError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: no table of organs: {error}") from error
+
+    def digest(self) -> str:
+        """A short name of the table's content, equal where and only where it is equal."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+
+def plain_name(name: str) -> str:
+    """A name without case, '_', '-' and blanks: what names of ROIs are compared by."""
+    return re.sub(r"[\s_-]+", "", name.strip().casefold())
+
+
+def is_name(text: str) -> bool:
+    """Whether an organ may be called so."""
+    return bool(_NAME.match(text)) and len(text) <= _MOST_NAME and text not in RESERVED
+
+
+def _tuples(row: dict) -> dict:
+    """JSON's lists as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+
+
+def _without_others(organ: Organ, present: set[str]) -> Organ:
+    kept = {
+        relation: tuple(name for name in getattr(organ, relation) if name in present)
+        for relation in RELATIONS
+    }
+    return dataclasses.replace(organ, **kept)
+
+
+def _check(holds, found: str, expected: str) -> None:
+    if not holds:
+        raise InputError(f"{found}; expected {expected}")
+
+
+def _check_unique(pairs, what: str) -> None:
+    owners = {}
+    for value, name in pairs:
+        if value and owners.setdefault(value, name) != name:
+            raise InputError(f"{what} {value!r} is that of {owners[value]} and of {name}")
+    if what == "name" and len({value for value, _ in pairs}) < len(pairs):
+        raise InputError("two organs have one name")
+
+
+def _is_whole(value, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_range(limits) -> bool:
+    numbers = all(isinstance(value, int | float) and abs(value) < 1e9 for value in limits)
+    return len(limits) == 2 and numbers and limits[0] <= limits[1]
+
+
+# Volumes are the SegTHOR training set's minimum and maximum, widened by about a half on either
+# side, so that a plausible but unusual patient raises no alarm and a swapped or merged organ does.
+# HU ranges are of the organ's mean: unenhanced blood is about 40 HU, contrast adds up to some 400.
+# The heart is compared with the trachea first: the esophagus bends to the left further down.
+SEGTHOR = Organs(
+    (
+        Organ(
+            "esophagus",
+            label=1,
+            rgb=(230, 60, 60),
+            tg263="Esophagus",
+            synonyms=("oesophagus", "esoph", "oesoph"),
+            snomed="32849002",
+            volume_cm3=(15, 200),
+            mean_hu=(-150, 150),
+            extent_z_mm=(100, 400),
+            max_components=3,
+        ),
+        Organ(
+            "heart",
+            label=2,
+            rgb=(255, 130, 190),
+            tg263="Heart",
+            snomed="80891009",
+            volume_cm3=(250, 2200),
+            mean_hu=(-20, 600),
+            extent_z_mm=(50, 220),
+            max_components=1,
+            left_of=("trachea", "esophagus"),
+            in_front_of=("esophagus",),
+            below=("trachea",),
+        ),
+        Organ(
+            "trachea",
+            label=3,
+            rgb=(250, 210, 40),
+            tg263="Trachea",
+            snomed="44567001",
+            volume_cm3=(10, 120),
+            mean_hu=(-1000, -500),
+            extent_z_mm=(40, 220),
+            max_components=2,
+        ),
+        Organ(
+            "aorta",
+            label=4,
+            rgb=(70, 130, 255),
+            tg263="A_Aorta",
+            synonyms=("aorta thoracic", "thoracic aorta"),
+            snomed="15825003",
+            volume_cm3=(50, 600),
+            mean_hu=(-10, 600),
+            extent_z_mm=(80, 500),
+            max_components=3,
+        ),
+    )
 )
-NAMES = tuple(organ.name for organ in ORGANS)
-NUM_CLASSES = 1 + len(ORGANS)
-BY_NAME = {organ.name: organ for organ in ORGANS}

@@ -11,59 +11,72 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import organs
+from segthor import fields
 from segthor.body import body_center_px, organ_center_px
+from segthor.boxes import Box, label_boxes
 from segthor.errors import InputError
-from segthor.figures import values_inside
-from segthor.geometry import Orientation, Placement
+from segthor.geometry import Orientation, Placement, canonical
+from segthor.options import check, option, require
+from segthor.organs import SEGTHOR, Organs, is_name
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
+_MOST_MM = 3000  # no scanner sees further
+_MOST_PX, _MOST_HU = 2048, 100_000
 _STRIDE_PX = 32  # the networks halve the image five times
 _LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of the preparation.
+    """Every choice of the preparation; each field says what it is and its range."""
 
-    crop_mm: side of the square box about the centre, rounded up to a multiple of 32 pixels.
-    pixel_mm: in-plane pixel; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).
-    context: neighbouring slices as channels, odd; at either end the last slice stands in.
-    window_width_hu: width of the HU window that becomes 0..255.
-    window_level: its centre: a number of HU, or 'median:ORGAN,...' or 'mean:ORGAN,...' for the
-      patient's own, taken inside these organs.
-    crop_center: 'body', or 'organs:ORGAN,...' for the centre of the box about these organs.
-    """
-
-    crop_mm: float = 256.0
-    pixel_mm: float = 1.0
-    context: int = 3
-    window_width_hu: float = 350.0
-    window_level: str = "50"
-    crop_center: str = "body"
+    crop_mm: float = option(
+        256.0,
+        "Side in mm of the square box about the centre, rounded up to a multiple of 32 pixels.",
+        (1, _MOST_MM),
+    )
+    pixel_mm: float = option(
+        1.0,
+        "In-plane pixel in mm; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).",
+        (0, _MOST_MM),
+    )
+    context: int = option(
+        3, "Slices per image, odd; at either end the last slice stands in.", (1, 99)
+    )
+    window_width_hu: float = option(
+        350.0,
+        "Width of the window in HU that becomes the grey levels 0 to 255.",
+        (0.001, _MOST_HU),
+        flag="window_width",
+    )
+    window_level: str = option(
+        "50",
+        "Centre of the window: HU, or the patient's own inside these organs as median:ORGAN,... "
+        "or mean:ORGAN,...",
+    )
+    crop_center: str = option(
+        "body", "Centre of the box: body, or organs:ORGAN,... for the box about these organs."
+    )
 
     def __post_init__(self):
-        _check(self.crop_mm > 0, "crop_mm", "a length above 0", self.crop_mm)
-        _check(self.pixel_mm >= 0, "pixel_mm", "a length, or 0 for the scan's own", self.pixel_mm)
-        _check(self.size_px <= 2048, "crop_mm / pixel_mm", "at most 2048 pixels", self.size_px)
-        odd = self.context >= 1 and self.context % 2 == 1
-        _check(odd, "context", "an odd number of slices", self.context)
-        _check(self.window_width_hu > 0, "window_width", "HU above 0", self.window_width_hu)
+        check(self)
+        pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
+        require(pixels <= _MOST_PX, "crop_mm / pixel_mm", f"at most {_MOST_PX} pixels", pixels)
+        require(self.context % 2 == 1, "context", "an odd number of slices", self.context)
         statistic, named = _split(self.window_level)
-        constant = statistic == "" and _is_number(named[0])
+        constant = statistic == "" and _is_level(named[0])
         own = statistic in _LEVEL_STATISTICS and _are_organs(named)
-        _check(
-            constant or own, "window_level", "HU, median:ORGANS or mean:ORGANS", self.window_level
-        )
+        expected = f"HU up to {_MOST_HU}, median:ORGANS or mean:ORGANS"
+        require(constant or own, "window_level", expected, self.window_level)
         kind, named = _split(self.crop_center)
         about = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
-        _check(about, "crop_center", "body or organs:ORGANS", self.crop_center)
+        require(about, "crop_center", "body or organs:ORGANS", self.crop_center)
 
     @property
     def size_px(self) -> int:
         """H and W of a prepared slice."""
         pixels = self.crop_mm / (self.pixel_mm or NOMINAL_PIXEL_MM)
-        return int(np.ceil(pixels / _STRIDE_PX - 1e-9)) * _STRIDE_PX
+        return max(1, int(np.ceil(pixels / _STRIDE_PX - 1e-9))) * _STRIDE_PX
 
     @property
     def needs_masks(self) -> bool:
@@ -76,17 +89,25 @@ class Recipe:
         chosen = (_split(choice) for choice in (self.window_level, self.crop_center))
         return frozenset(name for kind, named in chosen if kind for name in named)
 
+    def require_organs(self, organs: Organs) -> None:
+        """Raises InputError where level or centre are to come from organs that a table lacks."""
+        known = ", ".join(organs.names)
+        for name, choice in (
+            ("window_level", self.window_level),
+            ("crop_center", self.crop_center),
+        ):
+            kind, named = _split(choice)
+            fits = not kind or all(one in organs for one in named)
+            require(fits, name, f"organs of {known}", choice)
+
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: dict) -> "Recipe":
-        """The way back of `to_json`; raises InputError for a field this version does not know."""
-        unknown = sorted(set(value) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise InputError(f"recipe: unknown fields {unknown}; it was made by another version")
-        return cls(**value)
+        """The way back of `to_json`; raises InputError for anything else."""
+        return fields.from_json(cls, value, "recipe")
 
     def digest(self) -> str:
         """A short name of the recipe's content, equal where and only where it is equal."""
@@ -116,12 +137,15 @@ def prepare(
     recipe: Recipe,
     labels: np.ndarray | None = None,
     masks: np.ndarray | None = None,
+    boxes: dict[int, Box] | None = None,
+    organs: Organs = SEGTHOR,
 ) -> Prepared:
     """Centre, crop, resample, choose the level.
 
     hu: [X, Y, Z] HU. labels: the contours, same shape. masks: labels that give level and centre
     where the recipe asks for a patient's own (by default the contours; for a patient without
-    contours an earlier prediction).
+    contours an earlier prediction). boxes: of `labels` in the canonical view, where they were
+      found before. organs: what the labels stand for.
 
     Raises:
       InputError: no body in the scan, or level or centre are asked for from absent organs.
@@ -131,13 +155,15 @@ def prepare(
         raise InputError(
             "level or centre come from organs, but there are neither contours nor masks"
         )
-    placement = Placement.centred(
-        hu.shape, affine, _center_px(hu, affine, recipe, masks), recipe.size_px, recipe.pixel_mm
-    )
-    level_hu = _level_hu(hu, recipe, masks)
-    prepared = None if labels is None else placement.labels_to_model(labels)
+    if boxes is None and labels is not None:
+        boxes = _boxes(labels, affine)
+    mask_boxes = boxes if masks is labels else _boxes(masks, affine)
+    center_px = _center_px(hu, affine, recipe, mask_boxes, organs)
+    placement = Placement.centred(hu.shape, affine, center_px, recipe.size_px, recipe.pixel_mm)
+    level_hu = _level_hu(hu, affine, recipe, masks, mask_boxes, organs)
+    prepared = None if labels is None else placement.labels_to_model(labels, boxes)
     images, labelled_hu = _images(hu, placement, level_hu, recipe.window_width_hu, prepared)
-    outside = 0 if labels is None else placement.labels_outside(labels)
+    outside = 0 if labels is None else placement.labels_outside(labels, boxes)
     return Prepared(images, prepared, labelled_hu, placement, level_hu, outside)
 
 
@@ -178,28 +204,42 @@ def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
     return image
 
 
-def _center_px(hu, affine, recipe: Recipe, masks) -> tuple[float, float]:
-    orientation = Orientation.of(affine)
+def _boxes(labels: np.ndarray, affine: np.ndarray) -> dict[int, Box]:
+    return label_boxes(canonical(affine, labels)[1])
+
+
+def _center_px(hu, affine, recipe: Recipe, mask_boxes, organs: Organs) -> tuple[float, float]:
     kind, named = _split(recipe.crop_center)
     if kind == "organs":
-        labels = [organs.BY_NAME[name].label for name in named]
-        center = organ_center_px(orientation.to_zyx(masks), labels)
+        center = organ_center_px(mask_boxes, organs.labels(named))
         if center is None:
             raise InputError(f"crop_center {recipe.crop_center}: none of these organs is present")
         return center
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[list(orientation.axes)][::-1]
-    center = body_center_px(orientation.to_zyx(hu), spacing)
+    spacing_mm, zyx = canonical(affine, hu)
+    center = body_center_px(zyx, spacing_mm)
     if center is None:
-        raise InputError("no body found: nothing in the scan is denser than lung")
+        size = " x ".join(f"{mm:.4g}" for mm in spacing_mm)
+        raise InputError(
+            f"no body found: nothing in the scan is denser than lung (voxels of {size} mm)"
+        )
     return center
 
 
-def _level_hu(hu, recipe: Recipe, masks) -> float:
+def _level_hu(hu, affine, recipe: Recipe, masks, mask_boxes, organs: Organs) -> float:
     statistic, named = _split(recipe.window_level)
     if not statistic:
         return float(named[0])
-    inside = values_inside(hu, masks)
-    present = [inside[name] for name in named if name in inside]
+    orientation = Orientation.of(affine)
+
+    def part(array, box):
+        # Back in the scan's own order: a mean of float32 depends on the order in its last bits.
+        return orientation.to_scan(orientation.to_zyx(array)[box])
+
+    present = [
+        part(hu, mask_boxes[label])[part(masks, mask_boxes[label]) == label]
+        for label in organs.labels(named)
+        if label in mask_boxes
+    ]
     if not present:
         raise InputError(f"window_level {recipe.window_level}: none of these organs is present")
     return float(_LEVEL_STATISTICS[statistic](np.concatenate(present)))
@@ -212,16 +252,11 @@ def _split(choice: str) -> tuple[str, list[str]]:
 
 
 def _are_organs(named: list[str]) -> bool:
-    return all(name in organs.BY_NAME for name in named)
+    return all(map(is_name, named))
 
 
-def _is_number(text: str) -> bool:
+def _is_level(text: str) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return abs(float(text)) <= _MOST_HU
     except ValueError:
         return False
-
-
-def _check(holds: bool, field: str, expected: str, found) -> None:
-    if not holds:
-        raise InputError(f"{field}: expected {expected}, found {found!r}")

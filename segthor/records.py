@@ -15,16 +15,17 @@ import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from segthor import organs
+from segthor import files
 from segthor.errors import InputError
+from segthor.organs import MOST_LABEL, SEGTHOR, Organs
 
 PATIENT = "patient"  # bytes: the patient's name
 Z = "z"  # int64: the slice's number, from inferior to superior
 IMAGE = "image"  # bytes: uint8 [H, W, C], windowed, row-major
 LABELS = "labels"  # bytes: uint8 [H, W], row-major
 SHAPE = "shape"  # int64 [3]: H, W, C
-PRESENT = "organs_present"  # int64 [4]: 1 where the slice holds a voxel of the organ
-CONTOURED = "organs_contoured"  # int64 [4]: 1 where the organ was contoured in this patient
+PRESENT = "organs_present"  # int64 [K]: 1 where the slice holds a voxel of the organ
+CONTOURED = "organs_contoured"  # int64 [K]: 1 where the organ was contoured in this patient
 SCAN_SHAPE = "scan_shape"  # int64 [3]: X, Y, Z of the scan
 AFFINE = "affine"  # float32 [16]: the scan's, row-major, voxel index to RAS+ mm
 BOX_PX = "box_px"  # float32 [4]: first row, first column, row step, column step, in scan pixels
@@ -32,14 +33,22 @@ LEVEL_HU = "window_level_hu"  # float32
 WIDTH_HU = "window_width_hu"  # float32
 
 
+_PIECE_BYTES = 1 << 24
+
+
 @dataclass(frozen=True)
 class Slice:
-    """One record. image: uint8 [H, W, C]; labels: uint8 [H, W]; contoured: 0 or 1 per organ."""
+    """One record. image: uint8 [H, W, C]; labels: uint8 [H, W].
+
+    present, contoured: 0 or 1 per organ, in the order of the dataset's table: whether the slice
+    holds a voxel of it, and whether it was contoured in this patient.
+    """
 
     patient: str
     z: int
     image: np.ndarray
     labels: np.ndarray
+    present: tuple[int, ...]
     contoured: tuple[int, ...]
     scan_shape: tuple[int, int, int]
     affine: np.ndarray
@@ -47,11 +56,12 @@ class Slice:
     level_hu: float
     width_hu: float
 
-    @property
-    def present(self) -> tuple[int, ...]:
-        """1 per organ that has a voxel in this slice."""
-        found = int(np.bitwise_or.reduce(np.left_shift(1, self.labels, dtype=np.uint8), axis=None))
-        return tuple(found >> organ.label & 1 for organ in organs.ORGANS)
+
+def present_in(labels: np.ndarray, organs: Organs) -> tuple[int, ...]:
+    """1 per organ that has a voxel in a slice's labels, uint8 [H, W]."""
+    found = np.zeros(1 + MOST_LABEL, np.uint8)
+    found[labels] = 1
+    return tuple(found[organs.labels(organs.names)].tolist())
 
 
 def encode(record: Slice) -> bytes:
@@ -61,7 +71,7 @@ def encode(record: Slice) -> bytes:
     cost.
     """
     entries = {
-        PATIENT: _bytes(PATIENT, record.patient.encode()),
+        PATIENT: _bytes(PATIENT, record.patient.encode(errors="surrogatepass")),
         IMAGE: _bytes(IMAGE, _flat(record.image)),
         LABELS: _bytes(LABELS, _flat(record.labels)),
         Z: _int64s(Z, (record.z,)),
@@ -87,10 +97,11 @@ def decode(serialized: bytes) -> Slice:
     image = np.frombuffer(feature[IMAGE].bytes_list.value[0], np.uint8)
     labels = np.frombuffer(feature[LABELS].bytes_list.value[0], np.uint8)
     return Slice(
-        patient=feature[PATIENT].bytes_list.value[0].decode(),
+        patient=feature[PATIENT].bytes_list.value[0].decode(errors="surrogatepass"),
         z=feature[Z].int64_list.value[0],
         image=image.reshape(height, width, channels),
         labels=labels.reshape(height, width),
+        present=tuple(feature[PRESENT].int64_list.value),
         contoured=tuple(feature[CONTOURED].int64_list.value),
         scan_shape=tuple(feature[SCAN_SHAPE].int64_list.value),
         affine=np.array(feature[AFFINE].float_list.value, np.float32).reshape(4, 4),
@@ -100,15 +111,14 @@ def decode(serialized: bytes) -> Slice:
     )
 
 
-def parse(serialized, size_px: int, context: int) -> dict:
+def parse(serialized, size_px: int, context: int, num_organs: int = len(SEGTHOR)) -> dict:
     """The TensorFlow reader, for `tf.data.Dataset.map`.
 
     serialized: a string tensor []. Returns image uint8 [size_px, size_px, context], labels uint8
-    [size_px, size_px], present and contoured int64 [4], patient string [], z int64 [].
+    [size_px, size_px], present and contoured int64 [num_organs], patient string [], z int64 [].
     """
     import tensorflow as tf  # here, so that the data job's workers need not load it
 
-    count = len(organs.ORGANS)
     values = tf.io.parse_single_example(
         serialized,
         {
@@ -116,8 +126,8 @@ def parse(serialized, size_px: int, context: int) -> dict:
             Z: tf.io.FixedLenFeature([], tf.int64),
             IMAGE: tf.io.FixedLenFeature([], tf.string),
             LABELS: tf.io.FixedLenFeature([], tf.string),
-            PRESENT: tf.io.FixedLenFeature([count], tf.int64),
-            CONTOURED: tf.io.FixedLenFeature([count], tf.int64),
+            PRESENT: tf.io.FixedLenFeature([num_organs], tf.int64),
+            CONTOURED: tf.io.FixedLenFeature([num_organs], tf.int64),
         },
     )
     image = tf.io.decode_raw(values[IMAGE], tf.uint8)
@@ -135,12 +145,6 @@ def frame(payload: bytes) -> tuple[bytes, bytes, bytes]:
     return length + _masked_crc(length), payload, _masked_crc(payload)
 
 
-def write_frame(stream, payload: bytes) -> None:
-    """Appends one TFRecord frame to a binary stream."""
-    for piece in frame(payload):
-        stream.write(piece)
-
-
 def read_frames(stream, path: str):
     """Yields the payload of each TFRecord frame; raises InputError at the first damaged one."""
     number = 0
@@ -148,13 +152,57 @@ def read_frames(stream, path: str):
         if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
             raise InputError(f"{path}: record {number} has a damaged length; build the shard again")
         size = struct.unpack("<Q", head[:8])[0]
-        payload, crc = stream.read(size), stream.read(4)
+        payload, crc = _read(stream, size), stream.read(4)
         if len(payload) < size or _masked_crc(payload) != crc:
             raise InputError(
                 f"{path}: record {number} is damaged or cut off; build the shard again"
             )
         yield payload
         number += 1
+
+
+def _read(stream, size: int) -> bytes:
+    """Memory is taken as the bytes arrive: a length may promise more than any file holds."""
+    pieces = []
+    while size > 0 and (piece := stream.read(min(size, _PIECE_BYTES))):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def check_lengths(path: str) -> None:
+    """Reads the lengths of a shard's records alone, and checks them against the file's size.
+
+    Raises:
+      InputError: the file ends inside a record.
+    """
+    end = files.size(path)
+    number = place = 0
+    with files.open_read(path) as stream:
+        while place < end:
+            stream.seek(place)
+            place += 12 + int.from_bytes(stream.read(12)[:8], "little") + 4
+            if place > end:
+                raise InputError(
+                    f"{path}: record {number} is longer than the file; build the shard again"
+                )
+            number += 1
+
+
+def payloads(path: str):
+    """Yields the serialized Example of every record of a shard; raises InputError as above."""
+    with files.open_read(path) as stream:
+        yield from read_frames(stream, path)
+
+
+def slices(path: str):
+    """Yields every record of a shard; raises InputError as above, and for one of another schema."""
+    for number, payload in enumerate(payloads(path)):
+        try:
+            record = decode(payload)
+        except Exception as error:  # protobuf's and numpy's, of many kinds
+            raise InputError(f"{path}: record {number} cannot be decoded ({error})") from error
+        yield record
 
 
 def _flat(array: np.ndarray) -> memoryview:

@@ -7,6 +7,8 @@ depend on the processor: the same scan must give the same bytes on every machine
 import numpy as np
 from scipy import sparse
 
+from segthor.boxes import Box, support
+
 
 def linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarray:
     """[len(positions), length] float32 weights of a triangle filter about each position.
@@ -27,19 +29,13 @@ def linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarra
     return matrix
 
 
-def support(weights: np.ndarray) -> tuple[int, int]:
-    """First and one past the last column that carries any weight."""
-    used = np.flatnonzero(weights.any(0))
-    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-
-
 def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float):
     """Yields rows @ slice @ columns.T for every slice, float32 [len(rows), len(columns)].
 
     zyx: [Z, Y, X]. rows, columns: weights [H, Y] and [W, X]. outside: the value where weights sum
     to less than 1.
     """
-    y, x = slice(*support(rows)), slice(*support(columns))
+    y, x = support(rows), support(columns)
     operator = _operator(rows[:, y], columns[:, x])
     for plane in zyx[:, y, x]:
         source = plane.astype(np.float32, order="C")
@@ -51,7 +47,7 @@ def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: fl
 
 def resample_maps(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Maps [H, W, K] of one plane to float32 [K, Y, X]: rows [Y, H], columns [X, W]; 0 outside."""
-    y, x = slice(*support(rows)), slice(*support(columns))
+    y, x = support(rows), support(columns)
     height, width, count = maps[y, x].shape
     tall = sparse.csr_array(rows[:, y]).dot(maps[y, x].reshape(height, width * count))
     tall = (
@@ -61,14 +57,16 @@ def resample_maps(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
     return wide.reshape(len(columns), count, len(rows)).transpose(1, 2, 0)
 
 
-def resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def resample_labels(
+    zyx: np.ndarray, boxes: dict[int, Box], rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
     """uint8 [Z, len(rows), len(columns)]: each label resampled as a map, the largest wins.
 
-    The background is a map like any other, and wins where it ties.
+    The background is a map like any other, and wins where it ties. boxes: the labels' in `zyx`.
     """
     zyx = zyx.astype(np.uint8, copy=False)
     target = np.zeros((len(zyx), len(rows), len(columns)), np.uint8)
-    maps = {value: _Map(box, rows, columns) for value, box in label_boxes(zyx).items()}
+    maps = {value: _Map(box, rows, columns) for value, box in boxes.items()}
     if not maps:
         return target
     region = tuple(
@@ -92,52 +90,13 @@ def resample_labels(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
     return target
 
 
-def label_boxes(labels: np.ndarray) -> dict[int, tuple[slice, slice, slice]]:
-    """The bounding box of every value above 0 in a volume of whole numbers up to 63, by value."""
-    outer = nonzero_box(labels)
-    inner = labels[outer]
-    highest = int(inner.max(initial=0))
-    # One bit per value: a single look at the volume places them all.
-    kind = np.uint8 if highest < 8 else np.uint64
-    bits = np.left_shift(kind(1), inner, dtype=kind, casting="unsafe")
-    flat = [np.bitwise_or.reduce(bits, axis=axis) for axis in (1, 0)]  # [a, c], [b, c]
-    boxes = {}
-    for value in range(1, highest + 1):
-        over_middle, over_first = (np.bitwise_and(plane, kind(1) << kind(value)) for plane in flat)
-        if over_middle.any():
-            profiles = over_middle.T, over_first.T, over_first
-            parts = [support(profile) for profile in profiles]
-            boxes[value] = tuple(
-                slice(low.start + start, low.start + stop)
-                for (start, stop), low in zip(parts, outer, strict=True)
-            )
-    return boxes
-
-
-def nonzero_box(volume: np.ndarray) -> tuple[slice, slice, slice]:
-    """The box about all that is not 0 in a volume of whole numbers; empty where all is."""
-    # Slowest in memory first and all forward, as numpy's loops are fastest.
-    order = np.argsort([-abs(stride) for stride in volume.strides])
-    backward = [volume.strides[axis] < 0 for axis in order]
-    steps = tuple(slice(None, None, -1 if back else 1) for back in backward)
-    ordered = volume.transpose(order)[steps]
-    flat = np.bitwise_or.reduce(ordered, axis=1)
-    first, last = slice(*support(flat.T)), slice(*support(flat))
-    middle = slice(*support(np.bitwise_or.reduce(ordered[first, :, last], axis=0).T))
-    box = [
-        slice(length - part.stop, length - part.start) if back and part.stop else part
-        for part, back, length in zip((first, middle, last), backward, ordered.shape, strict=True)
-    ]
-    return tuple(box[axis] for axis in np.argsort(order))
-
-
 class _Map:
     """One label: its slices, its box in their planes, the pixels it reaches and the way there."""
 
     def __init__(self, box, rows, columns):
         self.z, y, x = box
         self._source = y, x
-        self.target = slice(*support(rows[:, y].T)), slice(*support(columns[:, x].T))
+        self.target = support(rows[:, y].T), support(columns[:, x].T)
         self._operator = _operator(rows[self.target[0], y], columns[self.target[1], x])
         self._shape = tuple(part.stop - part.start for part in self.target)
 

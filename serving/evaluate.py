@@ -3,14 +3,17 @@
   python -m serving.evaluate --predictions=predictions --labels=patients/train --output=evaluation
 
 Writes scores.csv and scores.json; with --scans the picture overlay.png, with --compare also
-comparison.json.
+comparison.json. Status 1 where a patient with contours has no prediction, or cannot be scored.
 """
 
 from absl import flags
 
-from segthor import drawing, files, nifti, organs
-from segthor.errors import InputError, run
-from serving import cases, comparison, overlay, results, scoring, tables
+from segthor import drawing, files, inputs, json_files, scans
+from segthor.errors import InputError, hint, run
+from segthor.manifest import TRAIN, VALIDATION
+from segthor.organs import SEGTHOR, Organs
+from serving.scoring import comparison, evaluation, facts, output, pairs, picture, tables
+from serving.scoring.evaluation import PatientScores
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 LABELS = flags.DEFINE_string(
@@ -22,8 +25,11 @@ LABELS = flags.DEFINE_string(
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Where the scores go.", required=True)
+SPLIT = flags.DEFINE_enum(
+    "split", None, [TRAIN, VALIDATION], "Of a dataset, score these alone; as in predict."
+)
 SCANS = flags.DEFINE_string("scans", None, "The CT, for the picture; as --input of predict.")
-ORGANS = flags.DEFINE_list("organs", list(organs.NAMES), "Score these alone.")
+ORGANS = flags.DEFINE_list("organs", None, "Score these alone.")
 COMPARE = flags.DEFINE_string(
     "compare", None, "Folder of another run's evaluation, to test the two patient by patient."
 )
@@ -31,97 +37,138 @@ REFERENCES = flags.DEFINE_boolean(
     "references", True, "Print what others reached on SegTHOR's patients."
 )
 PICTURED = 8  # patients in the picture: the worst ones
+WRITTEN = ("scores.csv", "scores.json", "comparison.json", "overlay.png")
 
 
 def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
+    organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
+    _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
-    pairs = _pairs()
-    scored = _score(pairs)
-    if not scored:
-        raise InputError("no patient could be scored; see the lines above")
-    scores = scoring.to_json(scored)
-    files.write_json(files.join(OUTPUT.value, "scores.json"), scores)
-    scoring.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
-    written = ["scores.csv", "scores.json"]
-    for text in (tables.patients(scored), tables.intervals(scored), tables.organ_means(scored)):
-        print(f"\n{text}")
-    if REFERENCES.value:
-        print(f"\n{tables.reference_rows()}")
-    if other is not None:
-        rows = comparison.compare(scores["patients"], other)
-        files.write_json(files.join(OUTPUT.value, "comparison.json"), rows)
-        written.append("comparison.json")
-        print(f"\n{tables.comparison(rows)}")
-    if SCANS.value:
-        written += _picture(scored, pairs)
-    failed = len(pairs) - len(scored)
-    print(f"\nWrote {', '.join(written)} to {OUTPUT.value}; {failed} patients failed.")
+    found = inputs.find(SCANS.value, organs=None) if SCANS.value else ()
+    cts = {scan.name: scan.ct for scan in found}
+    found = _match(organs)
+    given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
+    with output.alone(OUTPUT.value, WRITTEN, given):
+        scored, failed = _score(found.pairs, organs)
+        if not scored:
+            raise InputError("no patient could be scored; see the lines above")
+        _write_scores(scored, found.missing, failed, organs)
+        _print_scores(scored, organs)
+        if other is not None:
+            _compare(scored, other, organs)
+        unpictured = _draw(scored, found.pairs, cts, organs) if SCANS.value else 0
+    missing = len(found.missing)
     print(
-        "Next: python -m serving.report "
-        f"--predictions={PREDICTIONS.value} --labels={LABELS.value} "
-        f"--scans={SCANS.value or 'SCANS'} --output={OUTPUT.value}"
+        f"\nWrote scores.csv, scores.json to {OUTPUT.value}; {len(failed)} patients failed, "
+        f"{missing} have no prediction."
     )
-    return 1 if failed else 0
-
-
-def _pairs() -> list[tuple[cases.Labels, str]]:
-    """Contours with the label map predicted for the same patient."""
-    unknown = sorted(set(ORGANS.value) - set(organs.NAMES))
-    if unknown or not ORGANS.value:
-        found = unknown[0] if unknown else "none"
-        raise InputError(f"--organs: expected some of {','.join(organs.NAMES)}, found {found}")
-    predictions = cases.predictions(PREDICTIONS.value)
-    labels = cases.labels(LABELS.value)
-    pairs = [
-        (entry, predictions[entry.patient]) for entry in labels if entry.patient in predictions
-    ]
-    if not pairs:
-        raise InputError(
-            f"no patient has both: {PREDICTIONS.value} holds {min(predictions)} ..., "
-            f"{LABELS.value} holds {labels[0].patient} ..."
+    print(
+        hint(
+            "serving.report",
+            predictions=PREDICTIONS.value,
+            labels=LABELS.value,
+            scans=SCANS.value or "SCANS",
+            split=SPLIT.value,
+            output=OUTPUT.value,
         )
-    print(
-        f"{len(pairs)} patients to score; {len(predictions) - len(pairs)} predictions have no "
-        f"contours, {len(labels) - len(pairs)} contours have no prediction."
     )
-    return pairs
+    return 1 if failed or missing or unpictured else 0
 
 
-def _score(pairs) -> list[scoring.Patient]:
-    """One line per patient; a pair that does not fit is named and left out."""
-    scored = []
-    for number, (labels, predicted_path) in enumerate(pairs, 1):
-        line = f"[{number}/{len(pairs)}] {labels.patient}"
+def _check_organs(organs: Organs) -> None:
+    wanted = organs.names if ORGANS.value is None else ORGANS.value
+    unknown = sorted(set(wanted) - set(organs.names))
+    if unknown or not wanted:
+        found = unknown[0] if unknown else "none"
+        raise InputError(f"--organs: expected some of {','.join(organs.names)}, found {found}")
+
+
+def _match(organs: Organs) -> pairs.Match:
+    """Contours with the label maps predicted for the same patients; says what has no partner."""
+    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs)
+    print(
+        f"{len(found.pairs)} patients to score; {len(found.uncontoured)} predictions have no "
+        f"contours, {len(found.missing)} contours have no prediction."
+    )
+    if found.uncontoured:
+        print(f"Without contours: {tables.some(found.uncontoured)}")
+    for patient, reason in found.missing.items():
+        print(f"MISSING: {patient}: {reason}", flush=True)
+    return found
+
+
+def _score(matched, organs: Organs) -> tuple[list[PatientScores], dict[str, str]]:
+    """One line per patient; one that cannot be scored is named with the reason."""
+    scored, failed = [], {}
+    for number, (contours, path) in enumerate(matched, 1):
+        line = f"[{number}/{len(matched)}] {contours.name}"
         try:
-            predicted, truth, grid = scoring.read_pair(predicted_path, labels.path, labels.values)
-            facts = results.facts_of(PREDICTIONS.value, labels.patient)
-            wanted = set(ORGANS.value) & set(facts.get("organs", organs.NAMES))
-            scored.append(scoring.score(predicted, truth, grid, labels, wanted))
-            print(line, flush=True)
+            predicted, truth = pairs.read(contours, path, organs=organs)
+            predictable = facts.read(PREDICTIONS.value, contours.name, organs).organs
         except InputError as error:
+            failed[contours.name] = str(error)
             print(f"{line}  FAILED: {error}", flush=True)
-    return scored
+            continue
+        named = set(ORGANS.value or organs.names) & set(predictable) & set(contours.organs)
+        names = [name for name in organs.names if name in named]
+        scores = evaluation.score(predicted, truth, names, organs)
+        scored.append(PatientScores(contours.name, scores))
+        print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
+        for warning in (*predicted.warnings, *truth.warnings):
+            print(f"warning: {warning}", flush=True)
+    return scored, failed
 
 
-def _picture(scored, pairs) -> list[str]:
-    """Draws the patients with the worst mean Dice; returns the names of the files written."""
-    scans = {scan.patient: scan.ct for scan in cases.scans(SCANS.value)}
-    paths = {labels.patient: (path, labels.path, labels.values) for labels, path in pairs}
-    shown = sorted((p for p in scored if p.patient in scans and p.organs), key=scoring.mean_dice)
-    tiles = []
-    for patient in shown[:PICTURED]:
-        predicted, truth, grid = scoring.read_pair(*paths[patient.patient])
-        hu = nifti.read(scans[patient.patient]).array
-        tiles += overlay.tiles(patient.patient, hu, truth, predicted, grid, patient.organs)
+def _write_scores(scored, missing, failed, organs: Organs) -> None:
+    scores = evaluation.to_json(scored, missing, failed, organs)
+    json_files.write(files.join(OUTPUT.value, "scores.json"), scores)
+    evaluation.write_csv(files.join(OUTPUT.value, "scores.csv"), scored)
+
+
+def _print_scores(scored, organs: Organs) -> None:
+    for table in (tables.patients, tables.intervals, tables.organ_means):
+        print(f"\n{table(scored, organs)}")
+    if REFERENCES.value and organs.names == SEGTHOR.names:
+        print(f"\n{tables.reference_rows()}")
+
+
+def _compare(scored, other, organs: Organs) -> None:
+    ours = evaluation.by_patient(scored)
+    rows = comparison.compare(ours, other, organs)
+    path = files.join(OUTPUT.value, "comparison.json")
+    json_files.write(path, rows)
+    print(f"\n{tables.comparison(rows)}\nWrote {path}.")
+    for which, names in (("this", set(ours) - set(other)), ("the other", set(other) - set(ours))):
+        if names:
+            print(f"Left out, scored by {which} run alone: {tables.some(sorted(names))}")
+
+
+def _draw(scored, matched, cts, organs: Organs) -> int:
+    """Draws the patients with the worst mean Dice; returns how many of them could not be drawn."""
+    paths = {contours.name: (contours, path) for contours, path in matched}
+    known = [patient for patient in scored if patient.organs and patient.patient in cts]
+    tiles, failed = [], 0
+    for patient in sorted(known, key=evaluation.mean_dice)[:PICTURED]:
+        name = patient.patient
+        try:
+            ct = scans.read(cts[name])
+            predicted, truth = pairs.read(*paths[name], (cts[name], ct.grid), organs)
+            maps = truth.array, predicted.array
+            tiles += picture.tiles(name, ct, *maps, patient.organs, organs)
+        except InputError as error:
+            failed += 1
+            print(f"No picture of {name}: {error}")
     if not tiles:
         print(f"No picture: none of these patients' scans is in {SCANS.value}.")
-        return []
+        return failed
     pictures, captions = zip(*tiles, strict=True)
     note = "predicted solid, true pale and dashed"
-    page = drawing.sheet(pictures, min(4, len(pictures)), captions, note)
-    drawing.save_png(files.join(OUTPUT.value, "overlay.png"), page)
-    return ["overlay.png"]
+    page = drawing.sheet(pictures, min(4, len(pictures)), captions, note, organs)
+    path = files.join(OUTPUT.value, "overlay.png")
+    drawing.save_png(path, page)
+    print(f"\nWrote {path}: the worst and a typical slice of the worst patients.")
+    return failed
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ import platform
 
 from absl import flags, logging
 
-from segthor import files
-from segthor.errors import run
+from segthor import errors
 from segthor.recipe import Recipe
-from serving import bundle
-from trainer import journal, model
+from serving.prediction import bundle
+from trainer import run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Where the model goes.", required=True)
@@ -27,31 +26,30 @@ CHECKPOINT = flags.DEFINE_enum(
 def main(_):
     """Restores the run, writes the model, loads it again."""
     logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
-    network, record = model.restore(WORKDIR.value, which=CHECKPOINT.value)
-    summary = files.join(WORKDIR.value, journal.SUMMARY)
-    if files.exists(summary):  # a run that ended has one
-        record["summary"] = files.read_json(summary)
+    network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
+    recipe = Recipe.from_json(record["recipe"])
     version = bundle.save(
         OUTPUT.value,
-        network=lambda images: _outputs(network(images, training=False), record),
+        network=lambda images: _outputs(network(images, training=False)),
         variables=network.variables,
-        recipe=Recipe.from_json(record["recipe"]),
+        recipe=recipe,
         names=record["organs"],
         training=record,
         versions=_versions(),
+        organs=run.table(record),
     )
-    bundle.load(version)  # what was written must load and give the stored output
+    written = bundle.load(version)  # it must load and give the stored output
     print(f"Wrote {version}: organs {', '.join(record['organs'])}; the stored example agrees.")
-    print(
-        f"Next: python -m serving.predict --model={OUTPUT.value} --input=SCANS --output=predictions"
-    )
+    outlines = bundle.PROBABILITIES in written.signatures  # a classifier serves as a gate
+    models = {"model": [OUTPUT.value]} if outlines else {"model": "MODEL", "gate": OUTPUT.value}
+    if recipe.needs_masks:
+        models["level_model"] = "LEVEL_MODEL"
+    print(errors.hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
 
 
-def _outputs(given, record) -> dict:
+def _outputs(given: dict) -> dict:
     """The network's outputs under the names of the model directory."""
-    names = {model.SEGMENT: bundle.PROBABILITIES, model.CLASSIFY: bundle.PRESENCE}
-    if not isinstance(given, dict):
-        given = {record["config"]["task"]: given}
+    names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
     return {names[task]: value for task, value in given.items()}
 
 
@@ -62,4 +60,4 @@ def _versions() -> dict:
 
 
 if __name__ == "__main__":
-    run(main)
+    errors.run(main)

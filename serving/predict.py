@@ -6,14 +6,14 @@ A second run of the same command does what is missing. One broken scan does not 
 is named at the end, and the exit status is 1.
 """
 
-import os
 import time
 
 from absl import flags
 
-from segthor import audit, files
-from segthor.errors import InputError, run
-from serving import cases, pipeline
+from segthor import files, inputs, locks, progress
+from segthor.errors import InputError, hint, run
+from segthor.findings import REJECT
+from serving.prediction import walk
 
 MODEL = flags.DEFINE_list(
     "model",
@@ -58,7 +58,18 @@ CASE_TIMEOUT = flags.DEFINE_float(
     1800,
     "Seconds that reading, predicting or writing one case may take; then it is given up.",
     lower_bound=0.1,
+    upper_bound=1e6,
 )
+MOST_SCAN = flags.DEFINE_float(
+    "most_scan_gb",
+    0.0,
+    "Memory that one scan may fill; 0: a third of what is free.",
+    lower_bound=0,
+    upper_bound=1e6,
+)
+for _number in (CASE_TIMEOUT, MOST_SCAN):
+    # NaN is neither below nor above a bound.
+    flags.register_validator(_number, lambda value: value == value, "expected a number")
 
 
 def main(argv):
@@ -69,31 +80,46 @@ def main(argv):
         runners.check_options(RUNNER.value, argv[1:])
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
-    found = cases.scans(files.absolute(INPUT.value), SPLIT.value)
-    if any(_same_folder(files.parent(scan.ct), OUTPUT.value) for scan in found):
-        raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
-    from serving.worker import Worker  # tensorflow takes seconds; bad input is told before
+    found = inputs.find(INPUT.value, SPLIT.value, organs=None)
+    _check_output(found)
+    from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 
     worker = Worker(_plan())
+    with locks.alone(OUTPUT.value):
+        return _predict(found, worker, argv[1:])
+
+
+def _check_output(found) -> None:
+    """Raises InputError where results would lie among the inputs."""
+    if any(files.is_same(folder, OUTPUT.value) for folder in {files.parent(s.ct) for s in found}):
+        raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
+    for model in (*MODEL.value, *LEVEL_MODEL.value, *filter(None, [GATE.value])):
+        if files.is_same(model, OUTPUT.value):
+            raise InputError(f"--output={OUTPUT.value}: a model lies there; choose another folder")
+
+
+def _predict(found, worker, beam_options) -> int:
     worker.results.claim(OVERWRITE.value)
-    for scan in found if OVERWRITE.value else ():
-        worker.results.forget(scan)
-    todo = [scan for scan in found if not worker.results.is_finished(scan)]
+    done = [] if OVERWRITE.value else [s for s in found if worker.results.is_finished(s)]
+    for scan in done:
+        worker.results.forget_failure(scan)
+    todo = [scan for scan in found if scan not in done]
     print(
-        f"{len(found)} scans in {INPUT.value}, {len(found) - len(todo)} of them done before.",
+        f"{len(found)} scans in {INPUT.value}, {len(done)} of them done before.",
         flush=True,
     )
     if RUNNER.value and todo:
-        from serving import job
+        from serving.prediction import distributed
 
-        job.run(worker.plan, todo, RUNNER.value, argv[1:])
+        distributed.run(worker.plan, todo, RUNNER.value, beam_options)
     else:
         _walk(todo, worker)
+    worker.results.forget_notes()
     return _conclude(todo, worker.results)
 
 
 def _plan():
-    from serving.worker import Plan
+    from serving.prediction.worker import Plan
 
     return Plan(
         output=files.absolute(OUTPUT.value),
@@ -104,13 +130,15 @@ def _plan():
         rules=POSTPROCESS.value,
         probabilities=PROBABILITIES.value,
         case_timeout_s=CASE_TIMEOUT.value,
+        again=OVERWRITE.value,
+        most_scan_bytes=int(MOST_SCAN.value * 1e9) or None,
     )
 
 
 def _walk(todo, worker) -> None:
     """Predicts here, with a line per case."""
     began = time.monotonic()
-    outcomes = pipeline.walk(
+    outcomes = walk.walk(
         todo, worker.read, worker.compute, worker.write, worker.plan.case_timeout_s
     )
     for number, outcome in enumerate(outcomes, 1):
@@ -118,38 +146,43 @@ def _walk(todo, worker) -> None:
             worker.results.write_failure(outcome.case, outcome.reason)
         look = _look(worker.results.facts(outcome.case))
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
-        print(f"[{number}/{len(todo)}] {outcome.line}{look}  ({_span(left_s)} left)", flush=True)
+        print(
+            f"[{number}/{len(todo)}] {outcome.line}{look}  ({progress.duration(left_s)} left)",
+            flush=True,
+        )
 
 
 def _look(facts: dict) -> str:
     """Sends people to a result that the audit cannot believe."""
-    odd = [f for f in facts.get("findings", ()) if f["severity"] == audit.REJECT]
+    odd = [f for f in facts.get("findings", ()) if f["severity"] == REJECT]
     return f"  look at it: {odd[0]['message']}" if odd else ""
 
 
+def _reason(scan, results) -> str:
+    """Why the last try gave no label map; '' where it did."""
+    failed = results.facts(scan).get("failed", "")
+    return failed or ("" if results.is_finished(scan) else "its worker was lost")
+
+
 def _conclude(todo, results) -> int:
-    failed = [scan for scan in todo if not results.is_finished(scan)]
+    reasons = {scan: _reason(scan, results) for scan in todo}
+    failed = [scan for scan, reason in reasons.items() if reason]
     for scan in failed:
-        reason = results.facts(scan).get("failed", "nothing is known of it; its worker was lost")
-        print(f"failed: {scan.patient} ({scan.ct}): {reason}")
+        print(f"failed: {scan.name} ({scan.ct}): {reasons[scan]}")
     again = "; the same command tries them again" if failed else ""
     done = len(todo) - len(failed)
     print(f"{done} label maps written to {OUTPUT.value}, {len(failed)} failed{again}.")
-    print(
-        f"Next, with contours: python -m serving.evaluate --predictions={OUTPUT.value} "
-        f"--labels=LABELS --scans={INPUT.value} --output=evaluation"
-    )
+    if done or not todo:
+        evaluate = hint(
+            "serving.evaluate",
+            predictions=OUTPUT.value,
+            labels=INPUT.value if SPLIT.value else "LABELS",  # a dataset knows its contours
+            scans=INPUT.value,
+            split=SPLIT.value,
+            output="EVALUATION",
+        )
+        print(evaluate.replace("Next:", "Next, with contours:"))
     return 1 if failed else 0
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _same_folder(one: str, other: str) -> bool:
-    if files.is_url(one) or files.is_url(other):
-        return one.rstrip("/") == other.rstrip("/")
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 if __name__ == "__main__":

@@ -3,70 +3,121 @@
   python -m serving.report --predictions=predictions --scans=patients/test --output=report \
     --labels=patients/test_labels
 
-Without --labels it shows volumes and flags implausible ones.
+Without --labels it shows volumes and flags implausible ones. Status 1 where a patient could not be
+shown.
 """
 
 from absl import flags
 
-from segthor import files, nifti, organs
+from segthor import files, inputs, scans
 from segthor.errors import InputError, run
-from serving import animation, cases, page, results, scoring, viewer
+from segthor.manifest import TRAIN, VALIDATION
+from segthor.organs import Organs
+from segthor.patients import Patient
+from serving.scoring import animation, evaluation, facts, output, page, pairs, tables, viewer
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The CT; as --input of predict.", required=True)
 LABELS = flags.DEFINE_string("labels", None, "The contours, if there are any; as in evaluate.")
+SPLIT = flags.DEFINE_enum(
+    "split", None, [TRAIN, VALIDATION], "Of a dataset, show these alone; as in predict."
+)
 OUTPUT = flags.DEFINE_string("output", None, "Where the report goes.", required=True)
 GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each patient.")
 
 
 def main(_):
     """One entry per patient, worst first, into one page."""
-    predictions = cases.predictions(PREDICTIONS.value)
-    scans = cases.scans(SCANS.value)
-    contours = {e.patient: e for e in cases.labels(LABELS.value)} if LABELS.value else {}
-    shown = [s for s in scans if s.patient in predictions or _facts(s).get("failed")]
-    if not shown:
-        raise InputError(
-            f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
-            f"it holds {min(predictions)} ..."
-        )
-    entries = []
-    for number, scan in enumerate(shown, 1):
-        entries.append(_entry(scan, predictions.get(scan.patient), contours.get(scan.patient)))
-        print(f"[{number}/{len(shown)}] {scan.patient}", flush=True)
-    entries.sort(key=viewer.badness)
-    path = files.join(OUTPUT.value, "report.html")
-    size = page.write(path, entries, PREDICTIONS.value)
-    print(f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients); open it in a browser.")
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
+    contoured = []
+    if LABELS.value:
+        contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
+    contours = {one.name: one for one in contoured}
+    if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
+        predictions = {name: path for name, path in predictions.items() if name in contours}
+    shown = _shown(predictions, contours, organs)
+    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
+    with output.alone(OUTPUT.value, ("report.html",), given):
+        gifs = files.join(OUTPUT.value, "gif")
+        if GIF.value and files.exists(gifs):
+            files.remove_partial(gifs, ".gif")
+        entries = []
+        for number, scan in enumerate(shown, 1):
+            print(f"[{number}/{len(shown)}] {scan.name}", flush=True)
+            labels = contours.get(scan.name)
+            entries.append(_entry(scan, predictions.get(scan.name), labels, gifs, organs))
+        entries.sort(key=viewer.badness)
+        path = files.join(OUTPUT.value, "report.html")
+        size = page.write(path, entries, PREDICTIONS.value, organs)
     failed = sum("failed" in entry for entry in entries)
+    print(
+        f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients, {failed} of them failed); "
+        "open it in a browser."
+    )
     return 1 if failed else 0
 
 
-def _entry(scan: cases.Scan, predicted_path: str | None, labels: cases.Labels | None) -> dict:
-    """One patient; trouble with it is shown in its place."""
-    facts = _facts(scan)
+def _shown(predictions, contours, organs: Organs) -> list[Patient]:
+    """The scans that have a label map, or ought to: predicted in vain, or contoured, or
+    that has a name no file can have.
+
+    Says which predictions have no scan, and which scans are left out.
+    """
+    found = inputs.find(SCANS.value, None if contours else SPLIT.value, organs=None)
+    if SPLIT.value and contours:
+        found = [scan for scan in found if scan.name in contours]
+    expected = {*predictions, *contours}
+    shown = [s for s in found if s.fault or s.name in expected or _failed(s.name, organs)]
+    if not any(scan.name in predictions for scan in shown):
+        raise InputError(
+            f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
+            f"it holds {min(predictions, default='none of this split')} ..."
+        )
+    names = {scan.name for scan in found}
+    for what, patients in (
+        ("Predictions without a scan, left out", set(predictions) - names),
+        ("Scans without a prediction, left out", names - {scan.name for scan in shown}),
+        ("Contours without a scan, left out", set(contours) - names),
+        ("Predictions without contours", contours and names & (set(predictions) - set(contours))),
+    ):
+        if patients:
+            print(f"{what}: {tables.some(sorted(patients))}")
+    return shown
+
+
+def _failed(patient: str, organs: Organs) -> bool:
     try:
+        return bool(facts.read(PREDICTIONS.value, patient, organs).failed)
+    except InputError:  # for the patient's entry to show
+        return True
+
+
+def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str, organs: Organs) -> dict:
+    """One patient; trouble with it is shown in its place."""
+    try:
+        if scan.fault:
+            raise InputError(scan.fault)
         if predicted_path is None:
-            raise InputError(facts["failed"])
-        volume = nifti.read(scan.ct)
-        pair = (labels.path, labels.values) if labels else (predicted_path,)
-        predicted, truth, grid = scoring.read_pair(predicted_path, *pair)
-        scoring.require_same_grid(volume.grid, grid, scan.ct, predicted_path)
+            raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name, organs))
+        noted = facts.read(PREDICTIONS.value, scan.name, organs)
+        ct = scans.read(scan.ct)
+        truth, scores, like = None, {}, (scan.ct, ct.grid)
+        if labels:
+            predicted, truth = pairs.read(labels, predicted_path, like, organs)
+            names = [name for name in noted.organs if name in labels.organs]
+            scores = evaluation.score(predicted, truth, names, organs)
+        else:
+            predicted = scans.read_labels(predicted_path, like, organs=organs)
+        for warning in (*predicted.warnings, *(truth.warnings if truth else ())):
+            print(f"warning: {warning}", flush=True)
+        arrays = predicted.array, truth.array if truth else None
+        if GIF.value:
+            animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *arrays, organs)
+        return viewer.patient(scan.name, ct, *arrays, scores, noted, organs)
     except InputError as error:
-        return viewer.failed(scan.patient, str(error))
-    scores = {}
-    if labels:
-        wanted = facts.get("organs", organs.NAMES)
-        scores = scoring.score(predicted, truth, grid, labels, wanted).organs
-    truth = truth if labels else None
-    if GIF.value:
-        path = files.join(OUTPUT.value, "gif", f"{scan.patient}.gif")
-        animation.write(path, volume, predicted, truth)
-    return viewer.patient(scan.patient, volume, predicted, truth, scores, facts)
-
-
-def _facts(scan: cases.Scan) -> dict:
-    return results.facts_of(PREDICTIONS.value, scan.patient)
+        print(f"FAILED: {scan.name}: {error}", flush=True)
+        return viewer.failed(scan.name, str(error))
 
 
 if __name__ == "__main__":

@@ -5,88 +5,103 @@
 Holds Patient_41.nii and so on: uint8, uncompressed NIfTI on the scan's grid, at the zip's root.
 """
 
-import os
-import tempfile
 import zipfile
 
 import numpy as np
 from absl import flags
 
-from segthor import audit, files, nifti, organs
+from segthor import files, inputs, nifti, scans
 from segthor.errors import InputError, run
-from serving import cases, scoring
+from segthor.organs import Organs
+from segthor.patients import Patient
+from serving.scoring import output, pairs, tables
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The challenge's CT.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "The zip.", required=True)
 CHALLENGE = tuple(f"Patient_{number}" for number in range(41, 61))
 _MADE = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: the same label maps give the same bytes
+_IN_MEMORY = "memory://submission/label_map.nii"  # to fsspec a file; it ends with the process
 
 
 def main(_):
     """Collects and checks the label maps, writes the zip, reads it back and checks again."""
-    scans = cases.scans(SCANS.value)
-    predictions = cases.predictions(PREDICTIONS.value)
-    _check_complete(scans, predictions)
-    with files.atomic_write(OUTPUT.value) as stream:
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            for number, scan in enumerate(scans, 1):
-                volumes = _add(archive, scan, predictions[scan.patient])
-                print(f"[{number}/{len(scans)}] {_name(scan)}  {volumes}", flush=True)
-    with files.open_read(OUTPUT.value) as stream, zipfile.ZipFile(stream) as archive:
-        for scan in scans:
-            _check_entry(archive, scan, predictions[scan.patient])
-    print(f"Wrote {OUTPUT.value}: {len(scans)} label maps, each checked against its scan.")
-    absent = [name for name in CHALLENGE if name not in {scan.patient for scan in scans}]
-    if absent:
-        print(f"note: the challenge asks for Patient_41 to Patient_60; without {', '.join(absent)}")
+    path = OUTPUT.value
+    # An ending that no scan, label map or CSV has: none of them can be written over.
+    if not path.lower().endswith(".zip") or files.is_dir(path):
+        raise InputError(f"--output={path}: expected the name of a file that ends in .zip")
+    found = inputs.find(SCANS.value, organs=None)
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    organs = pairs.table_of(PREDICTIONS.value)
+    _check_complete(found, predictions, organs)
+    with output.alone(files.parent(path), (files.name(path),), {}):
+        with files.atomic_write(path) as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                for number, scan in enumerate(found, 1):
+                    volumes = _add(archive, scan, predictions[scan.name], organs)
+                    print(f"[{number}/{len(found)}] {_name(scan)}  {volumes}", flush=True)
+        with files.open_read(path) as stream, zipfile.ZipFile(stream) as archive:
+            for scan in found:
+                _check_entry(archive, scan, predictions[scan.name], organs)
+    print(f"Wrote {path}: {len(found)} label maps, each checked against its scan.")
+    _print_notes({scan.name for scan in found}, predictions)
 
 
-def _check_complete(scans, predictions) -> None:
-    missing = [scan.patient for scan in scans if scan.patient not in predictions]
+def _check_complete(found, predictions, organs: Organs) -> None:
+    missing = [scan.name for scan in found if scan.name not in predictions]
     if missing:
+        first = pairs.why_missing(PREDICTIONS.value, missing[0], organs)
         raise InputError(
-            f"{PREDICTIONS.value}: no label map for {', '.join(missing)}; run serving.predict again"
+            f"{PREDICTIONS.value}: no label map for {', '.join(missing)} ({missing[0]}: {first}); "
+            "run serving.predict again"
         )
 
 
-def _add(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> str:
+def _print_notes(patients: set[str], predictions) -> None:
+    absent = [name for name in CHALLENGE if name not in patients]
+    if absent:
+        print(f"note: the challenge asks for Patient_41 to Patient_60; without {', '.join(absent)}")
+    surplus = sorted(set(predictions) - patients)
+    if surplus:
+        print(f"note: label maps of which there is no scan are left out: {tables.some(surplus)}")
+
+
+def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> str:
     """Adds one label map; returns its volumes, for people to see what is empty."""
-    predicted, grid = nifti.read(path), nifti.read_grid(scan.ct)
-    scoring.require_same_grid(grid, predicted.grid, scan.ct, path)
-    labels, findings = audit.to_labels(predicted.array)
-    if labels is None:
-        raise InputError(f"{path}: {findings[0].message}")
-    with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, _name(scan))
-        nifti.write(file, labels, grid)
-        entry = zipfile.ZipInfo(_name(scan), _MADE)
-        entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-        archive.writestr(entry, files.read_bytes(file))
-    counts = np.bincount(labels.ravel(), minlength=organs.NUM_CLASSES)
+    grid = scans.read_grid(scan.ct)
+    predicted = scans.read_labels(path, like=(scan.ct, grid), organs=organs)
+    for warning in predicted.warnings:
+        print(f"warning: {warning}", flush=True)
+    nifti.write(_IN_MEMORY, predicted.array, grid)
+    entry = zipfile.ZipInfo(_name(scan), _MADE)
+    entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    archive.writestr(entry, files.read_bytes(_IN_MEMORY))
+    counts = np.bincount(predicted.array.ravel(), minlength=1 + organs.highest_label)
     cm3 = counts * float(np.prod(grid.spacing_mm)) / 1000
     volumes = [f"{o.name} {cm3[o.label]:.0f}" if counts[o.label] else f"{o.name} EMPTY"
-               for o in organs.ORGANS]  # fmt: skip
+               for o in organs]  # fmt: skip
     return ", ".join(volumes) + " cm3"
 
 
-def _check_entry(archive: zipfile.ZipFile, scan: cases.Scan, path: str) -> None:
+def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> None:
     """What the server will read must be the prediction, uint8, on the scan's grid."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = nifti.read(archive.extract(_name(scan), folder))
-    grid = nifti.read_grid(scan.ct)
+    with files.atomic_write(_IN_MEMORY) as stream:
+        stream.write(archive.read(_name(scan)))
+    found = scans.read(_IN_MEMORY)
+    grid = scans.read_grid(scan.ct)
     same = (
         found.array.dtype == np.uint8
         and found.grid.shape == grid.shape
         and np.array_equal(found.grid.affine, grid.affine)
-        and np.array_equal(found.array, nifti.read(path).array)
+        and np.array_equal(found.array, scans.read_labels(path, organs=organs).array)
     )
     if not same:
         raise InputError(f"{OUTPUT.value}: {_name(scan)} does not read back as it was written")
 
 
-def _name(scan: cases.Scan) -> str:
-    return f"{scan.patient}.nii"
+def _name(scan: Patient) -> str:
+    """At the zip's root, whatever the patient is called."""
+    return files.name(files.inside(OUTPUT.value, f"{scan.name}.nii"))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,18 @@
 serving.predict then applies it, unless told --nopostprocess.
 """
 
+import contextlib
 import math
 
 from absl import flags
 
-from segthor import files, organs
-from segthor.errors import InputError, run
-from serving import cases, directory, postprocess, results, scoring, tables, tuning
+from segthor import files, inputs, locks
+from segthor.errors import InputError, hint, run
+from segthor.organs import Organs
+from serving.prediction import candidates, directory, postprocess, results
+from serving.scoring import tables
+from serving.scoring.pairs import contours_of, table_of
+from serving.scoring.pairs import read as read_pair
 
 MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
 PREDICTIONS = flags.DEFINE_string(
@@ -26,37 +31,54 @@ FEWEST = 3  # patients, below which a choice means nothing
 def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
     versions = [directory.newest(folder) for folder in MODEL.value]
-    _check_raw([directory.digest(version) for version in versions])
-    predictions = cases.predictions(PREDICTIONS.value)
-    pairs = [e for e in cases.labels(LABELS.value) if e.patient in predictions]
+    head = _check_raw([directory.digest(version) for version in versions])
+    organs = table_of(PREDICTIONS.value, LABELS.value)
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    pairs = [e for e in contours_of(LABELS.value, organs=organs) if e.name in predictions]
     if len(pairs) < FEWEST:
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
         )
-    patients = []
-    for number, labels in enumerate(pairs, 1):
-        predicted, truth, grid = scoring.read_pair(
-            predictions[labels.patient], labels.path, labels.values
-        )
-        facts = results.facts_of(PREDICTIONS.value, labels.patient)
-        names = [n for n in labels.organs if n in facts.get("organs", organs.NAMES)]
-        patients.append(tuning.score_candidates(predicted, truth, grid, names))
-        print(f"[{number}/{len(pairs)}] {labels.patient}", flush=True)
-    rules, table = tuning.choose(patients)
-    print(f"\n{_show(table)}\n")
-    for version in versions:
-        postprocess.save(version, rules, [_finite(row) for row in table])
+    with _alone(versions):
+        rules, table = candidates.choose(_score(pairs, predictions, organs), organs)
+        print(f"\n{_show(table)}\n")
+        for version in versions:
+            postprocess.save(version, rules, [_finite(row) for row in table])
     chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
     print(f"Stored with {', '.join(versions)}: {chosen}.")
-    print(
-        f"Next: python -m serving.predict --model={','.join(MODEL.value)} --input=SCANS --output=P"
-    )
+    level_model = "LEVEL_MODEL" if head.get("level_models") else None
+    models = {"model": MODEL.value, "level_model": level_model}
+    print(hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
 
 
-def _check_raw(digests: list[str]) -> None:
-    """The label maps must be these models' own, before any post-processing."""
-    head = files.read_json(files.join(PREDICTIONS.value, results.FILE_NAME))
-    if not set(digests) <= set(head.get("models", [])):
+@contextlib.contextmanager
+def _alone(versions: list[str]):
+    """Keeps other tunings out of the models, which are rid of what killed ones left there."""
+    with contextlib.ExitStack() as stack:
+        for version in sorted(set(map(files.absolute, versions))):
+            stack.enter_context(locks.alone(version))
+            postprocess.clear_leftovers(version)
+        yield
+
+
+def _score(pairs, predictions, organs: Organs) -> list:
+    """The scores of every candidate, patient by patient."""
+    patients = []
+    for number, labels in enumerate(pairs, 1):
+        predicted, truth = read_pair(labels, predictions[labels.name], organs=organs)
+        facts = results.facts_of(PREDICTIONS.value, labels.name)
+        names = [n for n in labels.organs if n in facts.get("organs", organs.names)]
+        patients.append(
+            candidates.score_candidates(predicted.array, truth.array, truth.grid, names, organs)
+        )
+        print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
+    return patients
+
+
+def _check_raw(digests: list[str]) -> dict:
+    """The settings behind the label maps, which must be these models' own, and not processed."""
+    head = results.settings_of(PREDICTIONS.value)
+    if not set(digests) <= set(head["models"]):
         raise InputError(
             f"{PREDICTIONS.value}: another model than {','.join(MODEL.value)} made these; predict "
             "again"
@@ -66,6 +88,7 @@ def _check_raw(digests: list[str]) -> None:
             f"{PREDICTIONS.value}: is post-processed already; expected label maps made with "
             "--nopostprocess"
         )
+    return head
 
 
 def _show(table: list[dict]) -> str:
@@ -79,7 +102,7 @@ def _show(table: list[dict]) -> str:
         )
         for row in table
     ]
-    return tables.table(("organ", "rule", "Dice", "average HD mm", ""), rows)
+    return tables.aligned(("organ", "rule", "Dice", "average HD mm", ""), rows)
 
 
 def _words(rule: dict) -> str:

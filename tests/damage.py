@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 
 from segthor import nifti, phantom
-from segthor.geometry import Orientation
+from segthor.geometry import canonical
 from segthor.nifti import Grid
 
 CT, GT = "ct.nii.gz", "gt.nii.gz"
@@ -75,7 +75,7 @@ def _organ(folder, label, change):
     path = str(Path(folder) / GT)
     scan = nifti.read(path)
     labels = scan.array.copy()
-    zyx = Orientation.of(scan.grid.affine).to_zyx(labels)  # a view
+    _, zyx = canonical(scan.grid.affine, labels)  # a view
     mask = zyx == label
     zyx[mask] = 0
     zyx[change(mask)] = label
@@ -139,6 +139,18 @@ def affine_singular(folder):
 @damage("file_affine")
 def affine_undefined(folder):
     _header(folder, CT, sform_code=1, srow_z=[0, 0, np.inf, 0])
+
+
+@damage("spacing_absurd")
+def unit_is_micron(folder):
+    for name in (CT, GT):
+        _header(folder, name, xyzt_units=3)
+
+
+@damage("spacing_absurd")
+def unit_is_meter(folder):
+    for name in (CT, GT):
+        _header(folder, name, xyzt_units=1)
 
 
 @damage("file_too_large")
@@ -362,6 +374,11 @@ def interpolated_labels(folder):
 @damage("labels_not_integer")
 def undefined_labels(folder):
     _change(folder, GT, lambda array: np.where(array == 1, np.nan, array), np.float32)
+
+
+@damage("labels_rounded")
+def labels_of_a_round_trip_through_doubles(folder):
+    _change(folder, GT, lambda array: array * 1.0000001, np.float64)
 
 
 @damage("labels_unknown")

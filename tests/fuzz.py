@@ -23,7 +23,7 @@ from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import files, records
-from segthor.patients import Source
+from segthor.patients import Patient
 from segthor.recipe import Recipe
 from tests.damage import CT, GT, healthy
 
@@ -46,16 +46,13 @@ def run_case(seed: int, folder: Path) -> Counter:
     recipe = RECIPES[rng.integers(len(RECIPES))]
     values = (("heart", 2), ("aorta", 200)) if rng.random() < 0.1 else ()
     job = Job(str(folder / "out"), recipe, label_values=values)
-    plan = ShardPlan("train-fold0", "train", 0, (Source("P", *map(str, paths)),))
+    plan = ShardPlan("train-fold0", "train", 0, (Patient("P", *map(str, paths)),))
     part = shards.write(plan, job)
-    if part["rejected"]:
-        return Counter(finding["code"] for finding in part["rejected"][0]["findings"])
-    path = files.join(job.output, part["shard"]["file"])
-    with files.open_read(path) as stream:
-        found = [records.decode(payload) for payload in records.read_frames(stream, path)]
-    assert len(found) == part["shard"]["records"] == part["patients"][0]["slices"]
-    warned = part["patients"][0]["audit"]["findings"]
-    return Counter(["built", *(finding["code"] for finding in warned)])
+    if part.rejected:
+        return Counter(finding.code for finding in part.rejected[0].findings)
+    found = list(records.slices(files.join(job.output, part.shard.file)))
+    assert len(found) == part.shard.records == part.patients[0].slices
+    return Counter(["built", *(finding.code for finding in part.patients[0].audit.findings)])
 
 
 def _damaged(rng, folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import trainer  # isort: skip  # noqa: F401  before tensorflow
 import numpy as np
 import tensorflow as tf
 
+from segthor.organs import SEGTHOR
 from trainer import data, devices
 from trainer.config import Config
 from trainer.learner import Learner
@@ -21,6 +22,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
     tf.keras.utils.set_random_seed(0)
     # AdamW would divide tiny gradients by themselves and blow up their rounding.
     config = Config(
+        organs=SEGTHOR.names,
         decoder="pspnet",
         backbone="resnet18",
         batch_size=int(batch_size),
@@ -66,7 +68,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
         **{f"weight{i}": w for i, w in enumerate(learner.model.get_weights())},
         **{f"averaged{i}": w for i, w in enumerate(learner.averaged.get_weights())},
     }
-    if devices.is_chief(strategy):
+    if devices.is_chief():
         np.savez(out, **found)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 
 from segthor import files, organs, records
 from segthor.geometry import Placement
-from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Shard
+from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Shard
 from segthor.recipe import Recipe
 
 FOLDS = 3
-NAMES = organs.NAMES
+NAMES = organs.SEGTHOR.names
 
 
 def make(
@@ -23,7 +23,7 @@ def make(
     shards, rows = [], []
     for number in range(patients):
         name = f"Patient_{number + 1:02d}"
-        named = (contoured or {}).get(name, organs.NAMES)
+        named = (contoured or {}).get(name, organs.SEGTHOR.names)
         split = VALIDATION if number % 3 == 2 else TRAIN
         count = slices + number % 3
         file = f"shards/{split}-{number}.tfrecord"
@@ -32,16 +32,14 @@ def make(
         with open(path, "wb") as stream:
             for z in rng.permutation(count):
                 one = _slice(rng, name, int(z), size, context, named)
-                records.write_frame(stream, records.encode(one))
+                stream.writelines(records.frame(records.encode(one)))
         fold = number % folds
         place = Placement.centred(
             (size, size, count), np.diag([-1.5, -1.5, 3, 1]), ((size - 1) / 2,) * 2, size, 1.0
         ).to_json()
         size_bytes, sha = files.size(path), files.sha256(path)
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
-        rows.append(
-            Patient(name, "", "", "", split, fold, file, count, tuple(named), 50.0, place, {})
-        )
+        rows.append(Built(name, "", "", "", split, fold, count, tuple(named), 50.0, place, Audit()))
     recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
     dataset = Dataset(recipe, folds, tuple(shards), tuple(rows))
     dataset.save(str(folder))
@@ -51,7 +49,7 @@ def make(
 def _slice(rng, patient, z, size, context, named):
     """Noise with a bright square for each of some organs; brighter means a higher label."""
     labels = np.zeros([size, size], np.uint8)
-    for organ in organs.ORGANS:
+    for organ in organs.SEGTHOR:
         if organ.name in named and rng.random() < 0.7:
             row, column = rng.integers(0, size - size // 4, 2)
             labels[row : row + size // 4, column : column + size // 4] = organ.label
@@ -61,7 +59,8 @@ def _slice(rng, patient, z, size, context, named):
         z=z,
         image=image.astype(np.uint8),
         labels=labels,
-        contoured=tuple(int(name in named) for name in organs.NAMES),
+        present=records.present_in(labels, organs.SEGTHOR),
+        contoured=tuple(int(name in named) for name in organs.SEGTHOR.names),
         scan_shape=(size, size, 99),
         affine=np.eye(4, dtype=np.float32),
         box_px=(0.0, 0.0, 1.0, 1.0),

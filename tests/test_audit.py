@@ -5,26 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import DAMAGES, healthy
+from damage import CT, DAMAGES, GT, _header, healthy
 from scipy import ndimage
 
 from beam_jobs import thumbnail
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from segthor import audit, figures, nifti, phantom
+from segthor import audit, figures, findings, nifti, organ_table, phantom
 from segthor.errors import InputError
+from segthor.figures import OrganFigures
 from segthor.nifti import Grid
-from segthor.organs import NAMES
-from segthor.patients import Source
-from segthor.recipe import Recipe
+from segthor.organs import SEGTHOR, Organ, Organs
+from segthor.patients import Patient
+from segthor.recipe import Recipe, prepare
 
 JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
 # Those that need more than one patient, one moment or one list of organs; tested elsewhere.
-ELSEWHERE = {"file_changed", "same_scan", "organ_not_declared", "cannot_prepare"}
+ELSEWHERE = {"bad_name", "file_changed", "same_scan", "organ_not_declared", "cannot_prepare"}
 
 
 def examined(folder, **changes):
-    source = Source("P", str(folder / "ct.nii.gz"), str(folder / "gt.nii.gz"), **changes)
+    source = Patient("P", str(folder / "ct.nii.gz"), str(folder / "gt.nii.gz"), **changes)
     return examine(source, JOB)
 
 
@@ -44,10 +45,10 @@ def test_every_damage_is_found_under_its_code(tmp_path, name):
     spoil(tmp_path)
     found = examined(tmp_path)
     assert code in codes(found)
-    severity, _ = audit.CODES[code]
-    rejects = {one.code for one in found.findings if one.severity == audit.REJECT}
+    severity, _ = findings.CODES[code]
+    rejects = {one.code for one in found.findings if one.severity == findings.REJECT}
     assert found.rejected == bool(rejects)
-    assert (code in rejects) == (severity == audit.REJECT)
+    assert (code in rejects) == (severity == findings.REJECT)
     for one in found.findings:
         assert one.message and one.message[-1] != "." and "\n" not in one.message
     thumbnail.png_base64(found)  # a picture of any damage, or none
@@ -55,7 +56,7 @@ def test_every_damage_is_found_under_its_code(tmp_path, name):
 
 def test_the_corpus_holds_every_code():
     assert len(DAMAGES) >= 40
-    assert {code for code, _ in DAMAGES.values()} | ELSEWHERE == set(audit.CODES)
+    assert {code for code, _ in DAMAGES.values()} | ELSEWHERE == set(findings.CODES)
 
 
 def test_an_organ_that_was_not_declared_is_named(tmp_path):
@@ -67,14 +68,38 @@ def test_a_file_that_changes_while_it_is_read_is_rejected(tmp_path, monkeypatch)
     healthy(tmp_path)
     read = nifti.read
 
-    def slowly(path, digest=None):
-        scan = read(path, digest)
+    def slowly(path, *rest):
+        scan = read(path, *rest)
         with open(path, "ab") as stream:
             stream.write(b"\0")
         return scan
 
     monkeypatch.setattr("beam_jobs.examine.nifti.read", slowly)
     assert codes(examined(tmp_path)) == {"file_changed"}
+
+
+@pytest.mark.parametrize(("unit", "word", "mm"), [(3, "micron", "0.0065x"), (1, "meter", "6500x")])
+def test_a_unit_that_does_not_fit_the_numbers_is_named(tmp_path, unit, word, mm):
+    healthy(tmp_path)
+    for name in (CT, GT):
+        _header(tmp_path, name, xyzt_units=unit)
+    (said,) = [f.message for f in examined(tmp_path).findings if f.code == "spacing_absurd"]
+    assert f"the header's unit is {word}" in said and mm in said
+    scan = nifti.read(str(tmp_path / CT))
+    if word == "micron":  # as prediction meets it, which audits no grid
+        with pytest.raises(InputError, match="no body found.*0.0095 x 0.0065 x 0.0065 mm"):
+            prepare(scan.array, scan.grid.affine, Recipe())
+
+
+def test_a_unit_of_micron_with_the_smallest_voxels_is_no_broken_affine(tmp_path):
+    affine = np.diag([-0.3, -0.3, 0.5, 1])
+    nifti.write(
+        str(tmp_path / "x.nii"), np.zeros((4, 4, 4)), nifti.Grid.from_affine((4,) * 3, affine)
+    )
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    content[123] = 3  # xyzt_units
+    (tmp_path / "x.nii").write_bytes(content)
+    assert nifti.read(str(tmp_path / "x.nii")).grid.spacing_mm == pytest.approx((3e-4, 3e-4, 5e-4))
 
 
 def test_air_alone_cannot_be_prepared(tmp_path):
@@ -84,7 +109,7 @@ def test_air_alone_cannot_be_prepared(tmp_path):
     ct = nifti.read(path)
     air = np.where(ct.array % 2, -1000, -900).astype(np.int16)
     nifti.write(path, air, ct.grid)
-    source = Source("P", path, str(tmp_path / "gt.nii.gz"))
+    source = Patient("P", path, str(tmp_path / "gt.nii.gz"))
     assert "cannot_prepare" in codes(examine(source, job))
 
 
@@ -97,9 +122,11 @@ def test_healthy_phantoms_raise_no_reject(size, seed):
         found = (
             audit.grid_findings(grid)
             + audit.image_findings(figures.of_image(made.hu))
-            + audit.organ_findings(figures.of_organs(made.hu, made.labels, made.affine), NAMES)
+            + audit.organ_findings(
+                figures.of_organs(made.hu, made.labels, made.affine), SEGTHOR.names
+            )
         )
-        assert not audit.is_rejected(found), (number, found)
+        assert not findings.is_rejected(found), (number, found)
 
 
 def test_real_ct_raises_no_reject(real_ct):
@@ -113,7 +140,7 @@ def test_real_ct_raises_no_reject(real_ct):
         found = audit.grid_findings(ct.grid) + audit.pair_findings(ct.grid, contours.grid)
         found += audit.image_findings(figures.of_image(ct.array))
         found += audit.organ_findings(measured, contoured)
-        assert not audit.is_rejected(found), found
+        assert not findings.is_rejected(found), found
         assert name != "lung1_002" or not found
 
 
@@ -131,10 +158,65 @@ def test_both_altered_copies_that_circulate_are_rejected(seed):
             labels = np.where(made.labels == 2, 0, made.labels)
             labels[heart] = 2
             measured = figures.of_organs(made.hu, labels, made.affine)
-            assert audit.is_rejected(audit.organ_findings(measured, NAMES)), (signs, degrees)
+            assert findings.is_rejected(audit.organ_findings(measured, SEGTHOR.names)), (
+                signs,
+                degrees,
+            )
     merged = np.where(made.labels == 4, 1, made.labels).astype(np.uint8)
-    found = audit.organ_findings(figures.of_organs(made.hu, merged, made.affine), NAMES)
+    found = audit.organ_findings(figures.of_organs(made.hu, merged, made.affine), SEGTHOR.names)
     assert {"organ_missing", "organ_volume"} <= {one.code for one in found}
+
+
+THORAX = organ_table.read("configs/organs/thorax.csv")
+
+
+def mirrored(places, organs=THORAX):
+    """What the audit says of organs with these centres, which are else as they should be."""
+    measured = {name: OrganFigures(1, 1, 1, 1, 0, place) for name, place in places.items()}
+    found = audit.organ_findings(measured, [], organs)
+    return [one.message for one in found if one.code == "anatomy_mirrored"]
+
+
+@pytest.mark.parametrize(
+    "places, said",
+    [
+        ({"lung_left": (60, 0, 0), "lung_right": (-60, 0, 0)}, []),
+        ({"lung_left": (-60, 0, 0), "lung_right": (60, 0, 0)}, ["left lies 120 mm right of the"]),
+        ({"lung_left": (-3, 0, 0), "lung_right": (0, 0, 0)}, []),
+        ({"lung_right": (30, 0, 0), "spinal_cord": (0, 0, 0)}, ["right lies 30 mm left of the sp"]),
+        ({"lung_right": (30, 0, 0)}, []),
+        ({"heart": (-9, 0, 0), "trachea": (0, 0, 9), "esophagus": (-20, 9, 0)}, ["9 mm right"]),
+        ({"heart": (9, 0, 9), "trachea": (0, 0, 0)}, ["heart lies 9 mm above the trachea, expec"]),
+        ({"heart": (9, 9, 0), "esophagus": (0, 0, 0)}, ["9 mm behind the esophagus, expected in"]),
+    ],
+)
+def test_organs_lie_beside_one_another_as_the_table_says(places, said):
+    found = mirrored(places)
+    assert len(found) == len(said)
+    assert all(words in message for words, message in zip(said, found, strict=True))
+    assert not mirrored(places, Organs(tuple(Organ(o.name, o.label, o.rgb) for o in THORAX)))
+
+
+def test_what_the_table_gives_no_range_for_is_not_checked():
+    strange = {"gut": OrganFigures(1e6, 1e6, -5000, 999, 0, (0.0, 0.0, 0.0))}
+    assert not audit.organ_findings(strange, ["gut"], Organs((Organ("gut", 1, (0, 0, 0)),)))
+    (found,) = audit.organ_findings(
+        strange, ["gut"], Organs((Organ("gut", 1, (0, 0, 0), max_components=4),))
+    )
+    assert found.message == "gut: 999 pieces; plausible are 1 to 4"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32, np.uint16])
+def test_only_the_tables_label_values_stand_for_organs(kind):
+    organs = Organs((Organ("gut", 200, (0, 0, 0)), Organ("liver", 3, (0, 0, 0))))
+    stored = np.array([0, 3, 200], kind).reshape(3, 1, 1)
+    labels, found = audit.to_labels(stored, organs=organs)
+    assert labels.ravel().tolist() == [0, 3, 200] and labels.dtype == np.uint8 and not found
+    for value in (1, 199, 201):
+        stored[0] = value
+        labels, found = audit.to_labels(stored, organs=organs)
+        said = f"label values [{kind(value).item()}] stand for no organ; expected 0, 3, 200"
+        assert labels is None and found[0].message == said
 
 
 @pytest.mark.parametrize("axcodes", ["LPS", "RAS", "ASL", "SPR"])
@@ -144,8 +226,8 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
     z_axis = int(np.argmax(np.abs(made.affine[2, :3])))
     to_lps = np.diag([-1.0, -1, 1]) @ made.affine[:3, :3]
     measured = figures.of_organs(made.hu, made.labels, made.affine)
-    assert set(measured) == set(NAMES)
-    for label, name in enumerate(NAMES, 1):
+    assert set(measured) == set(SEGTHOR.names)
+    for label, name in enumerate(SEGTHOR.names, 1):
         voxels = np.argwhere(made.labels == label)
         one = measured[name]
         assert one.volume_cm3 == pytest.approx(len(voxels) * np.prod(spacing) / 1000, abs=0.01)
@@ -155,7 +237,7 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
         assert one.extent_z_mm == pytest.approx((np.ptp(levels) + 1) * spacing[z_axis], abs=0.1)
         assert one.gaps == np.ptp(levels) + 1 - len(levels)
         assert one.components == ndimage.label(made.labels == label, np.ones((3, 3, 3)))[1]
-    offsets = [np.array(measured[name].center_lps_mm) for name in NAMES]
+    offsets = [np.array(measured[name].center_lps_mm) for name in SEGTHOR.names]
     means = [to_lps @ np.argwhere(made.labels == label).mean(0) for label in range(1, 5)]
     for one, other in zip(offsets[1:], means[1:], strict=True):
         turned = to_lps / spacing  # exact for axes along the patient's
@@ -173,15 +255,17 @@ def test_padding_about_a_round_field_of_view_is_no_finding(padding_hu):
 
 
 def test_severities_are_checked():
-    audit.check_severities({"metal": "reject", "organ_volume": "warn", "padding": "ignore"})
+    findings.check_severities({"metal": "reject", "organ_volume": "warn", "padding": "ignore"})
     for wrong in ({"nothing": "warn"}, {"metal": "fatal"}, {"shape_mismatch": "warn"}):
         with pytest.raises(InputError, match=next(iter(wrong))):
-            audit.check_severities(wrong)
+            findings.check_severities(wrong)
 
 
 def test_judging_changes_severities_drops_the_ignored_and_puts_rejects_first():
-    found = [audit.Finding.of(code, "x") for code in ("metal", "organ_hu", "padding", "organ_gap")]
-    judged = audit.judge(found, {"organ_gap": "reject", "padding": "ignore"})
+    found = [
+        findings.Finding.of(code, "x") for code in ("metal", "organ_hu", "padding", "organ_gap")
+    ]
+    judged = findings.judge(found, {"organ_gap": "reject", "padding": "ignore"})
     assert [(one.code, one.severity) for one in judged] == [
         ("organ_hu", "reject"), ("organ_gap", "reject"), ("metal", "warn"),
     ]  # fmt: skip
@@ -189,11 +273,12 @@ def test_judging_changes_severities_drops_the_ignored_and_puts_rejects_first():
 
 def test_every_code_is_used_and_listed_in_the_docs():
     root = Path(__file__).resolve().parents[1]
-    text = "".join((root / name).read_text() for name in (
-        "segthor/audit.py", "segthor/nifti.py", "beam_jobs/examine.py"))  # fmt: skip
+    modules = ("audit", "findings", "nifti", "unpack")
+    paths = [*(f"segthor/{name}.py" for name in modules), "beam_jobs/examine.py"]
+    text = "".join((root / path).read_text() for path in paths)
     strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
-    for code in audit.CODES:
+    for code in findings.CODES:
         assert strings.count(code) >= 2 or code in ("cannot_prepare", "same_scan", "file_changed")
     docs = (root / "docs/data.md").read_text()
-    for code, (severity, meaning) in audit.CODES.items():
+    for code, (severity, meaning) in findings.CODES.items():
         assert f"| `{code}` | {severity} | {meaning} |" in docs

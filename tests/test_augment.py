@@ -11,7 +11,7 @@ from segthor.errors import InputError
 from trainer.augment import Strengths, augment
 
 NAMES = [spec.name for spec in dataclasses.fields(Strengths)]
-HIGHEST = {spec.name: spec.metadata["highest"] for spec in dataclasses.fields(Strengths)}
+HIGHEST = {spec.name: spec.metadata["within"][1] for spec in dataclasses.fields(Strengths)}
 GEOMETRY = ["flip_left_right", "flip_front_back", "rotation_deg", "scale", "shift", "elastic_px"]
 NONE = Strengths.none()
 SEED = (3, 100)

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from segthor.body import _opened, body_center_px, organ_center_px
+from segthor.boxes import label_boxes
 
 
 def body_phantom():
@@ -30,9 +31,9 @@ def test_air_has_no_body():
 def test_organ_centre_is_the_centre_of_its_box():
     zyx = np.zeros((3, 20, 30), np.uint8)
     zyx[1, 4:9, 10:21], zyx[2, 15, 2] = 2, 4
-    assert organ_center_px(zyx, [2]) == (6, 15)
-    assert organ_center_px(zyx, [2, 4]) == (9.5, 11)
-    assert organ_center_px(zyx, [1]) is None
+    assert organ_center_px(label_boxes(zyx), [2]) == (6, 15)
+    assert organ_center_px(label_boxes(zyx), [2, 4]) == (9.5, 11)
+    assert organ_center_px(label_boxes(zyx), [1]) is None
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])

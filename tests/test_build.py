@@ -1,8 +1,10 @@
 """The build from end to end: laws of re-runs, workers, kills, and of what is refused."""
 
+import dataclasses
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save, save_patient, save_patients
+from cases import TINY_RECIPE, save, save_patient, save_patients, touch
 
-from beam_jobs import checks
+from beam_jobs import checks, pipeline, shards
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
-from segthor import nifti, patients, phantom
+from beam_jobs.job import Job
+from beam_jobs.plan import ShardPlan
+from segthor import inputs, nifti, phantom
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.recipe import Recipe
@@ -58,15 +62,18 @@ def copy(source, target):
     return target
 
 
+def shard_files(dataset):
+    """Patient to the file that holds it."""
+    return {name: shard.file for shard in dataset.shards for name in shard.patients}
+
+
 def codes_of(patient):
-    return {finding["code"] for finding in patient.audit["findings"]}
+    return {finding.code for finding in patient.audit.findings}
 
 
 def check(output):
     """The dataset is what its manifest says, and nothing else lies there."""
-    dataset = Dataset.load(str(output))
-    found = [line for one in dataset.shards for line in checks.problems(one, dataset, str(output))]
-    assert not found + list(checks.strangers(dataset, str(output)))
+    checks.verify(str(output))
     left = [str(path) for path in Path(output).rglob(".*")]
     assert not left
 
@@ -82,10 +89,9 @@ def test_a_folder_becomes_a_dataset_that_its_manifest_describes(twelve, tmp_path
     assert held_out == {"Patient_01", "Patient_03", "Patient_12"}
     listed = [name for shard in dataset.shards for name in shard.patients]
     assert sorted(listed) == [patient.patient for patient in dataset.patients]
-    for shard in dataset.shards:
-        for patient in dataset.patients:
-            if patient.shard == shard.file:
-                assert (patient.split, patient.fold) == (shard.split, shard.fold)
+    for patient in dataset.patients:
+        shard = dataset.shard_of(patient.patient)
+        assert (patient.split, patient.fold) == (shard.split, shard.fold)
     assert dataset.statistics["slices"]["all"] == 12 * 16
     check(tmp_path / "out")
     said = capsys.readouterr().out
@@ -98,7 +104,7 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
     from segthor.recipe import prepare
 
     heart, with_heart = [], 0
-    for source in patients.in_folder(twelve).sources:
+    for source in inputs.find(twelve):
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
         hu = np.stack([*prepared.placement.image_to_model(ct.array)])
@@ -132,10 +138,10 @@ def test_an_added_changed_or_removed_patient_touches_its_shard_alone(twelve, tmp
     )
     for number, (name, change) in enumerate(steps):
         before = modified(output)
-        old = {one.patient: one.shard for one in Dataset.load(str(output)).patients}
+        old = shard_files(Dataset.load(str(output)))
         change()
         _, dataset = run(source, output)
-        new = {one.patient: one.shard for one in dataset.patients}
+        new = shard_files(dataset)
         touched = {Path(place[name]).name for place in (old, new) if name in place}
         after = modified(output)
         changed = {one for one in before | after if before.get(one) != after.get(one)}
@@ -176,11 +182,11 @@ def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
 
 def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
     _, expected = run(twelve, tmp_path / "sorted")
-    found = patients.in_folder(twelve)
-    shuffled = list(found.sources)
+    found = inputs.find(twelve)
+    shuffled = list(found)
     random.Random(5).shuffle(shuffled)
     csv = tmp_path / "shuffled.csv"
-    rows = [f"{one.patient},{one.ct},{one.labels}" for one in shuffled]
+    rows = [f"{one.name},{one.ct},{one.labels}" for one in shuffled]
     csv.write_text("\n".join(["patient,ct,labels", *rows]))
     _, dataset = run(csv, tmp_path / "shuffled")
     assert shard_bytes(tmp_path / "sorted") == shard_bytes(tmp_path / "shuffled")
@@ -233,6 +239,27 @@ def test_a_shard_that_was_cut_off_or_removed_is_written_again(twelve, tmp_path):
     assert shard_bytes(tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"key": 7}'])
+def test_a_part_that_was_cut_off_is_written_again(twelve, tmp_path, content):
+    run(twelve, tmp_path / "out")
+    expected = shard_bytes(tmp_path / "out")
+    for part in sorted((tmp_path / "out" / "parts").iterdir())[:2]:
+        part.write_bytes(content)
+    run(twelve, tmp_path / "out")
+    assert shard_bytes(tmp_path / "out") == expected
+
+
+def test_a_part_of_other_rules_is_not_taken_for_this_runs(twelve, tmp_path):
+    """As the workers of an engine write it whose driver was killed."""
+    plan = ShardPlan("train-fold0", "train", 0, inputs.find(str(twelve))[:2])
+    job = Job(str(tmp_path), Recipe(**TINY_RECIPE))
+    other = dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=1))
+    shards.write(plan, other)
+    assert shards.finished(plan, job) is None and shards.finished(plan, other)
+    pipeline._counts(plan, job)
+    assert shards.finished(plan, job)
+
+
 def test_damaged_patients_are_named_and_the_others_built(twelve, tmp_path, capsys):
     source = copy(twelve, tmp_path / "in")
     cut = source / "train/Patient_02/Patient_02.nii.gz"
@@ -241,7 +268,7 @@ def test_damaged_patients_are_named_and_the_others_built(twelve, tmp_path, capsy
     save(source / "train/Patient_05/GT.nii.gz", other.array[1:], other.grid.affine)
     status, dataset = run(source, tmp_path / "out")
     assert status == REJECTED_STATUS
-    codes = {one.patient: one.findings[0]["code"] for one in dataset.rejected}
+    codes = {one.patient: one.findings[0].code for one in dataset.rejected}
     assert codes == {"Patient_02": "file_truncated", "Patient_05": "shape_mismatch"}
     assert len(dataset.patients) == 10
     said = capsys.readouterr().err.strip().splitlines()
@@ -272,7 +299,7 @@ def test_severities_can_be_changed(tmp_path):
     contours = nifti.read(path)
     nifti.write(path, np.where(contours.array == 4, 0, contours.array), contours.grid)
     status, dataset = run(source, tmp_path / "a")
-    assert status == 3 and dataset.rejected[0].findings[0]["code"] == "organ_missing"
+    assert status == 3 and dataset.rejected[0].findings[0].code == "organ_missing"
     status, dataset = run(source, tmp_path / "b", severities=(("organ_missing", "warn"),))
     assert status == 0
     assert {"organ_missing"} == codes_of(dataset.patients[0]) - codes_of(dataset.patients[1])
@@ -282,23 +309,23 @@ def test_severities_can_be_changed(tmp_path):
 
 def test_one_scan_under_two_names_is_kept_once(tmp_path):
     source = Path(save_patients(tmp_path / "in", 4))
-    twin = source / "train/Patient_09"
+    second = source / "train/Patient_09"
     scan = nifti.read(str(source / "train/Patient_03/Patient_03.nii.gz"))
     contours = nifti.read(str(source / "train/Patient_03/GT.nii.gz"))
     # Stored the other way round and uncompressed: other bytes, the same patient.
     flip = scan.grid.affine @ np.diag([-1, 1, 1, 1.0])
     flip[:3, 3] += scan.grid.affine[:3, 0] * (scan.array.shape[0] - 1)
-    save(twin / "Patient_09.nii", scan.array[::-1], flip)
-    save(twin / "GT.nii", contours.array[::-1], flip)
+    save(second / "Patient_09.nii", scan.array[::-1], flip)
+    save(second / "GT.nii", contours.array[::-1], flip)
     status, dataset = run(source, tmp_path / "out")
     assert status == 3
     assert [one.patient for one in dataset.rejected] == ["Patient_09"]
-    assert dataset.rejected[0].findings[0]["code"] == "same_scan"
-    assert "Patient_03" in dataset.rejected[0].findings[0]["message"]
+    assert dataset.rejected[0].findings[0].code == "same_scan"
+    assert "Patient_03" in dataset.rejected[0].findings[0].message
     before = modified(tmp_path / "out")
     run(source, tmp_path / "out")
     assert modified(tmp_path / "out") == before
-    # Where the first is no good, the second is taken; alone it is no twin.
+    # Where the first is no good, the second is taken; alone it repeats nothing.
     (source / "train/Patient_03/GT.nii.gz").write_bytes(b"")
     _, dataset = run(source, tmp_path / "out")
     assert [one.patient for one in dataset.rejected] == ["Patient_03"]
@@ -322,7 +349,7 @@ def test_of_two_names_the_kept_one_does_not_change_from_run_to_run(tmp_path):
     for _ in range(3):
         _, dataset = run(csv, tmp_path / "out", recipe={"window_level": "median:heart"})
         assert [one.patient for one in dataset.patients] == ["B", "C"]
-        codes = {finding["code"] for finding in dataset.rejected[0].findings}
+        codes = {finding.code for finding in dataset.rejected[0].findings}
         assert codes >= {"cannot_prepare", "same_scan"}
 
 
@@ -352,7 +379,7 @@ def test_patients_without_contours_are_audited_too(twelve, tmp_path):
     status, dataset = run(source, tmp_path / "out")
     assert status == REJECTED_STATUS
     assert [one.patient for one in dataset.unlabelled] == ["Patient_42"]
-    assert {one.patient: one.findings[0]["code"] for one in dataset.rejected} == {
+    assert {one.patient: one.findings[0].code for one in dataset.rejected} == {
         "Patient_41": "same_scan",  # the one with contours stays
         "Patient_43": "file_truncated",
     }
@@ -429,8 +456,12 @@ def test_a_folder_that_holds_anything_else_is_refused(twelve, tmp_path, name):
         (["--severity=nonsense=warn"], "nonsense"),
         (["--severity=metal"], "severity: expected NAME=VALUE"),
         (["--severity=file_damaged=warn"], "always reject"),
-        (["--labels=heart=two"], "labels: expected ORGAN=VALUE"),
-        (["--input=/nowhere"], "/nowhere: expected a folder of patients or a .csv, found nothing"),
+        (["--label_values=heart=two"], "label_values: expected ORGAN=VALUE"),
+        (["--labels=heart=1"], "--label_values"),
+        (
+            ["--input=/nowhere"],
+            "/nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing",
+        ),
     ],
 )
 def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):
@@ -486,7 +517,55 @@ def test_real_ct_builds_from_a_csv(real_ct, tmp_path):
     status, dataset = run(csv, tmp_path / "out", recipe={"crop_mm": 256.0, "pixel_mm": 2.0})
     assert status == 0
     assert [one.patient for one in dataset.patients] == ["AORTA", "LUNG1-002"]
-    assert dataset.patients[1].audit["findings"] == []
+    assert dataset.patients[1].audit.findings == ()
     assert dataset.patients[1].organs == ("esophagus", "heart")
     assert [one.patient for one in dataset.unlabelled] == ["CHEST"]
     check(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("phantoms", "flagfile"), [(False, "configs/all.flags"), (True, "configs/smoke.flags")]
+)
+def test_the_hint_can_be_typed_as_it_stands(tmp_path, capsys, phantoms, flagfile):
+    """It names the flags for what was built, and quotes what a shell would take apart."""
+    source = save_patients(tmp_path / "in", 8)
+    if phantoms:
+        touch(tmp_path / "in" / "phantoms.json")
+    run(source, tmp_path / "my data", split="hash", validation_fraction=0.5)
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("Next")]
+    words = shlex.split(line.removeprefix("Next: "))
+    assert words[:3] == ["python", "-m", "trainer.main"]
+    assert words[3:] == [
+        f"--flagfile={flagfile}",
+        f"--data={tmp_path / 'my data'}",
+        "--workdir=RUN",
+    ]
+
+
+def test_no_hint_is_given_for_what_cannot_be_trained(tmp_path, capsys):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out", split="hash", validation_fraction=0)
+    shown = capsys.readouterr()
+    assert "no patient for validation" in shown.err and "Next" not in shown.out
+
+
+def test_a_dataset_is_not_built_from_a_dataset(tmp_path):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out")
+    with pytest.raises(InputError, match="is a dataset that was built; name the folder or CSV"):
+        run(tmp_path / "out", tmp_path / "out2")
+
+
+def test_a_patient_with_a_bad_name_moves_no_other(tmp_path):
+    source = save_patients(tmp_path / "in", 4)
+    _, before = run(source, tmp_path / "out")
+    shutil.copytree(tmp_path / "in/train/Patient_02", tmp_path / "in/train" / ("x" * 225))
+    status, after = run(source, tmp_path / "out")
+    assert status == 3 and after.patients == before.patients and after.shards == before.shards
+    (rejected,) = after.rejected
+    assert rejected.findings[0].code == "bad_name" and "225 bytes long" in rejected.reason
+
+
+def test_output_within_the_input_is_passed_over_by_the_next_build(tmp_path):
+    source = save_patients(tmp_path / "in", 3)
+    _, first = run(source, tmp_path / "in" / "train" / "dataset")
+    _, second = run(source, tmp_path / "in" / "train" / "dataset")
+    assert first == second

@@ -6,7 +6,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from trainer import main
+from segthor import flags_of
+from segthor.errors import InputError
+from trainer import main  # noqa: F401  which defines the flags
 from trainer.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +20,7 @@ def config_of(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     with flagsaver.flagsaver():
         flags.FLAGS(["trainer.main", f"--flagfile=configs/{name}.flags"])
-        return main.config_from_flags()
+        return flags_of.read(Config)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,6 +38,21 @@ def test_each_organ_has_its_own_and_one_has_all(monkeypatch):
 
 
 def test_a_configuration_includes_its_base(monkeypatch):
-    assert config_of("multi_gpu", monkeypatch).schedule == "onecycle"  # from base, by way of all
-    assert config_of("multi_gpu", monkeypatch).encoder_weights == "imagenet"
+    assert config_of("multi_host", monkeypatch).precision == "bfloat16"  # from multi_gpu
+    assert config_of("multi_host", monkeypatch).encoder_weights == "imagenet"  # from all
     assert config_of("smoke", monkeypatch).backbone == "resnet18"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_says_only_what_differs_from_what_it_includes(name, monkeypatch):
+    lines = (ROOT / "configs" / f"{name}.flags").read_text().splitlines()
+    lines = [line for line in lines if line.startswith("--")]
+    whole = config_of(name, monkeypatch)
+    for line in (line for line in lines if not line.startswith("--flagfile=")):
+        with flagsaver.flagsaver():
+            flags.FLAGS(["trainer.main", *(other for other in lines if other != line)])
+            try:
+                without = flags_of.read(Config)
+            except InputError:  # it is even needed
+                continue
+            assert without != whole, line

@@ -1,6 +1,7 @@
 """The input chain: what each step gets is decided by (seed, epoch) alone, and nothing is lost."""
 
 import dataclasses
+import re
 from collections import Counter
 
 import numpy as np
@@ -30,7 +31,7 @@ def source(folder):
 
 
 def config(**changes):
-    return Config(**{"shuffle_buffer": 8, **changes})
+    return Config(**{"shuffle_buffer": 8, "organs": slices.NAMES, **changes})
 
 
 def fingerprint(row):
@@ -140,7 +141,8 @@ def test_shards_that_are_not_the_manifests_are_refused(tmp_path):
     dataclasses.replace(dataset, shards=(shard, *dataset.shards[1:])).save(str(tmp_path))
     with pytest.raises(InputError, match="expected 7 slices, as its patients have, found 8"):
         data.open_source(str(tmp_path), None)
-    dataclasses.replace(dataset, shards=dataset.shards[2:3]).save(str(tmp_path))
+    held_out = {"shards": dataset.shards[2:3], "patients": dataset.patients[2:3]}
+    dataclasses.replace(dataset, **held_out).save(str(tmp_path))
     with pytest.raises(InputError, match="no train slices"):
         data.open_source(str(tmp_path), None)
 
@@ -178,9 +180,43 @@ def test_slices_with_rare_organs_are_drawn_more_often(folder):
     assert drawn(source, 9, chosen, first_step=1) == drawn(source, 13, chosen)[4:]
 
 
-def test_organs_that_nobody_contoured_cannot_be_trained(tmp_path):
-    slices.make(tmp_path, contoured={f"Patient_{n:02d}": ("heart",) for n in range(1, 7)})
+def test_oversampling_a_dataset_without_counts_is_refused(source):
+    with pytest.raises(InputError, match="no counts of slices, which --oversample needs"):
+        data.training(source, config(oversample=0.1), BATCH)
+
+
+HEART = ("heart",)
+BOTH = ("heart", "aorta")
+AORTA = ("aorta",)
+
+
+@pytest.mark.parametrize(
+    "train, held_out, asked, message",
+    [
+        (HEART, HEART, BOTH, "no train patient .* contours of aorta; --organs=heart would work"),
+        (HEART, HEART, AORTA, "no train patient .* contours of aorta; --organs=heart would work"),
+        (BOTH, HEART, AORTA, "no validation .* of aorta; --organs=heart,aorta would work"),
+        (HEART, AORTA, BOTH, "no train patient .* of aorta; build it with another --split"),
+        (HEART, AORTA, HEART, "no validation .* of heart; build it with another --split"),
+    ],
+)
+def test_an_organ_that_nobody_contoured_is_refused_with_what_would_work(
+    tmp_path, train, held_out, asked, message
+):
+    """`slices.make` holds out every third patient."""
+    names = {f"Patient_{n:02d}": train if n % 3 else held_out for n in range(1, 7)}
+    slices.make(tmp_path, contoured=names)
     source = data.open_source(str(tmp_path), None)
-    data.require_contours(source, ("heart", "aorta"))
-    with pytest.raises(InputError, match="no train patient .* contours of aorta; contoured are he"):
-        data.require_contours(source, ("aorta",))
+    with pytest.raises(InputError, match=message) as refused:
+        data.require_contours(source, asked)
+    works = re.search("--organs=([a-z,]+)", str(refused.value))
+    if works:
+        data.require_contours(source, works[1].split(","))
+
+
+def test_an_organ_without_a_validation_patient_is_trained_without_a_score(tmp_path):
+    names = {f"Patient_{n:02d}": BOTH if n % 3 else HEART for n in range(1, 7)}
+    slices.make(tmp_path, contoured=names)
+    source = data.open_source(str(tmp_path), None)
+    assert data.require_contours(source, BOTH) == ["aorta"]
+    assert data.require_contours(source, HEART) == []

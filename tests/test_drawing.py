@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from segthor import drawing, files, organs
 
-HEART = organs.BY_NAME["heart"]
+HEART = organs.SEGTHOR["heart"]
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_two_organs_that_touch_each_keep_their_own_edge():
     labels = np.zeros((10, 10), np.uint8)
     labels[2:8, 1:5], labels[2:8, 5:9] = 1, 4
     rgb = drawing.overlay(slice_of(labels.shape), predicted=labels)
-    assert tuple(rgb[5, 4]) == organs.BY_NAME["esophagus"].rgb
-    assert tuple(rgb[5, 5]) == organs.BY_NAME["aorta"].rgb
+    assert tuple(rgb[5, 4]) == organs.SEGTHOR["esophagus"].rgb
+    assert tuple(rgb[5, 5]) == organs.SEGTHOR["aorta"].rgb
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])

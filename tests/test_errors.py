@@ -1,11 +1,14 @@
 """How programs fail, seen from outside: real processes, their stderr and exit status."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from segthor.errors import hint
 
 PROGRAM = '''"""Adds a number.
 
@@ -29,6 +32,12 @@ def main(argv):
     if INPUT.value == "interrupt":
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
         os.kill(os.getpid(), signal.SIGINT)
+    if INPUT.value == "too_long":
+        open("x" * 300, "w")
+    if INPUT.value.startswith("name:"):
+        print("[1/2]", INPUT.value, flush=True)
+        print("at a line's start", end="\\r")
+        raise InputError(INPUT.value)
     if INPUT.value == "fault":
         {}["fault"]
     print("seed", SEED.value, "rest", argv[1:])
@@ -43,13 +52,13 @@ def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(PROGRAM)
 
-    def call(*args, stdout=subprocess.PIPE, **env):
+    def call(*args, stdout=subprocess.PIPE, binary=False, **env):
         return subprocess.run(
             [sys.executable, str(path), *args],
             env={**os.environ, "PYTHONPATH": os.getcwd(), **env},
             stdout=stdout,
             stderr=subprocess.PIPE,
-            text=True,
+            text=not binary,
         )
 
     return call
@@ -66,6 +75,7 @@ def test_good_flags_reach_main(program):
         (["--input=bad"], ["patients/: expected a folder, found a file"]),
         (["--input=usage"], ["--a and --b exclude one another"]),
         (["--input=refused"], ["out/scan.nii.gz", "Permission denied"]),
+        (["--input=too_long"], ["xxx: File name too long"]),
         (["--input=x", "--sede=5"], ["sede", "seed"]),
         (["--input=x", "--seed=five"], ["--seed", "five"]),
         (["--input=x", "--seed=-1"], ["--seed", "-1"]),
@@ -129,3 +139,35 @@ def test_help_shows_the_docstring_and_this_programs_flags_alone(program):
 
 def test_helpfull_shows_every_flag(program):
     assert "verbosity" in program("--helpfull").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202egnp.nii", "a\\u202egnp.nii"),
+        ("a\rb", "a\\rb"),
+        ("\udcff.nii", "\\udcff.nii"),
+        ("M\u00fcller \u5fc3 \U0001fac0", "M\u00fcller \u5fc3 \U0001fac0"),
+    ],
+)
+def test_what_stands_in_a_name_never_reaches_the_terminal_as_a_command(program, name, shown):
+    done = program(f"--input=name:{name}", PYTHONUTF8="1", binary=True)
+    assert done.stdout.decode() == f"[1/2] name:{shown}\nat a line's start\r"
+    shown = "a b" if name == "a\rb" else shown  # an error is one line, whatever it quotes
+    assert done.stderr.decode() == f"error: name:{shown}\n"
+
+
+def test_a_terminal_without_these_letters_gets_their_codes(program):
+    done = program("--input=name:M\u00fcller", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (2, "error: name:M\\xfcller\n")
+
+
+def test_a_hint_is_what_a_shell_reads_back():
+    paths = ["plain", "a b", "it's", "$(reboot)", "~/x", "--flag", "\u00e9;ls"]
+    line = hint("serving.report", predictions="a b", labels=None, model=paths)
+    words = shlex.split(line)
+    assert words[:4] == ["Next:", "python", "-m", "serving.report"]
+    assert words[4:] == ["--predictions=a b", "--model=" + ",".join(paths)]
+    assert hint("trainer.main", data="data/x") == "Next: python -m trainer.main --data=data/x"

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from tiny_models import run_entry, save_coded
 
-from segthor import files, organs
+from segthor import json_files, organs
 from segthor.errors import InputError
 from segthor.recipe import Recipe, window
-from serving import bundle
-from trainer import model
+from serving.prediction import bundle
+from trainer import model, run
 from trainer.config import Config
 
 RECIPE = Recipe(crop_mm=32, pixel_mm=1.0, window_width_hu=350)
@@ -33,7 +33,9 @@ def every_grey_level_counts(images):
 def folder(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("model"))
     training = {"config": {"backbone": "resnet18"}, "score": 0.9}
-    bundle.save(folder, every_grey_level_counts, [], RECIPE, organs.NAMES, training, {"numpy": "2"})
+    bundle.save(
+        folder, every_grey_level_counts, [], RECIPE, organs.SEGTHOR.names, training, {"numpy": "2"}
+    )
     return folder
 
 
@@ -43,7 +45,7 @@ def test_assets_explain_the_model(folder):
     rows = json.loads((assets / "organs.json").read_text())
     assert rows[0] == {"name": "background", "label": 0, "rgb": [0, 0, 0]}
     assert [(row["name"], row["label"], tuple(row["rgb"])) for row in rows[1:]] == [
-        (organ.name, organ.label, organ.rgb) for organ in organs.ORGANS
+        (organ.name, organ.label, organ.rgb) for organ in organs.SEGTHOR
     ]
     assert json.loads((assets / "training.json").read_text())["score"] == 0.9
     assert json.loads((assets / "model.json").read_text())["versions"] == {"numpy": "2"}
@@ -51,8 +53,8 @@ def test_assets_explain_the_model(folder):
 
 def test_what_was_saved_is_what_loads(folder):
     loaded = bundle.load(folder)
-    assert (loaded.recipe, loaded.organs) == (RECIPE, organs.NAMES)
-    assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+    assert (loaded.recipe, loaded.organs) == (RECIPE, organs.SEGTHOR.names)
+    assert bundle.label_values(loaded.organs).tolist() == [0, 1, 2, 3, 4]
     assert loaded.training["score"] == 0.9
     assert set(loaded.signatures) == {"serving_default", "probabilities", "labels_from_hu"}
 
@@ -88,7 +90,7 @@ def test_labels_from_hu_of_no_slices_are_no_labels(folder):
 def test_labels_are_the_organs_own_where_the_model_knows_only_some(tmp_path):
     save_coded(tmp_path, names=("heart", "aorta"))
     loaded = bundle.load(str(tmp_path))
-    assert loaded.labels.tolist() == [0, 2, 4]
+    assert bundle.label_values(loaded.organs).tolist() == [0, 2, 4]
     hu = np.array([-40, 40, 120, 30], np.float32).reshape(1, 2, 2, 1).repeat(32, 1).repeat(32, 2)
     call = tf.saved_model.load(loaded.folder).signatures["labels_from_hu"]
     found = call(hu=hu, level_hu=[40.0])["labels"].numpy()
@@ -136,7 +138,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
         return {"probabilities": images * variable}
 
     with pytest.raises(ValueError):
-        bundle.save(str(tmp_path), breaks_in_the_middle, [], RECIPE, organs.NAMES, {}, {})
+        bundle.save(str(tmp_path), breaks_in_the_middle, [], RECIPE, organs.SEGTHOR.names, {}, {})
     untracked = tf.Variable(tf.ones([5]))
     with pytest.raises(AssertionError):  # found only while the SavedModel is written
         bundle.save(
@@ -144,7 +146,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
             lambda images: {"probabilities": tf.nn.softmax(images[..., :1] * untracked)},
             [],
             RECIPE,
-            organs.NAMES,
+            organs.SEGTHOR.names,
             {},
             {},
         )
@@ -199,29 +201,33 @@ def packages_without_keras_and_segthor(folder: Path) -> Path:
     return folder
 
 
+def save_run(workdir, config, recipe=RECIPE) -> None:
+    """A run of the trainer that ended, of a network that was not trained."""
+    tf.keras.utils.set_random_seed(1)
+    network = model.build(config, recipe.size_px, recipe.context)
+    for variable in network.variables:  # as training would leave them: no two alike
+        noise = tf.random.stateless_uniform(variable.shape, [3, 4], -0.01, 0.01)
+        variable.assign_add(noise)
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=network), str(workdir / "best"), 1).save()
+    record = {
+        "config": dataclasses.asdict(config),
+        "recipe": recipe.to_json(),
+        "organs": list(config.organs),
+    }
+    (workdir / run.RUN).write_text(json.dumps(record))
+    (workdir / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """(network, model directory, what the entry said) of a run of both tasks, in bfloat16."""
     folder = tmp_path_factory.mktemp("run")
-    config = Config(task="joint", backbone="resnet18", precision="bfloat16")
-    tf.keras.utils.set_random_seed(1)
-    network = model.build(config, RECIPE.size_px, RECIPE.context)
-    for variable in network.variables:  # as training would leave them: no two alike
-        noise = tf.random.stateless_uniform(variable.shape, [3, 4], -0.01, 0.01)
-        variable.assign_add(noise)
-    tf.train.CheckpointManager(
-        tf.train.Checkpoint(model=network), str(folder / "run" / "best"), 1
-    ).save()
-    run = {
-        "config": dataclasses.asdict(config),
-        "recipe": RECIPE.to_json(),
-        "organs": list(config.organs),
-    }
-    (folder / "run" / model.RUN_FILE).write_text(json.dumps(run))
-    (folder / "run" / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
+    names = organs.SEGTHOR.names
+    config = Config(task="joint", organs=names, backbone="resnet18", precision="bfloat16")
+    save_run(folder / "run", config)
     done = run_entry("serving.export", workdir=folder / "run", output=folder / "model")
     assert done.returncode == 0, done.stderr
-    return model.restore(str(folder / "run"))[0], folder / "model", done.stdout
+    return run.restore(str(folder / "run"))[0], folder / "model", done.stdout
 
 
 def test_the_entry_exports_what_the_trainer_restores(exported):
@@ -276,7 +282,7 @@ def test_a_model_on_another_file_system_is_the_same_model(tmp_path):
     version = save_coded("memory://models/coded")
     assert version == "memory://models/coded/1"
     assert save_coded("memory://models/coded").endswith("/2")
-    files.write_json("memory://models/coded/3/assets/model.json", {})  # an upload that was killed
+    json_files.write("memory://models/coded/3/assets/model.json", {})  # an upload that was killed
     there = bundle.load("memory://models/coded")
     assert there.digest == here.digest and there.recipe == here.recipe
     images = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 1)).astype(np.uint8)

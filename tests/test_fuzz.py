@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as arrays
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from segthor import nifti
-from segthor.audit import CODES
+from segthor.findings import CODES
 from segthor.nifti import Grid
-from segthor.patients import Source
+from segthor.patients import Patient
 from tests import fuzz
 
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)
@@ -50,5 +50,5 @@ def test_any_arrays_on_any_grid_end_in_findings(tmp_path_factory, data):
             affine = np.diag([2, 2, 3, 1.0])
         paths.append(str(folder / f"{len(paths)}.nii"))
         nifti.write(paths[-1], array, Grid.from_affine(shape, affine))
-    found = examine(Source("P", *paths), Job("unused", fuzz.RECIPES[0]))
+    found = examine(Patient("P", *paths), Job("unused", fuzz.RECIPES[0]))
     assert found.findings and all(one.code in CODES for one in found.findings)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segthor.geometry import AIR_HU, Orientation, Placement
+from segthor.boxes import label_boxes
+from segthor.geometry import AIR_HU, Orientation, Placement, canonical
+from tests.way_back import labels_back
 
 ALL_AXCODES = [
     "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))
@@ -29,6 +31,11 @@ def affine_of(axcodes, spacing_mm=(1.0, 1.0, 1.0), shape=(1, 1, 1), oblique_deg=
     return result
 
 
+def boxes_of(labels, affine):
+    """The labels' boxes in the canonical view."""
+    return label_boxes(canonical(affine, labels)[1])
+
+
 def test_all_48_orientations_are_distinct():
     assert len(set(ALL_AXCODES)) == 48
 
@@ -45,6 +52,10 @@ def test_orientation_agrees_with_nibabel_for_every_axis_order_and_flip(axcodes):
     orientation = Orientation.of(affine)
     np.testing.assert_array_equal(orientation.to_zyx(scan), expected)
     np.testing.assert_array_equal(orientation.to_scan(orientation.to_zyx(scan)), scan)
+    spacing_mm, view, none = canonical(affine, scan, None)
+    np.testing.assert_array_equal(view, expected)
+    zooms = image.as_reoriented(to_lps).header.get_zooms()
+    assert spacing_mm == pytest.approx(zooms[::-1], rel=1e-5) and none is None
 
 
 @pytest.mark.parametrize("axcodes", ALL_AXCODES)
@@ -54,12 +65,11 @@ def test_native_round_trip_is_exact_for_every_axis_order_and_flip(axcodes, shape
     labels = np.random.default_rng(1).integers(0, 5, shape).astype(np.uint8)
     center = (17.25, 19.5)
     placement = Placement.centred(shape, affine, center, size_px=64, pixel_mm=0)
-    prepared = placement.labels_to_model(labels)
+    boxes = boxes_of(labels, affine)
+    prepared = placement.labels_to_model(labels, boxes)
     assert prepared.shape == (placement.num_slices, 64, 64)
-    assert placement.labels_outside(labels) == 0
-    np.testing.assert_array_equal(placement.labels_to_scan(prepared), labels)
-    one_hot = np.eye(5, dtype=np.float32)[prepared]
-    np.testing.assert_array_equal(placement.probabilities_to_scan(one_hot), labels)
+    assert placement.labels_outside(labels, boxes) == 0
+    np.testing.assert_array_equal(labels_back(placement, prepared), labels)
 
 
 @pytest.mark.parametrize("center", [(0, 0), (-40, 5), (39, 36), (90, 90), (12.5, 7.49)])
@@ -70,10 +80,11 @@ def test_box_over_the_edge_is_padded_and_what_it_holds_comes_back_exactly(center
     rng = np.random.default_rng(2)
     labels = rng.integers(1, 5, shape).astype(np.uint8)
     placement = Placement.centred(shape, affine, center, size_px, pixel_mm=0)
-    back = placement.labels_to_scan(placement.labels_to_model(labels))
+    boxes = boxes_of(labels, affine)
+    back = labels_back(placement, placement.labels_to_model(labels, boxes))
     kept = back > 0
     np.testing.assert_array_equal(back[kept], labels[kept])
-    assert placement.labels_outside(labels) == np.count_nonzero(~kept)
+    assert placement.labels_outside(labels, boxes) == np.count_nonzero(~kept)
     hu = np.stack([*placement.image_to_model(rng.integers(0, 9, shape).astype(np.int16))])
     assert np.count_nonzero(hu != AIR_HU) == np.count_nonzero(kept)
     # By hand: the box spans first .. first + size - 1 in rows (Y) and columns (X).
@@ -129,24 +140,13 @@ def test_resampled_labels_come_back_nearly_whole(axcodes):
     labels = np.zeros(shape, np.uint8)
     labels[((grid - (35, 30, 33)) ** 2).sum(-1) < 18**2] = 2
     labels[((grid - (35, 52, 33)) ** 2).sum(-1) < 7**2] = 1
-    placement = Placement.centred(shape, affine_of(axcodes, (1.3,) * 3, shape), (33, 33), 128, 1.0)
-    back = placement.labels_to_scan(placement.labels_to_model(labels))
+    affine = affine_of(axcodes, (1.3,) * 3, shape)
+    placement = Placement.centred(shape, affine, (33, 33), 128, 1.0)
+    back = labels_back(placement, placement.labels_to_model(labels, boxes_of(labels, affine)))
     for value, least in ((1, 0.95), (2, 0.97)):
         both = np.count_nonzero((back == value) & (labels == value))
         dice = 2 * both / (np.count_nonzero(back == value) + np.count_nonzero(labels == value))
         assert dice >= least
-
-
-def test_labels_and_probabilities_take_the_same_way_back():
-    shape = (40, 44, 5)
-    labels = np.zeros(shape, np.uint8)
-    labels[10:22, 12:30, 1:4], labels[22:30, 14:22, :] = 3, 4
-    placement = Placement.centred(shape, affine_of("LPS", (1.4, 1.1, 3)), (21, 19), 64, 1.0)
-    prepared = placement.labels_to_model(labels)
-    one_hot = np.eye(5, dtype=np.float32)[prepared]
-    np.testing.assert_array_equal(
-        placement.probabilities_to_scan(one_hot), placement.labels_to_scan(prepared)
-    )
 
 
 def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_cuts():
@@ -175,3 +175,14 @@ def test_placement_survives_json():
 
     placement = Placement.centred((40, 44, 5), affine_of("PIR"), (1.1, 2 / 3), 32, 1.7)
     assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("pixel_mm", [0, 1.5])
+def test_beyond_a_scan_without_a_sign_lies_air_too(dtype, pixel_mm):
+    scan = np.random.default_rng(0).integers(0, 250, (30, 40, 3)).astype(dtype)
+    placement = Placement.centred(scan.shape, affine_of("LPS"), (15, 20), 96, pixel_mm)
+    found = np.stack(list(placement.image_to_model(scan)))
+    signed = np.stack(list(placement.image_to_model(scan.astype(np.int16))))
+    np.testing.assert_array_equal(found, signed)
+    assert found.min() == AIR_HU

@@ -8,7 +8,7 @@ import pytest
 from cases import TINY_RECIPE, save_patients
 from PIL import Image
 
-from beam_jobs import pictures
+from beam_jobs import inspection
 from beam_jobs.driver import Settings, build
 from segthor.manifest import Dataset
 from segthor.recipe import Recipe
@@ -36,19 +36,23 @@ def test_pictures_are_written_and_numbers_printed(built):
 
 def test_the_slice_shown_is_the_one_with_most_organs(built):
     dataset = Dataset.load(str(built))
-    record = pictures.fullest_slice(dataset.patients[0], str(built))
+    record = inspection.fullest_slice(dataset.patients[0].patient, dataset, str(built))
     assert record.patient == dataset.patients[0].patient
     assert sum(record.present) >= 3
 
 
 def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
     dataset = Dataset.load(str(built))
-    shown = [(one, pictures.fullest_slice(one, str(built))) for one in dataset.patients[:2]]
+    shown = [
+        (one, inspection.fullest_slice(one.patient, dataset, str(built)))
+        for one in dataset.patients[:2]
+    ]
     (tmp_path / "moved").mkdir()
     from dataclasses import replace
 
     gone = [(replace(shown[0][0], ct=str(tmp_path / "gone.nii")), shown[0][1]), shown[1]]
     assert (
-        pictures.normalization_sheet(gone).shape[0] == pictures.normalization_sheet(shown).shape[0]
+        inspection.normalization_sheet(gone).shape[0]
+        == inspection.normalization_sheet(shown).shape[0]
     )
     assert "gone.nii: cannot be read any more" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from trainer.learner import Learner
 
 STEPS = 12
 COMMON = {
+    "organs": slices.NAMES,
     "backbone": "resnet18",
     "decoder": "pspnet",
     "batch_size": 4,
@@ -71,7 +72,7 @@ def test_counts_agree_with_a_plain_count_over_the_stored_slices(source):
         with open(f"{source.folder}/{shard.file}", "rb") as stream:
             for payload in records.read_frames(stream, shard.file):
                 one = records.decode(payload)
-                predicted = learner.model(one.image[None]).numpy()[0].argmax(-1)
+                predicted = learner.model(one.image[None])["segment"].numpy()[0].argmax(-1)
                 for organ in range(4):
                     if one.contoured[organ]:
                         masks = predicted == organ + 1, one.labels == organ + 1

@@ -1,27 +1,35 @@
 """The manifest: what is saved is loaded, and readers refuse what they do not know."""
 
+import copy
+import dataclasses
+import json
+
 import pytest
 
-from segthor import files
+from segthor import json_files
 from segthor.errors import InputError
-from segthor.manifest import TRAIN, VALIDATION, Dataset, Patient, Rejected, Shard, Unlabelled
+from segthor.findings import Finding
+from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
+from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
 
 
 def a_dataset():
+    places = ((TRAIN, 0), (TRAIN, 1), (VALIDATION, 0), (VALIDATION, 2))
     shards = tuple(
-        Shard(f"{split}-{fold}.tfrecord", split, fold, 10, 1000, "ab" * 32, (f"P{fold}",))
-        for split, fold in ((TRAIN, 0), (TRAIN, 1), (VALIDATION, 0), (VALIDATION, 2))
+        Shard(f"{split}-{fold}.tfrecord", split, fold, 10, 1000, "ab" * 32, (f"P{number}",))
+        for number, (split, fold) in enumerate(places)
     )
-    placement = {"size_px": 96}
-    patient = Patient(
-        "P0", "ct.nii.gz", "gt.nii.gz", "cd" * 32, TRAIN, 0, shards[0].file, 10,
-        ("heart", "aorta"), 50.0, placement, {"findings": []},
+    audit = Audit((Finding("metal", "warn", "metal"),), {"heart": {"volume_cm3": 1.0}})
+    patients = tuple(
+        Built(f"P{number}", "ct.nii.gz", "gt.nii.gz", "cd" * 32, split, fold, 10,
+              ("heart", "aorta"), -50.0, {"size_px": 96}, audit)
+        for number, (split, fold) in enumerate(places)
     )  # fmt: skip
-    rejected = Rejected("P9", "bad.nii.gz", "", ({"code": "truncated", "severity": "reject"},))
+    rejected = Rejected("P9", "bad.nii.gz", "", (Finding("file_truncated", "reject", "cut"),))
     return Dataset(
-        Recipe(window_level="median:heart"), 3, shards, (patient,), (rejected,),
-        (Unlabelled("P8", "x.nii"),), {"slices": 10}, {"segthor": "1"},
+        Recipe(window_level="median:heart"), 3, shards, patients, (rejected,),
+        (Unlabelled("P8", "x.nii"),), {"slices": {"all": 10}}, {"segthor": "1"}, (("heart", 2),),
     )  # fmt: skip
 
 
@@ -50,11 +58,149 @@ def test_split_or_fold_picks_every_shard_once():
     assert {s.fold for s in dataset.shards_of(TRAIN, 0)} == {1, 2}
 
 
+def changed(folder, change):
+    """Loads what `change` made of the manifest's JSON."""
+    a_dataset().save(str(folder))
+    path = str(folder / "dataset.json")
+    value = json_files.read(path)
+    value = change(value) or value
+    (folder / "dataset.json").write_text(json.dumps(value))
+    return Dataset.load(str(folder))
+
+
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match="beam_jobs.build"):
         Dataset.load(str(tmp_path))
+    with pytest.raises(InputError, match="expected format 3.*build the dataset again"):
+        changed(tmp_path, lambda value: value.update(format=99))
+
+
+def test_format_1_is_still_read(tmp_path):
+    """It named every patient's shard twice."""
+
+    def former(value):
+        value["format"] = 1
+        for row in value["patients"]:
+            row["shard"] = "a.tfrecord"
+
+    assert changed(tmp_path, former) == a_dataset()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_manifest_from_before_the_table_holds_segthors_organs(tmp_path, number):
+    names = ["esophagus", "heart", "trachea", "aorta"]
+    former = {"format": number, "organs": names}
+    assert changed(tmp_path, lambda value: value.update(former)) == a_dataset()
+    with pytest.raises(InputError, match="build the dataset again"):
+        changed(tmp_path, lambda value: value.update(former, organs=names[:3]))
+
+
+def test_a_table_of_ones_own_is_saved_and_loaded(tmp_path):
+    row = Organ("liver", 200, (1, 2, 3), volume_cm3=(500.0, 3000), side="right")
+    own = dataclasses.replace(a_dataset(), organs=Organs((*SEGTHOR, row)))
+    own.save(str(tmp_path))
+    assert Dataset.load(str(tmp_path)) == own
+
+
+def put(*way):
+    """A change that puts the last of `way` where the others lead."""
+    *outer, last, item = way
+
+    def change(value):
+        for key in outer:
+            value = value[key]
+        value[last] = item
+
+    return change
+
+
+def drop(kind, key):
+    return lambda value: value[kind][0].pop(key) and None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda value: [1, 2], "expected format"),
+        (lambda value: "text", "expected format"),
+        (put("format", [2]), "expected format"),
+        (put("organs", {}), "no table of organs: a dict"),
+        (put("organs", ["heart"]), "no table of organs"),
+        (put("organs", 1, "label", 1), "label 1 is that of esophagus and of heart; build"),
+        (put("patients", 0, "organs", 0, "liver"), "the organ 'liver', which the table lacks"),
+        (put("label_values", [["liver", 2]]), "label_values name 'liver'"),
+        (put("recipe", "window_level", "mean:liver"), "window_level: expected organs of eso"),
+        (lambda value: value.pop("shards") and None, "shards: missing"),
+        (put("shards", {}), "shards: expected a list, found {}"),
+        (put("shards", 0, []), r"shards\[0\]: expected an object"),
+        (put("surprise", 1), "surprise: unknown"),
+        (put("folds", "3"), "folds: expected a whole number"),
+        (put("folds", True), "folds: expected a whole number"),
+        (put("folds", 0), "folds: expected 1"),
+        (put("recipe", None), "recipe: expected an object"),
+        (put("recipe", "context", 2), "recipe: context: expected an odd number"),
+        (put("recipe", "crop_mm", "256"), "recipe.crop_mm: expected a finite number"),
+        (put("recipe", "crop_mm", float("nan")), "recipe.crop_mm: expected a finite number"),
+        (put("recipe", "pixel_mm", float("inf")), "recipe.pixel_mm: expected a finite number"),
+        (put("shards", 1, "records", -4), r"shards\[1\].records: .* from 0 on, found -4"),
+        (put("shards", 1, "bytes", 1e3), r"shards\[1\].bytes: expected a whole number"),
+        (put("shards", 1, "sha256", None), r"shards\[1\].sha256: expected a text"),
+        (put("shards", 1, "patients", "P1"), r"shards\[1\].patients: expected a list"),
+        (put("shards", 1, "patients", [["P1"]]), r"shards\[1\].patients\[0\]: expected a text"),
+        (put("shards", 1, "more", 1), r"shards\[1\].more: unknown"),
+        (drop("shards", "fold"), r"shards\[0\].fold: missing"),
+        (drop("patients", "placement"), r"patients\[0\].placement: missing"),
+        (put("patients", 0, "level_hu", float("nan")), "level_hu: expected a finite number"),
+        (put("patients", 0, "audit", "findings", [{"code": "x"}]), "message: missing"),
+        (put("patients", 0, "organs", 0, 5), r"organs\[0\]: expected a text"),
+        (put("label_values", [["heart"]]), r"label_values\[0\]: expected 2 values"),
+        (put("statistics", []), "statistics: expected an object"),
+        (put("shards", 0, "file", "/etc/passwd"), "inside the dataset's folder"),
+        (put("shards", 0, "file", "../x.tfrecord"), "inside the dataset's folder"),
+        (put("shards", 0, "file", "shards/../../x"), "inside the dataset's folder"),
+        (put("shards", 0, "file", "s3://bucket/x"), "inside the dataset's folder"),
+        (put("shards", 0, "file", ""), "inside the dataset's folder"),
+        (put("shards", 1, "file", "train-0.tfrecord"), "'train-0.tfrecord' is listed 2 times"),
+        (put("shards", 0, "split", "test"), "no split 'test'"),
+        (put("shards", 0, "fold", 3), "no split 'train' with fold 3"),
+        (put("shards", 0, "patients", ["P7"]), "lists 'P7', which has no row"),
+        (put("shards", 0, "patients", ["P0", "P0"]), "lists 'P0', which has no row"),
+        (put("shards", 0, "patients", ["P0", "P1"]), "'P1' and its shard .* differ"),
+        (put("shards", 0, "patients", []), "'P0' is in no shard"),
+        (put("patients", 1, "patient", "P0"), "patient 'P0' is listed 2 times"),
+        (put("rejected", 0, "patient", "P0"), "patient 'P0' is listed 2 times"),
+        (put("rejected", 0, "findings", []), "'P9' is rejected for no reason"),
+    ],
+)
+def test_a_malformed_manifest_is_refused_in_one_line(tmp_path, change, said):
+    with pytest.raises(InputError, match=said) as caught:
+        changed(tmp_path, change)
+    assert str(caught.value).startswith(str(tmp_path / "dataset.json"))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_whatever_one_value_is_replaced_by_the_end_is_a_manifest_or_one_line(tmp_path):
     a_dataset().save(str(tmp_path))
-    path = str(tmp_path / "dataset.json")
-    files.write_json(path, {**files.read_json(path), "format": 99})
-    with pytest.raises(InputError, match="expected format 1.*found format 99"):
-        Dataset.load(str(tmp_path))
+    path = tmp_path / "dataset.json"
+    whole = json.loads(path.read_text())
+    strange = (None, True, -1, 1e400, float("nan"), "", "x", [], [[]], {}, {"a": 1}, 2**70)
+    refused = 0
+    for way in _ways(whole):
+        for item in strange:
+            value = copy.deepcopy(whole)
+            put(*way, item)(value)
+            path.write_text(json.dumps(value))
+            try:
+                Dataset.load(str(tmp_path))
+            except InputError:
+                refused += 1
+    assert refused > 1000
+
+
+def _ways(value):
+    """The way to every value inside."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in pairs:
+        yield (key,)
+        if isinstance(item, dict | list):
+            yield from ((key, *way) for way in _ways(item))

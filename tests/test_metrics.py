@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from segthor import metrics, nifti
+from segthor.boxes import nonzero_box
 from segthor.errors import InputError
-from segthor.resample import nonzero_box
 
 # Spacing as whole steps of a unit, so that libraries without spacing, or with float32 distances,
 # can be asked in whole numbers and give the exact answer.

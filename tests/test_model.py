@@ -12,11 +12,12 @@ from classification_models.weights import WEIGHTS_COLLECTION
 from segmentation_models.backbones.backbones_factory import Backbones
 
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR, Organ, Organs
 from trainer import model, schedules, weights
 from trainer.augment import Strengths
 from trainer.config import BACKBONES, DECODERS, Config
 
-SMALL = Config(backbone="resnet18")
+SMALL = Config(backbone="resnet18", organs=SEGTHOR.names)
 
 
 def images(count=2, size=32, context=3, seed=0):
@@ -28,16 +29,16 @@ def images(count=2, size=32, context=3, seed=0):
 def test_every_decoder_gives_probabilities_of_every_voxel(decoder):
     size = 96 if decoder == "pspnet" else 32
     network = model.build(dataclasses.replace(SMALL, decoder=decoder), size, 3)
-    output = network(images(size=size)).numpy()
+    output = network(images(size=size))["segment"].numpy()
     assert output.shape == (2, size, size, 5) and output.dtype == np.float32
     np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
 
 
 def test_heads_follow_the_task_and_the_organs():
     chosen = {"organs": ("trachea", "aorta"), "backbone": "resnet18"}
-    assert model.build(Config(**chosen), 32, 1).output_shape == (None, 32, 32, 3)
+    assert model.build(Config(**chosen), 32, 1).output_shape == {"segment": (None, 32, 32, 3)}
     classifier = model.build(Config(**chosen, task="classify", loss="focal"), 32, 3)
-    assert classifier(images()).shape == (2, 2)
+    assert classifier(images())["classify"].shape == (2, 2)
     joint = model.build(Config(**chosen, task="joint"), 32, 3)
     output = joint(images())
     assert output["segment"].shape == (2, 32, 32, 3) and output["classify"].shape == (2, 2)
@@ -52,7 +53,11 @@ def test_half_precision_computes_inside_and_ends_in_float32(precision):
     body = network.get_layer("resnet18")
     assert body.output["segment"].dtype == precision
     assert all(weight.dtype == "float32" for weight in network.trainable_variables)
-    assert network.output.dtype == network.get_layer("segment_logits").output.dtype == "float32"
+    assert (
+        network.output["segment"].dtype
+        == network.get_layer("segment_logits").output.dtype
+        == "float32"
+    )
     assert tf.keras.mixed_precision.global_policy().name == "float32"
 
 
@@ -61,7 +66,8 @@ def test_upsampling_for_xla_is_the_same_network():
     plain = model.build(SMALL, 32, 3)
     compiled = model.build(dataclasses.replace(SMALL, xla=True), 32, 3)
     compiled.set_weights(plain.get_weights())
-    np.testing.assert_allclose(compiled(images()), plain(images()), atol=1e-6)
+    outlined, expected = compiled(images())["segment"], plain(images())["segment"]
+    np.testing.assert_allclose(outlined, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -117,6 +123,35 @@ def test_the_encoder_starts_from_a_file_or_a_folder(tmp_path):
         model.build(dataclasses.replace(SMALL, encoder_weights=path), 32, 5)
 
 
+def test_a_published_name_means_the_published_weights_whatever_lies_here(tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(weights, "_fetch", lambda *entry: fetched.append(entry) or "published")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet").mkdir()
+    assert weights.find("imagenet", "resnet18") == "published"
+    (tmp_path / "imagenet11k").write_bytes(b"")
+    with pytest.raises(InputError, match="expected one of none, imagenet for vgg16.*imagenet11k"):
+        weights.find("imagenet11k", "vgg16")
+    (tmp_path / "none").write_bytes(b"")
+    assert weights.find("none", "resnet18") is None
+    assert len(fetched) == 1
+    with pytest.raises(InputError, match="./imagenet holds no weights of resnet18"):
+        weights.find("./imagenet", "resnet18")
+    assert weights.find("./imagenet11k", "resnet18") == "./imagenet11k"
+    (tmp_path / "mine.h5").write_bytes(b"")
+    assert weights.find("mine.h5", "resnet18") == "mine.h5"
+
+
+def test_a_file_that_holds_no_weights_of_the_encoder_is_refused(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(InputError, match="weights.h5 holds no weights of resnet18"):
+        model.build(dataclasses.replace(SMALL, encoder_weights=str(path)), 32, 3)
+    saved_encoder(str(path))
+    with pytest.raises(InputError, match="weights.h5 holds no weights of resnet34"):
+        model.build(Config(backbone="resnet34", encoder_weights=str(path)), 32, 3)
+
+
 def test_weights_that_cannot_be_fetched_are_named_with_address_and_md5(tmp_path, monkeypatch):
     def offline(*_, **__):
         raise Exception("URL fetch failure")
@@ -137,19 +172,24 @@ def test_a_size_that_the_pyramid_cannot_pool_is_refused():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"task": "detect"}, "--task: expected one of segment"),
-        ({"task": "classify", "loss": "dice"}, "--loss: expected ce or focal"),
-        ({"organs": ("liver",)}, "--organs: expected some of"),
-        ({"organs": ()}, "--organs"),
-        ({"batch_size": 0}, "--batch_size: expected at least 1"),
-        ({"ema": 1.0}, "--ema: expected 0 or more, below 1"),
-        ({"steps": 0, "epochs": 0}, "--steps"),
-        ({"learning_rate": 0.0}, "--learning_rate"),
+        ({"task": "detect"}, "task: expected one of segment"),
+        ({"task": "classify", "loss": "dice"}, "loss: expected ce or focal"),
+        ({"task": "classify", "loss": "ce", "surface_distances": True}, "a network of outlines"),
+        ({"organs": ("heart", "heart")}, "organs: expected names of organs, each once"),
+        ({"steps": 0, "epochs": 0}, "steps: expected steps or epochs above 0"),
     ],
 )
 def test_choices_that_cannot_work_are_refused_at_once(wrong, message):
     with pytest.raises(InputError, match=message):
         Config(**wrong)
+
+
+def test_the_organs_are_the_datasets_and_all_of_them_where_none_is_named():
+    table = Organs((Organ("liver", 3, (1, 2, 3)), Organ("colon", 1, (4, 5, 6))))
+    assert Config().of_table(table).organs == ("liver", "colon")
+    assert Config(organs=("colon",)).of_table(table).organs == ("colon",)
+    with pytest.raises(InputError, match="--organs: expected some of liver, colon, found heart"):
+        Config(organs=("heart",)).of_table(table)
 
 
 def test_a_configuration_survives_json():

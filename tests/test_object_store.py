@@ -9,7 +9,7 @@ import pytest
 from cases import save
 from tiny_models import coded_scan, run_entry, save_coded
 
-from segthor import files, nifti, phantom
+from segthor import files, json_files, nifti, phantom
 from segthor.manifest import Dataset
 from segthor.nifti import Grid
 
@@ -99,7 +99,7 @@ def test_model_scans_predictions_and_scores_may_lie_on_an_object_store(store, tm
     both = {"predictions": here["predictions"], "labels": truth, "scans": scans}
     done = run_entry("serving.evaluate", **both, output=here["scores"])
     assert done.returncode == 0, done.stderr
-    scores = files.read_json(here["scores"] + "/scores.json")["patients"]
+    scores = json_files.read(here["scores"] + "/scores.json")["patients"]
     assert {organ["dice"] for one in scores.values() for organ in one.values()} == {1.0}
     done = run_entry("serving.report", **both, output=here["page"])
     assert done.returncode == 0, done.stderr

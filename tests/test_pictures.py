@@ -33,7 +33,7 @@ def held_out(source):
 
 def learner(names, offset_px=5):
     """A network that reads the labels off the grey levels and shifts them."""
-    values = np.array([0] + [organs.BY_NAME[name].label for name in names])
+    values = np.array([0] + [organs.SEGTHOR[name].label for name in names])
 
     def predict(images):
         labels = np.roll(images.numpy()[..., 1] // 50, offset_px, axis=1)
@@ -55,9 +55,9 @@ def sheets(monkeypatch):
     seen = []
     draw = drawing.sheet
 
-    def remember(tiles, columns, captions, note=""):
+    def remember(tiles, columns, captions, note, organs):
         seen.append((tiles, captions))
-        return draw(tiles, columns, captions, note)
+        return draw(tiles, columns, captions, note, organs)
 
     monkeypatch.setattr(drawing, "sheet", remember)
     return seen
@@ -77,7 +77,7 @@ def test_shards_that_hold_none_of_the_slices_are_not_opened(source):
     assert [one.patient for one in found] == [source.validation[0].patients[0]] * 2
 
 
-@pytest.mark.parametrize("names", [organs.NAMES, ("aorta", "esophagus"), ("heart",)])
+@pytest.mark.parametrize("names", [organs.SEGTHOR.names, ("aorta", "esophagus"), ("heart",)])
 def test_the_worst_slices_are_drawn_with_truth_and_prediction_of_the_learned_organs(
     source, held_out, sheets, names
 ):
@@ -92,9 +92,9 @@ def test_the_worst_slices_are_drawn_with_truth_and_prediction_of_the_learned_org
         assert caption.startswith(f"{one.patient}, slice {one.z}, ")
         labels = np.roll(one.image[..., 1] // 50, 5, axis=0)
         learned = [
-            organs.BY_NAME[name].label
+            organs.SEGTHOR[name].label
             for name in names
-            if one.contoured[organs.BY_NAME[name].label - 1]
+            if one.contoured[organs.SEGTHOR[name].label - 1]
         ]
         truth, predicted = (np.where(np.isin(x, learned), x, 0) for x in (one.labels, labels))
         expected = drawing.overlay(one.image[..., 1], truth, predicted, tile.shape[0] // 32)
@@ -103,9 +103,9 @@ def test_the_worst_slices_are_drawn_with_truth_and_prediction_of_the_learned_org
 
 
 def test_a_classifier_has_no_contours_to_show(source, held_out):
-    classifier = learner(organs.NAMES)
+    classifier = learner(organs.SEGTHOR.names)
     classifier.config = Config(task="classify", loss="focal")
-    found = scores(held_out, organs.NAMES, [0.5] * len(held_out))
+    found = scores(held_out, organs.SEGTHOR.names, [0.5] * len(held_out))
     assert pictures.worst_slices(classifier, source, found) is None
 
 

@@ -7,12 +7,12 @@ import pytest
 from beam_jobs.plan import choose_split, deal, patients_per_shard, plan_shards
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
-from segthor.patients import Source
+from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 
 def named(names, split=""):
-    return [Source(name, f"{name}.nii", f"{name}_gt.nii", split) for name in names]
+    return [Patient(name, f"{name}.nii", f"{name}_gt.nii", split) for name in names]
 
 
 SEGTHOR = named(f"Patient_{number:02d}" for number in range(1, 41))
@@ -69,12 +69,12 @@ def test_an_added_patient_moves_nobody_else():
 def test_every_patient_lies_in_one_shard_of_its_own_split_and_fold(shards):
     dealt = deal(MANY, "hash", 0.2, 5, 0)
     plans = plan_shards(MANY, dealt, most=7, shards=shards)
-    placed = [source.patient for plan in plans for source in plan.patients]
-    assert sorted(placed) == sorted(source.patient for source in MANY)
+    placed = [source.name for plan in plans for source in plan.patients]
+    assert sorted(placed) == sorted(source.name for source in MANY)
     assert len({plan.name for plan in plans}) == len(plans)
     for plan in plans:
-        assert {dealt[source.patient] for source in plan.patients} == {(plan.split, plan.fold)}
-        assert list(plan.patients) == sorted(plan.patients, key=lambda source: source.patient)
+        assert {dealt[source.name] for source in plan.patients} == {(plan.split, plan.fold)}
+        assert list(plan.patients) == sorted(plan.patients, key=lambda source: source.name)
         assert shards or 1 <= len(plan.patients) <= 7
     if shards:
         assert len(plans) == 2 * 5 * 3

@@ -1,18 +1,19 @@
 """Post-processing and how it is chosen."""
 
 import json
+import os
 
 import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import measure
-from tiny_models import run_entry, save_coded
+from tiny_models import at_work_in, killed_while_writing, run_entry, save_coded
 
 from segthor import nifti
 from segthor.errors import InputError
-from serving import bundle, postprocess, tuning
-from serving.postprocess import Rule
+from serving.prediction import bundle, candidates, postprocess
+from serving.prediction.postprocess import Rule
 
 SPACING_MM = (1.0, 1.0, 2.0)
 
@@ -126,11 +127,11 @@ def crumbs_and_holes():
 
 def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
     grid = nifti.Grid.from_affine((48, 44, 40), np.diag([-1, -1, 1, 1]))
-    patient = tuning.score_candidates(*crumbs_and_holes(), grid, ("heart", "aorta"))
-    rules, table = tuning.choose([patient] * 3)
+    patient = candidates.score_candidates(*crumbs_and_holes(), grid, ("heart", "aorta"))
+    rules, table = candidates.choose([patient] * 3)
     assert rules["heart"] == Rule(min_cm3=0.1)
     assert rules["aorta"] == Rule(fill_holes=True)
-    assert len(table) == 2 * len(tuning.CANDIDATES)
+    assert len(table) == 2 * len(candidates.CANDIDATES)
     chosen = [row for row in table if row["chosen"]]
     assert [row["dice"] for row in chosen] == [1, 1]
 
@@ -138,11 +139,14 @@ def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
 def test_tuning_leaves_alone_what_needs_nothing():
     _, truth = crumbs_and_holes()
     grid = nifti.Grid.from_affine(truth.shape, np.diag([-1, -1, 1, 1]))
-    rules, _ = tuning.choose([tuning.score_candidates(truth, truth, grid, ("heart", "trachea"))])
+    rules, _ = candidates.choose(
+        [candidates.score_candidates(truth, truth, grid, ("heart", "trachea"))]
+    )
     assert rules == {"heart": Rule(), "trachea": Rule()}
 
 
-def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path):
+def tuned(tmp_path) -> tuple[str, dict]:
+    """A model's digest, and the flags that tune it on three patients."""
     model = tmp_path / "model"
     save_coded(model)
     digest = bundle.load(str(model)).digest
@@ -153,11 +157,20 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     for number in range(3):
         nibabel.save(nibabel.Nifti1Image(predicted, affine), tmp_path / f"raw/P{number}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(truth, affine), tmp_path / f"labels/P{number}.nii.gz")
+    head = json.dumps({"models": [digest], "postprocess": {}})
+    (tmp_path / "raw" / "predictions.json").write_text(head)
     flags = {"model": model, "predictions": tmp_path / "raw", "labels": tmp_path / "labels"}
-    head = tmp_path / "raw" / "predictions.json"
+    return digest, flags
+
+
+def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path):
+    digest, flags = tuned(tmp_path)
+    model, head = flags["model"], tmp_path / "raw" / "predictions.json"
     for content, words in (
         ({"models": ["another"], "postprocess": {}}, "another model"),
         ({"models": [digest], "postprocess": {"heart": {}}}, "--nopostprocess"),
+        ([1], "expected the settings that serving.predict writes"),
+        ({"models": [[1]]}, "expected the settings that serving.predict writes"),
     ):
         head.write_text(json.dumps(content))
         done = run_entry("serving.tune", **flags)
@@ -170,4 +183,20 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     rules = bundle.load(str(model)).rules
     assert rules["heart"] == Rule(min_cm3=0.1) and rules["aorta"] == Rule(fill_holes=True)
     stored = json.loads((model / "1" / "assets" / "postprocess.json").read_text())
-    assert len(stored["table"]) == 4 * len(tuning.CANDIDATES)
+    assert len(stored["table"]) == 4 * len(candidates.CANDIDATES)
+
+
+def test_one_tuning_of_a_model_at_a_time_and_the_next_clears_what_a_killed_one_left(tmp_path):
+    _, flags = tuned(tmp_path)
+    version = flags["model"] / "1"
+    assets = sorted(os.listdir(version / "assets"))
+    killed_while_writing(version / "assets" / "postprocess.json")
+    with at_work_in(version):
+        done = run_entry("serving.tune", **flags)
+    assert done.returncode == 2 and not (version / "assets" / "postprocess.json").exists()
+    (line,) = done.stderr.splitlines()
+    assert f"{version}: another process is writing there" in line and "P0" not in done.stdout
+    # The same model twice is one folder.
+    done = run_entry("serving.tune", **flags | {"model": f"{flags['model']},{version}"})
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(version / "assets")) == sorted([*assets, "postprocess.json"])

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from unittest import mock
 
 import nibabel
@@ -18,12 +19,14 @@ import pytest
 import tensorflow as tf
 from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_coded
 
-from segthor import nifti, organs
+from segthor import inputs, nifti, organs
 from segthor.errors import InputError
+from segthor.patients import Patient
 from segthor.recipe import Recipe
-from serving import bundle, cases, pipeline, scoring
-from serving.predictor import Ensemble
-from serving.worker import Plan, Worker
+from serving.prediction import bundle, walk
+from serving.prediction.predictor import Ensemble
+from serving.prediction.worker import Plan, Worker
+from serving.scoring import pairs
 
 SHAPE = (44, 38, 30)
 ALL_AXCODES = [
@@ -81,7 +84,7 @@ def worker(model, tmp_path_factory):
 
 def predict(worker, path):
     """One scan through the steps of a case; the label map as nibabel reads it."""
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     worker.write(case, worker.compute(case, worker.read(case)))
     return nibabel.load(worker.results.path(case))
 
@@ -143,7 +146,7 @@ def test_hu_are_read_whatever_they_are_stored_as(worker, tmp_path, dtype, slope,
     np.testing.assert_array_equal(np.asarray(predict(worker, path).dataobj), labels)
 
 
-def save_network(folder, network, names=organs.NAMES, recipe=CODED_RECIPE, training=None):
+def save_network(folder, network, names=organs.SEGTHOR.names, recipe=CODED_RECIPE, training=None):
     return bundle.load(bundle.save(str(folder), network, [], recipe, names, training or {}, {}))
 
 
@@ -281,7 +284,7 @@ def test_a_scan_without_the_levels_organs_is_named(tmp_path):
     worker = Worker(Plan("out", (str(tmp_path / "own"),), level_models=(str(tmp_path / "level"),)))
     path = tmp_path / "scan.nii.gz"
     save_scan(path, coded_scan(np.zeros(SHAPE, np.uint8)), affine_of())
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     with pytest.raises(InputError, match="none of these organs"):
         worker.compute(case, worker.read(case))
 
@@ -292,7 +295,7 @@ def test_probabilities_lie_on_the_grid_and_agree_with_the_labels(model, tmp_path
     path = tmp_path / "Patient_05.nii.gz"
     save_scan(path, coded_scan(labels), affine_of("RAS"))
     predict(worker, path)
-    for organ in organs.ORGANS:
+    for organ in organs.SEGTHOR:
         file = tmp_path / "out" / "probabilities" / f"Patient_05_{organ.name}.nii.gz"
         image = nibabel.load(file)
         np.testing.assert_array_equal(image.affine, nibabel.load(path).affine)
@@ -311,7 +314,7 @@ def test_the_walk_reads_ahead_and_writes_behind_in_order():
 
         return call
 
-    outcomes = list(pipeline.walk([1, 2, 3], step("read"), step("compute"), step("write"), 5))
+    outcomes = list(walk.walk([1, 2, 3], step("read"), step("compute"), step("write"), 5))
     assert [(o.case, o.reason) for o in outcomes] == [(1, ""), (2, ""), (3, "")]
     for case in (1, 2, 3):
         places = [log.index((name, case)) for name in ("read", "compute", "write")]
@@ -339,7 +342,7 @@ def test_trouble_in_any_step_of_one_case_is_its_own(stage, how):
         return call
 
     limit = 0.5 if how == "hang" else 30
-    outcomes = list(pipeline.walk([1, 2, 3], step("read"), step("compute"), step("write"), limit))
+    outcomes = list(walk.walk([1, 2, 3], step("read"), step("compute"), step("write"), limit))
     assert [outcome.case for outcome in outcomes] == [1, 2, 3]
     assert done == [1, 3]
     words = {"fail": "scan 2 is damaged", "break": "MemoryError: no room", "hang": "case_timeout"}
@@ -403,7 +406,7 @@ def test_a_folder_of_another_models_results_is_refused(model, tmp_path):
     other = Worker(Plan(str(out), (str(tmp_path / "other"),)))
     with pytest.raises(InputError, match="made with another models"):
         other.results.claim(overwrite=False)
-    (case,) = cases.scans(str(scans))
+    (case,) = inputs.find(str(scans))
     assert worker.results.is_finished(case) and not other.results.is_finished(case)
     other.results.claim(overwrite=True)
     assert not other.results.is_finished(case)
@@ -414,7 +417,7 @@ def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
     path = tmp_path / "Patient_90.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     predict(worker, path)
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     assert worker.results.is_finished(case)
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     assert not worker.results.is_finished(case)
@@ -428,7 +431,7 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
     path = tmp_path / "Patient_91.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     predict(worker, path)
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     computed = worker.compute(case, worker.read(case))
     with (
@@ -443,7 +446,7 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
 def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path):
     path = tmp_path / "Patient_92.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     computed = worker.compute(case, worker.read(case))
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     worker.write(case, computed)
@@ -455,11 +458,11 @@ def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path)
 def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_path):
     path = tmp_path / "Patient_93.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
-    (case,) = cases.scans(str(path))
+    (case,) = inputs.find(str(path))
     read = nifti.read
 
-    def reads_while_it_changes(given):
-        scan = read(given)
+    def reads_while_it_changes(given, **limits):
+        scan = read(given, **limits)
         save_scan(path, coded_scan(planted(seed=2)), affine_of())
         return scan
 
@@ -474,12 +477,19 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
     ("flags", "words"),
     [
         ({"model": "nowhere"}, "expected a model directory"),
-        ({"input": "nowhere"}, "nowhere: expected a folder, found nothing"),
+        (
+            {"input": "nowhere"},
+            "nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing",
+        ),
         ({"input": "{tmp}/empty"}, "expected at least one scan"),
         ({"output": "{tmp}/scans"}, "the scans lie there"),
         ({"output": "{tmp}/other"}, "expected an empty folder"),
+        ({"output": "{tmp}/list"}, "expected the settings that serving.predict writes"),
         ({"split": "validation"}, "knows no split"),
         ({"case_timeout": "soon"}, "case_timeout"),
+        ({"case_timeout": "inf"}, "case_timeout=inf"),
+        ({"case_timeout": "nan"}, "case_timeout=nan: expected a number"),
+        ({"most_scan_gb": "nan"}, "most_scan_gb=nan: expected a number"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(model, tmp_path, flags, words):
@@ -487,6 +497,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(model, tmp_path, flags, wo
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "predictions.json").write_text("[1]")
     usual = {"model": model, "input": "{tmp}/scans", "output": "{tmp}/out"} | flags
     done = run_entry(
         "serving.predict", **{k: str(v).replace("{tmp}", str(tmp_path)) for k, v in usual.items()}
@@ -507,8 +519,8 @@ def test_layouts(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
-    def names(path, find=cases.scans):
-        return [(c.patient, c.file if find is cases.scans else c.path) for c in find(str(path))]
+    def names(path, find=inputs.find):
+        return [(c.name, c.label_map if find is inputs.find else c.labels) for c in find(str(path))]
 
     touch("s/train/Patient_01/Patient_01.nii.gz", "s/train/Patient_01/GT.nii.gz")
     touch("s/train/Patient_02/Patient_02.nii", "s/train/Patient_02/gt.nii", "s/test/Patient_41.nii")
@@ -520,34 +532,36 @@ def test_layouts(tmp_path):
     assert names(tmp_path / "s") == expected
     assert names(tmp_path / "s" / "train") == expected[:2]
     assert names(tmp_path / "s" / "test") == expected[2:]
-    assert names(tmp_path / "s" / "train", cases.labels) == [
+    assert names(tmp_path / "s" / "train", inputs.find_contours) == [
         ("Patient_01", str(tmp_path / "s/train/Patient_01/GT.nii.gz")),
         ("Patient_02", str(tmp_path / "s/train/Patient_02/gt.nii")),
     ]
     touch("f/Patient_01.nii.gz", "f/GT_01.nii.gz", "f/notes.txt")
     assert names(tmp_path / "f") == [("Patient_01", "Patient_01.nii.gz")]
-    assert names(tmp_path / "f", cases.labels) == [("Patient_01", str(tmp_path / "f/GT_01.nii.gz"))]
+    assert names(tmp_path / "f", inputs.find_contours) == [
+        ("Patient_01", str(tmp_path / "f/GT_01.nii.gz"))
+    ]
     (tmp_path / "list.csv").write_text("patient,ct,labels,organs\nA,f/x.nii,f/y.nii,heart;aorta\n")
     assert names(tmp_path / "list.csv") == [("A", "A.nii")]
-    (labels,) = cases.labels(str(tmp_path / "list.csv"))
-    assert labels.organs == ("heart", "aorta") and labels.path == str(tmp_path / "f/y.nii")
+    (labels,) = inputs.find_contours(str(tmp_path / "list.csv"))
+    assert labels.organs == ("heart", "aorta") and labels.labels == str(tmp_path / "f/y.nii")
     shutil.copytree(tmp_path / "s" / "test", tmp_path / "s" / "train" / "Patient_41")
     with pytest.raises(InputError, match="two patients are named Patient_41"):
-        cases.scans(str(tmp_path / "s"))
+        inputs.find(str(tmp_path / "s"))
 
 
 def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
-    from serving import job
+    from serving.prediction import distributed
 
     scans = tmp_path / "scans"
     labels = folder_of_scans(scans, 6)
     (scans / "Patient_44.nii.gz").write_bytes(b"not an image")
-    found = cases.scans(str(scans))
+    found = inputs.find(str(scans))
     plan = Plan(str(tmp_path / "out"), (model,))
     results = Worker(plan).results
     results.claim(overwrite=False)
-    job.run(plan, found, "DirectRunner", [])
-    assert [scan.patient for scan in found if not results.is_finished(scan)] == ["Patient_44"]
+    distributed.run(plan, found, "DirectRunner", [])
+    assert [scan.name for scan in found if not results.is_finished(scan)] == ["Patient_44"]
     assert "NIfTI" in results.facts(found[3])["failed"]
     for name, expected in labels.items():
         if name != "Patient_44.nii.gz":
@@ -555,7 +569,7 @@ def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
             np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
     # An element that is handed out again does nothing: not one file changes.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
-    job.run(plan, [found[0], found[1]], "DirectRunner", [])
+    distributed.run(plan, [found[0], found[1]], "DirectRunner", [])
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -575,7 +589,7 @@ def test_the_entry_runs_a_beam_job_and_knows_its_options(model, tmp_path):
 
 
 def test_a_run_killed_at_any_moment_is_completed_by_the_same_command(model, tmp_path):
-    """Two moments here; benchmarks/predict_kills.py tries more."""
+    """Two moments here; benchmarks/faults.py tries more."""
     labels = folder_of_scans(tmp_path / "scans", 8)
     command = [sys.executable, "-m", "serving.predict", f"--model={model}"]
     command += [f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
@@ -608,42 +622,51 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
             stream.write((tmp_path / name).read_bytes())
     worker = Worker(Plan("memory://clinic/out", ("memory://clinic/model",)))
     worker.results.claim(overwrite=False)
-    found = cases.scans("memory://clinic/scans")
-    outcomes = pipeline.walk(found, worker.read, worker.compute, worker.write, 60)
+    found = inputs.find("memory://clinic/scans")
+    outcomes = walk.walk(found, worker.read, worker.compute, worker.write, 60)
     assert [outcome.reason for outcome in outcomes] == ["", ""]
     for case in found:
         assert worker.results.is_finished(case)
         with fsspec.open(worker.results.path(case)) as stream:
             image = nibabel.Nifti1Image.from_bytes(gzip.decompress(stream.read()))
-        np.testing.assert_array_equal(np.asarray(image.dataobj), labels[case.file])
+        np.testing.assert_array_equal(np.asarray(image.dataobj), labels[case.label_map])
 
 
 def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
     from segthor import manifest
 
-    def patient(name, split, contoured=organs.NAMES):
-        return manifest.Patient(
+    def patient(name, split, contoured=organs.SEGTHOR.names):
+        return manifest.Built(
             patient=name,
             ct=f"/ct/{name}.nii.gz",
             labels=f"/gt/{name}.nii.gz",
             fingerprint="",
             split=split,
             fold=0,
-            shard="",
             slices=1,
             organs=contoured,
             level_hu=50.0,
             placement={},
-            audit={},
+            audit=manifest.Audit(),
         )
 
     patients = (patient("A", manifest.TRAIN), patient("B", manifest.VALIDATION, ("heart",)))
     unlabelled = (manifest.Unlabelled("C", "/ct/C.nii"),)
-    data = manifest.Dataset(Recipe(), 1, (), patients, unlabelled=unlabelled)
+    shards = [
+        manifest.Shard(f"{one.split}.tfrecord", one.split, 0, 1, 1, "", (one.patient,))
+        for one in patients
+    ]
+    data = manifest.Dataset(Recipe(), 1, tuple(shards), patients, unlabelled=unlabelled)
     data.save(str(tmp_path))
-    assert [scan.file for scan in cases.scans(str(tmp_path))] == ["A.nii.gz", "B.nii.gz", "C.nii"]
-    assert [scan.patient for scan in cases.scans(str(tmp_path), "validation")] == ["B"]
-    assert cases.labels(str(tmp_path))[1] == cases.Labels("B", "/gt/B.nii.gz", ("heart",))
+    assert [scan.label_map for scan in inputs.find(str(tmp_path))] == [
+        "A.nii.gz",
+        "B.nii.gz",
+        "C.nii",
+    ]
+    assert [scan.name for scan in inputs.find(str(tmp_path), "validation")] == ["B"]
+    assert inputs.find_contours(str(tmp_path))[1] == Patient(
+        "B", "/ct/B.nii.gz", "/gt/B.nii.gz", "validation", ("heart",)
+    )
 
 
 def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_numbers(tmp_path):
@@ -653,18 +676,22 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
         (nnunet / name).parent.mkdir(parents=True, exist_ok=True)
         (nnunet / name).touch()
     (nnunet / "dataset.json").write_text(json.dumps({"labels": values}))
-    found = [(scan.patient, scan.file) for scan in cases.scans(str(nnunet))]
+    found = [(scan.name, scan.label_map) for scan in inputs.find(str(nnunet))]
     assert found == [("a", "a.nii.gz"), ("b", "b.nii.gz")]
-    expected = cases.Labels(
-        "a", str(nnunet / "labelsTr/a.nii.gz"), ("heart", "aorta"), (("heart", 1), ("aorta", 3))
+    expected = Patient(
+        "a",
+        str(nnunet / "imagesTr/a_0000.nii.gz"),
+        str(nnunet / "labelsTr/a.nii.gz"),
+        organs=("heart", "aorta"),
+        label_values=(("heart", 1), ("aorta", 3)),
     )
-    assert cases.labels(str(nnunet)) == [expected]
+    assert inputs.find_contours(str(nnunet)) == (expected,)
     stored = np.zeros((4, 4, 2), np.uint8)
     stored[0], stored[1], stored[2] = values["heart"], values["aorta"], 2
     truth, predicted = tmp_path / "truth.nii", tmp_path / "predicted.nii"
     nibabel.Nifti1Image(stored, np.eye(4)).to_filename(truth)
     ours = np.zeros_like(stored)
-    ours[0], ours[1] = organs.BY_NAME["heart"].label, organs.BY_NAME["aorta"].label
+    ours[0], ours[1] = organs.SEGTHOR["heart"].label, organs.SEGTHOR["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
-    pair = scoring.read_pair(str(predicted), str(truth), expected.values)
-    np.testing.assert_array_equal(*pair[:2])
+    found, true = pairs.read(replace(expected, labels=str(truth)), str(predicted))
+    np.testing.assert_array_equal(found.array, true.array)

@@ -23,11 +23,11 @@ import os, signal, time
 from beam_jobs import shards
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
 
-def write(plan, job):
+def examine(source, job):
     os.write(1, f"worker {os.getpid()}\\n".encode())  # in one piece, unlike print
     time.sleep(600)
 
-shards.write = write
+shards.examine = examine
 from beam_jobs import build
 from segthor.errors import run
 run(build.main, known_only=True)
@@ -122,6 +122,32 @@ def test_a_killed_worker_is_one_clear_line(slow_build):
     assert process.returncode == 2 and line.startswith("error: a worker process was ended")
     assert "--direct_num_workers" in line and "Traceback" not in stderr
     assert not any(map(is_running, workers))
+
+
+def again(process):
+    """The same build in earnest, while or after the slow one runs."""
+    arguments = process.args[3:]
+    command = [sys.executable, "-m", "beam_jobs.build", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_a_second_build_into_one_folder_ends_in_one_line(slow_build, tmp_path):
+    process, _ = slow_build
+    done = again(process)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and f"{tmp_path / 'out'}: another process is writing" in line
+    assert process.poll() is None
+
+
+def test_at_once_after_a_kill_the_next_build_runs_and_names_what_was_under_way(slow_build):
+    process, _ = slow_build
+    process.kill()
+    done = again(process)
+    assert done.returncode == 0, done.stderr
+    named = [line for line in done.stderr.splitlines() if line.startswith("warning: a process was")]
+    assert len(named) == 2 and all("Patient_0" in line and ".nii.gz)" in line for line in named)
+    output = Path(next(one for one in process.args if one.startswith("--output="))[9:])
+    assert not [str(path) for path in output.rglob(".*")]
 
 
 @pytest.mark.parametrize("number", ["-1", "two"])

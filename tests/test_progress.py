@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from beam_jobs import progress
+from segthor import progress
 
 
 class Terminal(io.StringIO):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe, context_indices, prepare, window, with_context
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
@@ -44,7 +45,7 @@ def test_a_field_of_another_version_is_refused():
         ("context", 2),
         ("context", 0),
         ("window_width_hu", 0),
-        ("window_level", "median:liver"),
+        ("window_level", "median:the liver"),
         ("window_level", "mode:heart"),
         ("window_level", "bright"),
         ("window_level", "nan"),
@@ -55,6 +56,13 @@ def test_a_field_of_another_version_is_refused():
 def test_a_value_that_makes_no_sense_is_refused_by_name(field, value):
     with pytest.raises(InputError, match="expected .* found"):
         Recipe(**{field: value})
+
+
+@pytest.mark.parametrize("choice", [{"window_level": "median:liver"}, {"crop_center": "organs:a"}])
+def test_an_organ_that_the_table_lacks_is_refused_by_name(choice):
+    Recipe(window_level="mean:heart", crop_center="organs:aorta").require_organs(SEGTHOR)
+    with pytest.raises(InputError, match="expected organs of esophagus, .* found"):
+        Recipe(**choice).require_organs(SEGTHOR)
 
 
 def test_matrix_is_a_multiple_of_32_that_covers_the_box():

@@ -2,21 +2,26 @@
 
 import dataclasses
 import io
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from segthor import records
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR, Organ, Organs
 
 
 def a_slice(seed=0, size=8, context=3):
     rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 4], (size, size)).astype(np.uint8)
     return records.Slice(
         patient="Patient_01",
         z=17,
         image=rng.integers(0, 256, (size, size, context)).astype(np.uint8),
-        labels=rng.choice([0, 1, 4], (size, size)).astype(np.uint8),
+        labels=labels,
+        present=records.present_in(labels, SEGTHOR),
         contoured=(1, 1, 0, 1),
         scan_shape=(512, 512, 177),
         affine=np.arange(16, dtype=np.float32).reshape(4, 4),
@@ -27,8 +32,9 @@ def a_slice(seed=0, size=8, context=3):
 
 
 def test_keys_are_pinned():
+    named = {name: value for name, value in vars(records).items() if name.isupper()}
     assert {
-        name: getattr(records, name) for name in dir(records) if name.isupper() and name[0] != "_"
+        name: value for name, value in named.items() if name[0] != "_" and isinstance(value, str)
     } == {
         "PATIENT": "patient",
         "Z": "z",
@@ -50,6 +56,13 @@ def test_decode_undoes_encode():
     for field in source.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(back, field), getattr(source, field))
     assert source.present == (1, 0, 0, 1)
+
+
+def test_an_organ_is_present_whatever_its_label_and_its_place_in_the_table():
+    rows = [Organ(f"o{label}", label, (1, 2, 3)) for label in (255, 8, 1, 64)]
+    labels = np.zeros((4, 4), np.uint8)
+    labels[1, 2], labels[3, 3], labels[0, 0] = 255, 64, 9
+    assert records.present_in(labels, Organs(tuple(rows))) == (1, 0, 0, 1)
 
 
 def test_equal_records_are_equal_bytes():
@@ -84,7 +97,7 @@ def test_tensorflow_reads_what_was_written(tmp_path):
     sources = [a_slice(seed) for seed in range(5)]
     with open(path, "wb") as stream:
         for source in sources:
-            records.write_frame(stream, records.encode(source))
+            stream.writelines(records.frame(records.encode(source)))
     chain = tf.data.TFRecordDataset(path).map(lambda s: records.parse(s, 8, 3))
     for source, read in zip(sources, chain.as_numpy_iterator(), strict=True):
         np.testing.assert_array_equal(read["image"], source.image)
@@ -109,10 +122,33 @@ def test_we_read_what_tensorflow_wrote(tmp_path):
         assert list(records.read_frames(stream, path)) == [b"one", b"", b"three"]
 
 
+@pytest.mark.parametrize("size", [2**60, 2**63 + 5, 2**31, 3 * 2**24])
+def test_a_length_beyond_the_file_is_one_line_and_takes_no_memory(size):
+    length = struct.pack("<Q", size)
+    content = length + records._masked_crc(length) + bytes(100)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="shard.tfrecord: record 0 is damaged or cut off"):
+        list(records.read_frames(io.BytesIO(content), "shard.tfrecord"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_a_frame_beyond_a_piece_is_read_whole():
+    payload = np.random.default_rng(0).bytes(2 * records._PIECE_BYTES + 7)
+    stream = io.BytesIO(b"".join(records.frame(payload)) + b"".join(records.frame(b"next")))
+    assert list(records.read_frames(stream, "x")) == [payload, b"next"]
+
+
+def test_a_name_that_is_not_utf8_comes_back():
+    record = dataclasses.replace(a_slice(), patient="P\udcff")
+    assert records.decode(records.encode(record)).patient == "P\udcff"
+
+
 def test_every_flipped_byte_and_every_cut_is_found():
     stream = io.BytesIO()
-    records.write_frame(stream, b"some payload")
-    records.write_frame(stream, b"another")
+    stream.writelines(records.frame(b"some payload"))
+    stream.writelines(records.frame(b"another"))
     whole = stream.getvalue()
     for position in range(len(whole)):
         damaged = bytearray(whole)

@@ -1,8 +1,6 @@
 """One replica, two, and two processes: same batch, same loss, gradient and weights."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slices
+from train_hosts import tf_configs
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def tf_configs(count):
-    """TF_CONFIG of each of `count` worker processes on this machine."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    hosts = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    cluster = {"worker": hosts}
-    return [
-        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        for index in range(count)
-    ]
 
 
 def start(command, tf_config=None):

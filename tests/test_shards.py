@@ -1,6 +1,7 @@
 """One shard: its records are what prepare gives, permuted, the same bytes every time."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -10,8 +11,9 @@ from cases import TINY_RECIPE, save, save_patients
 from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
-from segthor import audit, files, nifti, records
-from segthor.patients import Source, in_folder
+from segthor import files, findings, nifti, records
+from segthor.inputs import find
+from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare, with_context
 
 RECIPE = Recipe(**TINY_RECIPE)
@@ -19,7 +21,7 @@ RECIPE = Recipe(**TINY_RECIPE)
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    return in_folder(save_patients(tmp_path_factory.mktemp("patients"), 3)).sources
+    return find(save_patients(tmp_path_factory.mktemp("patients"), 3))
 
 
 def write(tmp_path, sources, name="train-fold2-01", recipe=RECIPE, **rules):
@@ -29,20 +31,23 @@ def write(tmp_path, sources, name="train-fold2-01", recipe=RECIPE, **rules):
 
 
 def read(tmp_path, part):
-    path = files.join(str(tmp_path), part["shard"]["file"])
-    with files.open_read(path) as stream:
-        return [records.decode(payload) for payload in records.read_frames(stream, path)]
+    path = files.join(str(tmp_path), part.shard.file)
+    return list(records.slices(path))
+
+
+def plain(part):
+    return json.loads(json.dumps(dataclasses.asdict(part)))
 
 
 def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources):
     _, _, part = write(tmp_path, sources)
     found = {(record.patient, record.z): record for record in read(tmp_path, part)}
-    assert len(found) == part["shard"]["records"] == 3 * 16
+    assert len(found) == part.shard.records == 3 * 16
     for source in sources:
         ct, contours = nifti.read(source.ct), nifti.read(source.labels)
         expected = prepare(ct.array, ct.grid.affine, RECIPE, contours.array)
         for z in range(16):
-            record = found[source.patient, z]
+            record = found[source.name, z]
             np.testing.assert_array_equal(record.image, with_context(expected.images, z, 3))
             np.testing.assert_array_equal(record.labels, expected.labels[z])
             np.testing.assert_allclose(record.affine, ct.grid.affine, rtol=1e-6)
@@ -67,40 +72,42 @@ def test_slices_are_permuted_across_patients_and_by_the_seed(tmp_path, sources):
 
 def test_the_shard_is_named_after_its_content_and_the_part_describes_it(tmp_path, sources):
     plan, job, part = write(tmp_path, sources)
-    shard = part["shard"]
-    path = str(tmp_path / shard["file"])
-    assert files.sha256(path) == shard["sha256"] and files.size(path) == shard["bytes"]
-    assert shard["file"] == f"shards/train-fold2-01-{shard['sha256'][:8]}.tfrecord"
-    assert shards.load_part(job.output, plan.name)["shard"]["patients"] == list(shard["patients"])
+    shard = part.shard
+    path = str(tmp_path / shard.file)
+    assert files.sha256(path) == shard.sha256 and files.size(path) == shard.bytes
+    assert shard.file == f"shards/train-fold2-01-{shard.sha256[:8]}.tfrecord"
+    stored = shards.Part.load(job.output, plan.name)
+    assert stored.shard == part.shard and stored.scans == part.scans
+    assert plain(stored) == plain(part)
     assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [files.name(path)]
-    assert [row["patient"] for row in part["patients"]] == [s.patient for s in sources]
-    assert part["patients"][0]["slices"] == 16
+    assert [row.patient for row in part.patients] == [s.name for s in sources]
+    assert part.patients[0].slices == 16
 
 
 def test_the_same_patients_give_the_same_bytes_in_any_order_and_place(tmp_path, sources):
-    expected = write(tmp_path / "a", sources)[2]["shard"]["sha256"]
+    expected = write(tmp_path / "a", sources)[2].shard.sha256
     for source in sources:
-        shutil.copytree(files.parent(source.ct), tmp_path / "copy" / "train" / source.patient)
-    copies = in_folder(str(tmp_path / "copy")).sources[::-1]
-    assert write(tmp_path / "b", copies)[2]["shard"]["sha256"] == expected
+        shutil.copytree(files.parent(source.ct), tmp_path / "copy" / "train" / source.name)
+    copies = find(str(tmp_path / "copy"))[::-1]
+    assert write(tmp_path / "b", copies)[2].shard.sha256 == expected
 
 
 def test_rejected_patients_leave_no_record_and_alone_no_file(tmp_path, sources):
     broken = dataclasses.replace(sources[1], ct=str(tmp_path / "none.nii"))
     _, _, part = write(tmp_path / "a", [sources[0], broken, sources[2]])
-    assert part["shard"]["patients"] == (sources[0].patient, sources[2].patient)
-    assert [row["patient"] for row in part["rejected"]] == [broken.patient]
-    assert part["rejected"][0]["findings"][0]["code"] == "file_missing"
-    assert {r.patient for r in read(tmp_path / "a", part)} == set(part["shard"]["patients"])
+    assert part.shard.patients == (sources[0].name, sources[2].name)
+    assert [row.patient for row in part.rejected] == [broken.name]
+    assert part.rejected[0].findings[0].code == "file_missing"
+    assert {r.patient for r in read(tmp_path / "a", part)} == set(part.shard.patients)
     _, _, part = write(tmp_path / "b", [broken])
-    assert part["shard"] is None
+    assert part.shard is None
     assert not (tmp_path / "b" / "shards").exists()
 
 
 def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
     plan, job, part = write(tmp_path, sources)
-    assert shards.key_of(plan, job) == part["key"]
-    assert shards.key_of(plan, dataclasses.replace(job, output="elsewhere")) == part["key"]
+    assert shards.key_of(plan, job) == part.key
+    assert shards.key_of(plan, dataclasses.replace(job, output="elsewhere")) == part.key
     others = [
         (plan, dataclasses.replace(job, seed=1)),
         (plan, dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=5))),
@@ -110,13 +117,13 @@ def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
         (dataclasses.replace(plan, split="validation"), job),
         (
             dataclasses.replace(
-                plan, patients=(dataclasses.replace(sources[0], twin="x"), *sources[1:])
+                plan, patients=(dataclasses.replace(sources[0], same_scan_as="x"), *sources[1:])
             ),
             job,
         ),
     ]
     keys = {shards.key_of(*other) for other in others}
-    assert len(keys) == len(others) and part["key"] not in keys
+    assert len(keys) == len(others) and part.key not in keys
     files.makedirs(str(tmp_path / "again"))
     moved = shutil.copy(sources[0].ct, str(tmp_path / "again" / "ct.nii.gz"))
     plan = dataclasses.replace(plan, patients=(dataclasses.replace(sources[0], ct=moved),))
@@ -138,7 +145,7 @@ def test_other_label_values_become_ours_and_the_rest_background(tmp_path, source
     renamed = dataclasses.replace(source, labels=path)
     _, _, part = write(tmp_path / "b", [renamed], label_values=values)
     _, _, expected = write(tmp_path / "a", [source])
-    assert part["shard"]["sha256"] == expected["shard"]["sha256"]
+    assert part.shard.sha256 == expected.shard.sha256
 
 
 def test_level_and_centre_come_from_masks_where_the_contours_lack_the_organ(tmp_path, sources):
@@ -151,18 +158,15 @@ def test_level_and_centre_come_from_masks_where_the_contours_lack_the_organ(tmp_
         sources[0], labels=str(tmp_path / "eso.nii.gz"), organs=("esophagus",)
     )
     without = write(tmp_path / "b", [partial], recipe=recipe)[2]
-    assert without["rejected"][0]["findings"][0]["code"] == "cannot_prepare"
+    assert without.rejected[0].findings[0].code == "cannot_prepare"
     masked = dataclasses.replace(partial, masks=sources[0].labels)
-    found = write(tmp_path / "c", [masked], recipe=recipe)[2]["patients"][0]
-    assert found["level_hu"] == whole["patients"][0]["level_hu"] != 50
-    assert found["placement"] == whole["patients"][0]["placement"]
-    assert {r.contoured for r in read(tmp_path / "c", shards_part(tmp_path / "c"))} == {
-        (1, 0, 0, 0)
-    }
-
-
-def shards_part(folder):
-    return files.read_json(str(folder / "parts" / "train-fold2-01.json"))
+    found = write(tmp_path / "c", [masked], recipe=recipe)[2].patients[0]
+    assert found.level_hu == whole.patients[0].level_hu != 50
+    assert found.placement == whole.patients[0].placement
+    assert {
+        r.contoured
+        for r in read(tmp_path / "c", shards.Part.load(str(tmp_path / "c"), "train-fold2-01"))
+    } == {(1, 0, 0, 0)}
 
 
 def made_by_formula(folder):
@@ -176,7 +180,7 @@ def made_by_formula(folder):
         labels[left : left + 4 + label, front : front + 5, label : 4 + label] = label
     affine = np.array([[-7.1, 0, 0, 90], [0, -6.9, 0, 80], [0, 0, 9.0, -40], [0, 0, 0, 1.0]])
     ct = save(f"{folder}/ct.nii.gz", hu, affine)
-    return Source("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
+    return Patient("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
 
 
 @pytest.mark.parametrize(
@@ -189,8 +193,8 @@ def made_by_formula(folder):
 )
 def test_the_bytes_of_a_known_patient_are_pinned(tmp_path, changes, expected):
     """Where they change on purpose, raise `shards.VERSION`, or datasets would mix both."""
-    ignored = tuple((code, "ignore") for code in sorted(set(audit.CODES) - audit.FATAL))
+    ignored = tuple((code, "ignore") for code in sorted(set(findings.CODES) - findings.FATAL))
     recipe = Recipe(**{"crop_mm": 200, "pixel_mm": 7, **changes})
     source = made_by_formula(tmp_path)
     part = write(tmp_path, [source], recipe=recipe, severities=ignored)[2]
-    assert (shards.VERSION, part["shard"]["sha256"][:16]) == (2, expected)
+    assert (shards.VERSION, part.shard.sha256[:16]) == (3, expected)

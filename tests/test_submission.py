@@ -6,7 +6,7 @@ import zipfile
 import nibabel
 import numpy as np
 import pytest
-from tiny_models import run_entry
+from tiny_models import at_work_in, killed_while_writing, run_entry
 
 AFFINE = np.array([[-0.98, 0, 0, 250], [0, -0.98, 0, 250], [0, 0, 2.5, -500], [0, 0, 0, 1]])
 
@@ -26,12 +26,12 @@ def folders(tmp_path):
     return tmp_path
 
 
-def submit(folder):
+def submit(folder, output="entry.zip"):
     return run_entry(
         "serving.submission",
         predictions=folder / "predictions",
         scans=folder / "scans",
-        output=folder / "entry.zip",
+        output=folder / output,
     )
 
 
@@ -79,3 +79,66 @@ def test_an_empty_organ_is_said_aloud(folders):
     array[array == 3] = 0
     nibabel.save(nibabel.Nifti1Image(array, AFFINE), path)
     assert "trachea EMPTY" in submit(folders).stdout
+
+
+@pytest.mark.parametrize(
+    "output", ["predictions", "scans/Patient_41.nii.gz", "list.csv", "folder.zip", "new"]
+)
+def test_the_zip_is_never_written_over_anything_else(folders, output):
+    (folders / "folder.zip").mkdir()
+    (folders / "list.csv").write_text("patient,ct")
+    before = {p: p.read_bytes() for p in folders.rglob("*") if p.is_file()}
+    done = submit(folders, output)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "expected the name of a file that ends in .zip" in line
+    assert {p: p.read_bytes() for p in folders.rglob("*") if p.is_file()} == before
+
+
+def test_the_next_run_clears_what_a_killed_one_left_and_a_living_one_is_left_alone(folders):
+    for name in ("entry.zip", "other.zip"):
+        killed_while_writing(folders / name)
+    with at_work_in(folders):
+        done = submit(folders)
+        assert done.returncode == 2 and "another process is writing there" in done.stderr
+        assert len(list(folders.glob(".partial-*"))) == 2
+    assert submit(folders).returncode == 0
+    (left,) = folders.glob(".partial-*")
+    assert left.name.endswith("-other.zip")
+
+
+def test_rounded_labels_are_submitted_with_a_warning(folders):
+    path = folders / "predictions" / "Patient_42.nii.gz"
+    array = np.asarray(nibabel.load(path).dataobj)
+    nibabel.save(nibabel.Nifti1Image(array * 1.0000001, AFFINE), path)
+    done = submit(folders)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {path}: label values up to 4e-07 off" in done.stdout
+    with zipfile.ZipFile(folders / "entry.zip") as archive:
+        image = nibabel.Nifti1Image.from_stream(io.BytesIO(archive.read("Patient_42.nii")))
+        assert image.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(np.asarray(image.dataobj), array)
+
+
+def test_why_a_case_failed_and_whose_scan_is_absent_are_said(folders):
+    (folders / "predictions" / "Patient_42.nii.gz").rename(folders / "predictions" / "X.nii.gz")
+    (folders / "predictions" / "cases").mkdir()
+    (folders / "predictions" / "cases" / "Patient_42.json").write_text('{"failed": "truncated"}')
+    done = submit(folders)
+    assert done.returncode == 2
+    assert "Patient_42: failed in prediction: truncated" in done.stderr
+    (folders / "scans" / "Patient_42.nii.gz").unlink()
+    assert "no scan are left out: X" in submit(folders).stdout
+
+
+def test_a_name_that_leads_out_of_the_zip_makes_no_entry(folders):
+    (folders / "list.csv").write_text("patient,ct\n../x,scans/Patient_41.nii.gz\n")
+    (folders / "x.nii.gz").write_bytes((folders / "predictions/Patient_41.nii.gz").read_bytes())
+    done = run_entry(
+        "serving.submission",
+        predictions=folders / "predictions",
+        scans=folders / "list.csv",
+        output=folders / "entry.zip",
+    )
+    assert done.returncode == 2
+    assert not (folders / "entry.zip").exists()

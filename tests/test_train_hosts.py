@@ -15,7 +15,7 @@ import slices
 import tensorflow as tf
 from test_replicas import finish as finish_all
 from test_replicas import start as start_child
-from test_replicas import tf_configs
+from train_hosts import tf_configs
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=2", "--shuffle_buffer=16"]
@@ -112,6 +112,7 @@ def test_a_killed_process_ends_the_run_and_the_same_command_continues_it(data, w
         while last_step(workdir) < reach and run.poll() is None:
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.5))
+        assert run.poll() is None, run.communicate()[0][-4000:]
         victim = children(run)[number % 2]
         os.kill(victim, signal.SIGKILL)
         lines = finish(run, status=1).strip().splitlines()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from test_replicas import finish, start, tf_configs
+from test_replicas import finish, start
+from train_hosts import tf_configs
 
 # The pyramid decoder leaves most of the encoder out: the quickest network to build.
 NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=4", "--shuffle_buffer=16"]
@@ -121,19 +122,90 @@ def test_a_run_leaves_what_the_next_programs_need(data, whole):
 
 
 def test_the_best_checkpoint_comes_back_as_a_network(whole):
-    from trainer import model
+    from trainer import run as runs
 
     workdir, _ = whole
-    network, run = model.restore(str(workdir), "best")
+    network, record = runs.restore(str(workdir), "best")
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype(np.uint8)
-    output = network(images).numpy()
+    output = network(images)["segment"].numpy()
     assert output.shape == (2, 96, 96, 5) and output.dtype == np.float32
     np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
     stored = {value.shape: value for value in weights(workdir, "best").values()}
     assert any(np.array_equal(w, stored.get(w.shape)) for w in network.get_weights() if w.ndim > 1)
-    assert run["config"]["ema"] == 0.9
-    again, _ = model.restore(str(workdir), "last")
-    assert again(images).shape == output.shape
+    assert record["config"]["ema"] == 0.9
+    again, _ = runs.restore(str(workdir), "last")
+    assert again(images)["segment"].shape == output.shape
+    assert record["summary"] == json.loads((workdir / "summary.json").read_text())
+
+
+def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data, tmp_path):
+    """Its BatchNorm statistics are the trained network's, not the 0 and 1 that they begin with."""
+    from trainer import run as runs
+
+    flags = ["--steps=1000", "--validate_every=1000", "--checkpoint_every=4", "--steps_per_call=2"]
+    process = start(command(data, tmp_path / "run", *flags, "--ema=0.9"))
+    while last_step(tmp_path / "run") < 4 and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, output[-2000:]
+    stored = weights(tmp_path / "run")
+    names = [n for n in stored if n.startswith("averaged/") and "/moving_" in n]
+    assert len(names) > 10
+    for name in names:
+        trained = stored[name.replace("averaged/", "model/", 1)]
+        np.testing.assert_array_equal(stored[name], trained, err_msg=name)
+        assert not np.array_equal(trained, np.full_like(trained, name.count("moving_variance")))
+    network, _ = runs.restore(str(tmp_path / "run"), "last")
+    found = [v.numpy() for v in network.non_trainable_variables]
+    assert all(any(np.array_equal(v, stored[n]) for n in names) for v in found)
+
+
+def test_a_second_trainer_in_a_folder_is_refused_and_one_after_a_kill_is_not(data, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--steps=1000", "--checkpoint_every=2", "--steps_per_call=2", "--validate_every=1000"]
+    first = start(command(data, run, *flags))
+    while last_step(run) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    second = start(command(data, run, *flags))
+    output = second.communicate(timeout=120)[0]
+    assert second.returncode == 2 and first.poll() is None
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert str(run) in line and "another process is writing there" in line
+    first.kill()
+    again = start(command(data, run, *flags))  # before the killed one is waited for
+    reached = last_step(run)
+    while last_step(run) <= reached and again.poll() is None:
+        time.sleep(0.05)
+    assert again.poll() is None and last_step(run) > reached
+    again.kill()
+    first.communicate(), again.communicate()
+
+
+def test_an_organ_that_no_validation_patient_has_leaves_json_that_is_json(tmp_path):
+    names = {f"Patient_{n:02d}": slices.NAMES if n % 3 else ("heart",) for n in range(1, 7)}
+    slices.make(tmp_path / "data", size=96, contoured=names)
+    flags = ["--steps=2", "--organs=heart,aorta", "--surface_distances"]
+    (output,) = finish([start(command(tmp_path / "data", tmp_path / "run", *flags))])
+    assert "no validation patient has contours of aorta" in output
+    assert re.search(r"Best Dice 0\.\d+ at step 2 \(heart 0\.\d+, aorta -\)", output)
+
+    def refuse(constant):
+        raise AssertionError(f"no JSON: {constant}")
+
+    for name in ("run.json", "summary.json"):
+        json.loads((tmp_path / "run" / name).read_text(), parse_constant=refuse)
+    best = json.loads((tmp_path / "run/summary.json").read_text())["best"]
+    assert best["dice_aorta"] is None and best["dice"] == best["dice_heart"] >= 0
+    (events,) = (tmp_path / "run/tensorboard").iterdir()
+    found = [
+        (value.tag, float(tf.make_ndarray(value.tensor)))
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+        if value.tag.startswith("dice/") and value.tensor.dtype == tf.float32.as_datatype_enum
+    ]
+    assert {tag for tag, _ in found} == {"dice/mean", "dice/heart"}
+    assert np.isfinite([value for _, value in found]).all()
 
 
 def test_another_configuration_is_refused_with_the_difference(data, whole):

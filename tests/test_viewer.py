@@ -1,18 +1,22 @@
 """The report: its data, its sorting, and the page itself in a real browser."""
 
 import base64
+import dataclasses
+import json
 import re
 import shutil
 import time
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import run_entry
+from tiny_models import at_work_in, killed_while_writing, run_entry
 
-from segthor import nifti, organs
-from serving import animation, viewer
+from segthor import drawing, nifti, organ_table, organs
+from serving.scoring import animation, page, viewer
+from serving.scoring.facts import Facts
 
 SHAPE = (60, 56, 20)
 SPACING_MM = (2.0, 2.0, 4.0)
@@ -68,7 +72,7 @@ def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
     affine = AFFINE[:, [*axes, 3]]
     scan = nifti.Scan(ct(labels).transpose(axes), nifti.Grid.from_affine(
         tuple(np.array(SHAPE)[list(axes)]), affine))  # fmt: skip
-    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, {})
+    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, Facts())
     assert entry["depth"] == 20 and entry["pixelMm"] == [2.0, 2.0] and entry["sliceMm"] == 4.0
     assert entry["first"] == 1  # the aorta starts at 3, 10 mm below it are two slices
     plane = unpack(entry["predicted"][10 - entry["first"]])
@@ -85,7 +89,7 @@ def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
 def test_implausible_volumes_are_flagged_without_contours():
     labels = truth_map()
     scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    entry = viewer.patient("A", scan, labels, None, {}, {"organs": ["heart", "aorta"]})
+    entry = viewer.patient("A", scan, labels, None, {}, Facts(organs=("heart", "aorta")))
     assert set(entry["organs"]) == {"heart", "aorta"}
     assert not entry["organs"]["heart"]["plausible"]  # 58 cm3
     assert any("heart" in finding["message"] for finding in entry["findings"])
@@ -173,7 +177,7 @@ def test_the_gif_runs_through_the_slices_in_the_organs_colours(folder):
         assert sum(durations) == 18 * animation.FRAME_MS
         gif.seek(durations.index(max(durations)))
         colours = {colour for _, colour in gif.convert("RGB").getcolors(1 << 16)}
-    assert {organs.BY_NAME[name].rgb for name in ("heart", "aorta")} <= colours
+    assert {organs.SEGTHOR[name].rgb for name in ("heart", "aorta")} <= colours
     assert not (folder / "plain" / "gif").exists()
 
 
@@ -224,11 +228,11 @@ class Page:
         return self.script("return [...document.querySelectorAll('#patients button')]"
                            ".map((b) => b.dataset.patient)")  # fmt: skip
 
-    def box(self, name, pale=False):
+    def box(self, name, pale=False, table=organs.SEGTHOR):
         """Picture pixels (left, top, right, bottom) of an organ's line; None where not drawn."""
-        rgb = np.array(organs.BY_NAME[name].rgb)
-        if pale:
-            rgb = np.round(rgb + (255 - rgb) * 0.55)
+        rgb = np.array(table[name].rgb)
+        if pale:  # as in every other picture
+            rgb = drawing.pale(table[name].rgb)
         return self.script(
             """const canvas = document.getElementById("view"), [r, g, b] = arguments[0];
             const {data, width} = canvas.getContext("2d").getImageData(
@@ -341,3 +345,218 @@ def test_without_contours_it_shows_volumes_and_flags(browser, folder):
     assert "57.6" in text and "⚑" in text and "Dice" not in text
     assert "True" not in browser.find_element("id", "layers").text
     assert page.box("heart") and not page.box("heart", pale=True)
+
+
+def test_seven_organs_have_a_key_a_colour_and_a_line_of_the_strip_each(browser, tmp_path):
+    table = organ_table.read("configs/organs/thorax.csv")
+    gut = dataclasses.replace(table["trachea"], volume_cm3=None)
+    table = organs.Organs((*table.rows[:2], gut, *table.rows[3:]))
+    labels = np.zeros(SHAPE, np.uint8)
+    for place, organ in enumerate(table):
+        labels[8 + 6 * place : 12 + 6 * place, 20:30, 5:15] = organ.label
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    entry = viewer.patient("A", scan, labels, None, {}, Facts(organs=table.names), table)
+    page.write(str(tmp_path / "report.html"), [entry], "seven", table)
+    shown = Page(browser, tmp_path / "report.html")
+    shown.wait_for("A:7")
+    keys = shown.script("return [...document.querySelectorAll('#organkeys kbd')]"
+                        ".map((k) => k.textContent).join('')")  # fmt: skip
+    assert keys == "EHRASLU"
+    rows = browser.find_element("id", "numbers").text.splitlines()
+    assert [row.split()[0] for row in rows[-7:]] == list(table.names)
+    assert rows[-5].endswith("–") and rows[-4].endswith("50–600")
+    for organ, key in zip(table, keys, strict=True):
+        assert shown.box(organ.name, table=table)
+        for visible in (False, True):
+            shown.script("delete document.body.dataset.drawn")
+            shown.press(key.lower())
+            shown.wait_for("A:7")
+            assert bool(shown.box(organ.name, table=table)) == visible, organ.name
+        lines = shown.script(
+            """const canvas = document.getElementById("strip"), [r, g, b] = arguments[0];
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4)
+              count += data[i] === r && data[i + 1] === g && data[i + 2] === b;
+            return count;""",
+            list(organ.rgb),
+        )
+        assert lines > 100, organ.name
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+@pytest.mark.parametrize(
+    "names, keys",
+    [
+        (["esophagus", "heart", "trachea", "aorta"], "ehra"),
+        (["ptw", "a", "aa", "aaa"], "abcd"),
+        ([f"o_{number}" for number in range(25)], "oabcdefghijklmnqrsuvxyz"),
+    ],
+)
+def test_no_two_organs_share_a_key_and_none_takes_the_pages_own(names, keys):
+    assert page._keys(names) == [*keys, *[""] * (len(names) - len(keys))]
+
+
+# What names of files may hold, and what of it ends, opens or breaks an element or a string.
+HOSTILE = [
+    "<!--<script>", "</script><script>alert(1)</script>", "--><img src=x onerror=alert(1)>",
+    "\u2028\u2029", "\"'`&amp;&lt;/${1}", "\\\\u003c\\",
+    "\U0001f9e0 \u0645\u0631\u062d\u0628\u0627", "\ud800 \udc80",
+    "__proto__", "100%", "]]>", "@@script@@",
+]  # fmt: skip
+
+
+def hostile_page(folder, name) -> Path:
+    """The report of a patient of this name, and of one that failed for a reason of this name."""
+    labels = truth_map()
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    shown = viewer.patient(name, scan, labels, labels, {}, Facts())
+    reason = viewer.failed("healthy", f"because of {name}")
+    page.write(str(folder / "report.html"), [shown, reason], f"the folder {name}")
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_shown_as_it_is_and_not_obeyed(browser, tmp_path, name):
+    path = hostile_page(tmp_path, name)
+    name = name.encode(errors="replace").decode()
+    browser.get_log("browser")
+    shown = Page(browser, path)
+    shown.wait_for(f"{name}:9")
+    assert shown.names() == [name, "healthy"]
+    text = "return document.getElementById(arguments[0]).textContent"
+    assert shown.script(text, "source") == f"the folder {name}"
+    assert shown.script(text, "name") == name
+    assert shown.script(text, "caption").startswith(f"{name} · slice ")
+    assert shown.script("return document.querySelectorAll('script, img').length") == 2
+    address = shown.script("return location.href")
+    shown.click("[data-patient=healthy]")
+    shown.wait_for("healthy:failed")
+    assert shown.script(text, "failure") == f"because of {name}"
+    # The address of a slice leads back to it.
+    Page(browser, address.removeprefix("file://")).wait_for(f"{name}:9")
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+@pytest.mark.parametrize("address", ["%", "%E0%A4%A", "nobody/3", "A/NaN", "/", "//%00", "A/99"])
+def test_any_address_opens_the_page(browser, tmp_path, address):
+    Page(browser, f"{hostile_page(tmp_path, 'A')}#{address}").wait_for("A:9")
+
+
+def test_the_script_writes_text_and_no_markup():
+    script = (Path(page.__file__).parent / "page.js").read_text()
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+                 "srcdoc", "DOMParser", "createContextualFragment"):  # fmt: skip
+        assert word not in script
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_of_the_data_can_end_its_element(tmp_path, name):
+    html = hostile_page(tmp_path, name).read_text()
+    data = html.partition('id="data">')[2].partition("</script>")[0]
+    assert not set(data) & set("<>&\u2028\u2029")
+    assert json.loads(data)["patients"][0]["name"] == name.encode(errors="replace").decode()
+
+
+def test_the_page_and_the_pictures_share_windows_and_colours(folder):
+    html = (folder / "out" / "report.html").read_text()
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    assert data["windows"] == [list(window) for window in drawing.WINDOWS_HU]
+    assert [organ["pale"] for organ in data["organs"]] == [
+        list(drawing.pale(organ.rgb)) for organ in organs.SEGTHOR
+    ]
+    hu = np.array([-160, 40, 240], np.int16)
+    assert drawing.mediastinum(hu).tolist() == [0, 128, 255]
+
+
+def copied(folder, tmp_path):
+    for sub in ("scans", "predictions", "labels"):
+        shutil.copytree(folder / sub, tmp_path / sub)
+    return {name: tmp_path / name for name in ("predictions", "scans", "labels")}
+
+
+def entries_of(path):
+    html = path.read_text()
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    return {entry["name"]: entry for entry in data["patients"]}
+
+
+def test_a_contoured_patient_without_a_label_map_is_shown_as_failed(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    (tmp_path / "predictions/Patient_43.nii.gz").unlink()
+    (tmp_path / "labels/Patient_41.nii.gz").unlink()
+    (tmp_path / "scans/Patient_42.nii.gz").rename(tmp_path / "scans/Patient_9.nii.gz")
+    done = run_entry("serving.report", **flags, output=tmp_path / "out", gif=False)
+    assert done.returncode == 1
+    found = entries_of(tmp_path / "out/report.html")
+    assert set(found) == {"Patient_41", "Patient_43", "Patient_44"}
+    assert found["Patient_43"]["failed"] == "no label map"
+    assert "FAILED: Patient_43: no label map" in done.stdout
+    assert "without a scan, left out: Patient_42" in done.stdout
+    assert "without a prediction, left out: Patient_9" in done.stdout
+    assert "without contours: Patient_41" in done.stdout
+
+
+def test_rounded_labels_are_shown_with_a_warning(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    array = truth_map() * 1.0000001
+    nibabel.save(nibabel.Nifti1Image(array, AFFINE), tmp_path / "labels/Patient_41.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(array, AFFINE), tmp_path / "predictions/Patient_41.nii.gz")
+    done = run_entry("serving.report", **flags, output=tmp_path / "out", gif=False)
+    warned = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 2 and all("4e-07 off" in line for line in warned)
+    organs_shown = entries_of(tmp_path / "out/report.html")["Patient_41"]["organs"]
+    assert organs_shown["heart"]["dice"] == 1
+
+
+def test_a_ct_on_another_grid_is_one_failed_entry(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    image = nibabel.Nifti1Image(ct(truth_map())[:-1], AFFINE)
+    nibabel.save(image, tmp_path / "scans/Patient_41.nii.gz")
+    (tmp_path / "predictions/cases/Patient_42.json").write_text('{"organs": 3}')
+    done = run_entry("serving.report", **flags, output=tmp_path / "out", gif=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    found = entries_of(tmp_path / "out/report.html")
+    assert "59x56x20" in found["Patient_41"]["failed"]
+    assert "facts of Patient_42" in found["Patient_42"]["failed"]
+    assert "failed" not in found["Patient_43"]
+
+
+def test_the_next_report_clears_what_a_killed_one_left(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    for name in ("report.html", "gif/Patient_41.gif", "scores.csv"):
+        killed_while_writing(tmp_path / "out" / name)
+    with at_work_in(tmp_path / "out"):
+        done = run_entry("serving.report", **flags, output=tmp_path / "out")
+        assert done.returncode == 2 and "another process is writing there" in done.stderr
+        assert len(list((tmp_path / "out").rglob(".partial-*"))) == 3
+    run_entry("serving.report", **flags, output=tmp_path / "out")
+    (left,) = (tmp_path / "out").rglob(".partial-*")
+    assert left.name.endswith("-scores.csv")
+
+
+@pytest.mark.parametrize("output", ["predictions", "scans", "labels", "file"])
+def test_the_report_is_never_where_an_input_lies(folder, tmp_path, output):
+    flags = copied(folder, tmp_path)
+    (tmp_path / "file").write_text("the user's")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = run_entry("serving.report", **flags, output=tmp_path / output)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --output=")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_no_name_leads_a_gif_out_of_its_folder(folder, tmp_path):
+    flags = copied(folder, tmp_path)
+    (tmp_path / "predictions/Patient_41.nii.gz").rename(tmp_path / "predictions/..nii.gz")
+    rows = [f"{name},scans/Patient_4{n}.nii.gz" for name, n in (("../../escaped", 1), (".", 1))]
+    rows.append("Patient_42,scans/Patient_42.nii.gz")
+    (tmp_path / "list.csv").write_text("\n".join(["patient,ct", *rows]))
+    flags = {"predictions": flags["predictions"], "scans": tmp_path / "list.csv"}
+    done = run_entry("serving.report", **flags, output=tmp_path / "out/deep")
+    assert done.returncode == 1 and not done.stderr
+    assert done.stdout.count("; rename it") == 2  # each is named, and the third is shown
+    assert "3 patients, 2 of them failed" in done.stdout
+    assert not list(tmp_path.parent.rglob("escaped*"))
+    assert [path.name for path in tmp_path.rglob("*.gif")] == ["Patient_42.gif"]

@@ -1,27 +1,40 @@
-"""The walls between the packages, held by reading every import, lazy ones included."""
+"""The walls between the packages, held by reading every import, lazy ones included.
+
+And the wall about the table of organs: what it holds stands nowhere else.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
+from segthor import organ_table
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
+LONGEST = 300  # lines of a module
 KERAS = ("keras", "tf_keras", "tensorflow.keras", "segmentation_models")
 
 # What only some modules may import. A pattern is a module, or all modules of a package: `name.*`.
 ONLY_IN = {
-    "apache_beam": ("beam_jobs.*", "serving.job", "segthor.runners"),
+    "apache_beam": ("beam_jobs.*", "serving.prediction.distributed", "segthor.runners"),
     "nibabel": ("segthor.nifti",),
+    "pydicom": ("segthor.dicom.*",),
+    "highdicom": ("segthor.dicom.*",),
     "segmentation_models": ("trainer.model",),
 }
-# What some modules may not import. segthor.errors starts the entries, so it parses their flags.
+# What some modules may not import. segthor.errors starts the entries, so it parses their flags;
+# segthor.flags_of makes them.
 NEVER_IN = [
     ("segthor.*", ("beam_jobs", "trainer", "serving")),
     ("beam_jobs.*", ("trainer", "serving")),
     ("trainer.*", ("beam_jobs", "serving")),
 ]
-FLAGS_BESIDE_ENTRIES = ("segthor.errors",)
+# Of the trainer, serving imports these alone, in serving.export alone; the package itself because
+# it says which Keras tensorflow is to load.
+EXPORTED = ("trainer", "trainer.run")
+FLAGS_BESIDE_ENTRIES = ("segthor.errors", "segthor.flags_of")
 # What a module may not reach, however long the chain of imports inside the project.
 UNREACHED = [
     ("serving.predict", (*KERAS, "trainer", "beam_jobs")),
@@ -29,6 +42,10 @@ UNREACHED = [
     ("segthor.recipe", ("tensorflow",)),
     ("segthor.audit", ("tensorflow",)),
     ("segthor.metrics", ("tensorflow",)),
+    ("serving.scoring.*", ("tensorflow", *KERAS)),
+    ("serving.evaluate", ("tensorflow", *KERAS)),
+    ("serving.report", ("tensorflow", *KERAS)),
+    ("serving.submission", ("tensorflow", *KERAS)),
 ]
 
 
@@ -112,17 +129,189 @@ def breaches(root):
             banned += never if _matches(module, [pattern]) else ()
         if not _is_entry(trees[module]) and module not in FLAGS_BESIDE_ENTRIES:
             banned.append("absl.flags")
-        if module.startswith("serving") and module != "serving.export":
+        if module.startswith("serving"):
             banned.append("trainer")
-        found += [f"{module} imports {name}" for name in names if _within(name, banned)]
-    for start, banned in UNREACHED:
-        for module in _reach(start, imports):
-            found += [
-                f"{start} reaches {name} through {module}"
-                for name in imports[module]
-                if _within(name, banned)
-            ]
+        lawful = EXPORTED if module == "serving.export" else ()
+        found += [
+            f"{module} imports {name}"
+            for name in names
+            if _within(name, banned) and name not in lawful
+        ]
+    for pattern, banned in UNREACHED:
+        for start in (module for module in imports if _matches(module, [pattern])):
+            for module in _reach(start, imports):
+                found += [
+                    f"{start} reaches {name} through {module}"
+                    for name in imports[module]
+                    if _within(name, banned)
+                ]
     return sorted(found)
+
+
+def too_long(root):
+    """Modules of the four packages that nobody reads in one go."""
+    paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    lines = {str(path.relative_to(root)): path.read_text().count("\n") for path in paths}
+    return [f"{path}: {count} lines" for path, count in lines.items() if count > LONGEST]
+
+
+def test_no_module_is_too_long():
+    assert too_long(ROOT) == []
+
+
+def test_a_module_of_one_line_too_many_is_found(tmp_path):
+    (tmp_path / "segthor" / "dicom").mkdir(parents=True)
+    (tmp_path / "segthor" / "long.py").write_text("x\n" * LONGEST)
+    assert too_long(tmp_path) == []
+    (tmp_path / "segthor" / "dicom" / "longer.py").write_text("x\n" * (LONGEST + 1))
+    assert too_long(tmp_path) == ["segthor/dicom/longer.py: 301 lines"]
+
+
+# Where organs may be named, and where SegTHOR's table may be taken for more than a default: by
+# readers of what was made before there were others, and for what others reached on its patients.
+ORGANS_NAMED = ("segthor.organs", "segthor.phantom.*")
+SEGTHOR_TAKEN = (
+    *("beam_jobs.build", "segthor.manifest", "trainer.run"),
+    *("serving.prediction.directory", "serving.prediction.bundle", "serving.prediction.results"),
+    *("serving.scoring.pairs", "serving.scoring.tables", "serving.evaluate"),
+)
+TABLES = [organ_table.read(str(path)) for path in (ROOT / "configs" / "organs").glob("*.csv")]
+ORGANS = {organ.name for table in TABLES for organ in table}
+COLOURS = {organ.rgb for table in TABLES for organ in table}
+_NAMED = re.compile(rf"\b({'|'.join(sorted(ORGANS))})\b")
+
+
+def _docstrings(tree):
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, holders) and node.body and isinstance(node.body[0], ast.Expr):
+            yield node.body[0].value
+
+
+def _named_organs(tree):
+    """Names and colours of organs in a module's code and texts, docstrings and comments aside."""
+    described = set(map(id, _docstrings(tree)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from _NAMED.findall(node.value) if id(node) not in described else ()
+        elif isinstance(node, ast.Name | ast.Attribute | ast.arg | ast.keyword):
+            name = next(filter(None, (getattr(node, f, "") for f in ("id", "attr", "arg"))), "")
+            yield from {name} & ORGANS
+        elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 3:
+            values = tuple(getattr(part, "value", None) for part in node.elts)
+            yield from {values} & COLOURS
+
+
+def _takes_segthor(tree):
+    """Whether SegTHOR's table stands anywhere but as the default of a parameter or a field."""
+    defaults = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arguments):
+            given = [*node.defaults, *filter(None, node.kw_defaults)]
+            defaults |= {id(inner) for one in given for inner in ast.walk(one)}
+        elif isinstance(node, ast.AnnAssign) and node.value:
+            defaults |= {id(inner) for inner in ast.walk(node.value)}
+    return any(
+        isinstance(node, ast.Name | ast.Attribute)
+        and (getattr(node, "id", "") == "SEGTHOR")
+        and id(node) not in defaults
+        for node in ast.walk(tree)
+    )
+
+
+def _with_default_table(trees):
+    """Dotted names of the functions whose table of organs is SegTHOR's unless it is passed."""
+    for module, tree in trees.items():
+        inner = [(f"{module}.{one.name}", one) for one in ast.walk(tree) if hasattr(one, "body")
+                 and isinstance(one, ast.ClassDef)]  # fmt: skip
+        for path, holder in [(module, tree), *inner]:
+            for function in holder.body:
+                arguments = getattr(function, "args", None)
+                names = {one.arg for one in arguments.args} if arguments else set()
+                if {"organs", "num_organs"} & names:
+                    yield f"{path}.{function.name}".removesuffix(".__init__")
+
+
+def _calls_without_table(module, tree, asked):
+    """Calls of the functions `asked` that pass no table, as readable lines."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            first, _, rest = ast.unparse(node.func).partition(".")
+            own = first if rest == "" else f"{first}.{rest}"
+            called = f"{aliases[first]}.{rest}".rstrip(".") if first in aliases else own
+            if called in asked or f"{module}.{called}" in asked:
+                passed = [*node.args, *node.keywords]
+                if not re.search(r"organs|table", " ".join(map(ast.unparse, passed))):
+                    yield f"{module}: {ast.unparse(node)} passes no table of organs"
+
+
+def organ_breaches(root):
+    """Every breach of the wall about the table of organs under `root`, as readable lines."""
+    trees = {m: t for m, t in _modules(root).items() if not _matches(m, ("segthor.phantom.*",))}
+    asked = set(_with_default_table(trees))
+    found = []
+    for module, tree in trees.items():
+        if not _matches(module, ORGANS_NAMED):
+            found += [f"{module} names {organ}" for organ in _named_organs(tree)]
+        if not _matches(module, (*SEGTHOR_TAKEN, *ORGANS_NAMED)) and _takes_segthor(tree):
+            found.append(f"{module} takes SegTHOR's table")
+        found += _calls_without_table(module, tree, asked)
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.*")):
+            if path.suffix in (".js", ".css", ".html"):
+                found += [f"{path.name} names {one}" for one in _NAMED.findall(path.read_text())]
+    return sorted(found)
+
+
+def test_organs_come_from_the_table_alone():
+    assert organ_breaches(ROOT) == []
+
+
+OWN = "from segthor.organs import SEGTHOR, Organs\n"
+AUDIT = f"{OWN}def check(labels, organs: Organs = SEGTHOR):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    "path, source, breach",
+    [
+        ("serving/page.py", "KEYS = {'h': 'heart'}", "serving.page names heart"),
+        ("serving/page.py", "print(f'{1} cm3 of the aorta')", "serving.page names aorta"),
+        ("serving/page.py", "RED = (230, 60, 60)", "serving.page names (230, 60, 60)"),
+        ("serving/page.py", "def f(trachea):\n    pass", "serving.page names trachea"),
+        ("serving/page.py", '"""Of the heart."""\nHEARTY = "hearty"', None),
+        ("serving/page.js", "const keys = { h: 'heart' };", "page.js names heart"),
+        ("serving/page.js", "const keys = data.organs;", None),
+        ("segthor/phantom/heart.py", "HEART = 'heart'", None),
+        ("serving/page.py", f"{OWN}N = len(SEGTHOR)", "serving.page takes SegTHOR's table"),
+        ("serving/page.py", f"{OWN}def f(n=len(SEGTHOR)):\n    pass", None),
+        (
+            "serving/page.py",
+            "from segthor import audit\naudit.check(1)",
+            "check(1) passes no table",
+        ),
+        (
+            "serving/page.py",
+            "from segthor.audit import check\ncheck(1)",
+            "check(1) passes no table",
+        ),
+        ("serving/page.py", "from segthor import audit\naudit.check(1, job.organs)", None),
+        ("segthor/audit.py", f"{AUDIT}check(1)", "check(1) passes no table"),
+    ],
+)
+def test_a_planted_organ_is_found(tmp_path, path, source, breach):
+    for name, text in ({"segthor/audit.py": AUDIT} | {path: source}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    found = organ_breaches(tmp_path)
+    if breach is None:
+        assert found == []
+    else:
+        assert any(breach in line for line in found), found
 
 
 def test_the_project_keeps_its_walls():
@@ -152,13 +341,20 @@ PREDICT = "import segthor.geometry\nfrom serving import volume\n"
         ("serving/volume.py", "from tensorflow import keras", "tensorflow.keras"),
         ("serving/volume.py", "import tensorflow as tf\ntf.nn.softmax", None),
         ("serving/volume.py", "from trainer import model", "serving.volume imports trainer.model"),
+        ("serving/scoring/page.py", "import tensorflow", "serving.scoring.page reaches tensorflow"),
         ("serving/__init__.py", "import keras", "serving.predict reaches keras"),
-        ("serving/export.py", "from trainer import model", None),
+        ("serving/export.py", "import trainer\nfrom trainer import run", None),
+        ("serving/export.py", "from trainer import model", "serving.export imports trainer.model"),
+        (
+            "serving/export.py",
+            "from trainer.run import restore",
+            "serving.export imports trainer.run.r",
+        ),
         ("segthor/files.py", "from serving import predict", "segthor.files imports serving"),
         ("segthor/files.py", "from ..trainer import loop", "segthor.files imports trainer.loop"),
         ("segthor/geometry.py", "from . import files", "segthor.geometry reaches tensorflow"),
         ("segthor/nifti.py", "import nibabel", None),
-        ("serving/job.py", "import apache_beam", None),
+        ("serving/prediction/distributed.py", "import apache_beam", None),
         ("beam_jobs/build.py", "from apache_beam.io import ReadFromText", None),
         ("beam_jobs/build.py", "from trainer import data", "beam_jobs.build imports trainer.data"),
     ],
@@ -167,7 +363,7 @@ def test_a_planted_breach_is_found_and_a_lawful_import_is_not(tmp_path, path, so
     tree = {"serving/predict.py": PREDICT, "serving/volume.py": "", "segthor/geometry.py": ""}
     tree |= {"segthor/files.py": "def f():\n    import tensorflow"}
     for name, text in (tree | {path: source}).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
     found = breaches(tmp_path)
     if breach is None:

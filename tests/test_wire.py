@@ -5,12 +5,12 @@ from apache_beam.coders import registry
 from cases import TINY_RECIPE, save_patients
 
 from beam_jobs import pipeline, plan, shards
+from beam_jobs.counts import AddCounts
 from beam_jobs.job import Job
-from beam_jobs.statistics import AddCounts
-from segthor import patients, phantom
+from segthor import inputs, phantom
+from segthor.patients import Patient
 from segthor.recipe import Recipe
-from serving.cases import Scan
-from serving.job import CASES_PER_ELEMENT
+from serving.prediction.distributed import CASES_PER_ELEMENT
 
 ELEMENT_BYTES, PATIENT_BYTES = 8_000, 8_000
 
@@ -22,7 +22,7 @@ def encoded(value) -> int:
 
 @pytest.fixture(scope="module")
 def twelve(tmp_path_factory):
-    return patients.in_folder(save_patients(tmp_path_factory.mktemp("twelve"), 12)).sources
+    return inputs.find(save_patients(tmp_path_factory.mktemp("twelve"), 12))
 
 
 def plans_of(sources, most=4):
@@ -38,7 +38,7 @@ def test_a_plan_is_a_few_hundred_bytes_a_patient(twelve):
 def test_the_largest_shard_of_the_usual_recipe_is_still_a_small_element(twelve):
     most = plan.patients_per_shard(Recipe(context=1, pixel_mm=4))
     many = [
-        patients.Source(f"Patient_{n:06d}", f"/{'d' * 80}/{n}.nii.gz", f"/{'d' * 80}/{n}gt.nii.gz")
+        Patient(f"Patient_{n:06d}", f"/{'d' * 80}/{n}.nii.gz", f"/{'d' * 80}/{n}gt.nii.gz")
         for n in range(4 * most)
     ]
     largest = max(plans_of(many, most), key=lambda one: len(one.patients))
@@ -49,7 +49,7 @@ def test_the_largest_shard_of_the_usual_recipe_is_still_a_small_element(twelve):
 def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve, tmp_path):
     if size == "small":
         phantom.write_dataset(str(tmp_path / "in"), 2, 0, "small", 0, report=lambda line: None)
-        sources = patients.in_folder(str(tmp_path / "in")).sources
+        sources = inputs.find(str(tmp_path / "in"))
         recipe = Recipe(crop_mm=264.0, pixel_mm=2.75)
     else:
         sources, recipe = twelve, Recipe(**TINY_RECIPE)
@@ -63,11 +63,11 @@ def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve,
     )
     assert max(map(encoded, counts)) < ELEMENT_BYTES
     assert wire / len(sources) < PATIENT_BYTES
-    written = sum(shards.load_part(job.output, one.name)["shard"]["bytes"] for one in plans)
+    written = sum(shards.Part.load(job.output, one.name).shard.bytes for one in plans)
     assert wire < written / 5
     assert encoded(combiner.extract_output(accumulated)) < 2 * ELEMENT_BYTES
 
 
 def test_prediction_sends_paths_alone():
-    scan = Scan("Patient_41", f"/{'d' * 80}/Patient_41.nii.gz", "Patient_41.nii.gz")
+    scan = Patient("Patient_41", f"/{'d' * 80}/Patient_41.nii.gz")
     assert encoded((scan,) * CASES_PER_ELEMENT) < 400 * CASES_PER_ELEMENT

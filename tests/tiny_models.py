@@ -1,5 +1,7 @@
 """Model directories without training: networks that read the answer off the grey levels."""
 
+import contextlib
+import signal
 import subprocess
 import sys
 
@@ -8,14 +10,14 @@ import tensorflow as tf
 
 from segthor import organs
 from segthor.recipe import Recipe
-from serving import bundle
+from serving.prediction import bundle
 
 # HU of background tissue and of the organs 1 to 4 in scans that carry their labels as intensities.
 CODED_HU = np.array([-40, 0, 40, 80, 120], np.int16)
 CODED_RECIPE = Recipe(crop_mm=64, pixel_mm=0, context=1, window_width_hu=255, window_level="40")
 
 
-def reads_codes(recipe=CODED_RECIPE, names=organs.NAMES, level_hu=40.0):
+def reads_codes(recipe=CODED_RECIPE, names=organs.SEGTHOR.names, level_hu=40.0):
     """(network, variables): each pixel of the middle channel to the organ whose HU is nearest."""
     values = bundle.label_values(names)
     grey = (CODED_HU[values] - level_hu) * 255 / recipe.window_width_hu + 127.5
@@ -28,7 +30,7 @@ def reads_codes(recipe=CODED_RECIPE, names=organs.NAMES, level_hu=40.0):
     return network, [centres]
 
 
-def save_coded(folder, recipe=CODED_RECIPE, names=organs.NAMES, training=None) -> str:
+def save_coded(folder, recipe=CODED_RECIPE, names=organs.SEGTHOR.names, training=None) -> str:
     """A model directory that finds the labels of `coded_scan` again, voxel for voxel."""
     network, variables = reads_codes(recipe, names)
     return bundle.save(str(folder), network, variables, recipe, names, training or {}, {})
@@ -46,3 +48,34 @@ def run_entry(module, **flags) -> subprocess.CompletedProcess:
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def killed_while_writing(path) -> None:
+    """Leaves what a process leaves that is killed in the middle of writing `path`."""
+    code = (
+        "import os, signal, sys\n"
+        "from segthor import files\n"
+        "with files.atomic_write(sys.argv[1]) as stream:\n"
+        "    stream.write(b'half')\n"
+        "    stream.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert done.returncode == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def at_work_in(folder):
+    """Another process that holds the lock of a folder while the block runs."""
+    code = (
+        "import sys\n"
+        "from segthor import locks\n"
+        "with locks.alone(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"held\n"
+        yield
+        child.stdin.close()

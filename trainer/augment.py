@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from segthor.errors import InputError
+from segthor.options import check, option
 from trainer import appearance, warp
 
 
 def _strength(default: float, highest: float, text: str):
-    return dataclasses.field(default=default, metadata={"help": text, "highest": highest})
+    return option(default, text, (0, highest))
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,7 @@ class Strengths:
     cutout: float = _strength(0.2, 1, "Sides of a rectangle set to grey, as a share of the image.")
 
     def __post_init__(self):
-        for spec in dataclasses.fields(self):
-            value, highest = getattr(self, spec.name), spec.metadata["highest"]
-            if not 0 <= value <= highest:
-                raise InputError(
-                    f"augmentation {spec.name}: expected 0 to {highest:g}, found {value}"
-                )
+        check(self)
 
     @classmethod
     def none(cls) -> "Strengths":

@@ -1,13 +1,14 @@
 """Every choice of a training run: one frozen, JSON-able value. The entries make flags of it."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from segthor import organs as all_organs
-from segthor.errors import InputError
+from segthor import fields
+from segthor.options import SEEDS, check, option, part, require
+from segthor.organs import Organs
 from trainer.augment import Strengths
 
-TASKS = ("segment", "classify", "joint")
+SEGMENT, CLASSIFY, JOINT = TASKS = ("segment", "classify", "joint")
 DECODERS = ("unet", "fpn", "linknet", "pspnet")
 BACKBONES = (
     *("vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -20,91 +21,107 @@ SCHEDULES = ("constant", "onecycle", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def _flag(default, text, choices=None):
-    return field(default=default, metadata={"help": text, "choices": choices})
-
-
 @dataclass(frozen=True)
 class Config:
-    """A run's choices; each field is documented where it stands and is a flag of that name."""
+    """A run's choices; each field says what it is and its range, and is a flag of that name."""
 
-    task: str = _flag(
-        "segment",
+    task: str = option(
+        SEGMENT,
         "segment: outline the organs; classify: say which a slice holds; joint: both, one encoder.",
         TASKS,
     )
-    organs: tuple[str, ...] = _flag(all_organs.NAMES, "The organs to learn, background aside.")
-    fold: int = _flag(-1, "Fold to validate on, training on the others; -1: the split as built.")
-
-    decoder: str = _flag("unet", "The decoder.", DECODERS)
-    backbone: str = _flag("resnet34", "The encoder.", BACKBONES)
-    encoder_weights: str = _flag(
-        "none",
-        "Where the encoder starts: none (random), imagenet, imagenet11k, imagenet11k-places365ch "
-        "(fetched once), a weights file, or a folder of such files.",
+    organs: tuple[str, ...] = option(
+        (), "Which of the dataset's organs to learn, background aside; all where none is named."
+    )
+    fold: int = option(
+        -1, "Fold to validate on, training on the others; -1: the split as built.", (-1, 999)
     )
 
-    epochs: int = _flag(60, "Passes over the training slices; counts where --steps is 0.")
-    steps: int = _flag(0, "Training steps; 0: as --epochs says.")
-    batch_size: int = _flag(16, "Slices per step and device.")
-    oversample: float = _flag(
+    decoder: str = option("unet", "The decoder.", DECODERS)
+    backbone: str = option("resnet34", "The encoder.", BACKBONES)
+    encoder_weights: str = option(
+        "none",
+        "Where the encoder starts: none (random), imagenet, imagenet11k, imagenet11k-places365ch "
+        "(fetched once), a weights file, or a folder of such files; ./imagenet is a path.",
+    )
+
+    epochs: int = option(
+        60, "Passes over the training slices; counts where --steps is 0.", (0, 100_000)
+    )
+    steps: int = option(0, "Training steps; 0: as --epochs says.", (0, 10**9))
+    batch_size: int = option(16, "Slices per step and device.", (1, 65_536))
+    oversample: float = option(
         0.0,
         "Slices that hold an organ which less than this share of all slices holds are drawn more "
         "often: the square root of share / organ's share times; 0: every slice once per epoch.",
+        (0, 1),
     )
-    shuffle_buffer: int = _flag(512, "Slices that are mixed at a time.")
+    shuffle_buffer: int = option(512, "Slices that are mixed at a time.", (1, 10**6))
 
-    loss: str = _flag("dice_ce", "The loss; bce_dice is 0.1 x cross entropy - Dice.", LOSSES)
-    optimizer: str = _flag("adamw", "The optimizer; sgd has Nesterov momentum 0.9.", OPTIMIZERS)
-    learning_rate: float = _flag(1e-3, "The highest learning rate.")
-    weight_decay: float = _flag(1e-4, "Decoupled weight decay; biases and BatchNorm are spared.")
-    schedule: str = _flag("onecycle", "How the learning rate runs.", SCHEDULES)
-    warmup: float = _flag(0.1, "Share of the steps in which onecycle and cosine rise.")
-    patience: int = _flag(4, "plateau: validations without a better score before the rate drops.")
-    clip_norm: float = _flag(0.0, "Largest norm of the whole gradient; 0: not clipped.")
-    ema: float = _flag(
-        0.0, "Decay of the moving average of the weights that is scored and exported; 0: none."
+    loss: str = option("dice_ce", "The loss; bce_dice is 0.1 x cross entropy - Dice.", LOSSES)
+    optimizer: str = option("adamw", "The optimizer; sgd has Nesterov momentum 0.9.", OPTIMIZERS)
+    learning_rate: float = option(1e-3, "The highest learning rate.", (1e-9, 100))
+    weight_decay: float = option(
+        1e-4, "Decoupled weight decay; biases and BatchNorm are spared.", (0, 100)
     )
-    early_stop: int = _flag(0, "Validations without a better score before the end; 0: never.")
+    schedule: str = option("onecycle", "How the learning rate runs.", SCHEDULES)
+    warmup: float = option(0.1, "Share of the steps in which onecycle and cosine rise.", (0, 0.999))
+    patience: int = option(
+        4, "plateau: validations without a better score before the rate drops.", (1, 10_000)
+    )
+    clip_norm: float = option(
+        1.0, "Largest norm of the whole gradient; 0: not clipped.", (0, 10**6)
+    )
+    ema: float = option(
+        0.999,
+        "Decay of the moving average of the weights that is scored and exported; 0: none.",
+        (0, 0.999999),
+    )
+    early_stop: int = option(
+        0, "Validations without a better score before the end; 0: never.", (0, 10_000)
+    )
 
-    precision: str = _flag("float32", "Arithmetic of the network; sums stay float32.", PRECISIONS)
-    xla: bool = _flag(False, "Compile forward and backward pass with XLA (GPU).")
-    steps_per_call: int = _flag(10, "Steps per call of the device; progress shows as often.")
-    validate_every: int = _flag(0, "Steps between validations; 0: after each epoch.")
-    checkpoint_every: int = _flag(0, "Steps between checkpoints; 0: at each validation.")
-    surface_distances: bool = _flag(
+    precision: str = option("float32", "Arithmetic of the network; sums stay float32.", PRECISIONS)
+    xla: bool = option(False, "Compile forward and backward pass with XLA (GPU).")
+    steps_per_call: int = option(
+        10, "Steps per call of the device; progress shows as often.", (1, 10_000)
+    )
+    validate_every: int = option(0, "Steps between validations; 0: after each epoch.", (0, 10**9))
+    checkpoint_every: int = option(
+        0, "Steps between checkpoints; 0: at each validation.", (0, 10**9)
+    )
+    surface_distances: bool = option(
         False, "At the end, Hausdorff distances of the best checkpoint on the validation patients."
     )
 
-    seed: int = _flag(0, "Decides first weights, order of slices and augmentation.")
-    deterministic: bool = _flag(False, "Same command, same weights, bit for bit; slower.")
-    augment: Strengths = field(default=Strengths())
+    seed: int = option(0, "Decides first weights, order of slices and augmentation.", SEEDS)
+    deterministic: bool = option(False, "Same command, same weights, bit for bit; slower.")
+    augment: Strengths = part(Strengths(), "augment_")
 
     def __post_init__(self):
-        for spec in dataclasses.fields(self):
-            choices, value = spec.metadata.get("choices"), getattr(self, spec.name)
-            if choices:
-                _check(value in choices, spec.name, f"one of {', '.join(choices)}", value)
-        known = len(set(self.organs) & set(all_organs.NAMES)) == len(self.organs) > 0
-        _check(
-            known,
-            "organs",
-            f"some of {', '.join(all_organs.NAMES)}",
-            ",".join(self.organs),
-        )
-        if self.task == "classify":
-            _check(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
-            _check(not self.surface_distances, "surface_distances", "a network of outlines", True)
-        for name in ("batch_size", "steps_per_call", "shuffle_buffer", "patience"):
-            _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("steps", "epochs", "validate_every", "checkpoint_every", "early_stop"):
-            _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
-        _check(self.steps or self.epochs, "steps", "steps or epochs above 0", self.steps)
-        _check(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        for name in ("weight_decay", "clip_norm"):
-            _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
-        for name in ("ema", "oversample", "warmup"):
-            _check(0 <= getattr(self, name) < 1, name, "0 or more, below 1", getattr(self, name))
+        check(self)
+        once = len(set(self.organs)) == len(self.organs)
+        require(once, "organs", "names of organs, each once", ",".join(self.organs))
+        if self.task == CLASSIFY:
+            require(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
+            require(not self.surface_distances, "surface_distances", "a network of outlines", True)
+        require(self.steps or self.epochs, "steps", "steps or epochs above 0", self.steps)
+
+    @property
+    def held_out_fold(self) -> int | None:
+        """The fold to validate on; None: the split as built."""
+        return self.fold if self.fold >= 0 else None
+
+    def of_table(self, organs: Organs) -> "Config":
+        """The choices for a dataset with this table: its organs are named.
+
+        Raises:
+          InputError: an organ was named that the table lacks.
+        """
+        known = all(name in organs for name in self.organs)
+        expected = f"some of {', '.join(organs.names)}"
+        require(known, "--organs", expected, ",".join(self.organs))
+        return dataclasses.replace(self, organs=self.organs or organs.names)
 
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""
@@ -113,16 +130,5 @@ class Config:
 
     @classmethod
     def from_json(cls, value: dict) -> "Config":
-        """The way back of `to_json`."""
-        return cls(
-            **value
-            | {
-                "organs": tuple(value["organs"]),
-                "augment": Strengths(**value["augment"]),
-            }
-        )
-
-
-def _check(holds, name: str, expected: str, found) -> None:
-    if not holds:
-        raise InputError(f"--{name}: expected {expected}, found {found}")
+        """The way back of `to_json`; raises InputError for what this version does not know."""
+        return fields.from_json(cls, value, "config")

@@ -2,22 +2,32 @@
 
 python -m trainer.cross_validate --flagfile=configs/all.flags --data=DATASET --workdir=RUNS
 
-Every other flag is the trainer's. Repeat the same command to continue an interrupted one.
+Every other flag is the trainer's, --fold aside. Repeat the same command to continue an interrupted
+one. Exit status: 0; 2 for an error; 143 where SIGTERM stopped a run after a checkpoint.
 """
 
+import contextlib
 import csv
+import ctypes
 import io
+import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 from absl import flags
 
-from segthor import files, organs
-from segthor.errors import InputError, run
-from segthor.manifest import Dataset
+from segthor import csv_files, errors, files, locks
+from segthor.errors import InputError
+from segthor.manifest import DEFAULT_DATASET, Dataset
+from trainer import devices, run
 
-_DATA = flags.DEFINE_string("data", "data/dataset", "Folder of the dataset.")
+STOPPED = 128 + signal.SIGTERM
+_TOLD_WHY = (2, STOPPED)  # the trainer has said it in one line
+_PR_SET_PDEATHSIG = 1
+
+_DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, one in each fold_K.")
 
 
@@ -25,79 +35,110 @@ def main(argv):
     """Trains fold after fold, then writes one table."""
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the runs, found nothing")
-    folds = Dataset.load(_DATA.value).folds
+    if any(argument.lstrip("-").partition("=")[0] == "fold" for argument in argv[1:]):
+        raise InputError("--fold: every fold is trained; leave it out, or use trainer.main")
+    dataset = Dataset.load(_DATA.value)
+    folds = dataset.folds
     if folds < 2:
         raise InputError(f"{_DATA.value}: expected at least 2 folds, found {folds}; build again")
-    for fold in range(folds):
-        _train(fold, folds, argv[1:])
-    patients = [row for fold in range(folds) for row in _patients(fold)]
-    table = _table(patients)
-    print("\n" + _text(table))
-    _write(table, patients)
+    chief = devices.is_chief()
+    with locks.alone(_WORKDIR.value) if chief else contextlib.nullcontext():
+        for fold in range(folds):
+            status = _train(fold, folds, argv[1:])
+            if status in _TOLD_WHY:
+                return status
+            if status:
+                raise InputError(
+                    f"fold {fold} ended with status {status}; mend that and repeat the command"
+                )
+        if chief:
+            patients = [row for fold in range(folds) for row in _patients(fold)]
+            table = _table(patients, dataset.organs.names)
+            print("\n" + _text(table))
+            _write(table, patients)
+    return 0
 
 
 def _folder(fold: int) -> str:
     return files.join(_WORKDIR.value, f"fold_{fold}")
 
 
-def _train(fold: int, folds: int, flags_of_trainer) -> None:
+def _train(fold: int, folds: int, flags_of_trainer) -> int:
     """One run of the trainer, in a process of its own; a finished one returns at once."""
     print(f"Fold {fold} of {folds}", flush=True)
     command = [sys.executable, "-m", "trainer.main", *flags_of_trainer, f"--fold={fold}"]
     command += [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
-    status = subprocess.run(command).returncode
-    if status:
-        raise InputError(
-            f"fold {fold} ended with status {status}; mend that and repeat the command"
-        )
+    process = subprocess.Popen(command, preexec_fn=_end_with_parent)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    return process.wait()
+
+
+def _end_with_parent() -> None:
+    """In the trainer's process: Linux ends it with this one, in whatever way this one ends.
+
+    Otherwise it would train on after a kill -9, and keep its folder from the repeated command.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _patients(fold: int) -> list[dict]:
     """Dice per organ of the fold's patients, from its best checkpoint."""
-    text = files.read_bytes(files.join(_folder(fold), "best_patients.csv")).decode()
+    text = files.read_bytes(files.join(_folder(fold), run.PATIENTS)).decode()
     return [{"fold": str(fold), **row} for row in csv.DictReader(io.StringIO(text))]
 
 
-def _table(patients: list[dict]) -> list[dict]:
+def _table(patients: list[dict], names) -> list[dict]:
     """A row per fold, mean and spread over the folds, and mean over all patients."""
-    names = [name for name in organs.NAMES if name in patients[0]]
+    names = [name for name in names if name in patients[0]]
     folds = sorted({row["fold"] for row in patients}, key=int)
     scores = {fold: _means([r for r in patients if r["fold"] == fold], names) for fold in folds}
     stacked = np.array(list(scores.values()))
     rows = {f"fold {fold}": values for fold, values in scores.items()}
-    rows["mean of folds"] = np.nanmean(stacked, 0)
-    rows["spread of folds"] = np.nanstd(stacked, 0, ddof=1)
+    rows["mean of folds"] = _quietly(np.nanmean, stacked, 0)
+    rows["spread of folds"] = _quietly(np.nanstd, stacked, 0, ddof=1)
     rows["mean of patients"] = _means(patients, names)
     columns = [*names, "mean"]
     return [
-        {"": title, **dict(zip(columns, map(float, values), strict=True))}
+        {"": title, **dict(zip(columns, map(_cell, values), strict=True))}
         for title, values in rows.items()
     ]
+
+
+def _cell(value: float) -> float | str:
+    """Empty where no patient has a score."""
+    return "" if np.isnan(value) else float(value)
 
 
 def _means(patients, names) -> np.ndarray:
     """Mean Dice per organ over the patients in whom it was contoured, and the mean of these."""
     values = np.array([[float(row[name] or "nan") for name in names] for row in patients])
-    contoured = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        means = np.nansum(values, 0) / contoured.sum(0)
-    return np.append(means, np.nanmean(means))
+    means = _quietly(np.nanmean, values, 0)
+    return np.append(means, _quietly(np.nanmean, means))
+
+
+def _quietly(function, *arguments, **options) -> np.ndarray:
+    """NaN, and no warning, for an organ that too few patients or folds have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return function(*arguments, **options)
 
 
 def _text(table) -> str:
     columns = list(table[0])
     lines = ["".join([f"{columns[0]:18}", *(f"{name:>12}" for name in columns[1:])])]
     for row in table:
-        lines.append("".join([f"{row['']:18}", *(f"{row[name]:12.4f}" for name in columns[1:])]))
+        cells = ["-" if row[name] == "" else f"{row[name]:.4f}" for name in columns[1:]]
+        lines.append("".join([f"{row['']:18}", *(f"{cell:>12}" for cell in cells)]))
     return "\n".join(lines)
 
 
 def _write(table, patients) -> None:
     for name, rows in (("cross_validation.csv", table), ("patients.csv", patients)):
         path = files.join(_WORKDIR.value, name)
-        files.write_table(path, rows)
+        csv_files.write_table(path, rows)
         print(f"Wrote {path}")
 
 
 if __name__ == "__main__":
-    run(main, known_only=True)
+    errors.run(main, known_only=True)

@@ -4,6 +4,7 @@ What a replica gets depends on the global batch alone: row r of global batch s i
 whether one device, eight, or several processes share the batch.
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, organs, records
+from segthor import files, records
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
+from segthor.organs import Organs
 
 INDEX, OWNER = "index", "owner"
 _DEVICE = (records.IMAGE, records.LABELS, records.CONTOURED)  # no text: it cannot go to a GPU
@@ -40,6 +42,11 @@ class Source:
     def context(self) -> int:
         """C: neighbouring slices as channels."""
         return self.dataset.recipe.context
+
+    @property
+    def organs(self) -> Organs:
+        """The dataset's table of organs."""
+        return self.dataset.organs
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -78,16 +85,31 @@ def open_source(folder: str, fold: int | None) -> Source:
     return source
 
 
-def require_contours(source: Source, names) -> None:
-    """Raises InputError where nobody contoured any of these organs, in training or validation."""
-    contoured = {row.patient: set(row.organs) for row in source.dataset.patients}
-    for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
-        found = set().union(*(contoured[p] for shard in shards for p in shard.patients))
-        if not found & set(names):
-            raise InputError(
-                f"--organs: no {split} patient of {source.folder} has contours of "
-                f"{', '.join(names)}; contoured are {', '.join(sorted(found)) or 'none'}"
-            )
+def require_contours(source: Source, names) -> list[str]:
+    """Those of the organs that no validation patient has: they are trained and have no score.
+
+    Raises:
+      InputError: one that nobody contoured in training, or none to be scored; the message ends
+        with the --organs that would work.
+    """
+    train, held_out = (_contoured(source, shards) for shards in (source.train, source.validation))
+    missing = [name for name in names if name not in train]
+    unscored = [name for name in names if name not in held_out]
+    if not missing and len(unscored) < len(names):
+        return unscored
+    split, lacking = (TRAIN, missing) if missing else (VALIDATION, names)
+    choices = [[n for n in wanted if n in train] for wanted in (names, source.organs.names)]
+    works = next((choice for choice in choices if held_out & set(choice)), None)
+    raise InputError(
+        f"--organs: no {split} patient of {source.folder} has contours of {', '.join(lacking)}; "
+        + (f"--organs={','.join(works)} would work" if works else "build it with another --split")
+    )
+
+
+def _contoured(source: Source, shards) -> set[str]:
+    """The organs that somebody contoured in at least one patient of these shards."""
+    patients = {patient for shard in shards for patient in shard.patients}
+    return {o for row in source.dataset.patients if row.patient in patients for o in row.organs}
 
 
 def steps_per_epoch(source: Source, global_batch: int) -> int:
@@ -134,7 +156,8 @@ def evaluation(source: Source, global_batch: int, worker=(0, 1)):
     total = source.count(source.validation)
     number, count = worker
     rows = global_batch // count
-    slices = tf.data.TFRecordDataset(_paths(source, source.validation), buffer_size=_READ_BYTES)
+    paths = tf.data.Dataset.from_tensor_slices(_paths(source, source.validation)).map(_checked)
+    slices = tf.data.TFRecordDataset(paths, buffer_size=_READ_BYTES)
     patients = tf.constant(source.patients)
 
     def prepare(row, serialized):
@@ -161,14 +184,17 @@ def _ordered(source: Source, config, global_batch: int, first_step: int):
     """Serialized training slices, epoch after epoch of whole global batches, from a step on."""
     per_epoch = steps_per_epoch(source, global_batch)
     epoch, done = divmod(first_step, per_epoch)
+    repeats = _repeats(source, config) if config.oversample else None
     return (
         tf.data.Dataset.range(epoch, np.iinfo(np.int64).max)
-        .flat_map(lambda number: _epoch(source, config, number).take(per_epoch * global_batch))
+        .flat_map(
+            lambda number: _epoch(source, config, repeats, number).take(per_epoch * global_batch)
+        )
         .skip(done * global_batch)
     )
 
 
-def _epoch(source: Source, config, epoch):
+def _epoch(source: Source, config, repeats, epoch):
     """Serialized training slices in the order of (seed, epoch).
 
     A shard holds few patients and a batch should not: the shards' order is drawn anew, many are
@@ -182,7 +208,7 @@ def _epoch(source: Source, config, epoch):
     tf.compat.v1.set_random_seed(1)
     slices = (
         tf.data.Dataset.range(len(source.train))
-        .map(lambda place: order[place])
+        .map(lambda place: _checked(order[place]))
         .interleave(
             lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES),
             cycle_length=16,
@@ -190,36 +216,65 @@ def _epoch(source: Source, config, epoch):
             deterministic=True,
         )
     )
-    if config.oversample:
-        slices = slices.enumerate().flat_map(_repeat_rare(source, config, keys[1]))
+    if repeats is not None:
+        slices = slices.enumerate().flat_map(
+            _repeat_rare(source.organs, config.organs, repeats, keys[1])
+        )
     seed = tf.cast(keys[2][0], tf.int64)
     return slices.shuffle(config.shuffle_buffer, seed, reshuffle_each_iteration=False)
 
 
-def _repeat_rare(source: Source, config, key):
+def _repeats(source: Source, config) -> np.ndarray:
+    """float [K]: how often a slice that holds each organ is drawn.
+
+    Repeat factor sampling, Gupta et al., CVPR 2019.
+    """
+    counts = source.dataset.statistics.get("slices", {})
+    if not counts.get("all"):
+        manifest = files.join(source.folder, FILE_NAME)
+        raise InputError(f"{manifest}: no counts of slices, which --oversample needs; build again")
+    share = np.array([counts.get(name, 0) for name in config.organs]) / counts["all"]
+    return np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
+
+
+def _repeat_rare(organs: Organs, names, repeats: np.ndarray, key):
     """(place, slice) to the slice, several times where it has rare organs.
 
-    Repeat factor sampling, Gupta et al., CVPR 2019; a factor's fraction is a chance, drawn for each
-    slice. An epoch stays as long as it is, so that other slices give way.
+    A fraction of `repeats` is a chance, drawn for each slice. An epoch stays as long as it is, so
+    that other slices give way.
     """
-    counts = source.dataset.statistics["slices"]
-    share = np.array([counts.get(name, 0) for name in config.organs]) / max(counts["all"], 1)
-    factor = np.maximum(1.0, np.sqrt(config.oversample / np.maximum(share, 1e-6)))
-    feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs.ORGANS)], tf.int64)}
-    places = [organs.BY_NAME[name].label - 1 for name in config.organs]
+    feature = {records.PRESENT: tf.io.FixedLenFeature([len(organs)], tf.int64)}
+    places = organs.places(names)
 
     def repeat(place, serialized):
         present = tf.io.parse_single_example(serialized, feature)[records.PRESENT]
         chosen = tf.cast(tf.gather(present, places), tf.float32)
-        wanted = tf.reduce_max(chosen * np.float32(factor - 1)) + 1
+        wanted = tf.reduce_max(chosen * np.float32(repeats - 1)) + 1
         chance = tf.random.stateless_uniform([], tf.random.fold_in(key, place))
         return tf.data.Dataset.from_tensors(serialized).repeat(tf.cast(wanted + chance, tf.int64))
 
     return repeat
 
 
+def _checked(path):
+    """The path of a shard, string [], once the lengths that the shard states have been checked.
+
+    TensorFlow believes them, and a length that no memory holds ends the whole process.
+    """
+    path = tf.numpy_function(_check_lengths, [path], tf.string)
+    path.set_shape([])
+    return path
+
+
+@functools.lru_cache(None)  # once in a process, not in every epoch
+def _check_lengths(path: bytes) -> bytes:
+    if not files.is_url(path.decode()):  # over a network each of the many small reads is slow
+        records.check_lengths(path.decode())
+    return path
+
+
 def _parse(source: Source, serialized, keys):
-    values = records.parse(serialized, source.size_px, source.context)
+    values = records.parse(serialized, source.size_px, source.context, len(source.organs))
     return {key: values[key] for key in keys}
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from segthor import files
-from trainer import pictures
+from segthor import csv_files, files, json_files
+from segthor.organs import SEGTHOR, Organs
+from segthor.progress import duration
+from trainer import pictures, run
 
-LOG, SUMMARY, TENSORBOARD = "log.csv", "summary.json", "tensorboard"
-CURVE, PATIENTS = "learning_curve.png", "best_patients.csv"
 _TELL_EVERY_S = 10  # where the terminal is a file
 _PROFILED_CALL = 2
 
@@ -22,8 +22,9 @@ _PROFILED_CALL = 2
 class Journal:
     """Tells of one run; the loop calls `begin`, then `trained` and `validated` as it goes."""
 
-    def __init__(self, workdir: str, config, profile: bool = False):
+    def __init__(self, workdir: str, config, profile: bool = False, organs: Organs = SEGTHOR):
         self._workdir, self._config, self._profile = workdir, config, profile
+        self._organs = organs
         self._rows: list[dict] = []
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
         self._told = 0.0
@@ -32,8 +33,8 @@ class Journal:
     def begin(self, step: int, steps: int, per_epoch: int, resumed: bool) -> None:
         """Reads what an interrupted run logged, up to the step that it continues from."""
         self._steps, self._per_epoch = steps, per_epoch
-        self._writer = tf.summary.create_file_writer(files.join(self._workdir, TENSORBOARD))
-        path = files.join(self._workdir, LOG)
+        self._writer = tf.summary.create_file_writer(files.join(self._workdir, run.TENSORBOARD))
+        path = files.join(self._workdir, run.LOG)
         if resumed and files.exists(path):
             rows = csv.DictReader(io.StringIO(files.read_bytes(path).decode()))
             self._rows = [row for row in rows if int(row["step"]) <= step]
@@ -51,7 +52,7 @@ class Journal:
     def before_call(self) -> None:
         """Starts the profiler for the third call: the first compiles, the second fills caches."""
         if self._profile and self._calls == _PROFILED_CALL:
-            tf.profiler.experimental.start(files.join(self._workdir, TENSORBOARD))
+            tf.profiler.experimental.start(files.join(self._workdir, run.TENSORBOARD))
 
     def trained(self, learner, losses, seconds: float, waited_s: float) -> None:
         """Notes one call of the device."""
@@ -87,18 +88,18 @@ class Journal:
         }
         self._losses = []
         self._rows.append(row)
-        files.write_table(files.join(self._workdir, LOG), self._rows)
+        csv_files.write_table(files.join(self._workdir, run.LOG), self._rows)
         if better:
-            files.write_table(files.join(self._workdir, PATIENTS), _by_patient(scores))
+            csv_files.write_table(files.join(self._workdir, run.PATIENTS), _by_patient(scores))
         with self._writer.as_default(step=learner.step):
             for key, value in row.items():
-                if key not in ("step", "epoch"):
+                if key not in ("step", "epoch") and np.isfinite(value):
                     tf.summary.scalar(_TAGS.get(key, key.replace("dice_", "dice/")), value)
             worst = pictures.worst_slices(learner, source, scores)
             if worst is not None:
                 tf.summary.image("worst slices", worst[None])
         self._writer.flush()
-        organs = "  ".join(f"{name} {value:.3f}" for name, value in scores.by_organ.items())
+        organs = "  ".join(f"{name} {shown(value)}" for name, value in scores.by_organ.items())
         self._tell(
             f"step {learner.step}/{self._steps}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
             f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
@@ -113,12 +114,13 @@ class Journal:
         summary = {
             "finished": finished,
             "steps": int(last["step"]),
-            "best": {key: float(best[key]) for key in best if key.startswith("dice")}
+            "best": {key: _or_none(best[key]) for key in best if key.startswith("dice")}
             | {"step": int(best["step"])},
             **{key: float(last[key]) for key in ("slices_per_s", "input_wait", "memory_gb")},
         }
-        files.write_json(files.join(self._workdir, SUMMARY), summary)
-        pictures.save_learning_curve(self._rows, files.join(self._workdir, CURVE))
+        json_files.write(files.join(self._workdir, run.SUMMARY), summary)
+        path = files.join(self._workdir, run.CURVE)
+        pictures.save_learning_curve(self._rows, path, self._organs)
         self._writer.close()
         return summary
 
@@ -129,17 +131,29 @@ class Journal:
         if not self._slices:
             return "the first steps compile"
         left_s = (self._steps - learner.step) * learner.global_batch / self._rate()
-        return f"{self._rate():.1f} slices/s  left {_clock(left_s)}"
+        return f"{self._rate():.1f} slices/s  left {duration(left_s)}"
 
     def _tell(self, text: str, end: str = "\n") -> None:
         print(f"{text:<100}" if sys.stdout.isatty() else text, end=end, flush=True)
 
 
 class Silent:
-    """The journal of a process that is not the chief."""
+    """The journal of a process that is not the chief, which alone tells."""
 
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: None
+    def begin(self, *_) -> None:
+        """Nothing, and so all the others."""
+
+    before_call = trained = validated = end = begin
+
+
+def shown(score: float | None) -> str:
+    """'0.912'; '-' for an organ that no validation patient has."""
+    return "-" if score is None or np.isnan(score) else f"{score:.3f}"
+
+
+def _or_none(score) -> float | None:
+    """JSON knows no NaN, which stands for an organ that no validation patient has."""
+    return None if np.isnan(float(score)) else float(score)
 
 
 _TAGS = {
@@ -174,8 +188,3 @@ def _plain(config: dict) -> dict:
     flat = {key: value for key, value in config.items() if key != "augment"}
     flat |= {f"strength/{key}": value for key, value in config["augment"].items()}
     return {key: ",".join(v) if isinstance(v, list) else v for key, v in flat.items()}
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
-from segthor import organs, records
+from segthor import records
+from segthor.organs import Organs
 from trainer import augment, data, devices, losses, model, schedules
+from trainer.config import CLASSIFY, SEGMENT
 
 TRUE = 2  # where the counts say how large the organ is
 
@@ -18,8 +20,8 @@ class Learner:
     def __init__(self, config, source: data.Source, strategy, total_steps: int):
         self.config, self.strategy, self.total_steps = config, strategy, total_steps
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
-        self._channel = tf.constant(_channels(config.organs), tf.int32)
-        self._labels = tf.constant([organs.BY_NAME[name].label - 1 for name in config.organs])
+        self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)
+        self._places = tf.constant(source.organs.places(config.organs))
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
@@ -153,24 +155,22 @@ class Learner:
 
     def _losses(self, logits, truth, contoured):
         kind, total = self.config.loss, 0.0
-        if model.SEGMENT in logits:
-            total += losses.segment(kind, logits[model.SEGMENT], truth, contoured)
-        if model.CLASSIFY in logits:
+        if SEGMENT in logits:
+            total += losses.segment(kind, logits[SEGMENT], truth, contoured)
+        if CLASSIFY in logits:
             present = _present(truth, len(self.config.organs))
-            loss = losses.classify(kind, logits[model.CLASSIFY], present, contoured)
-            total += loss if self.config.task == model.CLASSIFY else losses.CLASSIFY_SHARE * loss
+            loss = losses.classify(kind, logits[CLASSIFY], present, contoured)
+            total += loss if self.config.task == CLASSIFY else losses.CLASSIFY_SHARE * loss
         return total
 
     def _replica_predict(self, images):
-        output = self.scored(images, training=False)
-        output = output[model.SEGMENT] if isinstance(output, dict) else output
-        return tf.argmax(output, -1, tf.int32)
+        return tf.argmax(self.scored(images, training=False)[SEGMENT], -1, tf.int32)
 
     def _replica_counts(self, batch):
         truth = self._truth(batch[records.LABELS])
         count = len(self.config.organs)
-        if self.config.task == model.CLASSIFY:
-            output = self.scored(batch[records.IMAGE], training=False)
+        if self.config.task == CLASSIFY:
+            output = self.scored(batch[records.IMAGE], training=False)[CLASSIFY]
             predicted, true = output[:, None, None] > 0.5, _present(truth, count)[:, None, None]
         else:
             predicted = _one_hot(self._replica_predict(batch[records.IMAGE]), count)
@@ -185,7 +185,7 @@ class Learner:
         return tf.gather(self._channel, tf.cast(labels, tf.int32))
 
     def _contoured(self, batch):
-        return tf.gather(batch[records.CONTOURED], self._labels, axis=1)
+        return tf.gather(batch[records.CONTOURED], self._places, axis=1)
 
 
 def _logits(network) -> tf.keras.Model:
@@ -195,9 +195,10 @@ def _logits(network) -> tf.keras.Model:
     return tf.keras.Model(network.input, heads)
 
 
-def _channels(names) -> list[int]:
-    chosen = {organs.BY_NAME[name].label: 1 + place for place, name in enumerate(names)}
-    return [chosen.get(label, 0) for label in range(organs.NUM_CLASSES)]
+def _channels(organs: Organs, names) -> list[int]:
+    """By label value: the network's channel of the organ, 0 where it does not learn it."""
+    chosen = {label: channel for channel, label in enumerate(organs.labels(names), 1)}
+    return [chosen.get(label, 0) for label in range(1 + organs.highest_label)]
 
 
 def _one_hot(truth, count):

@@ -33,25 +33,13 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
     checkpoint_every = config.checkpoint_every or validate_every
     journal.begin(learner.step, steps, per_epoch, resumed)
 
-    def stream(make):
-        return strategy.distribute_datasets_from_function(
-            lambda context: data.per_replica(
-                make((context.input_pipeline_id, context.num_input_pipelines)), config.batch_size
-            )
-        )
-
-    first = learner.step
-    batches = stream(lambda worker: data.training(source, config, global_batch, first, worker))
-    held_out = stream(lambda worker: data.evaluation(source, global_batch, worker))
+    batches, held_out = _inputs(config, source, strategy, learner.step)
     iterator = iter(batches)
     while learner.step < steps and not _given_up(config, checkpoints):
         _call(learner, iterator, source, journal, steps, validate_every, checkpoint_every)
         step = learner.step
         if step % validate_every == 0 or step == steps:
-            scores = validate.validate(learner, source, held_out)
-            better = checkpoints.score(scores.mean)
-            _drop_rate(config, learner, checkpoints)
-            journal.validated(learner, source, scores, better)
+            _validate(learner, source, held_out, checkpoints, journal)
         stopping = learner.in_any_process(stop_asked())
         if step % checkpoint_every == 0 or step == steps or stopping:
             checkpoints.save()
@@ -59,6 +47,23 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
             return False
     checkpoints.save()
     return True
+
+
+def _inputs(config, source, strategy, first_step: int):
+    """(batches of training from a step on, those of validation), shared out to the devices."""
+    global_batch = config.batch_size * strategy.num_replicas_in_sync
+
+    def share_out(make):
+        return strategy.distribute_datasets_from_function(
+            lambda context: data.per_replica(
+                make((context.input_pipeline_id, context.num_input_pipelines)), config.batch_size
+            )
+        )
+
+    return (
+        share_out(lambda host: data.training(source, config, global_batch, first_step, host)),
+        share_out(lambda host: data.evaluation(source, global_batch, host)),
+    )
 
 
 def _call(learner, iterator, source, journal, steps, *every) -> None:
@@ -78,6 +83,14 @@ def _call(learner, iterator, source, journal, steps, *every) -> None:
             "their data, lower --learning_rate or set --clip_norm"
         )
     journal.trained(learner, losses, time.perf_counter() - start, float(waited))
+
+
+def _validate(learner, source, held_out, checkpoints, journal) -> None:
+    """Scores the network, keeps it where it is the best so far, and tells."""
+    scores = validate.validate(learner, source, held_out)
+    better = checkpoints.score(scores.mean)
+    _drop_rate(learner.config, learner, checkpoints)
+    journal.validated(learner, source, scores, better)
 
 
 def _given_up(config, checkpoints) -> bool:

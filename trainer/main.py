@@ -6,61 +6,32 @@ Repeat the same command to continue an interrupted run. Where TF_CONFIG names se
 the command on each. Exit status: 0, or 143 where SIGTERM stopped the run after a checkpoint.
 """
 
-import dataclasses
 import signal
+import sys
 
 import tensorflow as tf
 from absl import flags, logging
 
-from segthor import files
-from segthor.errors import InputError, run
-from trainer import checkpoints, data, devices, failures, loop, surfaces
-from trainer.augment import Strengths
+from segthor import errors, files, flags_of
+from segthor.errors import InputError
+from segthor.manifest import DEFAULT_DATASET
+from trainer import data, devices, failures, loop, run, surfaces
 from trainer.config import Config
-from trainer.journal import Journal, Silent
+from trainer.journal import Journal, Silent, shown
 
 STOPPED = 128 + signal.SIGTERM
 
-_DATA = flags.DEFINE_string("data", "data/dataset", "Folder of the dataset.")
+DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; new, or to be continued.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Record some steps for TensorBoard's profiler.")
 _CPU_DEVICES = flags.DEFINE_integer(
-    "cpu_devices", 1, "Logical CPU devices, to try several replicas without GPUs.", lower_bound=1
+    "cpu_devices",
+    1,
+    "Logical CPU devices, to try several replicas without GPUs.",
+    lower_bound=1,
+    upper_bound=64,
 )
-
-
-def _define(kind, prefix: str) -> None:
-    """One flag per field of a configuration's dataclass."""
-    for spec in dataclasses.fields(kind):
-        name, text = prefix + spec.name, spec.metadata.get("help")
-        if spec.metadata.get("choices"):
-            flags.DEFINE_enum(name, spec.default, spec.metadata["choices"], text)
-        elif isinstance(spec.default, (bool, int, float, str, tuple)):
-            define = {
-                bool: flags.DEFINE_bool,
-                int: flags.DEFINE_integer,
-                float: flags.DEFINE_float,
-                str: flags.DEFINE_string,
-                tuple: flags.DEFINE_list,
-            }[type(spec.default)]
-            default = spec.default
-            define(name, list(default) if isinstance(default, tuple) else default, text)
-
-
-_define(Config, "")
-_define(Strengths, "augment_")
-
-
-def config_from_flags() -> Config:
-    """The configuration that the flags describe."""
-
-    def values(kind, prefix):
-        names = [spec.name for spec in dataclasses.fields(kind)]
-        return {n: getattr(flags.FLAGS, prefix + n) for n in names if prefix + n in flags.FLAGS}
-
-    chosen = values(Config, "")
-    chosen["organs"] = tuple(chosen["organs"])
-    return Config(**chosen, augment=Strengths(**values(Strengths, "augment_")))
+flags_of.define(Config)
 
 
 def main(_):
@@ -68,32 +39,36 @@ def main(_):
     logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the run, found nothing")
-    config = config_from_flags()
-    source = data.open_source(_DATA.value, config.fold if config.fold >= 0 else None)
-    data.require_contours(source, config.organs)
-    _prepare_devices(config)
-    strategy = devices.strategy()
-    chief = devices.is_chief(strategy)
-    replicas = strategy.num_replicas_in_sync
-    run_record = checkpoints.claim(_WORKDIR.value, config, source, replicas, chief)
-    _announce(config, source, replicas)
-    stopped = _on_sigterm()
-    journal = Journal(_WORKDIR.value, config, _PROFILE.value) if chief else Silent()
+    config = flags_of.read(Config)
+    source = data.open_source(DATA.value, config.held_out_fold)
+    config = config.of_table(source.organs)
+    unscored = data.require_contours(source, config.organs)
+    strategy = _devices(config)
+    replicas, chief = strategy.num_replicas_in_sync, devices.is_chief()
     several = devices.several_processes(strategy)
-    with failures.in_one_line(several, _DATA.value, _WORKDIR.value):
+    with (
+        run.claim(_WORKDIR.value, config, source, replicas, chief),
+        failures.in_one_line(source, _WORKDIR.value, several),
+    ):
+        _announce(config, source, replicas, unscored)
+        stopped = _on_sigterm()
+        journal = Silent()
+        if chief:
+            journal = Journal(_WORKDIR.value, config, _PROFILE.value, source.organs)
         finished = loop.train(
             config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
         )
-    summary = journal.end(finished)
+        summary = journal.end(finished)
+        if finished and chief and config.surface_distances:
+            surfaces.score(_WORKDIR.value, source)
     if not finished:
         print("Stopped by SIGTERM after a checkpoint; the same command continues.")
         return STOPPED
-    if chief and config.surface_distances:
-        surfaces.score(_WORKDIR.value, source)
-    return _conclude(summary, run_record)
+    return _conclude(summary, config)
 
 
-def _prepare_devices(config) -> None:
+def _devices(config) -> tf.distribute.Strategy:
+    """The devices that train together, arranged before anything else uses them."""
     if _CPU_DEVICES.value > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
@@ -102,9 +77,10 @@ def _prepare_devices(config) -> None:
     tf.keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    return devices.strategy()
 
 
-def _announce(config, source, replicas: int) -> None:
+def _announce(config, source, replicas: int, unscored: list[str]) -> None:
     batch = config.batch_size * replicas
     print(
         f"{source.count(source.train)} training slices, {source.count(source.validation)} held out "
@@ -117,6 +93,12 @@ def _announce(config, source, replicas: int) -> None:
         f"highest learning rate {config.learning_rate:g}",
         flush=True,
     )
+    if unscored:
+        print(
+            f"warning: no validation patient has contours of {', '.join(unscored)}: trained all "
+            "the same, without a score",
+            file=sys.stderr,
+        )
 
 
 def _on_sigterm() -> list:
@@ -126,16 +108,15 @@ def _on_sigterm() -> list:
     return stopped
 
 
-def _conclude(summary, run_record) -> None:
-    if not summary:  # stopped, or ended earlier and its log.csv is gone
+def _conclude(summary, config) -> None:
+    if not summary:  # not the chief, or ended earlier and its log.csv is gone
         return
-    best = summary["best"]
-    organs = ", ".join(f"{name} {best['dice_' + name]:.3f}" for name in run_record["organs"])
-    print(f"Best Dice {best['dice']:.3f} at step {best['step']} ({organs})")
-    workdir = _WORKDIR.value
-    print(f"Wrote {files.join(workdir, checkpoints.BEST)} and {files.join(workdir, 'log.csv')}")
-    print(f"Next: python -m serving.export --workdir={workdir} --output=MODEL")
+    best, workdir = summary["best"], _WORKDIR.value
+    scores = ", ".join(f"{name} {shown(best['dice_' + name])}" for name in config.organs)
+    print(f"Best Dice {shown(best['dice'])} at step {best['step']} ({scores})")
+    print(f"Wrote {files.join(workdir, run.BEST)} and {files.join(workdir, run.LOG)}")
+    print(errors.hint("serving.export", workdir=workdir, output="MODEL"))
 
 
 if __name__ == "__main__":
-    run(main)
+    errors.run(main)

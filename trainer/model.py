@@ -1,4 +1,4 @@
-"""The networks: segmentation_models' encoders and decoders, and how a run's network comes back.
+"""The networks: segmentation_models' encoders and decoders.
 
 Every network takes [N, H, W, C] images of 0 to 255 and does its own scaling, so that whoever feeds
 it (trainer, SavedModel, predictor) need not know how. On top stand a linear head and a float32
@@ -6,30 +6,17 @@ activation, whatever the arithmetic below: half precision would spoil the softma
 """
 
 import contextlib
-import dataclasses
+import functools
 import io
 
 import tensorflow as tf
 
-from segthor import files
 from segthor.errors import InputError
-from segthor.recipe import Recipe
 from trainer import weights
-from trainer.config import Config
+from trainer.config import CLASSIFY, SEGMENT, Config
 
-if not tf.keras.Model.__module__.startswith("tf_keras"):
-    raise InputError(
-        "segmentation_models needs Keras 2, but tensorflow was imported with Keras 3: import "
-        "trainer before tensorflow, or set TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
-    )
-with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
-    import segmentation_models as sm
-
-SEGMENT, CLASSIFY = "segment", "classify"
 LOGITS = "_logits"
-RUN_FILE = "run.json"
 
-_DECODERS = {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
 _PSPNET_PX = 48  # its pyramid pools an eighth of the image in 1, 2, 3 and 6 parts
 _INCEPTION_PX = 75  # keras.applications refuses less
 _DEEPEST = {
@@ -45,10 +32,11 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mix
 def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.keras.Model:
     """A network with the configuration's first weights.
 
-    Takes images [N, size_px, size_px, context], 0 to 255, of any dtype. Gives, as float32,
-      task segment: softmax probabilities [N, H, W, 1 + organs], background first;
-      task classify: the probability that a slice holds the organ, [N, organs];
-      task joint: a dict of both, under 'segment' and 'classify'.
+    Takes images [N, size_px, size_px, context], 0 to 255, of any dtype. Gives a dict, float32:
+      'segment', of the tasks segment and joint: softmax probabilities [N, H, W, 1 + organs],
+        background first;
+      'classify', of the tasks classify and joint: the probability that a slice holds the organ,
+        [N, organs].
     The logits are the outputs of the layers 'segment_logits' and 'classify_logits'.
     pretrained: whether the images are scaled as the published weights want them; by default where
     the encoder starts from some.
@@ -56,7 +44,7 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
     Raises:
       InputError: decoder or backbone cannot take this size, or the encoder weights this context.
     """
-    if config.decoder == "pspnet" and config.task != "classify" and size_px % _PSPNET_PX:
+    if config.decoder == "pspnet" and config.task != CLASSIFY and size_px % _PSPNET_PX:
         raise InputError(
             f"--decoder=pspnet: expected slices of a multiple of {_PSPNET_PX} pixels, found "
             f"{size_px}; build the dataset with another --crop_mm, e.g. 288"
@@ -82,33 +70,17 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
         tf.keras.mixed_precision.set_global_policy(before)
 
 
-def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
-    """A run's trained network and its run.json, for export; nothing is fetched from the web.
-
-    which: 'best' by validation score, or 'last'. Where the run kept a moving average of the
-    weights, these are it. The network computes in float32, whatever it was trained in.
-
-    Raises:
-      InputError: no run there, or no such checkpoint yet.
-    """
-    run = files.read_json(files.join(workdir, RUN_FILE))
-    folder = files.join(workdir, {"best": "best", "last": "checkpoints"}[which])
-    path = tf.train.latest_checkpoint(folder)
-    if path is None:
-        raise InputError(f"{folder}: expected a checkpoint, found none; train first")
-    config = dataclasses.replace(
-        Config.from_json(run["config"]),
-        encoder_weights=weights.NONE,
-        precision="float32",
-        xla=False,
-    )
-    recipe = Recipe.from_json(run["recipe"])
-    pretrained = run["config"]["encoder_weights"] != weights.NONE
-    network = build(config, recipe.size_px, recipe.context, pretrained)
-    key = "averaged" if which == "last" and config.ema else "model"
-    reader = tf.train.Checkpoint(**{key: network})
-    reader.restore(path).expect_partial().assert_existing_objects_matched()
-    return network, run
+@functools.cache
+def _decoders() -> dict:
+    """segmentation_models' decoders by their names here."""
+    if not tf.keras.Model.__module__.startswith("tf_keras"):
+        raise InputError(
+            "segmentation_models needs Keras 2, but tensorflow was imported with Keras 3: import "
+            "trainer before tensorflow, or set TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
+        )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
+        import segmentation_models as sm
+    return {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
 
 
 def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
@@ -123,19 +95,27 @@ def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
         pooled = tf.keras.layers.GlobalAveragePooling2D(dtype="float32")(features[CLASSIFY])
         logits = tf.keras.layers.Dense(len(config.organs), dtype="float32")(pooled)
         outputs[CLASSIFY] = _head(logits, CLASSIFY, "sigmoid")
-    return tf.keras.Model(images, outputs if len(outputs) > 1 else outputs.popitem()[1])
+    return tf.keras.Model(images, outputs)
 
 
 def _body(config, shape, path) -> tf.keras.Model:
     """The library's network: images to the outlines' logits and the encoder's deepest features."""
     decoder = "unet" if config.task == CLASSIFY else config.decoder  # its encoder is whole
-    body = _DECODERS[decoder](
-        config.backbone,
-        input_shape=shape,
-        classes=1 + len(config.organs),
-        activation="linear",
-        encoder_weights=path,
-    )
+    try:
+        body = _decoders()[decoder](
+            config.backbone,
+            input_shape=shape,
+            classes=1 + len(config.organs),
+            activation="linear",
+            encoder_weights=path,
+        )
+    except (OSError, ValueError) as error:
+        if path is None:
+            raise
+        raise InputError(
+            f"--encoder_weights: {path} holds no weights of {config.backbone} "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
     if config.xla:
         body = _compilable(body)
     outputs = {}

@@ -4,8 +4,10 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from segthor import drawing, files, metrics, organs, records
-from trainer import data, model, validate
+from segthor import drawing, files, metrics, records
+from segthor.organs import SEGTHOR, Organs
+from trainer import data, validate
+from trainer.config import CLASSIFY
 
 TILE_PX = 256
 _COLUMNS = 3
@@ -16,14 +18,14 @@ def worst_slices(learner, source: data.Source, scores: validate.Scores, count: i
 
     Shows the middle one of the context's slices; Dice is of the slice, over its organs together.
     """
-    if learner.config.task == model.CLASSIFY:
+    if learner.config.task == CLASSIFY:
         return None
     places = scores.worst(count)
     slices = read_slices(source, source.validation, places)
-    values = np.array([0] + [organs.BY_NAME[name].label for name in learner.config.organs])
+    values = np.array([0, *source.organs.labels(learner.config.organs)])
     predicted = values[learner.predict(tf.constant(np.stack([s.image for s in slices])))]
     dice = metrics.dice_from_counts(*scores.slice_counts[places].sum(1).T)
-    return _sheet(slices, predicted, values, dice)
+    return _sheet(slices, predicted, values, dice, source.organs)
 
 
 def read_slices(source: data.Source, shards, places) -> list[records.Slice]:
@@ -32,22 +34,21 @@ def read_slices(source: data.Source, shards, places) -> list[records.Slice]:
     for shard in shards:
         wanted = {place for place in places if first <= place < first + shard.records}
         if wanted:
-            path = files.join(source.folder, shard.file)
-            with files.open_read(path) as stream:
-                for place, payload in enumerate(records.read_frames(stream, path), first):
-                    if place in wanted:
-                        found[place] = records.decode(payload)
+            payloads = records.payloads(files.join(source.folder, shard.file))
+            for place, payload in enumerate(payloads, first):
+                if place in wanted:
+                    found[place] = records.decode(payload)
         first += shard.records
     return [found[place] for place in places]
 
 
-def save_learning_curve(rows: list[dict], path: str) -> None:
+def save_learning_curve(rows: list[dict], path: str, organs: Organs = SEGTHOR) -> None:
     """Writes `learning_curve` as a PNG, atomically."""
     with files.atomic_write(path) as stream:
-        learning_curve(rows).savefig(stream, format="png", dpi=100)
+        learning_curve(rows, organs).savefig(stream, format="png", dpi=100)
 
 
-def learning_curve(rows: list[dict]) -> Figure:
+def learning_curve(rows: list[dict], organs: Organs = SEGTHOR) -> Figure:
     """Loss, learning rate and Dice over the steps; `rows` are those of log.csv, at least one."""
     steps = [int(row["step"]) for row in rows]
     figure = Figure(figsize=(9, 7), layout="constrained")
@@ -57,7 +58,7 @@ def learning_curve(rows: list[dict]) -> Figure:
     rate = losses.twinx()
     rate.plot(steps, _column(rows, "learning_rate"), ":", color="tab:gray")
     rate.set_ylabel("learning rate (dotted)")
-    for organ in organs.ORGANS:
+    for organ in organs:
         if f"dice_{organ.name}" in rows[0]:
             values = _column(rows, f"dice_{organ.name}")
             colour = np.array(organ.rgb) / 255
@@ -75,17 +76,18 @@ def learning_curve(rows: list[dict]) -> Figure:
     return figure
 
 
-def _sheet(slices, predicted, values, dice):
+def _sheet(slices, predicted, values, dice, organs: Organs):
     tiles, captions = [], []
     for one, labels, score in zip(slices, predicted, dice, strict=True):
         middle = one.image[..., one.image.shape[-1] // 2]
-        contoured = [o.label for o, yes in zip(organs.ORGANS, one.contoured, strict=True) if yes]
+        contoured = [o.label for o, yes in zip(organs, one.contoured, strict=True) if yes]
         shown = np.intersect1d(values, contoured)
         truth, labels = (np.where(np.isin(x, shown), x, 0) for x in (one.labels, labels))
         scale = max(1, round(TILE_PX / max(middle.shape)))
-        tiles.append(drawing.overlay(middle, truth, labels, scale))
+        tiles.append(drawing.overlay(middle, truth, labels, scale, organs))
         captions.append(f"{one.patient}, slice {one.z}, Dice {score:.2f}")
-    return drawing.sheet(tiles, _COLUMNS, captions, "solid: predicted, dashed: contoured")
+    note = "solid: predicted, dashed: contoured"
+    return drawing.sheet(tiles, _COLUMNS, captions, note, organs)
 
 
 def _column(rows, name):

@@ -1,6 +1,6 @@
 """Draws what the network sees: training slices as stored and as augmented, with their contours.
 
-python -m trainer.preview --flagfile=configs/base.flags --data=DATASET --output=preview.png
+python -m trainer.preview --flagfile=configs/all.flags --data=DATASET --output=preview.png
 
 Takes the flags of trainer.main. Each row is a patient's slice with most organs; the first column
 shows it as stored, the others what it would be at one step of the run that the flags describe.
@@ -10,29 +10,32 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from segthor import drawing, files, records
+from segthor import drawing, files, flags_of, records
 from segthor.errors import run
+from segthor.organs import SEGTHOR, Organs
 from trainer import augment, data
 from trainer import main as training
+from trainer.config import Config
 
 TILE_PX = 224
 
 _OUTPUT = flags.DEFINE_string("output", "preview.png", "The PNG file to write.")
-_PATIENTS = flags.DEFINE_integer("patients", 4, "Patients to show.", lower_bound=1)
-_VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", lower_bound=1)
+_PATIENTS = flags.DEFINE_integer("patients", 4, "Patients to show.", 1, 100)
+_VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", 1, 100)
 
 
 def main(_):
     """Reads the slices, augments them as at the run's first steps, draws all."""
-    config = training.config_from_flags()
-    source = data.open_source(flags.FLAGS.data, config.fold if config.fold >= 0 else None)
+    config = flags_of.read(Config)
+    source = data.open_source(training.DATA.value, config.held_out_fold)
     slices = fullest(source, _PATIENTS.value)
-    columns = [drawn(slices, None, config)]
-    columns += [drawn(slices, step, config) for step in range(_VERSIONS.value)]
+    steps = (None, *range(_VERSIONS.value))
+    columns = [drawn(slices, step, config, source.organs) for step in steps]
     tiles, captions = zip(
         *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
     )
-    sheet = drawing.sheet(tiles, len(columns), captions, "dashed: contoured, moved with the slice")
+    note = "dashed: contoured, moved with the slice"
+    sheet = drawing.sheet(tiles, len(columns), captions, note, source.organs)
     drawing.save_png(_OUTPUT.value, sheet)
     print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
 
@@ -43,16 +46,15 @@ def fullest(source: data.Source, count: int) -> list[records.Slice]:
     for shard in source.train:
         if len(best) >= count:
             break
-        path = files.join(source.folder, shard.file)
-        with files.open_read(path) as stream:
-            for payload in records.read_frames(stream, path):
-                found = records.decode(payload)
-                known = best.setdefault(found.patient, found)
-                best[found.patient] = max(known, found, key=lambda slice_: sum(slice_.present))
+        for found in records.slices(files.join(source.folder, shard.file)):
+            known = best.setdefault(found.patient, found)
+            best[found.patient] = max(known, found, key=lambda slice_: sum(slice_.present))
     return [best[patient] for patient in sorted(best)][:count]
 
 
-def drawn(slices: list[records.Slice], step: int | None, config) -> list[tuple[np.ndarray, str]]:
+def drawn(
+    slices: list[records.Slice], step: int | None, config, organs: Organs = SEGTHOR
+) -> list[tuple[np.ndarray, str]]:
     """Picture and caption of each slice: as stored where `step` is None, else augmented."""
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
@@ -65,7 +67,7 @@ def drawn(slices: list[records.Slice], step: int | None, config) -> list[tuple[n
     middle = np.rint(images)[..., images.shape[-1] // 2].astype(np.uint8)
     scale = max(1, round(TILE_PX / middle.shape[1]))
     return [
-        (drawing.overlay(image, truth=truth, scale=scale), caption)
+        (drawing.overlay(image, truth=truth, scale=scale, organs=organs), caption)
         for image, truth, caption in zip(middle, np.asarray(labels), captions, strict=True)
     ]
 

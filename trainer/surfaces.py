@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, metrics, organs, records
+from segthor import csv_files, files, metrics, records
 from segthor.geometry import Placement
-from trainer import data, model
+from trainer import data, run
+from trainer.config import SEGMENT
 
-TABLE = "best_surfaces.csv"
 _BATCH = 16
 
 
@@ -19,8 +19,8 @@ def score(workdir: str, source: data.Source) -> None:
     Distances are in mm between the prepared label maps, cropped and resampled as the network sees
     them; `serving.evaluate` measures on the scans' own grid.
     """
-    network, run = model.restore(workdir, "best")
-    labels = np.array([0, *(organs.BY_NAME[name].label for name in run["organs"])], np.uint8)
+    network, record = run.restore(workdir, "best")
+    labels = np.array([0, *source.organs.labels(record["organs"])], np.uint8)
     slices = _slices(source)
     rows = []
     for patient in source.dataset.patients:
@@ -29,15 +29,15 @@ def score(workdir: str, source: data.Source) -> None:
             predicted = labels[_channels(network, np.stack([one.image for one in of_patient]))]
             truth = np.stack([one.labels for one in of_patient])
             spacing = Placement.from_json(patient.placement).spacing_mm
-            named = [name for name in run["organs"] if name in patient.organs]
-            wanted = [organs.BY_NAME[name].label for name in named]
+            named = [name for name in record["organs"] if name in patient.organs]
+            wanted = source.organs.labels(named)
             found = metrics.score(predicted, truth, spacing, wanted)
             rows += [
                 {"patient": patient.patient, "organ": name} | dataclasses.asdict(found[label])
                 for name, label in zip(named, wanted, strict=True)
             ]
-    path = files.join(workdir, TABLE)
-    files.write_table(path, rows)
+    path = files.join(workdir, run.SURFACES)
+    csv_files.write_table(path, rows)
     print(f"Wrote {path}")
 
 
@@ -45,20 +45,13 @@ def _slices(source: data.Source) -> dict[str, list[records.Slice]]:
     """The validation slices by patient; a split is small beside the memory that trains on it."""
     found = {}
     for shard in source.validation:
-        path = files.join(source.folder, shard.file)
-        with files.open_read(path) as stream:
-            for payload in records.read_frames(stream, path):
-                one = records.decode(payload)
-                found.setdefault(one.patient, []).append(one)
+        for one in records.slices(files.join(source.folder, shard.file)):
+            found.setdefault(one.patient, []).append(one)
     return found
 
 
 def _channels(network, images) -> np.ndarray:
     """int [Z, H, W]: the likeliest channel of every voxel."""
-    predict = tf.function(lambda batch: network(batch, training=False))
-    outputs = []
-    for first in range(0, len(images), _BATCH):
-        output = predict(tf.constant(images[first : first + _BATCH]))
-        output = output[model.SEGMENT] if isinstance(output, dict) else output
-        outputs.append(np.argmax(output.numpy(), -1))
-    return np.concatenate(outputs)
+    predict = tf.function(lambda batch: network(batch, training=False)[SEGMENT])
+    batches = (images[first : first + _BATCH] for first in range(0, len(images), _BATCH))
+    return np.concatenate([np.argmax(predict(tf.constant(b)).numpy(), -1) for b in batches])

@@ -52,24 +52,25 @@ def find(choice: str, backbone: str) -> str | None:
     """The local weights file that `--encoder_weights` names; None for random weights.
 
     choice: 'none', a published set such as 'imagenet' (fetched once into Keras' cache), a file, or
-    a folder that holds the published file of this backbone.
+    a folder that holds the published file of this backbone; './imagenet' is a path, 'imagenet' not.
 
     Raises:
       InputError: nobody published that set, the file is missing, damaged or cannot be fetched.
     """
     if choice == NONE:
         return None
-    if os.path.isfile(choice):
-        return choice
-    if os.path.isdir(choice):
-        return _in_folder(choice, backbone)
-    if (backbone, choice) not in PUBLISHED:
-        sets = [NONE, *(name for owner, name in PUBLISHED if owner == backbone)]
-        raise InputError(
-            f"--encoder_weights: expected one of {', '.join(sets)} for {backbone}, a file or a "
-            f"folder, found {choice}"
-        )
-    return _fetch(*PUBLISHED[backbone, choice])
+    if (backbone, choice) in PUBLISHED:  # whatever lies in the current directory
+        return _fetch(*PUBLISHED[backbone, choice])
+    if choice not in {name for _, name in PUBLISHED}:
+        if os.path.isfile(choice):
+            return choice
+        if os.path.isdir(choice):
+            return _in_folder(choice, backbone)
+    sets = [NONE, *(name for owner, name in PUBLISHED if owner == backbone)]
+    raise InputError(
+        f"--encoder_weights: expected one of {', '.join(sets)} for {backbone}, a file or a folder, "
+        f"found {choice}"
+    )
 
 
 def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:

@@ -45,13 +45,18 @@ class Field(NamedTuple):
 
 
 class Canvas:
-    """HU (float32) and labels (uint8) under drawing, both [Z, Y, X]."""
+    """HU (float32), labels (uint8) and lungs (float32) under drawing, all [Z, Y, X].
+
+    lungs: the share of each voxel that is lung, from 1 (left) over 0 to -1 (right). Whatever is
+    drawn over a lung takes its share of it.
+    """
 
     def __init__(self, shape_zyx, spacing_mm, pose: Pose):
         """`spacing_mm` is (x, y, z)."""
         self.pose, self.spacing_mm = pose, np.asarray(spacing_mm, float)
         self.hu = np.full(shape_zyx, AIR_HU, np.float32)
         self.labels = np.zeros(shape_zyx, np.uint8)
+        self.lungs = np.zeros(shape_zyx, np.float32)
         # An edge is as soft as a pixel is wide: the partial volume of a voxel that it crosses.
         self.edge_mm = 1.3 * max(self.spacing_mm[:2]) / pose.scale
         self._to_index = pose.matrix() / self.spacing_mm[:, None]
@@ -133,11 +138,17 @@ class Canvas:
         """Fills the shape, grown by `grow_mm`; `hu` is a number or broadcasts over the region."""
         self.blend(field.region, field.mm - np.float32(grow_mm), hu)
 
-    def blend(self, region, mm, hu) -> None:
-        """Fills where `mm` is negative, with a soft edge."""
+    def blend(self, region, mm, hu, of_lung=0) -> None:
+        """Fills where `mm` is negative, with a soft edge.
+
+        of_lung: whether the filling belongs to the left lung (1), the right one (-1) or none (0);
+        broadcasts over the region, as `hu` does.
+        """
         cover = np.clip(np.float32(0.5) - mm / np.float32(self.edge_mm), 0, 1)
         view = self.hu[region]
         view += cover * (hu - view)
+        lungs = self.lungs[region]
+        lungs += cover * (of_lung - lungs)
 
     def mark(self, field: Field, label: int, from_mm=-np.inf, to_mm=np.inf) -> None:
         """Labels the shape's voxels whose centres lie inside, between two patient heights z."""

@@ -3,9 +3,11 @@
 import functools
 import time
 
-from segthor import files
+from segthor import files, json_files
 from segthor.errors import InputError
 from segthor.nifti import Grid, write
+from segthor.organs import SEGTHOR, Organs
+from segthor.phantom.contours import check_drawn
 from segthor.phantom.patient import make
 
 SETTINGS = "phantoms.json"
@@ -17,13 +19,21 @@ _say = functools.partial(print, flush=True)
 
 
 def write_dataset(
-    output: str, patients: int, test_patients: int, size: str, seed: int, report=_say
+    output: str,
+    patients: int,
+    test_patients: int,
+    size: str,
+    seed: int,
+    organs: Organs = SEGTHOR,
+    report=_say,
 ) -> None:
     """Writes patients into `output`, one after the other; those that are there are left alone.
 
     Raises:
-      InputError: the folder holds other phantoms, or something else.
+      InputError: organs that phantoms do not draw; the folder holds other phantoms, or something
+        else.
     """
+    check_drawn(organs)
     settings = {
         "version": VERSION,
         "size": size,
@@ -31,14 +41,14 @@ def write_dataset(
         "patients": patients,
         "test_patients": test_patients,
     }
-    _claim(output, settings)
+    _claim(output, settings | _organ_settings(organs))
     todo = list(places(output, patients, test_patients))
     started = time.monotonic()
     for done, (number, scan_path, labels_path) in enumerate(todo, 1):
         if files.exists(scan_path) and files.exists(labels_path):
             state = "is there already"
         else:
-            made = make(patient_seed(seed, number), size)
+            made = make(patient_seed(seed, number), size, organs)
             grid = Grid.from_affine(made.hu.shape, made.affine)
             write(labels_path, made.labels, grid)
             write(scan_path, made.hu, grid)
@@ -52,11 +62,17 @@ def patient_seed(seed: int, number: int) -> int:
     return seed * 100_000 + number
 
 
+def _organ_settings(organs):
+    """What a table changes in label maps. SegTHOR's own goes unsaid, as in folders made before."""
+    labels = {organ.name: organ.label for organ in organs}
+    return {} if labels == {organ.name: organ.label for organ in SEGTHOR} else {"organs": labels}
+
+
 def _claim(output, settings):
     """Refuses a folder that is in use for something else; records what this one is for."""
     path = files.join(output, SETTINGS)
     if files.exists(path):
-        found = files.read_json(path)
+        found = json_files.read(path)
         if found != settings:
             raise InputError(
                 f"{output}: holds phantoms made with {_text(found)}; asked for {_text(settings)}; "
@@ -68,10 +84,12 @@ def _claim(output, settings):
             "choose another --output"
         )
     else:
-        files.write_json(path, settings)
+        json_files.write(path, settings)
 
 
 def _text(settings):
+    if not isinstance(settings, dict):
+        return f"no settings but {settings!r:.40}"
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from segthor.organs import BY_NAME
 from segthor.phantom import anatomy
 from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y
 from segthor.phantom.canvas import Canvas, curve, merged
+from segthor.phantom.contours import AORTA, ESOPHAGUS, HEART, TRACHEA
 
 BRONCHI_END_MM = -16.0  # the trachea's contour follows the main bronchi down to this height
 
@@ -24,15 +24,15 @@ def draw_mediastinum(canvas: Canvas, t: Traits) -> None:
         canvas.paint(field, FAT_HU, grow_mm=4)
     _draw_great_vessels(canvas, t)
     canvas.paint(aorta, t.blood_hu)
-    canvas.mark(aorta, BY_NAME["aorta"].label)
+    canvas.mark(aorta, AORTA)
     canvas.paint(esophagus, t.esophagus_hu)
-    canvas.mark(esophagus, BY_NAME["esophagus"].label)
+    canvas.mark(esophagus, ESOPHAGUS)
     _draw_esophagus_air(canvas, t)
     _draw_heart(canvas, t, heart, ellipsoids)
     trachea = merged(canvas, [airway, *bronchi])
     canvas.paint(trachea, MUSCLE_HU, grow_mm=1.8)
     canvas.paint(trachea, -990.0)
-    canvas.mark(trachea, BY_NAME["trachea"].label, BRONCHI_END_MM, CRICOID_MM)
+    canvas.mark(trachea, TRACHEA, BRONCHI_END_MM, CRICOID_MM)
 
 
 def _tube(canvas, path, margin_mm):
@@ -43,7 +43,7 @@ def _draw_heart(canvas, t, heart, ellipsoids):
     """Muscle with four chambers of blood."""
     muscle_hu = 50 + 0.45 * t.contrast_hu
     canvas.paint(heart, muscle_hu)
-    canvas.mark(heart, BY_NAME["heart"].label)
+    canvas.mark(heart, HEART)
     for atrium in ellipsoids[1:]:
         canvas.paint(atrium, t.blood_hu, grow_mm=-3)
     centre, semi, axes = anatomy.heart_parts(t)[0]

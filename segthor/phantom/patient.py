@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor.organs import BY_NAME, NAMES
-from segthor.phantom import mediastinum, thorax
+from segthor.organs import SEGTHOR, Organs
+from segthor.phantom import contours, mediastinum, thorax
 from segthor.phantom.anatomy import Traits
 from segthor.phantom.canvas import Canvas
 from segthor.phantom.scanner import Scanner
@@ -27,24 +27,23 @@ class Phantom:
         return self.traits.contrast_hu
 
 
-def make(seed: int, size: str = "small", organs=NAMES, **overrides) -> Phantom:
+def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) -> Phantom:
     """One patient: the same seed and arguments always give the same voxels.
 
     Args:
       seed: Not negative. Body, scanner, lung vessels and noise are drawn apart, so that an override
         leaves everything else as it was.
       size: 'full' 512x512 with 150 to 284 slices, 'small' 128x128 with about 40, 'tiny' 48x48x16.
-      organs: Names of the organs that are contoured; the image shows all of them.
+      organs: The organs that are contoured, and their label values; the image shows all organs.
       **overrides: Any field of `Scanner` (`axcodes`, `shape`, `noise_hu`, ...) or of `Traits`
         (`contrast_hu`, `heart_size`, ...).
 
     Raises:
+      InputError: a table with organs that phantoms do not draw.
       TypeError: an override that is neither's field.
-      ValueError: an unknown size or organ, axis codes that are none.
+      ValueError: an unknown size, axis codes that are none.
     """
-    unknown = set(organs) - set(NAMES)
-    if unknown:
-        raise ValueError(f"organs: expected names of {NAMES}, got {sorted(unknown)}")
+    contours.check_drawn(organs)
     body, scan, vessels, noise = (np.random.default_rng([seed, stream]) for stream in range(4))
     of_scanner = {name: overrides.pop(name) for name in Scanner.names() & set(overrides)}
     traits = Traits.draw(body).with_overrides(**overrides)
@@ -53,10 +52,11 @@ def make(seed: int, size: str = "small", organs=NAMES, **overrides) -> Phantom:
 
     canvas = Canvas(scanner.shape[::-1], scanner.spacing_mm, scanner.pose(traits))
     _draw(canvas, traits, vessels)
-    for name in set(NAMES) - set(organs):
-        canvas.labels[canvas.labels == BY_NAME[name].label] = 0
+    canvas.labels[canvas.lungs > 0.5] = contours.LUNG_LEFT
+    canvas.labels[canvas.lungs < -0.5] = contours.LUNG_RIGHT
+    labels = contours.label_values(organs)[canvas.labels]
     hu = scanner.acquire(canvas.hu, traits.bias_hu, noise)
-    return Phantom(scanner.to_file(hu), scanner.to_file(canvas.labels), affine, traits, scanner)
+    return Phantom(scanner.to_file(hu), scanner.to_file(labels), affine, traits, scanner)
 
 
 def tiny(seed: int, **overrides) -> Phantom:

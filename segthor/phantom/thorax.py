@@ -4,6 +4,7 @@ import numpy as np
 
 from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y, trachea_path
 from segthor.phantom.canvas import Canvas, curve, merged, oval
+from segthor.phantom.contours import SPINAL_CORD
 
 # Half widths (x) and half depths (y) by height z, of the body's surface and of the rib cage inside.
 _BODY_Z = (-480, -200, -60, 20, 70, 100, 125, 145, 165, 190, 340)
@@ -13,6 +14,7 @@ _CAGE_Z = (-480, -150, -60, 0, 40, 70, 90, 102, 110)
 _CAGE_X = (128, 133, 133, 127, 112, 88, 62, 38, 12)
 _CAGE_Y = (88, 94, 94, 88, 76, 60, 44, 28, 10)
 _BACK_Y = 116.0
+_CORD_END_MM = -240.0  # the lower edge of L2, where contours of the cord end (atlas of RTOG 1106)
 _RIBS_Z = (86, 66, 44, 22, 0, -24, -50, -78, -106, -136)
 
 
@@ -58,7 +60,7 @@ def _draw_cage_section(canvas, t, k, x, y, z):
     below = 0.7 * (z - dome)  # its slope makes the height a distance
     half_mediastinum = 24 * np.clip(1 - ((y - 20) / 95) ** 2, 0.2, 1)
     lung = np.maximum(cage + 1, half_mediastinum - np.abs(x - 2))
-    canvas.blend(k, np.maximum(lung, -below), t.lung_hu)
+    canvas.blend(k, np.maximum(lung, -below), t.lung_hu, of_lung=np.sign(x - 2))
     if z < -90 + t.diaphragm:
         canvas.blend(k, np.maximum(np.maximum(cage + 1, below), -below - 3), MUSCLE_HU)
         # The left lobe lies in front and thins out downwards.
@@ -101,7 +103,11 @@ def draw_stomach(canvas: Canvas, t: Traits) -> None:
 
 
 def draw_lung_vessels(canvas: Canvas, t: Traits, rng: np.random.Generator) -> None:
-    """Branches that leave each hilum and thin out; drawn only where there is lung."""
+    """Branches that leave each hilum and thin out; drawn only where there is lung, and part of it.
+
+    A clinician's contour of a lung holds its vessels, and leaves out what comes later: the hilum's
+    arteries, bronchi and fat.
+    """
     for side in (-1, 1):
         for _ in range(26):
             start = np.array([side * 46, 10, -22]) + rng.normal(0, 5, 3)
@@ -121,7 +127,7 @@ def _draw_lung_vessel(canvas, t, knots, radius):
     points = curve(knots, 14)
     vessel = canvas.tube(points, np.linspace(radius, 0.35 * radius, len(points)))
     wall = 1e3 * (canvas.hu[vessel.region] > -600)
-    canvas.blend(vessel.region, vessel.mm + wall, t.blood_hu - 20)
+    canvas.blend(vessel.region, vessel.mm + wall, t.blood_hu - 20, canvas.lungs[vessel.region])
 
 
 def draw_arms(canvas: Canvas, t: Traits) -> None:
@@ -177,6 +183,10 @@ def _rib_path(side, level):
 
 
 def _draw_spine(canvas):
+    """Vertebrae, discs and muscle; the cord's contour is the whole of the spinal canal's content.
+
+    Nerve tissue and fluid have one HU here, and planning contours the canal as well.
+    """
     heights = np.arange(-480, 341, 10.0)
     column = np.stack([0 * heights, spine_y(heights), heights], 1)
     muscle = canvas.tube(column + [0, 16, 0], 28)
@@ -194,7 +204,9 @@ def _draw_spine(canvas):
     z = canvas.z_mm[body.region[0], None, None]
     disc = np.abs((z + 408) % 25 - 12.5) < 3.5
     canvas.paint(body, np.where(disc, 90, 190).astype(np.float32), grow_mm=-2)
-    canvas.paint(canvas.tube(column + [0, 26, 0], 9), 30.0)
+    canal = canvas.tube(column + [0, 26, 0], 9)
+    canvas.paint(canal, 30.0)
+    canvas.mark(canal, SPINAL_CORD, from_mm=_CORD_END_MM)
 
 
 def _bone(canvas, points, radius, cortex_hu, marrow_hu, cortex_mm):

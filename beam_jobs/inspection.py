@@ -1,0 +1,163 @@
+"""What a dataset holds, in numbers and pictures."""
+
+import io
+import itertools
+import sys
+
+import matplotlib
+import numpy as np
+
+from segthor import drawing, files, nifti, records
+from segthor.errors import InputError
+from segthor.geometry import Placement
+from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
+from segthor.organs import SEGTHOR, Organs
+from segthor.recipe import window
+
+FILES = ("slices.png", "normalization.png", "histograms.png")
+_BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU = 0, 2000
+_SHOWN_PX = 256
+
+
+def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
+    """Writes FILES into `output`; patients: how many are shown, spread evenly over the names."""
+    picks = np.linspace(0, len(dataset.patients) - 1, patients).round().astype(int)
+    chosen = [dataset.patients[index] for index in sorted(set(picks.tolist()))]
+    shown = [(one, fullest_slice(one.patient, dataset, folder)) for one in chosen]
+    slices, normalization, plots = (files.join(output, name) for name in FILES)
+    drawing.save_png(slices, slices_sheet(shown, dataset.organs))
+    drawing.save_png(normalization, normalization_sheet(shown, dataset.organs))
+    with files.atomic_write(plots) as stream:
+        stream.write(histograms(dataset))
+
+
+def lines(dataset: Dataset):
+    """Yields the dataset's statistics as lines of text."""
+    slices = dataset.statistics["slices"]
+    total = max(1, slices.get("all", 0))
+    for split in (TRAIN, VALIDATION):
+        shards = dataset.shards_of(split)
+        held = sum(one.split == split for one in dataset.patients)
+        size = sum(shard.bytes for shard in shards) / 2**20
+        count = sum(shard.records for shard in shards)
+        yield f"{split:<11}{held:5} patients{count:8} slices{len(shards):5} shards{size:9.1f} MiB"
+    yield f"rejected   {len(dataset.rejected):5} patients"
+    yield f"unlabelled {len(dataset.unlabelled):5} patients"
+    for name in ("spacing_in_plane_mm", "spacing_between_slices_mm"):
+        spread = " / ".join(f"{mm:g}" for mm in dataset.statistics[name].values())
+        yield f"{name}: {spread} (min / median / max)"
+    yield ""
+    wide = 1 + max(10, *map(len, dataset.organs.names))
+    columns = "in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
+    yield f"{'organ':<{wide}}{columns}"
+    for organ in dataset.organs.names:
+        percent = dataset.statistics["hu_percentiles"].get(organ)
+        if percent:
+            spread = " / ".join(
+                f"{v:.0f}" for v in np.percentile(_volumes(dataset, organ), (0, 50, 100))
+            )
+            yield (
+                f"{organ:<{wide}}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
+                f"{percent['50']:9g}{percent['95']:9g}   {spread}"
+            )
+
+
+def fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
+    """The record that holds most organs, and of those the one with most labelled pixels."""
+    path = files.join(folder, dataset.shard_of(patient).file)
+    own = (record for record in records.slices(path) if record.patient == patient)
+    best = max(own, key=lambda one: (sum(one.present), np.count_nonzero(one.labels)), default=None)
+    if best is None:
+        raise InputError(f"{path}: no slice of {patient}; build the dataset again")
+    return best
+
+
+def slices_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
+    """One slice of each patient with its contours, uint8 [H, W, 3]."""
+    tiles = [_with_contours(record, organs) for _, record in shown]
+    captions = [f"{one.patient}, slice {record.z}, {one.split}" for one, record in shown]
+    return drawing.sheet(tiles, 4, captions, organs=organs)
+
+
+def normalization_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
+    """Slices before, in a wide window, and after normalization, side by side, uint8 [H, W, 3]."""
+    tiles, captions = [], []
+    for one, record in shown:
+        before = _before(one, record.z)
+        if before is None:
+            print(f"{one.ct}: cannot be read any more, left out", file=sys.stderr)
+            continue
+        tiles += [
+            drawing.overlay(before, scale=_scale(before), organs=organs),
+            _after(record, organs),
+        ]
+        captions += [f"{one.patient}: {_BEFORE_WIDTH_HU} HU wide", _window_text(record)]
+    if not tiles:
+        raise InputError("none of the patients' CTs can be read any more")
+    note = f"slice by slice: before, after {record.width_hu:g} HU"
+    return drawing.sheet(tiles, 4, captions, note, organs)
+
+
+def histograms(dataset: Dataset) -> bytes:
+    """A PNG of the distributions of spacing, window level and organ volume."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    spacings = np.array([one.placement["spacing_zyx_mm"] for one in dataset.patients])
+    panels = [
+        ("pixel, mm", spacings[:, 1], "0.5", None),
+        ("slice distance, mm", spacings[:, 0], "0.5", None),
+        ("window level, HU", [one.level_hu for one in dataset.patients], "0.5", None),
+    ]
+    for organ in dataset.organs:
+        colour = tuple(value / 255 for value in organ.rgb)
+        title = f"{organ.name}, cm3"
+        panels.append((title, _volumes(dataset, organ.name), colour, organ.volume_cm3))
+    rows = -(-(len(panels) + 1) // 4)  # the last place is for words
+    figure, axes = pyplot.subplots(rows, 4, figsize=(13, 3 * rows), layout="constrained")
+    for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
+        reach = plausible and (min(plausible[0], *values), max(plausible[1], *values))
+        axis.hist(values, bins=20, range=reach, color=colour)
+        for border in plausible or ():
+            axis.axvline(border, color="0.3", linestyle=":")
+        axis.set_title(title)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    axes.flat[-1].text(0, 0.5, f"{len(dataset.patients)} patients\ndotted: the plausible range")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    pyplot.close(figure)
+    return stream.getvalue()
+
+
+def _before(patient: Built, z: int) -> np.ndarray | None:
+    """The slice in a wide window, uint8 [H, W]; None where the CT is gone."""
+    try:
+        hu = nifti.read(patient.ct).array
+    except InputError:
+        return None
+    slices = Placement.from_json(patient.placement).image_to_model(hu)
+    return window(next(itertools.islice(slices, z, None)), _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
+
+
+def _after(record: records.Slice, organs: Organs) -> np.ndarray:
+    middle = record.image[..., record.image.shape[-1] // 2]
+    return drawing.overlay(np.ascontiguousarray(middle), scale=_scale(middle), organs=organs)
+
+
+def _with_contours(record: records.Slice, organs: Organs) -> np.ndarray:
+    middle = np.ascontiguousarray(record.image[..., record.image.shape[-1] // 2])
+    return drawing.overlay(middle, predicted=record.labels, scale=_scale(middle), organs=organs)
+
+
+def _window_text(record: records.Slice) -> str:
+    return f"level {record.level_hu:.0f} HU, {record.width_hu:g} HU wide"
+
+
+def _scale(image: np.ndarray) -> int:
+    return max(1, _SHOWN_PX // max(image.shape))
+
+
+def _volumes(dataset: Dataset, organ: str) -> list[float]:
+    figures = [one.audit.organs.get(organ) for one in dataset.patients]
+    return [one["volume_cm3"] for one in figures if one]

@@ -1,0 +1,255 @@
+"""What indexing needs of one DICOM file, read without its pixel data.
+
+A file that is of no use here is no error: its header says what it is instead. Nothing that could
+tell who the patient is (names, numbers, dates) leaves this module, except as a keyed hash.
+"""
+
+import hashlib
+import hmac
+import math
+import re
+from dataclasses import asdict, dataclass
+
+import pydicom
+from pydicom.uid import UID_dictionary
+
+from segthor import files
+from segthor.dicom import DicomError
+from segthor.dicom.elements import groups_of_frame, items, numbers, open_dataset, text, whole
+from segthor.errors import InputError
+
+CT, STRUCTURES = "ct", "structures"  # kinds of use; any other kind says why a file is left aside
+NOT_DICOM, DAMAGED, LOCALIZER = "not DICOM", "a damaged DICOM file", "localizer"
+_CT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced: all slices in one file
+    "1.2.840.10008.5.1.4.1.1.2.2",  # the same, converted from slices
+}
+_STRUCTURES_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+_DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+_LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
+_MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
+_UID = re.compile(r"[0-9.]{1,64}")
+_MOST_PIXELS, _MOST_MM = 1 << 26, 1e5  # beyond what any scanner makes
+
+_TAGS = (
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PatientID "
+    "Modality ImageType AcquisitionNumber Rows Columns SamplesPerPixel PixelSpacing "
+    "ImagePositionPatient ImageOrientationPatient LossyImageCompression "
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
+    "ReferencedFrameOfReferenceSequence StructureSetROISequence"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where one slice lies, LPS; None for what the file does not say or what makes no sense.
+
+    position_mm: centre of the first pixel. orientation: unit vectors along a row and down a column.
+    spacing_mm: between rows, between columns.
+    """
+
+    position_mm: tuple[float, float, float] | None
+    orientation: tuple[float, ...] | None
+    spacing_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What a structure set refers to: UIDs of frames of reference, series and images."""
+
+    frames: tuple[str, ...]
+    series: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One file. kind: CT, STRUCTURES, or in plain words why it is left aside.
+
+    patient: a keyed hash of the patient's number. planes: of a CT, one per frame; a single one in
+    a file of one slice. acquisition: '' where it has no number. references: of a structure set.
+    """
+
+    path: str
+    kind: str
+    patient: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    frame_of_reference_uid: str = ""
+    acquisition: str = ""
+    rows: int = 0
+    columns: int = 0
+    is_enhanced: bool = False
+    is_derived: bool = False
+    is_lossy: bool = False
+    planes: tuple[Plane, ...] = ()
+    references: References | None = None
+
+    def to_json(self) -> dict:
+        """Plain values; `from_json` restores them exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Header":
+        """The way back of `to_json`."""
+        planes = tuple(Plane(**_tuples(plane)) for plane in value["planes"])
+        references = value["references"] and References(**_tuples(value["references"]))
+        return cls(**{**value, "planes": planes, "references": references})
+
+
+def read(path: str, key: bytes = b"") -> Header:
+    """The header of any file whatever; reads neither pixel data nor contours.
+
+    path: a file or URL. key: of the patients' hash; without one, who has a list of the patients'
+    numbers can tell which hash is whose.
+    """
+    try:
+        with files.open_read(path) as stream:
+            return _header(open_dataset(stream, path, _TAGS), path, key)
+    except DicomError as error:
+        return Header(path, NOT_DICOM if error.code == "file_not_dicom" else DAMAGED)
+    except (InputError, OSError):
+        return Header(path, "cannot be opened")
+    except Exception:  # pydicom converts lazily and raises many kinds
+        return Header(path, DAMAGED)
+
+
+def orientation(values) -> tuple[float, ...] | None:
+    """Two unit vectors at right angles from six numbers, or None where they are not."""
+    if values is None:
+        return None
+    lengths = [math.hypot(*values[:3]), math.hypot(*values[3:])]
+    cosine = sum(a * b for a, b in zip(values[:3], values[3:], strict=True))
+    if max(abs(length - 1) for length in lengths) > 1e-3 or abs(cosine) > 1e-3:
+        return None
+    return tuple(value / lengths[i // 3] for i, value in enumerate(values))
+
+
+def _header(dataset, path: str, key: bytes) -> Header:
+    sop_class = text(dataset, "SOPClassUID")
+    uids = {
+        name: text(dataset, keyword)
+        for name, keyword in (
+            ("sop_instance_uid", "SOPInstanceUID"),
+            ("study_uid", "StudyInstanceUID"),
+            ("series_uid", "SeriesInstanceUID"),
+            ("frame_of_reference_uid", "FrameOfReferenceUID"),
+        )
+    }
+    uids = {name: uid if _UID.fullmatch(uid) else "" for name, uid in uids.items()}
+    kind = _kind(dataset, sop_class)
+    if kind not in (CT, STRUCTURES):
+        return Header(path, kind)
+    if not uids["series_uid"] or not uids["sop_instance_uid"]:
+        return Header(path, DAMAGED)
+    number = text(dataset, "PatientID") or uids["study_uid"] or uids["series_uid"]
+    common = {
+        "patient": hmac.new(key, number.encode(), hashlib.sha256).hexdigest()[:12],
+        "sop_class_uid": sop_class,
+        **uids,
+    }
+    if kind == STRUCTURES:
+        return Header(path, kind, **common, references=_references(dataset))
+    return _image(dataset, path, common)
+
+
+def _kind(dataset, sop_class: str) -> str:
+    modality = text(dataset, "Modality")
+    if dataset.file_meta.get("MediaStorageSOPClassUID", "") == _DICOMDIR_CLASS:
+        return "DICOMDIR"
+    if sop_class == _STRUCTURES_CLASS or (not sop_class and modality == "RTSTRUCT"):
+        return STRUCTURES
+    if not sop_class and not modality:
+        return NOT_DICOM if not text(dataset, "SeriesInstanceUID") else DAMAGED
+    if sop_class and sop_class not in _CT_CLASSES:
+        # Only names from the standard's list: anything else may hold what must not be printed.
+        known = UID_dictionary.get(sop_class, ("an unknown kind of object",))[0]
+        return known.removesuffix(" Storage")
+    return CT if modality in ("CT", "") else "an image of another modality than CT"
+
+
+def _image(dataset, path: str, common: dict) -> Header:
+    image_type = text(dataset, "ImageType").upper().split("\\")
+    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
+    if _LOCALIZERS & set(image_type):
+        return Header(path, LOCALIZER)
+    if whole(dataset, "SamplesPerPixel") > 1:
+        return Header(path, "a colour image")
+    if not 0 < rows * columns <= _MOST_PIXELS:
+        return Header(path, DAMAGED)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+    lossy = text(dataset, "LossyImageCompression")
+    is_enhanced = "PerFrameFunctionalGroupsSequence" in dataset
+    return Header(
+        path,
+        CT,
+        **common,
+        acquisition=text(dataset, "AcquisitionNumber"),
+        rows=rows,
+        columns=columns,
+        is_enhanced=is_enhanced,
+        is_derived=image_type[0] == "DERIVED",
+        is_lossy=lossy == "01" or (syntax in _MAYBE_LOSSY and lossy != "00"),
+        planes=_planes(dataset) if is_enhanced else (_plane(dataset, dataset, dataset),),
+    )
+
+
+def _planes(dataset) -> tuple[Plane, ...]:
+    """Of an enhanced file, one per frame."""
+    planes = []
+    for frame in range(len(dataset.PerFrameFunctionalGroupsSequence)):
+        parts = [
+            (groups_of_frame(dataset, frame, keyword) or [pydicom.Dataset()])[0]
+            for keyword in (
+                "PlanePositionSequence",
+                "PlaneOrientationSequence",
+                "PixelMeasuresSequence",
+            )
+        ]
+        planes.append(_plane(*parts))
+    return tuple(planes)
+
+
+def _plane(of_position, of_orientation, of_spacing) -> Plane:
+    position = numbers(of_position, "ImagePositionPatient", 3)
+    spacing = numbers(of_spacing, "PixelSpacing", 2)
+    if position and max(map(abs, position)) > _MOST_MM:
+        position = None
+    if spacing and not all(0 < mm < _MOST_MM for mm in spacing):
+        spacing = None
+    return Plane(
+        position, orientation(numbers(of_orientation, "ImageOrientationPatient", 6)), spacing
+    )
+
+
+def _references(dataset) -> References:
+    frames = [
+        *items(dataset, "ReferencedFrameOfReferenceSequence"),
+        *items(dataset, "StructureSetROISequence"),
+    ]
+    frame_keys = ("FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
+    series = items(
+        dataset,
+        "ReferencedFrameOfReferenceSequence",
+        "RTReferencedStudySequence",
+        "RTReferencedSeriesSequence",
+    )
+    images = [image for one in series for image in items(one, "ContourImageSequence")]
+    return References(
+        _uids(frames, *frame_keys),
+        _uids(series, "SeriesInstanceUID"),
+        _uids(images, "ReferencedSOPInstanceUID"),
+    )
+
+
+def _uids(datasets, *keywords) -> tuple[str, ...]:
+    """Each once, in the order found."""
+    found = (text(dataset, keyword) for dataset in datasets for keyword in keywords)
+    return tuple(dict.fromkeys(uid for uid in found if _UID.fullmatch(uid)))
+
+
+def _tuples(value: dict) -> dict:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}

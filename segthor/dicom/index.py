@@ -1,0 +1,249 @@
+"""A folder of DICOM files to patients, series, stacks and structure sets, by their headers.
+
+Who a patient is: files with the same PatientID are one patient's (without a number, those of one
+study). What a patient is called: the folder that holds all of its files and nobody else's, as seen
+from the root; where there is none, `patient-` and a keyed hash of the number. Nothing else of the
+patient is kept. Who names folders after patients has these names in the output, and should give a
+CSV or rename them.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+from segthor import files, json_files
+from segthor.dicom import DicomError, matching, stacks
+from segthor.dicom.headers import CT, STRUCTURES, Header, read
+from segthor.dicom.series import Stack
+from segthor.errors import InputError
+
+_CACHE_VERSION = 1
+_PARALLEL = 16  # where files lie behind a network
+
+
+@dataclass(frozen=True)
+class Series:
+    """name: stands for the series UID, which may hold a date. volumes: as `stacks.of_series`."""
+
+    name: str
+    uid: str
+    volumes: tuple[Stack | DicomError, ...]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient's CT series and the structure sets that go with them."""
+
+    name: str
+    series: tuple[Series, ...]
+    structure_sets: tuple[Header, ...]
+
+    @property
+    def volumes(self) -> list[Stack | DicomError]:
+        """Those of all series."""
+        return [volume for series in self.series for volume in series.volumes]
+
+    @cached_property
+    def case(self) -> matching.Case:
+        """The volume to work on and its structure set, or why there is none."""
+        return matching.case_of(self.volumes, self.structure_sets)
+
+
+@dataclass(frozen=True)
+class Index:
+    """patients: sorted by name. left_aside: (why, path) of every file that is not used."""
+
+    root: str
+    patients: tuple[Patient, ...]
+    left_aside: tuple[tuple[str, str], ...]
+
+
+def of_folder(root: str, cache_path: str = "", key: bytes = b"") -> Index:
+    """Looks through a folder and all below it.
+
+    cache_path: a JSON file that keeps what was read, for the next time. key: see `headers.read`.
+    Raises InputError where there is no such folder.
+    """
+    paths = [path for path in find(root) if path != cache_path]
+    known = _read_cache(cache_path, key)
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        each = pool.map if files.is_url(root) else map
+        rows = list(each(lambda path: _row(path, known.get(path), key), paths))
+    if cache_path and rows != list(known.values()):
+        content = {"version": _CACHE_VERSION, "key": _mark(key)}
+        content["files"] = [row.to_json() for row in rows]
+        json_files.write(cache_path, content, durable=False)
+    return of_headers([row.header for row in rows], root)
+
+
+def of_headers(found, root: str) -> Index:
+    """The index of headers that were read elsewhere, for example by many workers."""
+    images, structure_sets, aside = {}, [], []
+    for header in sorted(found, key=lambda header: header.path):
+        if header.kind == CT:
+            images.setdefault(header.patient, []).append(header)
+        elif header.kind == STRUCTURES:
+            structure_sets.append(header)
+        else:
+            aside.append((header.kind, header.path))
+    owners = {h.frame_of_reference_uid: p for p, held in images.items() for h in held}
+    owned = {patient: [] for patient in images}
+    for header in structure_sets:
+        frames = [owners[uid] for uid in header.references.frames if uid in owners]
+        owner = header.patient if header.patient in owned else (frames or [None])[0]
+        if owner is None:
+            aside.append(("structure set without a CT", header.path))
+        else:
+            owned[owner].append(header)
+    names = _names({p: [h.path for h in images[p] + owned[p]] for p in images}, root)
+    patients = []
+    for patient, held in images.items():
+        series, left = _series(held)
+        aside += left
+        patients.append(Patient(names[patient], series, tuple(owned[patient])))
+    return Index(root, tuple(sorted(patients, key=lambda p: p.name)), tuple(sorted(aside)))
+
+
+def find(root: str) -> list[str]:
+    """Every file below a folder, sorted; hidden ones are left out, links are followed once."""
+    found, waiting, seen = [], [root], set()
+    while waiting:
+        folder = waiting.pop()
+        real = folder if files.is_url(folder) else os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        for name in files.listdir(folder):
+            path = files.join(folder, name)
+            if name.startswith("."):
+                continue
+            (waiting if files.is_dir(path) else found).append(path)
+    return sorted(found)
+
+
+def listing(index: Index) -> str:
+    """What was found, in plain text, without anything that tells who a patient is."""
+    lines = [f"{len(index.patients)} patients in {index.root}"]
+    for patient in index.patients:
+        lines.append(patient.name)
+        for series in patient.series:
+            for volume in series.volumes:
+                lines += [f"  series {series.name}: {line}" for line in _described(volume)]
+        for structures in patient.structure_sets:
+            lines.append(f"  structure set {_relative(structures.path, index.root)}")
+        lines.append(f"  {_outcome(patient.case, index.root)}")
+    counts = Counter(why for why, _ in index.left_aside)
+    lines += ["left aside"] if counts else []
+    for why, count in sorted(counts.items()):
+        paths = [_relative(path, index.root) for kind, path in index.left_aside if kind == why]
+        more = ", ..." if count > 3 else ""
+        lines.append(f"  {count} {why}: {', '.join(paths[:3])}{more}")
+    return "\n".join(lines)
+
+
+def _described(volume):
+    if isinstance(volume, DicomError):
+        yield f"refused, {volume.code}: {volume}"
+        return
+    voxels = " x ".join(map(str, volume.shape))
+    step_mm = sum(float(mm) ** 2 for mm in volume.affine[:3, 2]) ** 0.5
+    spacing = " x ".join(f"{mm:.3g}" for mm in (*volume.pixel_spacing_mm[::-1], step_mm))
+    yield f"{voxels} voxels of {spacing} mm, {len(volume.paths)} files"
+    for code, message in volume.findings:
+        yield f"warned, {code}: {message}"
+
+
+def _outcome(case: matching.Case, root: str) -> str:
+    if case.problem:
+        return f"refused, {case.problem.code}: {case.problem}"
+    drawn = _relative(case.structures.path, root) if case.structures else "no structure set"
+    return f"used: series {_series_name(case.stack.series_uid)}, {drawn}"
+
+
+def _series(images) -> tuple[tuple[Series, ...], list[tuple[str, str]]]:
+    """A patient's images by series, and what belongs to no volume."""
+    by_uid, aside, found = {}, [], []
+    for header in images:
+        by_uid.setdefault(header.series_uid, []).append(header)
+    for uid, held in sorted(by_uid.items()):
+        volumes = stacks.of_series(held)
+        aside += volumes.left_aside
+        if volumes.volumes:
+            found.append(Series(_series_name(uid), uid, volumes.volumes))
+    return tuple(found), aside
+
+
+def _series_name(uid: str) -> str:
+    return hashlib.sha256(uid.encode()).hexdigest()[:8]
+
+
+def _names(paths_of: dict[str, list[str]], root: str) -> dict[str, str]:
+    """Patient to name; see the top of this module."""
+    folders = {
+        patient: {tuple(_relative(path, root).split("/")[:-1]) for path in paths}
+        for patient, paths in paths_of.items()
+    }
+    names = {}
+    for patient, held in folders.items():
+        common = tuple(os.path.commonprefix(list(held)))
+        others = [folder for other in folders if other != patient for folder in folders[other]]
+        own = [
+            common[:depth]
+            for depth in range(1, len(common) + 1)
+            if not any(folder[:depth] == common[:depth] for folder in others)
+        ]
+        if own:
+            names[patient] = "_".join(own[0])
+        elif not others:
+            names[patient] = files.name(files.absolute(root))
+    counts = Counter(name.casefold() for name in names.values())
+    return {
+        patient: names[patient]
+        if patient in names and counts[names[patient].casefold()] == 1
+        else f"patient-{patient}"
+        for patient in paths_of
+    }
+
+
+def _relative(path: str, root: str) -> str:
+    return path.removeprefix(root.rstrip("/") + "/").replace(os.sep, "/")
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: str
+    stamp: str
+    header: Header
+
+    def to_json(self) -> list:
+        return [self.path, self.stamp, self.header.to_json()]
+
+
+def _row(path: str, known: _Row | None, key: bytes) -> _Row:
+    """What is known of the file if it has not changed, else what stands in it."""
+    try:
+        stamp = files.stamp(path)
+    except OSError:  # for the reading to report
+        stamp = ""
+    return known if known and stamp and known.stamp == stamp else _Row(path, stamp, read(path, key))
+
+
+def _read_cache(path: str, key: bytes) -> dict[str, _Row]:
+    """Nothing where there is no cache, or one of another version or key."""
+    if not path or not files.exists(path):
+        return {}
+    try:
+        content = json_files.read(path)
+        if (content["version"], content["key"]) != (_CACHE_VERSION, _mark(key)):
+            return {}
+        rows = [_Row(path, stamp, Header.from_json(row)) for path, stamp, row in content["files"]]
+    except (InputError, KeyError, TypeError, ValueError):
+        return {}
+    return {row.path: row for row in rows}
+
+
+def _mark(key: bytes) -> str:
+    return hashlib.sha256(b"index" + key).hexdigest()[:12]

@@ -1,0 +1,157 @@
+"""A stack of DICOM images to a `segthor.nifti.Scan`."""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pydicom
+
+from segthor import files
+from segthor.dicom import DicomError, elements, pixels
+from segthor.nifti import Grid, Scan
+
+_MOST_BYTES = 1 << 34  # no CT is larger
+_FILES_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One image. frame: its number within an enhanced file, from 0; None in a file of one image.
+
+    position_mm: LPS, centre of the first pixel.
+    """
+
+    path: str
+    frame: int | None
+    sop_class_uid: str
+    sop_instance_uid: str
+    position_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Images that are the slices of one volume; array index k along Z is instance k.
+
+    shape: (X, Y, Z). affine: [4, 4] float64, voxel index to RAS+ mm, from the first position and
+    the mean step; a tilted gantry is kept as shear. positions_mm: [Z, 3], LPS. orientation: LPS
+    unit vectors along a row (X) and down a column (Y). pixel_spacing_mm: between rows, between
+    columns. findings: (code, message) of what deserves a warning. duplicates: (k, instance) of
+    images at the place of instance k, which `read_stack` holds to be the same image.
+    """
+
+    instances: tuple[Instance, ...]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    positions_mm: np.ndarray
+    orientation: tuple[float, ...]
+    pixel_spacing_mm: tuple[float, float]
+    series_uid: str
+    study_uid: str
+    frame_of_reference_uid: str
+    findings: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[int, Instance], ...] = ()
+
+    @cached_property
+    def header(self) -> pydicom.Dataset:
+        """The first instance's data set without pixel data, read when it is first asked for."""
+        path = self.instances[0].path
+        with files.open_read(path) as stream:
+            return elements.open_dataset(stream, path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that `read_stack` reads, each once, in the order of reading."""
+        return tuple(_by_path(self))
+
+
+def read_stack(stack: Stack, digest=None) -> Scan:
+    """Reads all images of a stack, each file once.
+
+    The array is [X, Y, Z] HU: integers (int16 where they fit) where slopes and intercepts are
+    integers, otherwise float32. What stands for padding is left as it is.
+
+    Args:
+      stack: As `segthor.dicom.stacks` makes them.
+      digest: A hashlib object, fed with the files' bytes, in the order of `stack.paths`.
+
+    Raises:
+      DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated',
+        'file_changed', 'file_too_large', 'dicom_syntax', 'series_no_rescale', and
+        'series_several_volumes' where two images at one place differ.
+    """
+    if int(np.prod(stack.shape, dtype=object)) * 2 > _MOST_BYTES:
+        message = f"{stack.instances[0].path}: the series promises {stack.shape} voxels"
+        raise DicomError("file_too_large", message)
+    volume = _Volume(stack.shape)
+    places = _by_path(stack)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        tasks = ((path, placed, stack.shape) for path, placed in places.items())
+        for placed, content, planes in _ahead(pool, _read_file, tasks):
+            if digest:
+                digest.update(content)
+            for (k, instance), plane in zip(placed, planes, strict=True):
+                volume.put(k, plane, instance.path)
+    return Scan(volume.array.transpose(2, 1, 0), Grid.from_affine(stack.shape, stack.affine))
+
+
+class _Volume:
+    """[Z, Y, X], int16 until a slice needs more."""
+
+    def __init__(self, shape):
+        self.array = np.empty(shape[::-1], np.int16)
+        self._paths = [None] * shape[2]  # whence each slice came
+
+    def put(self, k: int, plane: np.ndarray, path: str) -> None:
+        """Lays down slice k; an image that comes second must be the same as the first."""
+        if self._paths[k] is None:
+            self._paths[k] = path
+            self._widen(plane.dtype)
+            self.array[k] = plane
+        elif not np.array_equal(self.array[k], plane):
+            raise DicomError(
+                "series_several_volumes",
+                f"{path}: another image than {self._paths[k]} at the same place of the same "
+                "series; expected one volume, found several; give one of them a folder of its own",
+            )
+
+    def _widen(self, dtype):
+        if not np.can_cast(dtype, self.array.dtype):
+            both = (
+                np.dtype("f4") if dtype.kind == "f" else np.promote_types(dtype, self.array.dtype)
+            )
+            self.array = self.array.astype(both)
+
+
+def _by_path(stack: Stack) -> dict[str, list[tuple[int, Instance]]]:
+    """File to the slices that it holds."""
+    places = {}
+    for k, instance in [*enumerate(stack.instances), *stack.duplicates]:
+        places.setdefault(instance.path, []).append((k, instance))
+    return places
+
+
+def _ahead(pool, function, tasks):
+    """Results in the tasks' order, with only a few files in memory at a time."""
+    waiting = deque()
+    for task in tasks:
+        waiting.append(pool.submit(function, *task))
+        if len(waiting) >= _FILES_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read_file(path: str, placed, shape):
+    try:
+        content = files.read_bytes(path)
+    except (files.InputError, OSError) as error:
+        raise DicomError("file_missing", f"{path}: cannot be read") from error
+    image = pixels.Image(content, path)
+    planes = []
+    for _, instance in placed:
+        image.check(instance.sop_instance_uid, (shape[1], shape[0]))
+        planes.append(image.hu(instance.frame))
+    return placed, content, planes

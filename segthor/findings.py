@@ -1,0 +1,102 @@
+"""What may be wrong with a patient: findings, each with a code, a severity and words for people."""
+
+from dataclasses import asdict, dataclass
+
+from segthor.errors import InputError
+
+REJECT, WARN, IGNORE = "reject", "warn", "ignore"
+
+# Code: (severity unless told otherwise, what it means). Those in FATAL leave nothing to build from.
+CODES = {
+    "bad_name": (REJECT, "no file can be named after the patient on every disk"),
+    "file_missing": (REJECT, "the file is not there or cannot be opened"),
+    "file_not_nifti": (REJECT, "the file is not a single-file NIfTI"),
+    "file_header": (REJECT, "the NIfTI header makes no sense"),
+    "file_not_3d": (REJECT, "the file holds another number of axes than three"),
+    "file_type": (REJECT, "the voxels are colours or complex numbers"),
+    "file_affine": (REJECT, "the affine is not invertible or not finite"),
+    "file_too_large": (REJECT, "more voxels than this machine has memory for"),
+    "file_truncated": (REJECT, "the file ends before its last voxel"),
+    "file_surplus": (REJECT, "the file holds more slices than its header says"),
+    "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
+    "file_changed": (REJECT, "the file changed while it was read"),
+    "no_orientation": (REJECT, "the header does not say where the patient's left is"),
+    "affine_identity": (REJECT, "the affine was reset: 1 mm voxels from the origin"),
+    "forms_disagree": (WARN, "sform and qform place the voxels differently"),
+    "grid_sheared": (WARN, "the voxel axes are not at right angles"),
+    "spacing_absurd": (REJECT, "no scanner has such a voxel size"),
+    "spacing_unusual": (WARN, "voxels far coarser or finer than in radiotherapy planning"),
+    "few_slices": (REJECT, "too few slices to hold a chest"),
+    "few_pixels": (REJECT, "too small a matrix to hold a chest"),
+    "shape_mismatch": (REJECT, "contours and CT have other numbers of voxels"),
+    "spacing_mismatch": (REJECT, "contours and CT have other voxel sizes"),
+    "affine_mismatch": (REJECT, "contours and CT lie at other places or turned"),
+    "not_finite": (REJECT, "the CT holds infinite or undefined values"),
+    "hu_constant": (REJECT, "all voxels of the CT have one value"),
+    "hu_no_air": (REJECT, "nothing as light as air: an offset was lost, or it is no CT"),
+    "hu_scale": (REJECT, "no lung or no soft tissue at its HU: wrong slope or offset"),
+    "hu_clipped": (WARN, "nothing as dense as bone: values were clipped"),
+    "metal": (WARN, "values above the usual 12 bits: metal"),
+    "padding": (WARN, "much of the scan is padding"),
+    "labels_not_integer": (REJECT, "label values that are not whole numbers"),
+    "labels_rounded": (WARN, "label values a hair off whole numbers, taken for those"),
+    "labels_unknown": (REJECT, "label values that stand for no organ"),
+    "labels_empty": (REJECT, "not one labelled voxel"),
+    "organ_missing": (REJECT, "an organ that was to be contoured is not"),
+    "organ_not_declared": (WARN, "an organ has contours but is not listed as contoured"),
+    "organ_volume": (REJECT, "an organ's volume is implausible"),
+    "organ_hu": (REJECT, "an organ's mean HU is implausible"),
+    "organ_extent": (WARN, "an organ's length along the body is implausible"),
+    "organ_components": (WARN, "an organ lies in too many pieces"),
+    "organ_gap": (WARN, "an organ is missing in slices between others that have it"),
+    "anatomy_mirrored": (REJECT, "organs do not lie beside one another as they must"),
+    "same_scan": (REJECT, "the scan of another patient under a second name"),
+    "cannot_prepare": (REJECT, "no body, or no organ to take level or centre from"),
+    "labels_outside_box": (WARN, "contours outside the box that is cut out"),
+    "box_beyond_scan": (WARN, "much of the box lies outside the scan and is filled with air"),
+}
+FATAL = frozenset(
+    [code for code in CODES if code.startswith("file_")]
+    + ["bad_name", "shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown"]
+    + ["cannot_prepare"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """code: stable, for machines. severity: 'reject' or 'warn'. message: for people, with units."""
+
+    code: str
+    severity: str
+    message: str
+
+    @classmethod
+    def of(cls, code: str, message: str) -> "Finding":
+        """With the code's usual severity."""
+        return cls(code, CODES[code][0], message)
+
+    def to_json(self) -> dict:
+        """As the manifest holds it."""
+        return asdict(self)
+
+
+def check_severities(severities: dict[str, str]) -> None:
+    """Raises InputError for a code or severity that there is not, or that cannot be changed."""
+    for code, severity in severities.items():
+        if code not in CODES:
+            raise InputError(f"severity: expected one of {', '.join(CODES)}; found {code!r}")
+        if severity not in (REJECT, WARN, IGNORE):
+            raise InputError(f"severity of {code}: expected reject, warn or ignore; {severity!r}")
+        if code in FATAL and severity != REJECT:
+            raise InputError(f"severity of {code}: always reject, there is nothing to build from")
+
+
+def judge(findings, severities: dict[str, str]) -> tuple[Finding, ...]:
+    """The findings under other severities, rejects first; those to be ignored are left out."""
+    judged = [Finding(f.code, severities.get(f.code, f.severity), f.message) for f in findings]
+    return tuple(f for severity in (REJECT, WARN) for f in judged if f.severity == severity)
+
+
+def is_rejected(findings) -> bool:
+    """Whether one of the findings keeps the patient out."""
+    return any(finding.severity == REJECT for finding in findings)

@@ -1,0 +1,137 @@
+"""Who the patients are: what --input, --scans, --labels and --predictions of every program may be.
+
+Paths only: no scan is opened here.
+"""
+
+from dataclasses import replace
+
+from segthor import files, json_files, layouts, manifest, patient_table
+from segthor.errors import InputError
+from segthor.nifti import is_nifti, stem
+from segthor.organs import SEGTHOR, Organs
+from segthor.patients import Patient, checked
+
+
+def find(
+    path: str,
+    split: str | None = None,
+    label_values=(),
+    organs: Organs | None = SEGTHOR,
+) -> tuple[Patient, ...]:
+    """Every patient of a folder in a known layout, of a CSV or a dataset, or one scan's; sorted.
+
+    split: only those of 'train' or 'validation', where `path` is a dataset. label_values: (organ,
+    value in the contours' files) instead of what the input says; organs not named there count as
+    contoured in none. organs: the table of what may be contoured; None: nobody asks what is.
+
+    Raises:
+      InputError: no scan found, two patients of one name, or files that could be read in several
+        ways.
+    """
+    path = _absolute(path)
+    stored = _manifest(path)
+    if stored is not None:
+        patients = _in_dataset(stored, path, split)
+    elif split:
+        raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
+    elif files.is_dir(path):
+        patients = layouts.scans(path, organs)
+    elif is_nifti(path) and files.exists(path):
+        patients = layouts.without_channel([Patient(stem(path), path)])
+    else:
+        patients = _in_csv(path, "ct", organs)
+    found = checked(patients, path)
+    if not found:
+        raise InputError(f"{path}: expected at least one patient, found none")
+    return tuple(_numbered(one, label_values) for one in found) if label_values else found
+
+
+def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
+    """Every patient with contours, sorted: of a folder, a CSV or a dataset.
+
+    A folder holds one label map per patient, or CT and contours in a known layout. ct is '' where
+    it is not known.
+
+    Raises InputError as `find` does.
+    """
+    path = _absolute(path)
+    stored = _manifest(path)
+    if stored is not None:
+        patients = _in_dataset(stored, path)
+    elif files.is_dir(path):
+        patients = layouts.contours(path, organs)
+    else:
+        patients = _in_csv(path, "labels", organs)
+    found = checked([one for one in patients if one.labels], path)
+    if not found:
+        raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
+    return found
+
+
+def find_predictions(folder: str) -> dict[str, str]:
+    """Patient's name to label map, of a folder that serving.predict wrote, or of flat label maps.
+
+    Raises:
+      InputError: no such folder, no label map in it, or two of one name.
+    """
+    found = layouts.named_files(_absolute(folder))
+    if not found:
+        raise InputError(f"{folder}: expected label maps (.nii or .nii.gz), found none")
+    return found
+
+
+def with_masks(patients, folder: str) -> tuple[Patient, ...]:
+    """The patients with the label map from `folder` that is named after the patient or the CT."""
+    masks = find_predictions(folder)
+    found = [masks.get(one.name) or masks.get(stem(one.ct), "") for one in patients]
+    if not any(found):
+        raise InputError(f"{folder}: expected label maps named after patients, found none")
+    return tuple(replace(one, masks=mask) for one, mask in zip(patients, found, strict=True))
+
+
+def is_dataset(path: str) -> bool:
+    """Whether it is a folder of the data job's."""
+    return _manifest(path) is not None
+
+
+def _manifest(path: str) -> dict | None:
+    """The JSON of a dataset's manifest; of many patients it is long, and read this once.
+
+    None where there is none of the data job's; others have a dataset.json too, as nnU-Net's.
+    """
+    file = files.join(path, manifest.FILE_NAME)
+    value = json_files.read(file) if files.exists(file) else None
+    ours = isinstance(value, dict) and not {"format", "shards"}.isdisjoint(value)
+    return value if ours else None
+
+
+def _numbered(patient: Patient, label_values) -> Patient:
+    names = [name for name, _ in label_values]
+    contoured = tuple(name for name in patient.organs if name in names)
+    return replace(patient, organs=contoured, label_values=label_values)
+
+
+def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Patient]:
+    data = manifest.Dataset.from_json(stored, files.join(folder, manifest.FILE_NAME))
+    built = [
+        Patient(
+            row.patient, row.ct, row.labels, row.split, row.organs, label_values=data.label_values
+        )
+        for row in data.patients
+        if split in (None, row.split)
+    ]
+    return built + [Patient(row.patient, row.ct) for row in data.unlabelled if not split]
+
+
+def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:
+    if not path.lower().endswith(".csv") or not files.exists(path):
+        state = "a file of another kind" if files.exists(path) else "nothing"
+        scan = ", a scan (.nii.gz)" if needed == "ct" else ""
+        raise InputError(f"{path}: expected a folder{scan} or a .csv, found {state}")
+    return patient_table.read(path, needed, organs)
+
+
+def _absolute(path: str) -> str:
+    if not path:
+        raise InputError("expected a folder or a file, found an empty name")
+    return files.absolute(path)

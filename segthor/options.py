@@ -1,0 +1,76 @@
+"""What a user may choose: fields of frozen dataclasses that say default, meaning and range.
+
+Each field stands in one place; `segthor.flags_of` makes the flags of the programs from it.
+"""
+
+import dataclasses
+import numbers
+
+from segthor.errors import InputError
+
+SEEDS = (0, 2**31 - 1)  # what every random generator used here takes
+
+
+def option(default, text: str, within: tuple = (), flag: str | None = None):
+    """A dataclass's field that is a flag.
+
+    within: for a number the lowest and the highest value, both included; for a text the values that
+    it may have, any where empty. flag: the flag's name where it is not the field's.
+    """
+    metadata = {"help": text, "within": within} | ({"flag": flag} if flag else {})
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def part(default, prefix: str):
+    """A dataclass's field that is such a dataclass itself; `prefix` opens its flags' names."""
+    return dataclasses.field(default=default, metadata={"prefix": prefix})
+
+
+def flag_name(spec: dataclasses.Field) -> str:
+    """What users call the field."""
+    return spec.metadata.get("flag", spec.name)
+
+
+def range_text(spec: dataclasses.Field) -> str:
+    """'1 to 4096', 'one of adamw, sgd', or '' where the field may be anything of its kind."""
+    within = spec.metadata["within"]
+    if not within:
+        return ""
+    if isinstance(within[0], str):
+        return f"one of {', '.join(within)}"
+    return " to ".join(f"{end:g}" if isinstance(end, float) else str(end) for end in within)
+
+
+def check(value) -> None:
+    """Checks every option of a dataclass, for its `__post_init__`.
+
+    Raises:
+      InputError: one is of another kind or out of its range; NaN and infinity always are.
+    """
+    for spec in dataclasses.fields(value):
+        if "within" in spec.metadata:
+            found = getattr(value, spec.name)
+            require(_fits(spec, found), flag_name(spec), range_text(spec) or _kind(spec), found)
+
+
+def require(holds: bool, name: str, expected: str, found) -> None:
+    """Raises InputError with what was expected and found, unless the condition holds."""
+    if not holds:
+        raise InputError(f"{name}: expected {expected}, found {found}")
+
+
+def _fits(spec, found) -> bool:
+    default, within = spec.default, spec.metadata["within"]
+    if isinstance(default, bool):
+        return isinstance(found, bool)
+    if isinstance(default, int | float):
+        number = numbers.Integral if isinstance(default, int) else numbers.Real
+        right = isinstance(found, number) and not isinstance(found, bool)
+        return right and within[0] <= found <= within[1]
+    if isinstance(default, tuple):
+        return isinstance(found, tuple) and all(isinstance(one, str) for one in found)
+    return found in within if within else found is default or isinstance(found, str)
+
+
+def _kind(spec) -> str:
+    return {bool: "true or false", tuple: "a list of names"}.get(type(spec.default), "a text")

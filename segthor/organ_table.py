@@ -1,0 +1,95 @@
+"""Tables of organs from files: a CSV for people, or JSON. docs/organs.md explains the columns."""
+
+import csv
+import io
+import re
+
+from segthor import files, json_files
+from segthor.errors import InputError
+from segthor.organs import RANGES, RELATIONS, Organ, Organs
+
+# Ranges are written 'lowest to highest', lists with ';' between, colours 'red green blue'.
+COLUMNS = (
+    *("name", "label", "rgb", "tg263", "synonyms", "snomed", *RANGES, "max_components", "side"),
+    *(*RELATIONS, "source"),
+)
+# Colours for organs to which a table gives none: told apart by the colour-blind as well (Okabe and
+# Ito, Color Universal Design, 2008), then their paler half.
+_PALETTE = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (243, 207, 128), (171, 218, 244), (128, 207, 185), (128, 185, 217),
+    (234, 175, 128),
+)  # fmt: skip
+
+
+def read(path: str) -> Organs:
+    """A table from a CSV (columns: those of `COLUMNS`, name and label at least) or a JSON file.
+
+    Raises:
+      InputError: no such file, other columns, values that are none, or a contradiction, each with
+        the file and the line.
+    """
+    if path.lower().endswith(".json"):
+        return Organs.from_json(json_files.read(path), path)
+    try:
+        text = files.read_bytes(path).decode("utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
+    numbered = [
+        (number, [cell.strip() for cell in line])
+        for number, line in enumerate(lines, 1)
+        if any(map(str.strip, line)) and not line[0].lstrip().startswith("#")
+    ]
+    header = [column.lower() for column in numbered[0][1]] if numbered else []
+    if not {"name", "label"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
+        raise InputError(
+            f"{path}: expected the columns {','.join(COLUMNS)} (name and label at least), found "
+            f"{','.join(header) or 'nothing'}"
+        )
+    rows = []
+    for number, cells in numbered[1:]:
+        try:
+            if len(cells) != len(header):
+                raise InputError(f"expected {len(header)} values, found {len(cells)}")
+            rows.append(_organ(dict(zip(header, cells, strict=True)), len(rows)))
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+    try:
+        return Organs(tuple(rows))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _organ(cells: dict[str, str], place: int) -> Organ:
+    """A line of the CSV; `place`: how many organs stand above it."""
+    values = {key: cell for key, cell in cells.items() if cell and key != "source"}
+    for key in ("synonyms", *RELATIONS):
+        if key in values:
+            values[key] = tuple(filter(None, map(str.strip, values[key].split(";"))))
+    for key in RANGES:
+        if key in values:
+            values[key] = tuple(_number(key, part) for part in values[key].split(" to "))
+    for key in ("label", "max_components"):
+        if key in values:
+            values[key] = _whole(key, values[key])
+    if "rgb" in values:
+        values["rgb"] = tuple(_whole("rgb", part) for part in values["rgb"].split())
+    values.setdefault("rgb", _PALETTE[place % len(_PALETTE)])
+    for key in ("name", "label"):
+        if key not in values:
+            raise InputError(f"{key}: expected a value, found an empty field")
+    return Organ(**values)
+
+
+def _whole(column: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise InputError(f"{column}: expected a whole number, found {text!r}")
+    return int(text)
+
+
+def _number(column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{column}: expected 'LOWEST to HIGHEST', found {text!r}") from None

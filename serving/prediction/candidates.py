@@ -1,0 +1,81 @@
+"""Which post-processing helps each organ, measured on patients that were not trained on."""
+
+import math
+
+import numpy as np
+
+from segthor import metrics, statistics
+from segthor.boxes import around, label_boxes
+from segthor.metrics import OrganScore
+from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from serving.prediction.postprocess import Rule, clean
+
+# From nothing to much: of rules that score alike, the first is taken.
+CANDIDATES = tuple(
+    Rule(largest, min_cm3, fill_holes)
+    for fill_holes in (False, True)
+    for largest, min_cm3 in ((False, 0.0), (False, 0.1), (False, 0.5), (False, 2.0), (True, 0.0))
+)
+# Crumbs hardly touch Dice but ruin distances: within this Dice the distance decides.
+DICE_ALIKE = 0.001
+
+
+def score_candidates(
+    predicted: np.ndarray, truth: np.ndarray, grid, names, organs: Organs = SEGTHOR
+) -> dict:
+    """Organ -> one score per candidate, of one patient; label maps uint8 [X, Y, Z]."""
+    voxel_cm3 = float(np.prod(grid.spacing_mm)) / 1000
+    boxes = label_boxes(predicted), label_boxes(truth)
+    found = {}
+    for name in names:
+        value = organs[name].label
+        box = around(held[value] for held in boxes if value in held)
+        part, true = predicted[box], truth[box] == value
+        mask, free = part == value, part == BACKGROUND
+        known: dict[bytes, OrganScore] = {}
+        scores = []
+        for rule in CANDIDATES:
+            after = clean(mask, rule, voxel_cm3) & (mask | free)
+            key = np.packbits(after).tobytes()
+            if key not in known:
+                (known[key],) = metrics.score(after, true, grid.spacing_mm, [1]).values()
+            scores.append(known[key])
+        found[name] = scores
+    return found
+
+
+def choose(patients: list[dict], organs: Organs = SEGTHOR) -> tuple[dict[str, Rule], list[dict]]:
+    """The best rule per organ, and the table of all candidates.
+
+    patients: of `score_candidates`. The best has the highest mean Dice; of those within
+    `DICE_ALIKE` of it, the smallest mean average Hausdorff distance; of those alike, the simplest.
+    """
+    rules, table = {}, []
+    for name in organs.names:
+        scored = [patient[name] for patient in patients if name in patient]
+        if not scored:
+            continue
+        columns = zip(*scored, strict=True)
+        rows = [_row(name, *pair) for pair in zip(CANDIDATES, columns, strict=True)]
+        best_dice = max(row["dice"] for row in rows)
+        alike = [row for row in rows if row["dice"] >= best_dice - DICE_ALIKE]
+        best = min(alike, key=lambda row: round(row["average_hausdorff_mm"], 3))
+        best["chosen"] = True
+        rules[name] = CANDIDATES[rows.index(best)]
+        table += rows
+    return rules, table
+
+
+def _row(name: str, rule: Rule, scores) -> dict:
+    def mean(values) -> float:
+        return statistics.summarise(values).mean
+
+    distance = mean([score.average_hausdorff_mm for score in scores])
+    return {
+        "organ": name,
+        **rule.to_json(),
+        "dice": mean([score.dice for score in scores]),
+        "average_hausdorff_mm": math.inf if distance is None else distance,
+        "patients": len(scores),
+        "chosen": False,
+    }

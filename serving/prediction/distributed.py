@@ -1,0 +1,54 @@
+"""Prediction as a Beam job: the same worker over many processes or machines.
+
+Elements are a few paths; every worker reads and writes files itself, so no voxel crosses the wire.
+"""
+
+import apache_beam as beam
+
+from segthor import runners
+from serving.prediction import walk
+from serving.prediction.worker import Plan, Worker
+
+CASES_PER_ELEMENT = 4  # enough to read ahead and write behind, few enough to spread
+
+
+class Predict(beam.DoFn):
+    """Predicts a handful of cases; a case's trouble is noted in the results' folder."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+
+    def setup(self):
+        """Loads the models, once per worker."""
+        self._worker = Worker(self._plan)
+
+    def process(self, cases):
+        """Yields (patient, reason), the reason empty where it went well.
+
+        An element that a runner hands out twice costs nothing: finished cases are skipped.
+        """
+        worker = self._worker
+        todo = [c for c in cases if self._plan.again or not worker.results.is_finished(c)]
+        for outcome in walk.walk(
+            todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
+        ):
+            if outcome.reason:
+                worker.results.write_failure(outcome.case, outcome.reason)
+            print(outcome.line, flush=True)
+            yield outcome.case.name, outcome.reason
+
+
+def run(plan: Plan, todo: list, runner: str, arguments: list[str]) -> None:
+    """Predicts `todo` on a runner of Beam; arguments: Beam's own options."""
+    elements = [
+        tuple(todo[start : start + CASES_PER_ELEMENT])
+        for start in range(0, len(todo), CASES_PER_ELEMENT)
+    ]
+    options, chosen = runners.choose(runner, arguments)
+    with runners.trouble_in_one_line(), beam.Pipeline(runner=chosen, options=options) as job:
+        (
+            job
+            | "Cases" >> beam.Create(elements)
+            | "Spread" >> beam.Reshuffle()
+            | "Predict" >> beam.ParDo(Predict(plan))
+        )

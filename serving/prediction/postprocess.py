@@ -1,0 +1,105 @@
+"""What anatomy says about a predicted organ: one piece, no crumbs, no holes."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segthor import files, json_files
+from segthor.boxes import label_boxes
+from segthor.errors import InputError
+from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from serving.prediction import directory
+
+_TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done to one organ, in this order.
+
+    largest: only the largest piece stays. min_cm3: smaller pieces go. fill_holes: background that
+    the organ encloses becomes the organ.
+    """
+
+    largest: bool = False
+    min_cm3: float = 0.0
+    fill_holes: bool = False
+
+    def __post_init__(self):
+        if not (isinstance(self.min_cm3, int | float) and 0 <= self.min_cm3 < 1e6):
+            raise TypeError(f"min_cm3: expected 0 or more, found {self.min_cm3!r}")
+
+    def to_json(self) -> dict:
+        """As the model holds it."""
+        return asdict(self)
+
+
+def load(version: str, organs: Organs = SEGTHOR) -> dict[str, Rule]:
+    """Organ name -> rule of a model directory; empty where none was stored."""
+    path = directory.asset(version, directory.RULES)
+    if not files.exists(path):
+        return {}
+    try:
+        stored = json_files.read(path)["rules"]
+        unknown = sorted(set(stored) - set(organs.names))
+        rules = {name: Rule(**rule) for name, rule in stored.items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: made by another version ({error}); tune again") from error
+    if unknown:
+        raise InputError(f"{path}: expected organs {', '.join(organs.names)}, found {unknown[0]}")
+    return rules
+
+
+def save(version: str, rules: dict[str, Rule], table: list[dict]) -> None:
+    """Stores the rules with the model, and the table of candidates that justified them."""
+    stored = {name: rule.to_json() for name, rule in rules.items()}
+    path = directory.asset(version, directory.RULES)
+    json_files.write(path, {"rules": stored, "table": table})
+
+
+def clear_leftovers(version: str) -> None:
+    """Removes what a `save` that was killed left; none may be at work there."""
+    path = directory.asset(version, directory.RULES)
+    files.remove_partial(files.parent(path), f"-{directory.RULES}")
+
+
+def apply(
+    labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs = SEGTHOR
+) -> dict[str, dict]:
+    """Applies the rules to labels uint8 [X, Y, Z], in place.
+
+    Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`.
+    """
+    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
+    boxes = label_boxes(labels)
+    changes = {}
+    for name, rule in rules.items():
+        value = organs[name].label
+        if value not in boxes:
+            continue
+        part = labels[boxes[value]]
+        before = part == value
+        after = clean(before, rule, voxel_cm3)
+        filled = after & ~before & (part == BACKGROUND)
+        removed = before & ~after
+        part[removed], part[filled] = BACKGROUND, value
+        if removed.any() or filled.any():
+            changes[name] = {
+                "removed_cm3": round(np.count_nonzero(removed) * voxel_cm3, 3),
+                "filled_cm3": round(np.count_nonzero(filled) * voxel_cm3, 3),
+            }
+    return changes
+
+
+def clean(mask: np.ndarray, rule: Rule, voxel_cm3: float) -> np.ndarray:
+    """The rule applied to one organ's bool mask [X, Y, Z]; a new mask."""
+    if rule.largest or rule.min_cm3:
+        pieces, count = ndimage.label(mask, _TOUCHING)
+        sizes = np.bincount(pieces.ravel())
+        kept = np.arange(count + 1) > 0
+        if rule.largest and count:
+            kept &= np.arange(count + 1) == 1 + sizes[1:].argmax()
+        kept[1:] &= sizes[1:] * voxel_cm3 >= rule.min_cm3
+        mask = kept[pieces]
+    return ndimage.binary_fill_holes(mask) if rule.fill_holes else mask

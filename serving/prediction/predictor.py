@@ -1,0 +1,296 @@
+"""From a scan in memory to its labels: prepare, networks in batches, decide, the way back."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from segthor.errors import InputError
+from segthor.geometry import Placement
+from segthor.nifti import Scan
+from segthor.organs import SEGTHOR, Organs
+from segthor.recipe import Prepared, Recipe, prepare, with_context
+from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
+
+BATCH_SLICES = 16
+GATE_THRESHOLD = 0.5
+# Float32 sums over a few classes are exact to 1e-6; a network trained in half precision but
+# exported in float32 is as exact. What is further off was not made by a softmax.
+_PROBABILITY_SLACK = 1e-3
+
+
+@dataclass(frozen=True)
+class Input:
+    """One patient as one recipe has it."""
+
+    recipe: Recipe
+    prepared: Prepared
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        scan: Scan,
+        masks: np.ndarray | None = None,
+        organs: Organs = SEGTHOR,
+    ) -> "Input":
+        """Raises InputError where the scan or the masks do not allow the recipe."""
+        affine = scan.grid.affine
+        return cls(recipe, prepare(scan.array, affine, recipe, masks=masks, organs=organs))
+
+    def batch(self, slices: range) -> np.ndarray:
+        """uint8 [N, H, W, C]: these slices with their neighbours."""
+        images = self.prepared.images
+        return np.stack([with_context(images, z, self.recipe.context) for z in slices])
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One patient's result.
+
+    labels: uint8 [X, Y, Z]. level_hu, width_hu: the (first) model's window.
+    probabilities: organ -> uint8 [X, Y, Z], 255 is certainty; empty unless asked for.
+    """
+
+    labels: np.ndarray
+    level_hu: float
+    width_hu: float
+    probabilities: dict
+
+
+@dataclass(frozen=True)
+class _Chances:
+    """What the models of these organs give for some slices: float32 [N, H, W, K].
+
+    labels: uint8 [K], what stands for each class.
+    """
+
+    organs: tuple[str, ...]
+    labels: np.ndarray
+    values: np.ndarray
+    placement: Placement
+
+
+class _Volume:
+    """The result under construction, in the scan's canonical planes [Z, Y, X]."""
+
+    def __init__(self, shape, mapped):
+        """mapped: the organs whose probabilities are kept."""
+        self.labels = np.zeros(shape, np.uint8)
+        self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
+
+    def place(self, slices: range, given: list[_Chances]) -> None:
+        """Of the organs likelier than their background, the likeliest takes each voxel."""
+        part = slice(slices.start, slices.stop)
+        best = None
+        for one in given:
+            found, shares = one.placement.most_probable(one.values, one.labels)
+            if best is None:
+                self.labels[part], best = found, shares
+            else:
+                wins = shares > best
+                self.labels[part][wins], best[wins] = found[wins], shares[wins]
+            if self.maps:
+                planes = one.placement.planes(one.values[..., 1:])
+                for name, plane in zip(one.organs, np.moveaxis(planes, 1, 0), strict=True):
+                    self.maps[name][part] = np.rint(plane * 255)
+
+
+class Ensemble:
+    """Models that give one label map together.
+
+    Models of the same organs (folds) are averaged. Those of different organs (one network per
+    organ) are resolved by probability: of the organs that are likelier than their background, the
+    likeliest takes the voxel.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], gate: Bundle | None = None, tta: bool = False):
+        """gate: a classifier whose organs are emptied where it finds none. tta: average flips.
+
+        Raises:
+          InputError: a model without the output that is needed, one organ from two models of
+            different organs, models of the same organs with different recipes, or models that
+            number organs differently.
+        """
+        self.gate, self.tta = gate, tta
+        self.groups: dict[tuple[str, ...], list[Bundle]] = {}
+        for bundle in bundles:
+            self.groups.setdefault(bundle.require(PROBABILITIES).organs, []).append(bundle)
+        if gate:
+            gate.require(PRESENCE)
+        _check_groups(self.groups)
+        check_tables(self.bundles)
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """Every model, the gate last."""
+        return self.segmenters + [self.gate] * bool(self.gate)
+
+    def rules(self) -> dict:
+        """Organ -> the post-processing stored with the models of this organ.
+
+        Raises:
+          InputError: models that are averaged store different rules, so that none is theirs.
+        """
+        for first, *others in self.groups.values():
+            for other in others:
+                if other.rules != first.rules:
+                    raise InputError(
+                        f"{first.folder} and {other.folder} store different post-processing; tune "
+                        "them together (serving.tune --model=...,...) or predict with "
+                        "--nopostprocess"
+                    )
+        return {
+            name: group[0].rules[name]
+            for names, group in self.groups.items()
+            for name in names
+            if name in group[0].rules
+        }
+
+    @property
+    def flips(self) -> list | bool:
+        """What test-time augmentation averages over, for each model; False without it."""
+        return self.tta and [[list(axes) for axes in _flips(one)] for one in self.segmenters]
+
+    @property
+    def segmenters(self) -> list[Bundle]:
+        """Every model that outlines organs."""
+        return [bundle for group in self.groups.values() for bundle in group]
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether a recipe takes level or centre from organs."""
+        return any(bundle.recipe.needs_masks for bundle in self.bundles)
+
+    def inputs(self, scan: Scan, masks: np.ndarray | None = None) -> dict[str, Input]:
+        """Recipe digest -> the scan prepared so, for each recipe among the models."""
+        recipes = {bundle.recipe.digest(): bundle.recipe for bundle in self.bundles}
+        return {
+            digest: Input.of(recipe, scan, masks, self.table) for digest, recipe in recipes.items()
+        }
+
+    def segment(self, inputs: dict[str, Input], probabilities: bool = False) -> Segmentation:
+        """Runs every model batch by batch; memory beyond the result is that of some batches.
+
+        What the networks gave for one batch is brought to the scan's grid while they run the next.
+        """
+        seen = next(iter(inputs.values()))
+        first, width_hu = seen.prepared, seen.recipe.window_width_hu
+        volume = _Volume(first.placement.planes_shape, self.organs if probabilities else ())
+        with ThreadPoolExecutor(max_workers=1) as helper:
+            placing = []
+            for start in range(0, len(volume.labels), BATCH_SLICES):
+                slices = range(start, min(start + BATCH_SLICES, len(volume.labels)))
+                given = [self._run(*group, inputs, slices) for group in self.groups.items()]
+                placing.append(helper.submit(volume.place, slices, given))
+                if len(placing) > 1:
+                    placing.pop(0).result()
+            for job in placing:
+                job.result()
+        to_scan = first.placement.orientation.to_scan
+        maps = {name: to_scan(array) for name, array in volume.maps.items()}
+        return Segmentation(to_scan(volume.labels), first.level_hu, width_hu, maps)
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """The organs that are predicted, in the table's order."""
+        found = {name for names in self.groups for name in names}
+        return tuple(name for name in self.table.names if name in found)
+
+    @property
+    def table(self) -> Organs:
+        """What the label values stand for."""
+        return self.segmenters[0].table
+
+    def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> "_Chances":
+        given = inputs[bundles[0].recipe.digest()]
+        values = self._average(bundles, given.batch(slices), slices)
+        if self.gate:
+            values = self._closed(values, names, inputs, slices)
+        labels = label_values(names, self.table)
+        return _Chances(names, labels, values, given.prepared.placement)
+
+    def _average(self, bundles: list[Bundle], batch: np.ndarray, slices: range) -> np.ndarray:
+        """float32 [N, H, W, K], the mean over models and flips."""
+        given = []
+        for bundle in bundles:
+            for axes in _flips(bundle) if self.tta else [()]:
+                found = bundle.probabilities(np.flip(batch, axes))
+                _check_probabilities(found, bundle, slices)
+                given.append(np.flip(found, axes))
+        return given[0] if len(given) == 1 else sum(given) / np.float32(len(given))
+
+    def _closed(self, chances: np.ndarray, names, inputs, slices: range) -> np.ndarray:
+        """Slices that do not hold an organ: its probability falls to the others in proportion."""
+        given = inputs[self.gate.recipe.digest()]
+        presence, chances = self.gate.presence(given.batch(slices)), chances.copy()
+        wrong = ~((presence >= -_PROBABILITY_SLACK) & (presence <= 1 + _PROBABILITY_SLACK)).all(-1)
+        _refuse(wrong, self.gate, slices, "presences from 0 to 1")
+        for index, name in enumerate(names, 1):
+            if name in self.gate.organs:
+                absent = presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
+                closed = chances[absent]
+                closed[..., index] = 0
+                closed[..., 0] += closed.sum(-1) == 0
+                chances[absent] = closed / closed.sum(-1, keepdims=True)
+        return chances
+
+
+def _check_probabilities(values: np.ndarray, bundle: Bundle, slices: range) -> None:
+    """Raises InputError where the network gave what no softmax gives; NaN compares as false."""
+    sums, lowest = values.sum(-1), values.min((1, 2, 3))
+    right = (np.abs(sums - 1) <= _PROBABILITY_SLACK).all((1, 2)) & (lowest >= -_PROBABILITY_SLACK)
+    _refuse(~right, bundle, slices, "probabilities that sum to 1")
+
+
+def _refuse(wrong: np.ndarray, bundle: Bundle, slices: range, expected: str) -> None:
+    """wrong: bool [N], the slices that the network cannot be believed about."""
+    if wrong.any():
+        numbers = [str(slices.start + int(n) + 1) for n in np.flatnonzero(wrong)]
+        raise InputError(
+            f"{bundle.folder}: expected {expected}, found others in slices {', '.join(numbers)} "
+            "(counted from 1, from the feet); the network or its input is damaged"
+        )
+
+
+def flips_trained(bundle: Bundle) -> list[tuple[int, ...]]:
+    """The axes of [N, H, W, C] along which the model saw flipped slices in training."""
+    strengths = bundle.training.get("config", {}).get("augment", {})
+    named = {"flip_left_right": 2, "flip_front_back": 1}
+    return [(axis,) for name, axis in named.items() if strengths.get(name, 0) > 0]
+
+
+def _flips(bundle: Bundle) -> list[tuple[int, ...]]:
+    """As it is, and every flip known from training; left to right where none is."""
+    single = flips_trained(bundle) or [(2,)]
+    return [(), *single] + ([(1, 2)] if len(single) == 2 else [])
+
+
+def check_tables(bundles: Sequence[Bundle]) -> None:
+    """Raises InputError unless a label value stands for the same organ in all models."""
+    first, *others = bundles
+    for other in others:
+        if other.table.numbers != first.table.numbers:
+            raise InputError(
+                f"{first.folder} and {other.folder} were trained on datasets that number organs "
+                "differently; build both with one --organ_table, train and export again"
+            )
+
+
+def _check_groups(groups) -> None:
+    owners = {}
+    for names, bundles in groups.items():
+        for name in names:
+            if name in owners:
+                raise InputError(
+                    f"{bundles[0].folder} and {owners[name].folder} both give {name} but not the "
+                    "same organs; expected models of the same organs, or of different ones"
+                )
+            owners[name] = bundles[0]
+        for bundle in bundles[1:]:
+            if bundle.recipe != bundles[0].recipe:
+                raise InputError(
+                    f"{bundle.folder} and {bundles[0].folder} give the same organs but were "
+                    "trained on different recipes; only models of one recipe can be averaged"
+                )

@@ -1,0 +1,191 @@
+"""The folder of predictions: what made it, which cases are finished, and how one is written.
+
+  predictions.json       the models and settings behind every label map here
+  Patient_41.nii.gz      a label map, named after its scan
+  cases/Patient_41.json  what is known about it, or why there is none
+  probabilities/Patient_41_heart.nii.gz   where they were asked for
+
+A case is finished when its label map stands there with facts of the same job and the same scan.
+The label map is renamed into place last, so a kill at any moment leaves a case finished or to be
+done again. A finished label map goes when a newer one is ready to take its place, or by --overwrite
+with another model; never because a later try failed. The workers of one job may write into one
+folder together; two jobs may not (`segthor.locks`).
+"""
+
+import hashlib
+import json
+
+import numpy as np
+
+from segthor import files, json_files, nifti, underway
+from segthor.errors import InputError
+from segthor.layouts import PREDICTIONS as FILE_NAME
+from segthor.organs import SEGTHOR, Organs
+from segthor.patients import Patient
+
+FORMAT = 1
+ORGANS = "organs"  # in FILE_NAME: what the label values stand for
+_PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
+
+
+class Results:
+    """One output folder of one job. folder: where. job: a digest of the job's settings."""
+
+    def __init__(self, folder: str, settings: dict, organs: Organs = SEGTHOR):
+        """settings: all that decides the label maps, plain JSON values; organs: their labels'."""
+        self.folder, self._organs = folder, organs
+        self.settings = {"format": FORMAT, **settings}
+        text = json.dumps(self.settings, sort_keys=True)
+        self.job = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._cases = files.join(folder, "cases")
+
+    def claim(self, overwrite: bool) -> None:
+        """Makes the folder this job's, and names the cases in whose midst a run was killed.
+
+        Raises:
+          InputError: the folder holds another job's results and not `overwrite`, or no results.
+        """
+        path = files.join(self.folder, FILE_NAME)
+        if files.exists(path):
+            found, head = settings_of(self.folder), self.settings
+            found.pop(ORGANS, None)  # the models imply them
+            differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
+            if differing and not overwrite:
+                raise InputError(
+                    f"{self.folder}: holds predictions made with another {', '.join(differing)}; "
+                    "choose another --output, or --overwrite them"
+                )
+            if differing:
+                self._clear()
+        elif files.exists(self.folder) and files.listdir(self.folder):
+            raise InputError(
+                f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
+                f"{files.listdir(self.folder)[0]}; choose another --output"
+            )
+        underway.warn(self._cases)
+        for part in ("", "cases", "probabilities"):
+            files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
+        json_files.write(path, self.settings | {ORGANS: self._organs.to_json()})
+
+    def _clear(self) -> None:
+        """Removes another job's label maps, also of scans that this job will not predict."""
+        known = files.listdir(self._cases) if files.exists(self._cases) else []
+        # The facts last: they tell a repeated run which label maps are a job's.
+        for name in filter(nifti.is_nifti, files.listdir(self.folder)):
+            if f"{nifti.stem(name)}.json" in known:
+                files.remove(files.join(self.folder, name))
+        for name in known:
+            files.remove(files.join(self._cases, name))
+
+    def noted(self, scan: Patient):
+        """A block in which this case is under way; a run that is killed there leaves its name."""
+        return underway.noted(self._cases, f"{scan.name} ({scan.ct})")
+
+    def forget_notes(self) -> None:
+        """Removes the notes of cases that were given up: their threads end with the process."""
+        underway.left_behind(self._cases)
+
+    def path(self, scan: Patient) -> str:
+        """Where the scan's label map goes."""
+        return files.inside(self.folder, scan.label_map)
+
+    def is_finished(self, scan: Patient) -> bool:
+        """Whether a run of this job finished the scan as it is now."""
+        facts = self.facts_path(scan)
+        if not all(files.exists(path) for path in (scan.ct, self.path(scan), facts)):
+            return False
+        try:
+            known = self.facts(scan)
+        except InputError:  # facts that cannot be read say nothing of the label map beside them
+            return False
+        return (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
+
+    def write(self, scan: Patient, mark, labels, grid, facts: dict, probabilities: dict) -> None:
+        """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8.
+
+        mark: of `mark_of`, from before the scan was read.
+        """
+        if files.is_same(self.path(scan), scan.ct):
+            raise InputError(
+                f"{scan.ct}: its label map would take its place; choose another --output"
+            )
+        self.forget(scan)  # an older label map must never lie beside newer facts
+        for name, array in probabilities.items():
+            file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
+            path = files.inside(files.join(self.folder, "probabilities"), file)
+            nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
+        json_files.write(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
+        nifti.write(self.path(scan), labels, grid)
+
+    def facts(self, scan: Patient) -> dict:
+        """What is known about the case; empty where it was not tried."""
+        return facts_of(self.folder, scan.name)
+
+    def write_failure(self, scan: Patient, reason: str) -> None:
+        """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
+        known = self.facts(scan) if files.exists(self.path(scan)) else {"scan": {"path": scan.ct}}
+        json_files.write(self.facts_path(scan), known | {"failed": reason})
+
+    def forget_failure(self, scan: Patient) -> None:
+        """Removes the note of a failed try from a case that is finished."""
+        known = self.facts(scan)
+        if known.pop("failed", None):
+            json_files.write(self.facts_path(scan), known)
+
+    def forget(self, scan: Patient) -> None:
+        """Removes the scan's label map, and then what is known about it."""
+        for path in (self.path(scan), self.facts_path(scan)):
+            if files.exists(path):
+                files.remove(path)
+
+    def facts_path(self, scan: Patient) -> str:
+        """Where the case's facts go."""
+        return _facts_path(self.folder, scan.name)
+
+
+def mark_of(scan: Patient) -> dict:
+    """What names the scan's file as it is now."""
+    return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
+
+
+def organs_of(folder: str) -> Organs | None:
+    """What the label values in a folder stand for; None where no prediction job noted it."""
+    path = files.join(folder, FILE_NAME)
+    noted = json_files.read(path) if files.exists(path) else None
+    if not isinstance(noted, dict):
+        return None
+    return Organs.from_json(noted[ORGANS], path) if ORGANS in noted else SEGTHOR
+
+
+def settings_of(folder: str) -> dict:
+    """The settings of the job whose label maps lie in a folder.
+
+    Raises:
+      InputError: there are none, or not what a prediction job writes.
+    """
+    path = files.join(folder, FILE_NAME)
+    found = json_files.read(path)
+    models = found.get("models") if isinstance(found, dict) else None
+    if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+        raise InputError(
+            f"{path}: expected the settings that serving.predict writes, found something else; "
+            "choose another folder"
+        )
+    return found
+
+
+def facts_of(folder: str, patient: str) -> dict:
+    """What a prediction job noted about a case; empty where the label maps came another way."""
+    path = _facts_path(folder, patient)
+    if not files.exists(path):
+        return {}
+    found = json_files.read(path)
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path}: expected the facts of {patient}, found something else; remove it"
+        )
+    return found
+
+
+def _facts_path(folder: str, patient: str) -> str:
+    return files.inside(files.join(folder, "cases"), f"{patient}.json")

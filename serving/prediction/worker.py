@@ -1,0 +1,168 @@
+"""What is done to one case: read, compute, write. The same for a local run and a Beam worker."""
+
+import functools
+from dataclasses import dataclass
+
+from segthor import audit, files, nifti, plausibility
+from segthor.errors import InputError
+from segthor.patients import Patient
+from serving.prediction import bundle, postprocess
+from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
+from serving.prediction.results import Results, mark_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A prediction job in plain values, so that it can travel to other machines.
+
+    models, level_models: model directories. gate: one, or ''. rules: whether the models' own
+    post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
+    whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
+    None: what the worker's machine has for it.
+    """
+
+    output: str
+    models: tuple[str, ...]
+    level_models: tuple[str, ...] = ()
+    gate: str = ""
+    tta: bool = False
+    rules: bool = True
+    probabilities: bool = False
+    case_timeout_s: float = 1800.0
+    again: bool = False
+    most_scan_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class ReadScan:
+    """A scan in memory, prepared for the models that see it first. mark: of `results.mark_of`."""
+
+    scan: nifti.Scan
+    mark: dict
+    inputs: dict[str, Input]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What is left to write of a case."""
+
+    scan: nifti.Scan
+    mark: dict
+    found: Segmentation
+
+
+def _noted(step):
+    """A step of a case that leaves the case's name where the system ends the process in it."""
+
+    @functools.wraps(step)
+    def noted(self, case: Patient, *given):
+        with self.results.noted(case):
+            return step(self, case, *given)
+
+    return noted
+
+
+class Worker:
+    """The loaded models of a plan and the three steps of a case."""
+
+    def __init__(self, plan: Plan):
+        """Raises InputError for a model that is missing or does not fit the others."""
+        self.plan = plan
+        gate = bundle.load(plan.gate) if plan.gate else None
+        self.models = Ensemble([bundle.load(path) for path in plan.models], gate, plan.tta)
+        self.level = None
+        if plan.level_models:
+            self.level = Ensemble([bundle.load(path) for path in plan.level_models])
+        _check_passes(self.models, self.level)
+        self.rules = self.models.rules() if plan.rules else {}
+        self.level_rules = {}
+        if self.level:
+            # Crumbs far off would move the box about the organs; each of these is one piece.
+            pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
+            self.level_rules = pieces | (self.level.rules() if plan.rules else {})
+        self.results = Results(plan.output, self._settings(), self.models.table)
+
+    @_noted
+    def read(self, case: Patient) -> ReadScan:
+        """Reads and prepares; raises InputError where the scan cannot be used."""
+        if case.fault:
+            raise InputError(case.fault)
+        mark = mark_of(case) if files.exists(case.ct) else {}
+        scan = nifti.read(case.ct, most_bytes=self.plan.most_scan_bytes)
+        if mark_of(case) != mark:
+            raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
+        for finding in audit.finite_findings(scan.array):
+            raise InputError(f"{case.ct}: {finding.message}")
+        return ReadScan(scan, mark, (self.level or self.models).inputs(scan))
+
+    @_noted
+    def compute(self, case: Patient, given: ReadScan) -> Computed:
+        """Runs the networks, in two passes where a level model finds the organs first."""
+        inputs = given.inputs
+        if self.level:
+            masks = self.level.segment(inputs).labels
+            spacing_mm = given.scan.grid.spacing_mm
+            postprocess.apply(masks, spacing_mm, self.level_rules, self.level.table)
+            inputs = self.models.inputs(given.scan, masks)
+        return Computed(
+            given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
+        )
+
+    @_noted
+    def write(self, case: Patient, computed: Computed) -> None:
+        """Post-processes and writes label map, facts and, if asked for, probabilities."""
+        scan, found = computed.scan, computed.found
+        labels, organs = found.labels, self.models.table
+        changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules, organs)
+        measured, findings = plausibility.measure(scan, labels, self.models.organs, organs)
+        facts = {
+            "organs": list(self.models.organs),
+            "level_hu": found.level_hu,
+            "width_hu": found.width_hu,
+            "volumes_cm3": {
+                name: measured[name].volume_cm3 if name in measured else 0.0
+                for name in self.models.organs
+            },
+            "findings": [finding.to_json() for finding in findings],
+            "postprocess": changes,
+        }
+        self.results.write(case, computed.mark, labels, scan.grid, facts, found.probabilities)
+
+    def _settings(self) -> dict:
+        return {
+            "models": [one.digest for one in self.models.bundles],
+            "level_models": [one.digest for one in self.level.bundles] if self.level else [],
+            "gate": self.models.gate.digest if self.models.gate else None,
+            "tta": self.models.flips,
+            "postprocess": _plain(self.rules, self.models),
+            "level_postprocess": _plain(self.level_rules, self.level),
+            "probabilities": self.plan.probabilities,
+        }
+
+
+def _plain(rules: dict, models: Ensemble | None) -> dict:
+    names = models.organs if models else ()
+    return {name: rules[name].to_json() for name in names if name in rules}
+
+
+def _check_passes(models: Ensemble, level: Ensemble | None) -> None:
+    if level:
+        check_tables([*models.bundles, *level.bundles])
+    asking = [one for one in models.bundles if one.recipe.needs_masks]
+    if asking and not level:
+        recipe = asking[0].recipe
+        raise InputError(
+            f"{asking[0].folder}: its window level ({recipe.window_level}) or crop centre "
+            f"({recipe.crop_center}) comes from organs; name the model that finds them with "
+            "--level_model"
+        )
+    if level and not asking:
+        raise InputError(
+            "--level_model: none of the models takes window level or crop centre from organs; "
+            "leave it out"
+        )
+    if level and level.needs_masks:
+        raise InputError(
+            f"--level_model={level.bundles[0].folder}: it takes level or centre from organs "
+            "itself; expected a model with a fixed window, cropped about the body"
+        )

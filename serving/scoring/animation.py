@@ -1,0 +1,56 @@
+"""An animated GIF of one patient: the slices from top to bottom with contours."""
+
+import numpy as np
+from PIL import Image
+
+from segthor import drawing, files
+from segthor.geometry import canonical
+from segthor.nifti import Scan
+from segthor.organs import SEGTHOR, Organs
+from serving.scoring import viewer
+
+FRAMES = 80  # at most; slices between are left out
+FRAME_MS = 120
+SIDE_PX = 360
+_COLOURS = 256  # of a GIF
+_MOST_GREYS, _FEWEST_GREYS = 240, 64
+
+
+def write(
+    path: str,
+    scan: Scan,
+    predicted: np.ndarray,
+    truth: np.ndarray | None,
+    organs: Organs = SEGTHOR,
+) -> None:
+    """predicted, truth: uint8 [X, Y, Z] on the scan's grid."""
+    spacing_mm, hu, predicted, truth = canonical(scan.grid.affine, scan.array, predicted, truth)
+    slices, *plane = viewer.box_about(predicted, truth, spacing_mm)
+    chosen = np.arange(slices.start, slices.stop)[::-1]
+    chosen = chosen[:: -(-len(chosen) // FRAMES)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette(organs))
+    frames = []
+    for z in chosen:
+        view = (z, *plane)
+        image = drawing.mediastinum(hu[view])
+        scale = max(1, round(SIDE_PX / max(image.shape)))
+        true = None if truth is None else truth[view]
+        rgb = drawing.overlay(image, true, predicted[view], scale, organs)
+        frames.append(Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE))
+    with files.atomic_write(path) as stream:
+        frames[0].save(
+            stream, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0
+        )
+
+
+def _palette(organs: Organs) -> list[int]:
+    """Greys, and each organ's colour as it is drawn for predicted and for true contours.
+
+    Of more than 96 organs the last are drawn in the nearest of the others' colours.
+    """
+    solid = [organ.rgb for organ in organs][: (_COLOURS - _FEWEST_GREYS) // 2]
+    pale = [drawing.pale(rgb) for rgb in solid]
+    shades = min(_MOST_GREYS, _COLOURS - 2 * len(solid))
+    greys = np.repeat(np.linspace(0, 255, shades).round().astype(int)[:, None], 3, 1)
+    return np.concatenate([greys, solid, pale]).ravel().tolist()

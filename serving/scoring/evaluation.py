@@ -1,0 +1,93 @@
+"""Scores of predicted label maps against contours: patient by patient, then over patients."""
+
+import dataclasses
+
+import numpy as np
+
+from segthor import csv_files, metrics, statistics
+from segthor.metrics import SCORES, OrganScore
+from segthor.organs import SEGTHOR, Organs
+from segthor.scans import LabelMap
+
+
+@dataclasses.dataclass(frozen=True)
+class PatientScores:
+    """One patient's scores by organ name; only organs that were contoured."""
+
+    patient: str
+    organs: dict[str, OrganScore]
+
+
+def score(
+    predicted: LabelMap, truth: LabelMap, names, organs: Organs = SEGTHOR
+) -> dict[str, OrganScore]:
+    """Organ name to scores; names: the organs that are predicted and contoured."""
+    spacing_mm = truth.grid.spacing_mm
+    found = metrics.score(predicted.array, truth.array, spacing_mm, organs.labels(names))
+    return dict(zip(names, found.values(), strict=True))
+
+
+def mean_dice(patient: PatientScores) -> float:
+    """Over the patient's organs, of which there is at least one."""
+    return float(np.mean([row.dice for row in patient.organs.values()]))
+
+
+def summarise(
+    patients: list[PatientScores], organs: Organs = SEGTHOR
+) -> dict[str, dict[str, statistics.Summary]]:
+    """Organ name -> score name -> summary over the patients that have the organ contoured."""
+    return {
+        name: {
+            score: statistics.summarise(
+                [getattr(p.organs[name], score) for p in patients if name in p.organs]
+            )
+            for score in SCORES
+        }
+        for name in organs.names
+        if any(name in patient.organs for patient in patients)
+    }
+
+
+def to_json(
+    patients: list[PatientScores],
+    missing: dict[str, str],
+    failed: dict[str, str],
+    organs: Organs = SEGTHOR,
+) -> dict:
+    """Everything, as plain values; `mean` averages the organs' means, each organ counting once.
+
+    missing, failed: patients with contours of whom there are no scores, and why.
+    """
+    summaries = summarise(patients, organs)
+    means = {score: [rows[score].mean for rows in summaries.values()] for score in SCORES}
+    return {
+        "mean": {score: mean(values) for score, values in means.items()},
+        "organs": {
+            name: {score: dataclasses.asdict(row) for score, row in rows.items()}
+            for name, rows in summaries.items()
+        },
+        "patients": by_patient(patients),
+        "missing": missing,
+        "failed": failed,
+    }
+
+
+def by_patient(patients: list[PatientScores]) -> dict[str, dict[str, dict]]:
+    """Patient to organ to scores, as plain values."""
+    return {p.patient: {name: row.as_dict() for name, row in p.organs.items()} for p in patients}
+
+
+def write_csv(path: str, patients: list[PatientScores]) -> None:
+    """One row per patient and organ; an infinite distance is left empty."""
+    rows = [
+        {"patient": patient.patient, "organ": name, **row.as_dict()}
+        for patient in patients
+        for name, row in patient.organs.items()
+    ]
+    csv_files.write_table(path, rows, ("patient", "organ", *SCORES))
+
+
+def mean(values) -> float | None:
+    """Of those that are not None; None where there are none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

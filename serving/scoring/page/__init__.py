@@ -1,0 +1,66 @@
+"""The report's page: one HTML file that holds its style, its script and its data."""
+
+import json
+import string
+from pathlib import Path
+
+from segthor import drawing, files
+from segthor.organs import SEGTHOR, Organs
+from serving.scoring import viewer
+
+_HERE = Path(__file__).parent
+_TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
+
+
+def write(path: str, patients: list[dict], source: str, organs: Organs = SEGTHOR) -> int:
+    """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes."""
+    data = {
+        "source": source,
+        "patients": patients,
+        "levels": viewer.LEVELS,
+        "windows": drawing.WINDOWS_HU,
+        "organs": [
+            {
+                "name": o.name,
+                "label": o.label,
+                "rgb": o.rgb,
+                "pale": drawing.pale(o.rgb),
+                "key": key,
+            }
+            for o, key in zip(organs, _keys(organs.names), strict=True)
+        ],
+    }
+    parts = {
+        "style": (_HERE / "page.css").read_text(),
+        "script": (_HERE / "page.js").read_text(),
+        "data": _embedded(data),
+    }
+    html = (_HERE / "page.html").read_text()
+    for name, text in parts.items():
+        html = html.replace(f"@@{name}@@", text)
+    content = html.encode()
+    with files.atomic_write(path) as stream:
+        stream.write(content)
+    return len(content)
+
+
+def _keys(names) -> list[str]:
+    """The key that shows or hides each organ: the first free letter of its name, else of all.
+
+    '' for those that come after the last free letter.
+    """
+    keys = []
+    for name in names:
+        letters = (key for key in name + string.ascii_lowercase if key.isalpha())
+        keys.append(next((key for key in letters if key not in (*_TAKEN_KEYS, *keys)), ""))
+    return keys
+
+
+def _embedded(value) -> str:
+    """JSON that nothing in it can end or comment out, wherever in a page of HTML it stands.
+
+    What is no character, as in a file's name that is not UTF-8, becomes a question mark.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.encode(errors="replace").decode()
+    return text.translate({ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"})

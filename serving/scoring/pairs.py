@@ -1,0 +1,110 @@
+"""Contours and the label maps that were predicted for the same patients."""
+
+from dataclasses import dataclass
+
+from segthor import inputs, scans
+from segthor.errors import InputError
+from segthor.manifest import Dataset
+from segthor.nifti import Grid
+from segthor.organs import SEGTHOR, Organs
+from segthor.patients import Patient
+from segthor.scans import LabelMap
+from serving.prediction import results
+from serving.scoring import facts
+
+_OTHER = "expected predictions of a model that was trained with the dataset's table of organs"
+
+
+@dataclass(frozen=True)
+class Match:
+    """pairs: contours, path of the label map. missing: patient to why there is no label map.
+
+    uncontoured: patients that have a label map and no contours.
+    """
+
+    pairs: tuple[tuple[Patient, str], ...]
+    missing: dict[str, str]
+    uncontoured: tuple[str, ...]
+
+
+def table_of(folder: str, contours: str | None = None) -> Organs:
+    """What the label values of predictions and of their contours stand for.
+
+    It is noted with the predictions, and in a dataset, which may have contours of more organs;
+    SegTHOR's where it is noted nowhere.
+
+    Raises:
+      InputError: predictions and contours number organs differently.
+    """
+    predicted = results.organs_of(folder)
+    theirs = None
+    if contours and inputs.is_dataset(contours):
+        theirs = Dataset.load(contours).organs
+    if not predicted or not theirs:
+        return predicted or theirs or SEGTHOR
+    for name in predicted.names:
+        ours, other = predicted[name].label, theirs.numbers.get(name, predicted[name].label)
+        if ours != other:
+            raise InputError(
+                f"label of {name}: {other} in {contours}, {ours} in {folder}; {_OTHER}"
+            )
+    try:
+        return Organs((*predicted, *(organ for organ in theirs if organ.name not in predicted)))
+    except InputError as error:
+        raise InputError(f"{contours}, {folder}: {error}; {_OTHER}") from error
+
+
+def match(contours: str, folder: str, split: str | None = None, organs: Organs = SEGTHOR) -> Match:
+    """Pairs the contours of a folder, CSV or dataset with the label maps in `folder`.
+
+    split: only the contours of these patients, 'train' or 'validation'.
+
+    Raises:
+      InputError: there are none of either, or no patient has both.
+    """
+    predictions = inputs.find_predictions(folder)
+    contoured = contours_of(contours, split, organs)
+    paired = tuple((one, predictions[one.name]) for one in contoured if one.name in predictions)
+    if not paired:
+        raise InputError(
+            f"no patient has both: {folder} holds {min(predictions)} ..., "
+            f"{contours} holds {contoured[0].name} ..."
+        )
+    absent = [one for one in contoured if one.name not in predictions]
+    missing = {one.name: one.fault or why_missing(folder, one.name, organs) for one in absent}
+    uncontoured = sorted(set(predictions) - {one.name for one in contoured})
+    return Match(paired, missing, tuple(uncontoured))
+
+
+def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -> list[Patient]:
+    """The contours of a folder, CSV or dataset; raises InputError where there are none."""
+    found = [one for one in inputs.find_contours(path, organs) if split in (None, one.split)]
+    if not found:
+        raise InputError(f"--split={split}: {path} names no such patient with contours")
+    return found
+
+
+def read(
+    contours: Patient,
+    predicted: str,
+    ct: tuple[str, Grid] | None = None,
+    organs: Organs = SEGTHOR,
+) -> tuple[LabelMap, LabelMap]:
+    """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
+
+    Raises InputError as `segthor.scans.read_labels` does.
+    """
+    # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
+    found = scans.read_labels(predicted, like=ct, organs=organs)
+    like = predicted, found.grid
+    truth = scans.read_labels(contours.labels, like, contours.label_values, organs=organs)
+    return found, truth
+
+
+def why_missing(folder: str, patient: str, organs: Organs = SEGTHOR) -> str:
+    """Why the folder holds no label map of a patient, as far as serving.predict noted it."""
+    try:
+        failed = facts.read(folder, patient, organs).failed
+    except InputError as error:
+        return str(error)
+    return f"failed in prediction: {failed}" if failed else "no label map"

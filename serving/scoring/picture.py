@@ -1,0 +1,73 @@
+"""The picture of an evaluation: predicted and true contours on the CT."""
+
+import numpy as np
+
+from segthor import drawing
+from segthor.boxes import nonzero_box, with_margin
+from segthor.geometry import canonical
+from segthor.nifti import Scan
+from segthor.organs import MOST_LABEL, SEGTHOR, Organs
+
+TILE_PX = 300
+_MARGIN_MM = 30
+
+
+def tiles(
+    patient: str,
+    ct: Scan,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    names,
+    organs: Organs = SEGTHOR,
+) -> list[tuple[np.ndarray, str]]:
+    """(picture, caption) of the slice that scores worst and of a typical one.
+
+    The typical one has the middling Dice of the slices that hold most organs.
+
+    truth, predicted: uint8 [X, Y, Z] on the CT's grid; names: the organs that are contoured.
+    """
+    spacing_mm, hu, truth, predicted = canonical(ct.grid.affine, ct.array, truth, predicted)
+    values = organs.labels(names)
+    predicted = np.where(np.isin(predicted, values), predicted, 0)
+    truth = np.where(np.isin(truth, values), truth, 0)
+    dice = slice_dice(truth, predicted, values)
+    filled = np.flatnonzero(~np.isnan(dice))
+    if not len(filled):
+        return []
+    order = filled[np.argsort(dice[filled], kind="stable")]
+    held = np.sum([((truth == v) | (predicted == v)).any((1, 2)) for v in values], axis=0)
+    fullest = order[held[order] == held.max()]
+    shown = truth | predicted
+    margins_px = [_MARGIN_MM / mm for mm in spacing_mm]
+    plane = with_margin(nonzero_box(shown), margins_px, shown.shape)[1:]
+    pictures = []
+    for word, z in (("worst", order[0]), ("typical", fullest[len(fullest) // 2])):
+        view = (z, *plane)
+        image = drawing.mediastinum(hu[view])
+        scale = max(1, round(TILE_PX / max(image.shape)))
+        picture = drawing.overlay(image, truth[view], predicted[view], scale, organs)
+        caption = f"{patient}, {word} slice {z + 1} of {len(hu)}, Dice {dice[z]:.2f}"
+        pictures.append((picture, caption))
+    return pictures
+
+
+def slice_dice(truth, predicted, values) -> np.ndarray:
+    """[Z] mean Dice over the organs that either map holds in the slice; NaN where there are none.
+
+    truth, predicted: uint8 [Z, Y, X].
+    """
+    one, other = _counts(truth, values), _counts(predicted, values)
+    both = _counts(np.where(truth == predicted, truth, 0), values)
+    total = one + other
+    rows = np.where(total > 0, 2 * both / np.maximum(total, 1), np.nan)
+    known = ~np.isnan(rows)
+    count = known.sum(0)
+    return np.where(count > 0, np.where(known, rows, 0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def _counts(labels: np.ndarray, values) -> np.ndarray:
+    """[K, Z] voxels of each value in each slice of [Z, Y, X]."""
+    rows, columns = nonzero_box(labels)[1:]
+    planes = labels[:, rows, columns]
+    counts = [np.bincount(plane.ravel(), minlength=1 + MOST_LABEL) for plane in planes]
+    return np.array(counts)[:, list(values)].T

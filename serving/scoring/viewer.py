@@ -1,0 +1,151 @@
+"""One patient as the report's page wants it: small pictures, label maps, numbers.
+
+Grey levels are spread over HU unevenly (`LEVELS`), so that eight bits serve every window: 3 HU
+apart in soft tissue, 16 in lung, 42 in bone.
+"""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from segthor import plausibility
+from segthor.boxes import Box, nonzero_box, with_margin
+from segthor.findings import REJECT
+from segthor.geometry import canonical
+from segthor.metrics import OrganScore
+from segthor.nifti import Scan
+from segthor.organs import SEGTHOR, Organ, Organs
+from serving.scoring.facts import Facts
+from serving.scoring.picture import slice_dice
+
+# Pairs of HU and grey level; between them the scale is linear.
+LEVELS = ((-1024, 0), (-200, 52), (300, 215), (2000, 255))
+MARGIN_MM = 35.0  # of the picture about the organs, in plane
+MARGIN_SLICES_MM = 10.0
+LARGEST_PX = 384  # a longer picture is thinned out
+_JPEG_QUALITY = 80
+
+
+def patient(
+    name: str,
+    scan: Scan,
+    predicted: np.ndarray,
+    truth: np.ndarray | None,
+    scores: dict[str, OrganScore],
+    facts: Facts,
+    organs: Organs = SEGTHOR,
+) -> dict:
+    """Plain JSON values for the page.
+
+    predicted, truth: uint8 [X, Y, Z] on the scan's grid. scores: organ -> scores, of the contoured
+    organs. facts: what the prediction job noted.
+    """
+    measured, findings = plausibility.measure(scan, predicted, facts.organs, organs)
+    return {
+        "name": name,
+        **_pictures(scan, predicted, truth, organs.labels(scores)),
+        "organs": {
+            name: _organ(organs[name], measured.get(name), scores.get(name))
+            for name in facts.organs
+        },
+        "findings": [{"severity": f.severity, "message": f.message} for f in findings],
+        "postprocess": facts.postprocess,
+        "levelHu": facts.level_hu,
+        "widthHu": facts.width_hu,
+    }
+
+
+def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
+    """The slices about the organs, their label maps, and where they lie in the scan."""
+    spacing_mm, hu, predicted, truth = canonical(scan.grid.affine, scan.array, predicted, truth)
+    slices, *plane = box_about(predicted, truth, spacing_mm)
+    z_mm, y_mm, x_mm = spacing_mm
+    step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
+    view = (slices, *(slice(part.start, part.stop, step) for part in plane))
+    dice = slice_dice(truth, predicted, scored_labels)[slices] if scored_labels else None
+    _, height, width = hu[view].shape
+    return {
+        "first": slices.start,
+        "depth": len(hu),
+        "sliceMm": z_mm,
+        "width": width,
+        "height": height,
+        "pixelMm": [x_mm * step, y_mm * step],
+        "slices": [_jpeg(one) for one in hu[view]],
+        "predicted": [_runs(one) for one in predicted[view]],
+        "truth": None if truth is None else [_runs(one) for one in truth[view]],
+        "sliceDice": None if dice is None else [_rounded(value) for value in dice],
+    }
+
+
+def failed(name: str, reason: str) -> dict:
+    """A patient of whom there is nothing to show."""
+    return {"name": name, "failed": reason}
+
+
+def badness(entry: dict) -> tuple:
+    """Sorts the worst first: failed, then by the worst organ's Dice, then by implausible organs."""
+    if "failed" in entry:
+        return (0, 0.0, 0, entry["name"])
+    dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]
+    flags = sum(finding["severity"] == REJECT for finding in entry["findings"])
+    return (1, min(dice, default=1.0), -flags, entry["name"])
+
+
+def _organ(organ: Organ, measured, score: OrganScore | None) -> dict:
+    """plausibleCm3 is None, and any volume plausible, where the table gives no range."""
+    volume = measured.volume_cm3 if measured else 0.0
+    low, high = organ.volume_cm3 or (volume, volume)
+    known = organ.volume_cm3 and [low, high]
+    row = {"volumeCm3": volume, "plausibleCm3": known, "plausible": low <= volume <= high}
+    if score:
+        row |= {
+            "dice": _rounded(score.dice),
+            "hd95Mm": _rounded(score.hausdorff95_mm),
+            "hausdorffMm": _rounded(score.hausdorff_mm),
+            "averageHdMm": _rounded(score.average_hausdorff_mm),
+            "surfaceDice2": _rounded(score.surface_dice_2mm),
+            "truthCm3": _rounded(score.truth_cm3),
+        }
+    return row
+
+
+def box_about(predicted: np.ndarray, truth: np.ndarray | None, spacing_mm) -> Box:
+    """Slices, rows and columns about all that is labelled, with a margin; all where nothing is.
+
+    predicted, truth: [Z, Y, X]; spacing_mm likewise.
+    """
+    shown = predicted if truth is None else predicted | truth
+    if not shown.any():
+        return tuple(slice(0, length) for length in shown.shape)
+    margins_px = np.rint(np.divide((MARGIN_SLICES_MM, MARGIN_MM, MARGIN_MM), spacing_mm))
+    return with_margin(nonzero_box(shown), margins_px, shown.shape)
+
+
+def _jpeg(plane: np.ndarray) -> str:
+    known_hu, levels = zip(*LEVELS, strict=True)
+    grey = np.interp(plane, known_hu, levels)
+    stream = io.BytesIO()
+    image = Image.fromarray(np.rint(grey).astype(np.uint8))
+    image.save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _runs(plane: np.ndarray) -> str:
+    """Run lengths, row by row: pairs of label and length (one to three bytes, 7 bits each)."""
+    flat = plane.ravel()
+    starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
+    content = bytearray()
+    for label, length in zip(flat[starts], np.diff(np.r_[starts, flat.size]), strict=True):
+        content.append(int(label))
+        while length > 127:
+            content.append(int(length) & 127 | 128)
+            length >>= 7
+        content.append(int(length))
+    return base64.b64encode(bytes(content)).decode()
+
+
+def _rounded(value) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None

@@ -1,0 +1,172 @@
+"""Each program ends with a command that works as it stands, whatever the folders are called."""
+
+import gzip
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cases import TINY_RECIPE, save_patients
+from test_export import RECIPE, save_run
+from test_postprocess import tuned
+from test_predict import affine_of, planted, save_scan
+from tiny_models import coded_scan
+
+from beam_jobs import driver
+from segthor import phantom
+from segthor.recipe import Recipe
+from trainer.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = """Jane's "CT" $(touch obeyed), 2"""
+SMALL = "--decoder=pspnet --backbone=resnet18 --steps=1 --batch_size=4 --encoder_weights=none"
+
+
+def shell(command: str, cwd) -> str:
+    """What a command said that a user typed in `cwd`."""
+    python = os.path.dirname(sys.executable)
+    env = os.environ | {"PATH": f"{python}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def hinted(said: str) -> str:
+    """The one command that a program ended with."""
+    (line,) = [line for line in said.splitlines() if line.startswith("Next")]
+    return line.partition(": ")[2]
+
+
+def holding(text: bytes, folder: Path) -> list[Path]:
+    """The files in a folder that hold a text, unpacked."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    opened = {".gz": gzip.open}
+    return [path for path in paths if text in opened.get(path.suffix, open)(path, "rb").read()]
+
+
+def listed(path) -> str:
+    """A path with a comma and quotes, as a flag takes it that is a list."""
+    return '"' + str(path).replace('"', '""') + '"'
+
+
+def follow(said: str, cwd, more: str = "", **places) -> str:
+    """Runs the command that was hinted at, with the user's own paths for the words in capitals."""
+    command = hinted(said)
+    for word, place in places.items():
+        assert len(re.findall(rf"={word}(?= |$)", command)) == 1, command
+        command = re.sub(rf"={word}(?= |$)", "=" + shlex.quote(place).replace("\\", r"\\"), command)
+    return shell(f"{command} {more}", cwd)
+
+
+def test_from_phantoms_to_the_report_each_hint_leads_to_the_next(tmp_path):
+    places = {w: f"{NAME}/{w}" for w in ("DATASET", "RUN", "MODEL", "PREDICTIONS", "EVALUATION")}
+    patients = shlex.quote(f"{NAME}/patients")
+    said = shell(f"python -m segthor.phantom --output={patients} --patients=3", tmp_path)
+    small = "--crop_mm=264 --pixel_mm=2.75"
+    said = follow(said, tmp_path, small, DATASET=places["DATASET"])
+    assert f"--flagfile={ROOT}/configs/smoke.flags" in hinted(said)
+    said = follow(said, tmp_path, SMALL, RUN=places["RUN"])
+    said = follow(said, tmp_path, MODEL=places["MODEL"])
+    scans = {"SCANS": places["DATASET"], "PREDICTIONS": places["PREDICTIONS"]}
+    said = follow(said, tmp_path, "--split=validation", **scans)
+    said = follow(said, tmp_path, EVALUATION=places["EVALUATION"])
+    follow(said, tmp_path)
+    assert (tmp_path / places["EVALUATION"] / "report.html").exists()
+    # What docs/privacy.md says: only these hold a patient's name.
+    folder = tmp_path / NAME
+    named = {"best_patients.csv"}  # and TensorBoard's pictures, as pixels
+    assert {path.name for path in holding(b"Patient_", folder / "RUN")} == named
+    assert holding(b"Patient_", folder / "MODEL") == []
+    named = {f"Patient_0{number}.json" for number in (1, 3)}
+    assert {path.name for path in holding(b"Patient_", folder / "PREDICTIONS")} == named
+    # The scans from a plain folder, which knows no split.
+    predictions, dataset = (shlex.quote(places[word]) for word in ("PREDICTIONS", "DATASET"))
+    flags = f"--predictions={predictions} --labels={dataset} --split=validation"
+    command = f"python -m serving.evaluate {flags} --scans={patients} --output=other"
+    said = follow(shell(command, tmp_path), tmp_path)
+    assert "2 patients, 0 of them failed" in said
+    assert sorted(os.listdir(tmp_path)) == sorted([NAME, "other"])
+
+
+def build(tmp_path, capsys, patients=3, **values) -> str:
+    """What the build of tiny patients said."""
+    save_patients(tmp_path / "patients", patients)
+    recipe = Recipe(**TINY_RECIPE, context=values.pop("context", 3))
+    source, output = str(tmp_path / "patients"), str(tmp_path / NAME)
+    assert driver.build(driver.Settings(source, output, recipe, **values)) == 0
+    return capsys.readouterr().out
+
+
+def test_real_patients_are_trained_with_all_flags(tmp_path, capsys, monkeypatch):
+    command = hinted(build(tmp_path, capsys))
+    data = shlex.quote(str(tmp_path / NAME))
+    assert command == (
+        f"python -m trainer.main --flagfile={ROOT}/configs/all.flags --data={data} --workdir=RUN"
+    ).replace(f"{ROOT}/", "" if Path.cwd() == ROOT else f"{ROOT}/")
+    monkeypatch.chdir(ROOT)
+    assert "--flagfile=configs/all.flags" in hinted(build(tmp_path, capsys))
+
+
+def test_the_hint_leaves_out_what_the_dataset_cannot_give(tmp_path, capsys, monkeypatch):
+    """One channel, for which there are no published weights, and an organ nobody contoured."""
+    monkeypatch.chdir(ROOT)
+    said = build(tmp_path, capsys, context=1, label_values=(("heart", 2), ("aorta", 4)))
+    assert "--encoder_weights=none --organs=heart,aorta" in hinted(said)
+    monkeypatch.chdir(tmp_path)
+    said = said.replace("configs/all.flags", f"{ROOT}/configs/all.flags")
+    small = "--backbone=resnet18 --steps=1 --batch_size=4"
+    assert "Best Dice" in follow(said, tmp_path, small, RUN="run")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_no_training_is_hinted_at_where_one_split_is_empty(tmp_path, capsys, fraction):
+    said = build(tmp_path, capsys, split="hash", validation_fraction=fraction)
+    assert "Next" not in said and "Not to be trained on" in said
+
+
+def test_phantoms_without_contours_are_not_to_be_built(tmp_path):
+    command = "python -m segthor.phantom --output=phantoms --patients=0 --test_patients=1"
+    assert "Next" not in shell(command, tmp_path)
+
+
+def test_a_tuned_model_of_any_name_is_predicted_with(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    _, flags = tuned(folder)
+    flags["model"] = listed(flags["model"])
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    said = shell(shlex.join(["python", "-m", "serving.tune", *words]), tmp_path)
+    save_scan(folder / "scans" / "A.nii.gz", coded_scan(planted()), affine_of())
+    places = {"SCANS": f"{NAME}/scans", "PREDICTIONS": f"{NAME}/predictions"}
+    assert "1 label maps written" in follow(said, tmp_path, **places)
+    assert os.listdir(tmp_path) == [NAME]
+
+
+@pytest.mark.parametrize(
+    "task, recipe, expected",
+    [
+        ("segment", RECIPE, "--model={listed} --input=SCANS"),
+        ("classify", RECIPE, "--model=MODEL --gate={plain} --input=SCANS"),
+        (
+            "segment",
+            Recipe(crop_mm=32, pixel_mm=1.0, window_level="median:heart"),
+            "--model={listed} --level_model=LEVEL_MODEL --input=SCANS",
+        ),
+    ],
+)
+def test_an_exported_model_is_named_as_what_it_can_be(tmp_path, task, recipe, expected):
+    loss = "ce" if task == "classify" else "dice_ce"
+    config = Config(task=task, loss=loss, backbone="resnet18")
+    save_run(tmp_path / NAME / "run", config, recipe)
+    run, model = (shlex.quote(f"{NAME}/{name}") for name in ("run", "model"))
+    said = shell(f"python -m serving.export --workdir={run} --output={model}", tmp_path)
+    expected = expected.format(plain=model, listed=shlex.quote(listed(f"{NAME}/model")))
+    assert f"python -m serving.predict {expected} --output=" in hinted(said)
+
+
+def test_the_driver_knows_phantoms_by_their_own_mark(tmp_path):
+    phantom.write_dataset(str(tmp_path), 0, 0, "small", 0)
+    assert os.listdir(tmp_path) == [driver._PHANTOMS]

@@ -1,0 +1,47 @@
+"""The lock of a folder: one holder, none after a kill, no trace."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segthor import locks
+from segthor.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+HOLD = "from segthor import locks\nimport sys, time\nwith locks.alone(sys.argv[1]):\n"
+HOLD += "    print('held', flush=True)\n    time.sleep(60)"
+
+
+def holder(folder):
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def test_a_second_process_is_refused_and_one_after_a_kill_is_not(tmp_path):
+    folder = tmp_path / "new" / "output"
+    child = holder(folder)
+    began = time.monotonic()
+    with pytest.raises(InputError, match="another process is writing there"):
+        with locks.alone(str(folder)):
+            pass
+    assert time.monotonic() - began < 30
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with locks.alone(str(folder)):
+        pass
+    assert os.listdir(folder) == []
+
+
+def test_other_folders_are_free_and_the_block_gives_the_lock_back(tmp_path):
+    with locks.alone(str(tmp_path / "a")), locks.alone(str(tmp_path / "b")):
+        pass
+    with locks.alone(str(tmp_path / "a")):
+        pass

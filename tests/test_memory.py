@@ -1,0 +1,159 @@
+"""Memory has a limit, and a scan beyond it is one patient's finding."""
+
+import gzip
+import resource
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from cases import TINY_RECIPE, save_patients
+
+from segthor import memory, nifti
+from segthor.manifest import Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+GB = 10**9
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "left"),
+    [
+        ("", {}, 8 * GB),
+        ("0::/", {"memory.max": "max", "memory.current": "5"}, 8 * GB),
+        (
+            "0::/",
+            {"memory.max": 3 * GB, "memory.current": GB, "memory.stat": f"inactive_file {GB // 2}"},
+            5 * GB // 2,
+        ),
+        # The limit of a group above holds, too, and one that is not visible from inside does not.
+        (
+            "0::/a/b",
+            {"a/memory.max": GB, "a/memory.current": 0, "a/b/memory.max": "max",
+             "a/b/memory.current": 0},
+            GB,
+        ),
+        ("0::/elsewhere", {"memory.max": 2 * GB, "memory.current": GB}, GB),
+        (
+            "11:cpu:/x\n4:memory:/docker/17",
+            {"memory/memory.limit_in_bytes": 4 * GB, "memory/memory.usage_in_bytes": GB},
+            3 * GB,
+        ),
+        ("0::/", {"memory.max": GB, "memory.current": 2 * GB}, 0),
+    ],
+)  # fmt: skip
+def test_what_is_left_is_the_least_of_machine_and_container(tmp_path, group, files, left):
+    write(tmp_path / "proc/meminfo", f"MemTotal: 99 kB\nMemAvailable: {8 * GB // 1024} kB\n")
+    write(tmp_path / "proc/self/cgroup", f"{group}\n" if group else "")
+    for name, content in files.items():
+        write(tmp_path / "sys/fs/cgroup" / name, f"{content}\n")
+    assert memory.available_bytes(str(tmp_path)) == pytest.approx(left, abs=1024)
+
+
+def test_this_machine_has_memory_and_several_processes_share_it():
+    # Other programs take and leave memory between two looks.
+    before = memory.available_bytes()
+    alone = memory.scan_limit()
+    assert 0 < 3 * alone <= max(before, memory.available_bytes()) + 4 * GB
+    assert memory.scan_limit(4) <= memory.scan_limit() or alone < memory.available_bytes() // 3
+
+
+def bomb(path, shape=(4096, 4096, 512), dtype=np.int16):
+    """A file of some 17 MB that holds zeros without end; gzip's members may follow one another."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    header.set_sform(np.diag([-1.0, -1.0, 2.0, 1.0]), code=1)
+    header["vox_offset"] = 352
+    size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+    piece = 1 << 26
+    with open(path, "wb") as stream:
+        stream.write(gzip.compress(header.binaryblock + bytes(4)))
+        member = gzip.compress(bytes(piece), 9)
+        for _ in range(size // piece):
+            stream.write(member)
+        stream.write(gzip.compress(bytes(size % piece)))
+    return str(path)
+
+
+def test_a_small_file_of_many_zeros_is_too_large_and_the_flag_is_named(tmp_path):
+    path = bomb(tmp_path / "x.nii.gz")
+    assert Path(path).stat().st_size < 20e6
+    with pytest.raises(nifti.NiftiError, match="17.18 GB.*at most 1 GB.*--most_scan_gb") as caught:
+        nifti.read(path, most_bytes=GB)
+    assert caught.value.code == "file_too_large"
+
+
+def test_what_a_scan_needs_counts_its_scaled_values_too(tmp_path):
+    array = np.zeros((10, 10, 10), np.uint8)
+    image = nibabel.Nifti1Image(array, np.eye(4))
+    image.header.set_slope_inter(0.5, 0)
+    image.to_filename(tmp_path / "x.nii")
+    assert nifti.read(str(tmp_path / "x.nii"), most_bytes=5000).array.dtype == np.float32
+    with pytest.raises(nifti.NiftiError) as caught:
+        nifti.read(str(tmp_path / "x.nii"), most_bytes=4999)
+    assert caught.value.code == "file_too_large"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_promise_that_the_file_cannot_hold_takes_no_memory(tmp_path, suffix):
+    path = str(tmp_path / f"x{suffix}")
+    nibabel.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.eye(4)).to_filename(path)
+    opened = gzip.open if suffix.endswith("gz") else open
+    with opened(path, "rb") as stream:
+        content = bytearray(stream.read())
+    header = nibabel.Nifti1Header(bytes(content[:348]))
+    header["dim"] = [3, 1000, 1000, 1000, 1, 1, 1, 1]
+    content[:348] = header.binaryblock
+    with opened(path, "wb") as stream:
+        stream.write(content)
+    tracemalloc.start()
+    with pytest.raises(nifti.NiftiError, match="2000000000 bytes.*can hold") as caught:
+        nifti.read(path, most_bytes=4 * GB)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.code == "file_truncated" and peak < 50e6
+
+
+def build(source, output, *options, most_bytes=None):
+    command = [sys.executable, "-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
+    command += [f"--{name}={value}" for name, value in TINY_RECIPE.items()]
+
+    def limited():
+        if most_bytes:
+            resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+
+    return subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, preexec_fn=limited
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bomb_costs_its_own_patient_alone_and_is_tried_again(tmp_path, workers):
+    source = Path(save_patients(tmp_path / "in", 3))
+    bomb(source / "train/Patient_02/Patient_02.nii.gz")
+    for most in ("0.5", "0.4"):
+        options = (f"--most_scan_gb={most}", f"--direct_num_workers={workers}")
+        done = build(source, tmp_path / "out", *options)
+        assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+        dataset = Dataset.load(str(tmp_path / "out"))
+        assert [one.patient for one in dataset.patients] == ["Patient_01", "Patient_03"]
+        assert f"at most {most} GB" in dataset.rejected[0].reason
+
+
+def test_a_refused_allocation_costs_its_own_patient_alone(tmp_path):
+    source = Path(save_patients(tmp_path / "in", 3))
+    bomb(source / "train/Patient_02/Patient_02.nii.gz")
+    done = build(source, tmp_path / "out", "--most_scan_gb=100", most_bytes=8 * GB)
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+    dataset = Dataset.load(str(tmp_path / "out"))
+    assert [one.patient for one in dataset.patients] == ["Patient_01", "Patient_03"]
+    assert "no memory left" in dataset.rejected[0].reason
