@@ -1,112 +1,43 @@
-"""Stacks of slices in any pose, organs on them, and the same as files of CT, for the DICOM tests.
+"""CT series, contours on them and structure sets, for the tests of contours in DICOM.
 
-Stacks are stand-ins of the same fields as `segthor.dicom.series.Stack`; nothing here uses the
-project's own DICOM code, so that it can judge it.
+Written with pydicom alone, so that nothing here can share a fault with the code under test.
 """
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+import subprocess
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
 
-# Directions (LPS) along a row and down a column.
-POSES = {
-    "head first supine": (1, 0, 0, 0, 1, 0),
-    "head first prone": (-1, 0, 0, 0, -1, 0),
-    "feet first supine": (-1, 0, 0, 0, 1, 0),
-    "feet first prone": (1, 0, 0, 0, -1, 0),
-    "decubitus": (0, 1, 0, -1, 0, 0),
-}
-FRAME, STUDY, SERIES = "1.2.3.1", "1.2.3.2", "1.2.3.3"
+from segthor import phantom
+from segthor.dicom import DicomError, headers, stacks
+from tests import dicom_phantoms
+
+ORGANS = phantom.table("thorax")
+SHAPE, SPACING_MM = (40, 30, 12), (1.3, 0.9, 3.0)
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-@dataclass(frozen=True)
-class Organ:
-    name: str
-    label: int
-    rgb: tuple[int, int, int]
-    tg263: str
-    snomed: str
-    synonyms: tuple[str, ...] = ()
+def ct(folder, shape=SHAPE, spacing_mm=SPACING_MM, pose="HFS", tilt_degrees=0.0, **options):
+    """A series of air as `segthor.dicom.series.Stack`; options: of `write_series`."""
+    affine = _FLIP @ np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = 123.4, 56.78, -91.011
+    air = np.full(shape, -1000, np.int16)
+    hu, affine = dicom_phantoms.posed(air, affine, pose, tilt_degrees)
+    paths = dicom_phantoms.write_series(folder, hu, affine, patient_position=pose, **options)
+    (stack,) = stacks.of_series([headers.read(path) for path in paths]).volumes
+    assert not isinstance(stack, DicomError), stack
+    return stack
 
 
-ORGANS = (
-    Organ("esophagus", 1, (230, 60, 60), "Esophagus", "32849002", ("oesophagus",)),
-    Organ("heart", 2, (255, 130, 190), "Heart", "80891009"),
-    Organ("spinal_cord", 3, (250, 210, 40), "SpinalCord", "2748008", ("Spinal cord",)),
-    Organ("lung_left", 7, (70, 130, 255), "Lung_L", "44029006"),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Stack:
-    instances: tuple
-    shape: tuple[int, int, int]
-    positions_mm: np.ndarray
-    orientation: tuple[float, ...]
-    pixel_spacing_mm: tuple[float, float]
-    header: Dataset
-    series_uid: str = SERIES
-    study_uid: str = STUDY
-    frame_of_reference_uid: str = FRAME
-    affine: np.ndarray = field(default=None)
-
-
-def stack(
-    shape=(40, 30, 12),
-    pose="head first supine",
-    tilt_deg=0.0,
-    spacing_mm=(0.9, 1.3),
-    step_mm=3.0,
-    origin_mm=(-123.4, -56.78, 91.011),
-    enhanced=False,
-) -> Stack:
-    """spacing_mm: between rows, between columns. The tilt is a gantry's: planes lean, steps not."""
-    along_x, along_y = np.array(POSES[pose], float).reshape(2, 3)
-    step = np.cross(along_x, along_y) * step_mm
-    lean = np.deg2rad(tilt_deg)
-    along_y = along_y * np.cos(lean) + step / step_mm * np.sin(lean)
-    positions = np.array(origin_mm) + np.arange(shape[2])[:, None] * step
-    columns = [along_x * spacing_mm[1], along_y * spacing_mm[0], step, positions[0]]
-    affine = np.vstack([np.stack(columns, 1), [0, 0, 0, 1]])
-    instances = [_instance(k, positions[k], enhanced) for k in range(shape[2])]
-    return Stack(
-        tuple(instances), shape, positions, tuple(np.concatenate([along_x, along_y]).tolist()),
-        spacing_mm, _header(), affine=np.diag([-1.0, -1, 1, 1]) @ affine,
-    )  # fmt: skip
-
-
-def _instance(k, position, enhanced):
-    kind, uid = (("1.2.840.10008.5.1.4.1.1.2.1", "1.2.3.4.99"), (CTImageStorage, f"1.2.3.4.{k}"))[
-        not enhanced
-    ]
-    return SimpleNamespace(
-        path=f"{k}.dcm", frame=k if enhanced else None, sop_class_uid=kind,
-        sop_instance_uid=uid, position_mm=tuple(position.tolist()),
-    )  # fmt: skip
-
-
-def _header() -> Dataset:
-    header = Dataset()
-    header.SpecificCharacterSet = "ISO_IR 192"
-    header.PatientName, header.PatientID = "Müller^Jörg", "SECRET-1"
-    header.PatientBirthDate, header.PatientSex = "19700102", "O"
-    header.StudyDate, header.StudyTime, header.StudyID = "20200102", "030405", "7"
-    header.AccessionNumber, header.ReferringPhysicianName = "", "Who^Doctor"
-    header.StudyDescription, header.SliceThickness = "Thorax", "3"
-    return header
-
-
-def labels(shape, seed=0) -> np.ndarray:
+def labels(shape, seed=0, organs=tuple(ORGANS)[:4]) -> np.ndarray:
     """uint8 [X, Y, Z]: blobs with holes and islands, one voxel alone, one organ at the border."""
     rng = np.random.default_rng(seed)
-    noise = [ndimage.gaussian_filter(rng.normal(size=shape), (2, 2, 1)) for _ in ORGANS]
+    noise = [ndimage.gaussian_filter(rng.normal(size=shape), (2, 2, 1)) for _ in organs]
     made = np.zeros(shape, np.uint8)
-    for organ, field_ in zip(ORGANS, noise, strict=True):
-        made[field_ > np.quantile(field_, 0.8)] = organ.label
+    for organ, field in zip(organs, noise, strict=True):
+        made[field > np.quantile(field, 0.8)] = organ.label
     x, y, z = (n // 2 for n in shape)
     made[x - 8 : x + 9, y - 8 : y + 9, z] = 2
     made[x - 6 : x + 7, y - 6 : y + 7, z] = 0  # a hole
@@ -117,25 +48,82 @@ def labels(shape, seed=0) -> np.ndarray:
     return made
 
 
-def write_ct(folder, of: Stack) -> None:
-    """The stack as a series of CT files, all air."""
-    for k, instance in enumerate(of.instances):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = instance.sop_class_uid
-        meta.MediaStorageSOPInstanceUID = instance.sop_instance_uid
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image = FileDataset(None, of.header, file_meta=meta, preamble=bytes(128))
-        image.SOPClassUID, image.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
-        image.StudyInstanceUID, image.SeriesInstanceUID = of.study_uid, of.series_uid
-        image.FrameOfReferenceUID, image.Modality = of.frame_of_reference_uid, "CT"
-        image.InstanceNumber = k + 1
-        image.ImagePositionPatient = [f"{mm:.6f}" for mm in of.positions_mm[k]]
-        image.ImageOrientationPatient = [f"{share:.8f}" for share in of.orientation]
-        image.PixelSpacing = list(of.pixel_spacing_mm)
-        image.Columns, image.Rows = of.shape[:2]
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.BitsAllocated = image.BitsStored = 16
-        image.HighBit, image.PixelRepresentation = 15, 1
-        image.RescaleSlope, image.RescaleIntercept = 1, 0
-        image.PixelData = np.full(of.shape[:2], -1000, "<i2").tobytes()
-        image.save_as(f"{folder}/{k}.dcm", enforce_file_format=True)
+def square(x0, y0, x1, y1) -> np.ndarray:
+    """A ring along the edges of pixels x0 to x1 and y0 to y1, the last ones left out."""
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float) - 0.5
+
+
+def points_mm(stack, k, ring) -> np.ndarray:
+    """Pixels [N, 2] of slice k as LPS [N, 3]; k may lie between slices."""
+    ring = np.asarray(ring, float)
+    places = np.stack([*ring.T, np.full(len(ring), k), np.ones(len(ring))])
+    return (_FLIP @ stack.affine @ places)[:3].T
+
+
+def contour(stack, k, ring, kind="CLOSED_PLANAR", image=None) -> Dataset:
+    """One contour's item; image: the number of the slice that it refers to, if any."""
+    points = points_mm(stack, k, ring)
+    item = Dataset()
+    if image is not None:
+        item.ContourImageSequence = [Dataset()]
+        instance = stack.instances[image]
+        item.ContourImageSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
+        item.ContourImageSequence[0].ReferencedSOPInstanceUID = instance.sop_instance_uid
+    item.ContourGeometricType, item.NumberOfContourPoints = kind, len(points)
+    item.ContourData = [f"{mm:.10f}"[:16] for mm in points.ravel()]
+    return item
+
+
+def structure_set(path, stack, rois, change=lambda dataset: None, syntax=ImplicitVRLittleEndian):
+    """Writes one with the contours of each name, numbered backwards; returns its path.
+
+    change: called with the data set before it is written.
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, syntax
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    encoding = meta.TransferSyntaxUID.is_implicit_VR, meta.TransferSyntaxUID.is_little_endian
+    dataset = FileDataset(None, {}, bytes(128), meta, *encoding)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, "1.2.3"
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.PatientName, dataset.PatientID = "SecretName^Jörg", "SecretNumber"
+    dataset.Modality, dataset.StudyInstanceUID = "RTSTRUCT", stack.study_uid
+    dataset.ReferencedFrameOfReferenceSequence = [_references(stack)]
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+    for number, (name, contours) in zip(range(90, 0, -1), rois, strict=False):
+        roi, drawn = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName = number, name
+        roi.ReferencedFrameOfReferenceUID = stack.frame_of_reference_uid
+        dataset.StructureSetROISequence.append(roi)
+        drawn.ReferencedROINumber, drawn.ContourSequence = number, contours
+        dataset.ROIContourSequence.insert(0, drawn)
+    change(dataset)
+    dataset.save_as(path, enforce_file_format=True)
+    return str(path)
+
+
+def _references(stack) -> Dataset:
+    frame, study, series = Dataset(), Dataset(), Dataset()
+    frame.FrameOfReferenceUID = stack.frame_of_reference_uid
+    frame.RTReferencedStudySequence = [study]
+    study.RTReferencedSeriesSequence = [series]
+    series.SeriesInstanceUID = stack.series_uid
+    return frame
+
+
+def dice(a, b) -> float:
+    """Of two masks that are not both empty."""
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def by_plastimatch(structures, ct_folder, output, *options) -> dict[str, np.ndarray]:
+    """Name of the ROI to bool [X, Y, Z], as plastimatch fills it on the CT's voxels."""
+    import SimpleITK as sitk
+
+    command = ["plastimatch", "convert", "--input", structures, "--referenced-ct", ct_folder]
+    command += ["--output-prefix", output, "--prefix-format", "nii.gz", *options]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
+    return {
+        path.name.removesuffix(".nii.gz"): sitk.GetArrayFromImage(sitk.ReadImage(path)).T > 0
+        for path in output.glob("*.nii.gz")
+    }

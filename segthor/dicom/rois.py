@@ -11,6 +11,7 @@ from segthor import files
 from segthor.dicom import DicomError, elements
 from segthor.dicom.elements import items, text
 from segthor.errors import InputError
+from segthor.organs import Organ, Organs, plain_name
 
 
 @dataclass(frozen=True)
@@ -68,47 +69,55 @@ def read(path: str) -> StructureSet:
         raise DicomError("file_damaged", message) from error
 
 
-def match(structures: StructureSet, organs, names=()) -> list[tuple]:
-    """(organ, ROI) of every organ that has one, in the organs' order.
+def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[Organ, Roi]]:
+    """Every organ that has an ROI, in the table's order.
 
-    An ROI is an organ's where its name equals the organ's own, its TG-263 name or a synonym, but
-    for case, `_`, `-` and spaces. names: (organ, ROI name) pairs; an organ found in them goes by
-    these alone, letter for letter where that finds one, and their ROIs are no other organ's.
+    An ROI is an organ's where its name is one of `Organ.known_as`, but for case, `_`, `-` and
+    blanks. roi_names: (organ, ROI name) pairs; an organ found in them goes by these alone, letter
+    for letter where that finds one, and their ROIs are no other organ's.
 
     Raises:
-      DicomError: 'roi_ambiguous': two ROIs for one organ, or one number for two ROIs.
+      DicomError: 'roi_ambiguous': two ROIs for one organ, one ROI for two organs, or one number for
+        two ROIs.
     """
-    told = {organ: [name for other, name in names if other == organ] for organ, _ in names}
-    taken = {plain(name) for _, name in names}
+    told = {}
+    for organ, name in roi_names:
+        told.setdefault(organ, []).append(name)
+    taken = {plain_name(name) for _, name in roi_names}
     found = []
     for organ in organs:
         if organ.name in told:
-            exact = {name.strip() for name in told[organ.name]}
-            rois = [roi for roi in structures.rois if roi.name.strip() in exact]
-            wanted = {plain(name) for name in exact}
-            rois = rois or [roi for roi in structures.rois if plain(roi.name) in wanted]
+            rois = _told(structures.rois, told[organ.name])
         else:
-            wanted = {plain(name) for name in (organ.name, organ.tg263, *organ.synonyms)} - taken
-            rois = [roi for roi in structures.rois if plain(roi.name) in wanted]
+            own = organ.known_as - taken
+            rois = [roi for roi in structures.rois if plain_name(roi.name) in own]
         if rois:
             found.append((organ, _only(structures, organ.name, rois)))
+    owners = {}
+    for organ, roi in found:
+        if owners.setdefault(roi.number, organ.name) != organ.name:
+            message = f"ROI {roi.number} was given to {owners[roi.number]} as well"
+            raise DicomError("roi_ambiguous", f"{structures.path}: {organ.name}: {message}")
     return found
 
 
-def plain(name: str) -> str:
-    """What of an ROI's name counts: case-folded, without `_`, `-` and spaces."""
-    return "".join(name.casefold().replace("_", "").replace("-", "").split())
+def _told(rois, names) -> list[Roi]:
+    """The ROIs of these names to the letter, else but for case, `_`, `-` and blanks."""
+    exact = {name.strip() for name in names}
+    alike = {plain_name(name) for name in names}
+    return [roi for roi in rois if roi.name.strip() in exact] or [
+        roi for roi in rois if plain_name(roi.name) in alike
+    ]
 
 
-def _only(structures, organ, rois) -> Roi:
-    path, numbers = structures.path, [roi.number for roi in rois]
+def _only(structures, organ: str, rois) -> Roi:
+    where, number = f"{structures.path}: {organ}", rois[0].number
     if len(rois) > 1:
-        message = (
-            f"{path}: {organ}: ROIs {', '.join(numbers)} all have its name; tell which one it is"
-        )
+        numbers = ", ".join(roi.number for roi in rois)
+        message = f"{where}: ROIs {numbers} all go by its names; say which one it is"
         raise DicomError("roi_ambiguous", message)
-    if sum(roi.number == numbers[0] for roi in structures.rois) > 1 or len(rois[0].contours) > 1:
-        message = f"{path}: {organ}: the number of its ROI, {numbers[0]}, is given twice"
+    if sum(roi.number == number for roi in structures.rois) > 1 or len(rois[0].contours) > 1:
+        message = f"{where}: the number of its ROI, {number}, is given twice; export it again"
         raise DicomError("roi_ambiguous", message)
     return rois[0]
 

@@ -13,9 +13,9 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from segthor import contours
+from segthor.boxes import label_boxes
 from segthor.dicom import DicomError
 from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, write
-from segthor.resample import label_boxes
 
 LABEL = "DRAFT " + SOFTWARE
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
