@@ -11,9 +11,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import Tag
 
 from segthor import files
+from segthor.dicom.series import Stack
+from segthor.organs import Organ
 
 SOFTWARE = "segthor"
 DRAFT = "Draft, not reviewed"
+_MOST_NAME = 16  # planning systems take no more
 # Attributes of the patient and the study that must be the scan's own; empty where it has none.
 _REQUIRED = (
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID "
@@ -43,7 +46,7 @@ class Origin:
         """For people."""
         return f"{SOFTWARE} {self.version}, model {self.model}. {DRAFT}."
 
-    def uid(self, stack, kind: str, *content: bytes) -> str:
+    def uid(self, stack: Stack, kind: str, *content: bytes) -> str:
         """A UID that follows from what was made of which images by whom."""
         digest = hashlib.sha256("\0".join((kind, *astuple(self))).encode())
         digest.update(f"\0{stack.study_uid}\0{stack.series_uid}".encode())
@@ -54,7 +57,15 @@ class Origin:
         return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()).int}"
 
 
-def patient_and_study(stack) -> Dataset:
+def roi_name(organ: Organ) -> str:
+    """What an ROI or a segment of an organ is called: as TG-263 says, in 16 characters at most."""
+    if organ.tg263 or len(organ.name) <= _MOST_NAME:
+        return organ.tg263 or organ.name
+    ending = f"_{organ.label}"  # so that names that start alike stay apart
+    return organ.name[: _MOST_NAME - len(ending)] + ending
+
+
+def patient_and_study(stack: Stack) -> Dataset:
     """The scan's own patient, study and character set."""
     dataset = Dataset()
     for keyword in (*_REQUIRED, *_KEPT):

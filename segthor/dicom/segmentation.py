@@ -12,8 +12,9 @@ from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from segthor.dicom import DicomError
-from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, write
+from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi_name, write
+from segthor.dicom.series import Stack
+from segthor.organs import Organs
 
 BINARY, LABELMAP = "binary", "labelmap"
 _ANATOMY = codes.SCT.AnatomicalStructure
@@ -21,27 +22,24 @@ _METHOD = codes.DCM.ArtificialIntelligence
 
 
 def write_segmentation(
-    path: str, stack, labels: np.ndarray, organs, origin: Origin, kind: str = BINARY
+    path: str,
+    stack: Stack,
+    labels: np.ndarray,
+    organs: Organs,
+    origin: Origin,
+    kind: str = BINARY,
 ) -> None:
     """Writes the organs of a label map, atomically; the same input gives the same bytes.
 
-    Args:
-      stack: a `segthor.dicom.series.Stack`.
-      labels: whole numbers [X, Y, Z] on the stack's grid.
-      organs: those to write, each with `name`, `label`, `rgb`, `tg263` and `snomed`; segments are
-        numbered from 1 in their order, whether they have a voxel or not.
-      kind: 'binary', which every viewer knows, or 'labelmap'.
-
-    Raises:
-      DicomError: 'structures_none': there is no organ to write.
+    labels: whole numbers [X, Y, Z] on the stack's grid. organs: those to write; segments are
+    numbered from 1 in their order, whether they have a voxel or not. kind: 'binary', which every
+    viewer knows, or 'labelmap'.
     """
-    if not organs:
-        raise DicomError("structures_none", f"{path}: no organ to write")
     segments = np.zeros(256, np.uint8)
     for number, organ in enumerate(organs, 1):
         segments[organ.label] = number
     planes = np.ascontiguousarray(segments[labels.astype(np.uint8, copy=False).T])
-    names = "\0".join((kind, *(organ.tg263 for organ in organs))).encode()
+    names = f"{kind} {organs.digest()}".encode()
     made = highdicom.seg.Segmentation(
         source_images=_sources(stack),
         pixel_array=planes,
@@ -68,12 +66,14 @@ def write_segmentation(
 
 
 def _segment(number, organ, origin) -> SegmentDescription:
-    """Its label is the TG-263 name, its meaning the SNOMED code."""
+    """Its meaning is the SNOMED code, or where the table has none, a code of our own."""
+    own = Code(roi_name(organ), "99" + SOFTWARE.upper(), organ.name)
+    code = Code(organ.snomed, "SCT", organ.name) if organ.snomed else own
     return SegmentDescription(
         segment_number=number,
-        segment_label=organ.tg263,
+        segment_label=roi_name(organ),
         segmented_property_category=_ANATOMY,
-        segmented_property_type=Code(organ.snomed, "SCT", organ.name),
+        segmented_property_type=code,
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=SOFTWARE,
@@ -105,10 +105,13 @@ def _sources(stack) -> list[Dataset]:
     shared.PixelSpacing = _decimals((row_mm, column_mm))
     shared.SliceThickness = _thickness(stack)
     sources = []
-    for instance, position in zip(stack.instances, stack.positions_mm, strict=True):
+    placed = zip(stack.instances, stack.positions_mm, strict=True)
+    for k, (instance, position) in enumerate(placed):
         source = Dataset()
         source.update(shared)
-        source.SOPInstanceUID = instance.sop_instance_uid
+        # highdicom knows no frames of sources, and wants another UID for each.
+        own = instance.frame is None
+        source.SOPInstanceUID = instance.sop_instance_uid if own else f"2.25.{k}"
         source.ImagePositionPatient = _decimals(position)
         sources.append(source)
     return sources
@@ -144,6 +147,7 @@ def _refer_to_frames(made, stack) -> None:
         k = frames[tuple(item.PlanePositionSequence[0].ImagePositionPatient)]
         source = item.DerivationImageSequence[0].SourceImageSequence[0]
         source.ReferencedSOPClassUID = stack.instances[k].sop_class_uid
+        source.ReferencedSOPInstanceUID = stack.instances[k].sop_instance_uid
         source.ReferencedFrameNumber = stack.instances[k].frame + 1
     uids = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
     once = []

@@ -15,37 +15,37 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from segthor import contours
 from segthor.boxes import label_boxes
 from segthor.dicom import DicomError
-from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, write
+from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi_name, write
+from segthor.dicom.series import Stack
+from segthor.organs import Organ, Organs
 
 LABEL = "DRAFT " + SOFTWARE
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
 
 
-def rings_of(labels: np.ndarray, label: int, margin: np.ndarray | None = None) -> dict:
-    """One organ's outlines: slice -> rings in its pixels, holes joined by keyholes.
+def outlines(labels: np.ndarray, organs: Organs, margin=None) -> list[tuple[Organ, dict]]:
+    """Every organ that the label map holds, and its outlines: slice -> rings in its pixels.
 
-    labels: whole numbers [X, Y, Z] on the stack's grid. margin: see `segthor.contours.outline`,
-    [X, Y, Z]. Slices without the organ are left out.
+    Holes are joined to what they are in by keyholes. labels: whole numbers [X, Y, Z] on the
+    stack's grid. margin: (organ, slice) -> float [X, Y], see `segthor.contours.outline`.
     """
-    box = label_boxes(labels).get(label)
-    if box is None:
-        return {}
-    rings = {}
-    for k in range(box[2].start, box[2].stop):
-        inside = labels[..., k] == label
-        pieces = contours.outline(inside, None if margin is None else margin[..., k])
-        if pieces:
-            rings[k] = [contours.keyhole(piece) for piece in pieces]
-    return rings
+    boxes, drawn = label_boxes(labels), []
+    for organ in organs:
+        box, rings = boxes.get(organ.label), {}
+        for k in range(box[2].start, box[2].stop) if box else ():
+            inside = labels[..., k] == organ.label
+            pieces = contours.outline(inside, margin and margin(organ, k))
+            if pieces:
+                rings[k] = [contours.keyhole(piece) for piece in pieces]
+        if rings:
+            drawn.append((organ, rings))
+    return drawn
 
 
-def write_structures(path: str, stack, drawn, origin: Origin) -> None:
-    """Writes the organs' contours on a stack, atomically; the same input gives the same bytes.
+def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
+    """Writes the organs' outlines on a stack, atomically; the same input gives the same bytes.
 
-    Args:
-      stack: a `segthor.dicom.series.Stack`.
-      drawn: (organ, {slice: rings [N, 2] in pixels}) pairs; an organ has `name`, `rgb`, `tg263` and
-        `snomed`. Those without a ring are left out.
+    drawn: (organ, {slice: rings [N, 2] in its pixels}) pairs, as of `outlines`.
 
     Raises:
       DicomError: 'structures_none': no organ has a ring, and an empty set cannot be imported.
@@ -53,25 +53,21 @@ def write_structures(path: str, stack, drawn, origin: Origin) -> None:
     drawn = [(organ, rings) for organ, rings in drawn if any(rings.values())]
     if not drawn:
         raise DicomError("structures_none", f"{path}: no organ has a contour; nothing to write")
+    numbered = [(number, organ) for number, (organ, _) in enumerate(drawn, 1)]
     rois = [_contour_items(stack, rings) for _, rings in drawn]
     content = [item.get_item(Tag("ContourData")).value for items in rois for item in items]
-    names = "\0".join(organ.tg263 for organ, _ in drawn).encode()
+    names = "\0".join(map(repr, numbered)).encode()
     dataset = patient_and_study(stack)
     _set_heads(dataset, stack, origin)
     dataset.SeriesInstanceUID = origin.uid(stack, "RTSTRUCT series", names, *content)
     dataset.SOPInstanceUID = origin.uid(stack, "RTSTRUCT", names, *content)
     dataset.ReferencedFrameOfReferenceSequence = [_frame_item(stack)]
-    numbered = list(enumerate(drawn, 1))
-    dataset.StructureSetROISequence = [
-        _roi_item(stack, number, organ, origin) for number, (organ, _) in numbered
-    ]
+    dataset.StructureSetROISequence = [_roi_item(stack, *one, origin) for one in numbered]
     dataset.ROIContourSequence = [
         _item(ROIDisplayColor=list(organ.rgb), ContourSequence=items, ReferencedROINumber=number)
-        for (number, (organ, _)), items in zip(numbered, rois, strict=True)
+        for (number, organ), items in zip(numbered, rois, strict=True)
     ]
-    dataset.RTROIObservationsSequence = [
-        _observation_item(number, organ) for number, (organ, _) in numbered
-    ]
+    dataset.RTROIObservationsSequence = [_observation_item(*one) for one in numbered]
     write(path, dataset, ImplicitVRLittleEndian)
 
 
@@ -116,21 +112,23 @@ def _roi_item(stack, number, organ, origin) -> Dataset:
     return _item(
         ROINumber=number,
         ReferencedFrameOfReferenceUID=stack.frame_of_reference_uid,
-        ROIName=organ.tg263,
+        ROIName=roi_name(organ),
         ROIDescription=origin.description,
         ROIGenerationAlgorithm="AUTOMATIC",
     )
 
 
 def _observation_item(number, organ) -> Dataset:
-    code = _item(CodeValue=organ.snomed, CodingSchemeDesignator="SCT", CodeMeaning=organ.name)
-    return _item(
+    item = _item(
         ObservationNumber=number,
         ReferencedROINumber=number,
-        RTROIIdentificationCodeSequence=[code],
         RTROIInterpretedType="ORGAN",
         ROIInterpreter=None,
     )
+    if organ.snomed:
+        code = _item(CodeValue=organ.snomed, CodingSchemeDesignator="SCT", CodeMeaning=organ.name)
+        item.RTROIIdentificationCodeSequence = [code]
+    return item
 
 
 def _contour_items(stack, rings) -> list[Dataset]:
