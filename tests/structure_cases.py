@@ -1,6 +1,6 @@
 """CT series, contours on them and structure sets, for the tests of contours in DICOM.
 
-Written with pydicom alone, so that nothing here can share a fault with the code under test.
+What is read is written with pydicom alone, so that it shares no fault with the code under test.
 """
 
 import subprocess
@@ -12,9 +12,15 @@ from scipy import ndimage
 
 from segthor import phantom
 from segthor.dicom import DicomError, headers, stacks
+from segthor.dicom.origin import Origin
+from segthor.organs import Organ, Organs
 from tests import dicom_phantoms
 
 ORGANS = phantom.table("thorax")
+USED = ORGANS.only(("esophagus", "heart", "trachea", "aorta"))  # those of `labels`
+NAMELESS = Organs((Organ("a_rather_long_name_of_one", 1, (1, 2, 3)), Organ("short", 2, (0, 0, 0))))
+ORIGIN = Origin("1.2.3", "0123456789abcdef", "20260102", "030405")
+POSITIONS, TILTS = ("HFS", "HFP", "FFS", "FFP"), (0, -18.5, 12)
 SHAPE, SPACING_MM = (40, 30, 12), (1.3, 0.9, 3.0)
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -31,12 +37,12 @@ def ct(folder, shape=SHAPE, spacing_mm=SPACING_MM, pose="HFS", tilt_degrees=0.0,
     return stack
 
 
-def labels(shape, seed=0, organs=tuple(ORGANS)[:4]) -> np.ndarray:
+def labels(shape, seed=0) -> np.ndarray:
     """uint8 [X, Y, Z]: blobs with holes and islands, one voxel alone, one organ at the border."""
     rng = np.random.default_rng(seed)
-    noise = [ndimage.gaussian_filter(rng.normal(size=shape), (2, 2, 1)) for _ in organs]
+    noise = [ndimage.gaussian_filter(rng.normal(size=shape), (2, 2, 1)) for _ in USED]
     made = np.zeros(shape, np.uint8)
-    for organ, field in zip(organs, noise, strict=True):
+    for organ, field in zip(USED, noise, strict=True):
         made[field > np.quantile(field, 0.8)] = organ.label
     x, y, z = (n // 2 for n in shape)
     made[x - 8 : x + 9, y - 8 : y + 9, z] = 2
@@ -111,9 +117,25 @@ def _references(stack) -> Dataset:
     return frame
 
 
+def with_identity(dataset, k):
+    """For `ct`: a name that needs a character set, in a study that was made anonymous."""
+    dataset.SpecificCharacterSet, dataset.PatientName = "ISO_IR 192", "Müller^Jörg"
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
+    code.CodeMeaning = "Basic Application Confidentiality Profile"
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethodCodeSequence = [code]
+
+
 def dice(a, b) -> float:
     """Of two masks that are not both empty."""
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def validated(path) -> list[str]:
+    """The errors that dciodvfy finds."""
+    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, timeout=60)
+    return [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 
 def by_plastimatch(structures, ct_folder, output, *options) -> dict[str, np.ndarray]:

@@ -13,9 +13,8 @@ from segthor import nifti
 from segthor.dicom import DicomError, index, structures
 from segthor.organs import Organs
 from tests import structure_cases as cases
-from tests.structure_cases import ORGANS, contour, square, structure_set
+from tests.structure_cases import ORGANS, POSITIONS, contour, square, structure_set
 
-POSITIONS = ("HFS", "HFP", "FFS", "FFP")
 BIG, SMALL, AWAY = square(5, 5, 25, 25), square(10, 10, 15, 15), square(30, 5, 36, 9)
 
 

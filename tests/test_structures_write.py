@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +11,21 @@ from scipy import ndimage
 
 from segthor import contours
 from segthor.dicom import DicomError, structures
-from segthor.dicom.origin import Origin, roi_name
+from segthor.dicom.origin import roi_name
 from segthor.dicom.structure_writer import outlines, write_structures
 from segthor.organs import Organ, Organs
 from tests import structure_cases as cases
-from tests.structure_cases import ORGANS
+from tests.structure_cases import (
+    NAMELESS,
+    ORGANS,
+    ORIGIN,
+    POSITIONS,
+    TILTS,
+    USED,
+    validated,
+    with_identity,
+)
 
-USED = ORGANS.only(("esophagus", "heart", "trachea", "aorta"))
-ORIGIN = Origin("1.2.3", "0123456789abcdef", "20260102", "030405")
-POSITIONS = ("HFS", "HFP", "FFS", "FFP")
-TILTS = (0, -18.5, 12)
 needs_dciodvfy = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="no dciodvfy installed")
 
 
@@ -105,25 +109,6 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
         assert np.count_nonzero(filled[organ.tg263] != (labels == organ.label)) <= 5
 
 
-def validated(path) -> list[str]:
-    """The errors that dciodvfy finds."""
-    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, timeout=60)
-    return [line for line in done.stderr.splitlines() if line.startswith("Error")]
-
-
-def with_identity(dataset, k):
-    """A patient whose name needs a character set, and a study that was made anonymous."""
-    dataset.SpecificCharacterSet, dataset.PatientName = "ISO_IR 192", "Müller^Jörg"
-    code = pydicom.Dataset()
-    code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
-    code.CodeMeaning = "Basic Application Confidentiality Profile"
-    dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethodCodeSequence = [code]
-
-
-NAMELESS = Organs((Organ("a_rather_long_name_of_one", 1, (1, 2, 3)), Organ("short", 2, (0, 0, 0))))
-
-
 @needs_dciodvfy
 @pytest.mark.parametrize("organs", [USED, NAMELESS], ids=["table", "without codes"])
 @pytest.mark.parametrize(
@@ -143,9 +128,8 @@ def test_dciodvfy_finds_no_error(tmp_path, options, organs):
     assert validated(path) == []
 
 
+@needs_dciodvfy
 def test_dciodvfy_would_find_an_error(written, tmp_path):
-    if not shutil.which("dciodvfy"):
-        pytest.skip("no dciodvfy installed")
     dataset = pydicom.dcmread(written)
     del dataset.StructureSetLabel
     dataset.save_as(tmp_path / "bad.dcm")
