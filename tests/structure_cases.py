@@ -26,13 +26,17 @@ _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def ct(folder, shape=SHAPE, spacing_mm=SPACING_MM, pose="HFS", tilt_degrees=0.0, **options):
-    """A series of air as `segthor.dicom.series.Stack`; options: of `write_series`."""
+    """A series of air, and what lies in the folder, as `segthor.dicom.series.Stack`.
+
+    options: of `dicom_phantoms.write_series`.
+    """
     affine = _FLIP @ np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = 123.4, 56.78, -91.011
     air = np.full(shape, -1000, np.int16)
     hu, affine = dicom_phantoms.posed(air, affine, pose, tilt_degrees)
-    paths = dicom_phantoms.write_series(folder, hu, affine, patient_position=pose, **options)
-    (stack,) = stacks.of_series([headers.read(path) for path in paths]).volumes
+    dicom_phantoms.write_series(folder, hu, affine, patient_position=pose, **options)
+    paths = sorted(folder.glob("*.dcm"))
+    (stack,) = stacks.of_series([headers.read(str(path)) for path in paths]).volumes
     assert not isinstance(stack, DicomError), stack
     return stack
 

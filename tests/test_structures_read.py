@@ -176,6 +176,18 @@ def test_contours_are_placed_by_geometry_whatever_they_refer_to(read, stack, ima
     assert np.flatnonzero(voxels(found, "heart").any((0, 1))).tolist() == [3]
 
 
+def test_an_image_that_lies_in_the_series_twice_may_be_referred_to_either_way(tmp_path):
+    cases.ct(tmp_path / "ct")
+    stack = cases.ct(tmp_path / "ct", copy="twice")
+    assert stack.duplicates
+    drawn = [contour(stack, k, BIG, image=k) for k in range(12)]
+    for one, (k, instance) in zip(drawn, stack.duplicates, strict=True):
+        if k % 2:
+            one.ContourImageSequence[0].ReferencedSOPInstanceUID = instance.sop_instance_uid
+    path = structure_set(tmp_path / "set.dcm", stack, [("Heart", drawn)])
+    assert structures.read(path, stack, ORGANS).findings == ()
+
+
 def test_a_set_that_refers_to_another_series_is_warned_of(read, stack):
     def change(dataset):
         (frame,) = dataset.ReferencedFrameOfReferenceSequence

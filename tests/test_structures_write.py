@@ -1,6 +1,7 @@
 """Structure sets written: they give the label map back, and hold what planning systems ask for."""
 
 import os
+import resource
 import shutil
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ import pytest
 from scipy import ndimage
 
 from segthor import contours
-from segthor.dicom import DicomError, structures
+from segthor.dicom import DicomError, index, structures
 from segthor.dicom.origin import roi_name
+from segthor.dicom.segmentation import write_segmentation
 from segthor.dicom.structure_writer import outlines, write_structures
 from segthor.organs import Organ, Organs
 from tests import structure_cases as cases
@@ -107,6 +109,22 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
     assert set(filled) == {organ.tg263 for organ in USED}
     for organ in USED:
         assert np.count_nonzero(filled[organ.tg263] != (labels == organ.label)) <= 5
+
+
+@pytest.mark.skipif(not shutil.which("plastimatch"), reason="plastimatch is not installed")
+def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_path):
+    folder = real_ct / "lung1_002_dicom"
+    (patient,) = index.of_folder(str(folder)).patients
+    stack, path = patient.case.stack, str(tmp_path / "set.dcm")
+    found = structures.read(patient.case.structures.path, stack, ORGANS)
+    write_structures(path, stack, outlines(found.labels.array, ORGANS), ORIGIN)
+    again = structures.read(path, stack, ORGANS)
+    np.testing.assert_array_equal(again.labels.array, found.labels.array)
+    assert (again.organs, again.findings) == (found.organs, ())
+    filled = cases.by_plastimatch(path, folder, tmp_path / "masks", "--xor-contours")
+    for organ in ORGANS.only(found.organs):
+        mask = found.labels.array == organ.label
+        assert np.count_nonzero(filled[organ.tg263] != mask) <= 5, organ.name
 
 
 @needs_dciodvfy
@@ -215,6 +233,24 @@ def test_organs_without_voxels_are_left_out_and_nothing_is_no_set(stack, labels,
         write_structures(path, stack, outlines(np.zeros_like(labels), USED), ORIGIN)
     assert raised.value.code == "structures_none"
     assert (tmp_path / "set.dcm").read_bytes() == before and os.listdir(tmp_path) == ["set.dcm"]
+
+
+@pytest.mark.parametrize("kind", ["structures", "segmentation"])
+def test_a_disk_that_is_full_leaves_what_was_there(stack, labels, tmp_path, kind):
+    path = tmp_path / "out.dcm"
+    path.write_text("before")
+    drawn, _ = outlines(labels, USED), stack.header
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            if kind == "structures":
+                write_structures(str(path), stack, drawn, ORIGIN)
+            else:
+                write_segmentation(str(path), stack, labels, USED, ORIGIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["out.dcm"]
 
 
 def test_the_same_input_gives_the_same_bytes_and_any_other_other_uids(stack, labels, tmp_path):
