@@ -42,7 +42,10 @@ def ct(folder, shape=SHAPE, spacing_mm=SPACING_MM, pose="HFS", tilt_degrees=0.0,
 
 
 def labels(shape, seed=0) -> np.ndarray:
-    """uint8 [X, Y, Z]: blobs with holes and islands, one voxel alone, one organ at the border."""
+    """uint8 [X, Y, Z]: blobs with holes and islands, a voxel alone, an organ at the border.
+
+    The last slice has none.
+    """
     rng = np.random.default_rng(seed)
     noise = [ndimage.gaussian_filter(rng.normal(size=shape), (2, 2, 1)) for _ in USED]
     made = np.zeros(shape, np.uint8)
@@ -55,6 +58,7 @@ def labels(shape, seed=0) -> np.ndarray:
     made[x, y, z] = 0
     made[x - 5, y, z] = 1
     made[0, :, 1] = 3
+    made[..., -1] = 0
     return made
 
 

@@ -332,6 +332,26 @@ def test_contours_that_lie_on_no_slice_or_beyond_the_ct_are_refused(read, stack,
     assert code_of(raised) == code
 
 
+def test_between_thin_slices_a_contour_is_nearer_than_usual_and_still_on_none(tmp_path):
+    stack = cases.ct(tmp_path / "ct", spacing_mm=(1.3, 0.9, 0.3))
+    drawn = {k: [("Heart", [contour(stack, k, BIG)])] for k in (3.3, 3.4)}
+    path = structure_set(tmp_path / "set.dcm", stack, drawn[3.3])
+    assert voxels(structures.read(path, stack, ORGANS), "heart")[..., 3].sum() == 400
+    path = structure_set(tmp_path / "set.dcm", stack, drawn[3.4])
+    with pytest.raises(DicomError) as raised:
+        structures.read(path, stack, ORGANS)
+    assert code_of(raised) == "contour_between_slices"
+
+
+def test_two_files_without_a_frame_of_reference_do_not_share_one(tmp_path):
+    stack = cases.ct(tmp_path / "ct", without=["FrameOfReferenceUID"])
+    rois = [("Heart", [contour(stack, 3, BIG)])]
+    path = structure_set(tmp_path / "set.dcm", stack, rois, no_frame)
+    with pytest.raises(DicomError) as raised:
+        structures.read(path, stack, ORGANS)
+    assert code_of(raised) == "structures_other_frame"
+
+
 def test_a_contour_that_is_not_parallel_to_the_slices_is_refused(read, stack):
     leaning = contour(stack, 3, BIG)
     numbers = np.reshape([float(number) for number in leaning.ContourData], (-1, 3))

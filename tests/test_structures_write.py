@@ -279,6 +279,17 @@ def test_the_same_input_gives_the_same_bytes_and_any_other_other_uids(stack, lab
     assert all(uid.startswith("2.25.") and len(uid) <= 64 for pair in found for uid in pair)
 
 
+def test_a_contour_that_passes_to_the_next_organ_gives_another_uid(stack, tmp_path):
+    one, two, three = (cases.square(x, 5, x + 4, 9) for x in (5, 12, 19))
+    first, second = tuple(USED)[:2]
+    uids = set()
+    for drawn in ([(first, {3: [one, two]}), (second, {3: [three]})],
+                  [(first, {3: [one]}), (second, {3: [two, three]})]):  # fmt: skip
+        write_structures(str(tmp_path / "set.dcm"), stack, drawn, ORIGIN)
+        uids.add(pydicom.dcmread(tmp_path / "set.dcm").SOPInstanceUID)
+    assert len(uids) == 2
+
+
 @pytest.mark.parametrize(
     "organ, name",
     [

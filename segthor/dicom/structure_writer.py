@@ -19,7 +19,7 @@ from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi
 from segthor.dicom.series import Stack
 from segthor.organs import Organ, Organs
 
-LABEL = "DRAFT " + SOFTWARE
+_LABEL = "DRAFT " + SOFTWARE
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
 
 
@@ -56,7 +56,7 @@ def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
     numbered = [(number, organ) for number, (organ, _) in enumerate(drawn, 1)]
     rois = [_contour_items(stack, rings) for _, rings in drawn]
     content = [item.get_item(Tag("ContourData")).value for items in rois for item in items]
-    names = "\0".join(map(repr, numbered)).encode()
+    names = repr([(one, len(items)) for one, items in zip(numbered, rois, strict=True)]).encode()
     dataset = patient_and_study(stack)
     _set_heads(dataset, stack, origin)
     dataset.SeriesInstanceUID = origin.uid(stack, "RTSTRUCT series", names, *content)
@@ -83,7 +83,7 @@ def _set_heads(dataset, stack, origin) -> None:
     dataset.SoftwareVersions = origin.version
     dataset.FrameOfReferenceUID = stack.frame_of_reference_uid
     dataset.InstanceNumber = 1
-    dataset.StructureSetLabel = dataset.StructureSetName = LABEL
+    dataset.StructureSetLabel = dataset.StructureSetName = _LABEL
     dataset.StructureSetDescription = origin.description
     dataset.ApprovalStatus = "UNAPPROVED"
 
@@ -163,7 +163,7 @@ def _contour_items(stack, rings) -> list[Dataset]:
 
 def _decimals(points: np.ndarray) -> bytes:
     """mm to 0.001, x\\y\\z..., padded to an even length."""
-    numbers = (np.rint(points * 1000) / 1000 + 0.0).ravel().tolist()  # + 0.0: no minus before 0
+    numbers = points.ravel().tolist()
     text = ("%.3f\\" * len(numbers))[:-1] % tuple(numbers)
     return text.encode() + b" " * (len(text) % 2)
 
