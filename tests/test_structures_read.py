@@ -147,6 +147,7 @@ def closed(*rings):
         (closed(BIG, SMALL[:2], SMALL[:1]), 400, ["contour_tiny"]),
         (xor([BIG, SMALL]), 375, []),
         (xor([BIG, SMALL + (12, 12)]), 400 + 25 - 2 * 9, []),
+        (lambda s: [*closed(BIG)(s), *xor([SMALL])(s)], 375, []),
         (lambda s: [*closed(BIG)(s), contour(s, 3, SMALL, "OPEN_PLANAR")], 400, ["contour_open"]),
         (lambda s: [*closed(BIG)(s), contour(s, 3, SMALL[:1], "POINT")], 400, ["contour_open"]),
         (lambda s: [*closed(BIG)(s), contour(s, 7.4, SMALL, "")], 400, ["contour_open"]),

@@ -10,12 +10,13 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from segthor import contours
-from segthor.dicom import DicomError, index, structures
+from segthor import contours, phantom
+from segthor.dicom import DicomError, headers, index, stacks, structures
 from segthor.dicom.origin import roi_name
 from segthor.dicom.segmentation import write_segmentation
 from segthor.dicom.structure_writer import outlines, write_structures
 from segthor.organs import Organ, Organs
+from tests import dicom_phantoms
 from tests import structure_cases as cases
 from tests.structure_cases import (
     NAMELESS,
@@ -80,6 +81,19 @@ def test_what_is_written_is_read_back_voxel_for_voxel(tmp_path, pose, tilt, spac
         found = structures.read(path, stack, ORGANS)
         np.testing.assert_array_equal(found.labels.array, labels)
         assert (found.organs, found.findings) == (USED.names, ())
+
+
+def test_the_seven_organs_of_a_phantom_come_back(tmp_path):
+    made = phantom.make(5, "small", organs=ORGANS)
+    hu, affine = dicom_phantoms.posed(np.clip(made.hu, -1024, 3071), made.affine, "HFP", 12)
+    labels, _ = dicom_phantoms.posed(made.labels, made.affine, "HFP", 12)
+    paths = dicom_phantoms.write_series(tmp_path / "ct", hu, affine, patient_position="HFP")
+    (stack,) = stacks.of_series([headers.read(path) for path in paths]).volumes
+    path = str(tmp_path / "set.dcm")
+    write_structures(path, stack, outlines(labels, ORGANS), ORIGIN)
+    found = structures.read(path, stack, ORGANS)
+    np.testing.assert_array_equal(found.labels.array, labels)
+    assert found.organs == ORGANS.names and not found.findings
 
 
 def test_outlines_by_probabilities_run_where_these_are_equal():
