@@ -20,6 +20,7 @@ RUNTIME = [
 ]
 
 DICOM = [
+    "contourpy",  # outlines at sub-pixel accuracy
     "highdicom>=0.28",
     "pydicom>=3.0.2,<4",
     "pylibjpeg",

@@ -1,0 +1,93 @@
+"""What all DICOM objects that we write share: where they come from, whose they are, their UIDs."""
+
+import copy
+import hashlib
+import io
+import uuid
+from dataclasses import astuple, dataclass
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
+
+from segthor import files
+from segthor.dicom.series import Stack
+from segthor.organs import Organ
+
+SOFTWARE = "segthor"
+DRAFT = "Draft, not reviewed"
+_MOST_NAME = 16  # planning systems take no more
+# Attributes of the patient and the study that must be the scan's own; empty where it has none.
+_REQUIRED = (
+    "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID "
+    "AccessionNumber ReferringPhysicianName"
+).split()
+_KEPT = (
+    "SpecificCharacterSet IssuerOfPatientID PatientIdentityRemoved DeidentificationMethod "
+    "DeidentificationMethodCodeSequence StudyDescription TimezoneOffsetFromUTC"
+).split()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made an object. version: of this software. model: digest of the model, or what else.
+
+    Both have at most 64 characters. date, time: YYYYMMDD and HHMMSS of the job's own record, so
+    that a job done again gives the same bytes.
+    """
+
+    version: str
+    model: str
+    date: str
+    time: str
+
+    @property
+    def description(self) -> str:
+        """For people."""
+        return f"{SOFTWARE} {self.version}, model {self.model}. {DRAFT}."
+
+    def uid(self, stack: Stack, kind: str, *content: bytes) -> str:
+        """A UID that follows from what was made of which images by whom."""
+        digest = hashlib.sha256("\0".join((kind, *astuple(self))).encode())
+        digest.update(f"\0{stack.study_uid}\0{stack.series_uid}".encode())
+        for instance in stack.instances:
+            digest.update(f"\0{instance.sop_instance_uid}\0{instance.frame}".encode())
+        for part in content:
+            digest.update(hashlib.sha256(part).digest())
+        return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()).int}"
+
+
+def roi_name(organ: Organ) -> str:
+    """What an ROI or a segment of an organ is called: as TG-263 says, in 16 characters at most."""
+    if organ.tg263 or len(organ.name) <= _MOST_NAME:
+        return organ.tg263 or organ.name
+    ending = f"_{organ.label}"  # so that names that start alike stay apart
+    return organ.name[: _MOST_NAME - len(ending)] + ending
+
+
+def patient_and_study(stack: Stack) -> Dataset:
+    """The scan's own patient, study and character set."""
+    dataset = Dataset()
+    for keyword in (*_REQUIRED, *_KEPT):
+        element = stack.header.get_item(Tag(keyword))
+        if element is not None:
+            dataset[keyword] = copy.deepcopy(element)
+        elif keyword in _REQUIRED:
+            setattr(dataset, keyword, "")
+    dataset.StudyInstanceUID = stack.study_uid
+    return dataset
+
+
+def write(path: str, dataset: Dataset, transfer_syntax: str) -> None:
+    """Writes an object as a file, atomically; the same object gives the same bytes."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = transfer_syntax
+    meta.ImplementationClassUID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, SOFTWARE).int}"
+    meta.ImplementationVersionName = SOFTWARE.upper()
+    dataset.file_meta, dataset.preamble = meta, bytes(128)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    with files.atomic_write(path) as stream:
+        stream.write(buffer.getbuffer())

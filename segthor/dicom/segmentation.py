@@ -1,0 +1,163 @@
+"""Writes a label map as DICOM SEG, by highdicom.
+
+Frames without a voxel are kept: viewers misplace segments where they were left out.
+"""
+
+import highdicom
+import numpy as np
+from highdicom.seg import SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
+
+from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi_name, write
+from segthor.dicom.series import Stack
+from segthor.organs import Organs
+
+BINARY, LABELMAP = "binary", "labelmap"
+_ANATOMY = codes.SCT.AnatomicalStructure
+_METHOD = codes.DCM.ArtificialIntelligence
+
+
+def write_segmentation(
+    path: str,
+    stack: Stack,
+    labels: np.ndarray,
+    organs: Organs,
+    origin: Origin,
+    kind: str = BINARY,
+) -> None:
+    """Writes the organs of a label map, atomically; the same input gives the same bytes.
+
+    labels: whole numbers [X, Y, Z] on the stack's grid. organs: those to write; segments are
+    numbered from 1 in their order, whether they have a voxel or not. kind: 'binary', which every
+    viewer knows, or 'labelmap'.
+    """
+    segments = np.zeros(256, np.uint8)
+    for number, organ in enumerate(organs, 1):
+        segments[organ.label] = number
+    planes = np.ascontiguousarray(segments[labels.astype(np.uint8, copy=False).T])
+    names = f"{kind} {organs.digest()}".encode()
+    made = highdicom.seg.Segmentation(
+        source_images=_sources(stack),
+        pixel_array=planes,
+        segmentation_type=SegmentationTypeValues[kind.upper()],
+        segment_descriptions=[
+            _segment(number, organ, origin) for number, organ in enumerate(organs, 1)
+        ],
+        series_instance_uid=origin.uid(stack, "SEG series", names, planes),
+        series_number=1,
+        sop_instance_uid=origin.uid(stack, "SEG", names, planes),
+        instance_number=1,
+        manufacturer=SOFTWARE,
+        manufacturer_model_name=SOFTWARE,
+        software_versions=origin.version,
+        device_serial_number=origin.model,
+        content_label="DRAFT",
+        content_description=f"{SOFTWARE}: {DRAFT.lower()}",
+        series_description=f"{SOFTWARE}: {DRAFT.lower()}",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=False,
+    )
+    _settle(made, stack, origin)
+    write(path, made, ExplicitVRLittleEndian)
+
+
+def _segment(number, organ, origin) -> SegmentDescription:
+    """Its meaning is the SNOMED code, or where the table has none, a code of our own."""
+    own = Code(roi_name(organ), "99" + SOFTWARE.upper(), organ.name)
+    code = Code(organ.snomed, "SCT", organ.name) if organ.snomed else own
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=roi_name(organ),
+        segmented_property_category=_ANATOMY,
+        segmented_property_type=code,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=SOFTWARE,
+            version=origin.version,
+            family=_METHOD,
+            parameters={"model": origin.model},
+        ),
+        display_color=highdicom.color.CIELabColor.from_rgb(*organ.rgb),
+    )
+
+
+def _sources(stack) -> list[Dataset]:
+    """What highdicom wants to know of each source image; patient and study come later.
+
+    Frames of an enhanced file are given as images of their own, see `_settle`.
+    """
+    row_mm, column_mm = stack.pixel_spacing_mm
+    shared = Dataset()
+    for keyword in (
+        "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate "
+        "StudyTime"
+    ).split():
+        setattr(shared, keyword, "")
+    shared.SOPClassUID, shared.Modality = CTImageStorage, "CT"
+    shared.StudyInstanceUID, shared.SeriesInstanceUID = stack.study_uid, stack.series_uid
+    shared.FrameOfReferenceUID = stack.frame_of_reference_uid
+    shared.Columns, shared.Rows = stack.shape[:2]
+    shared.ImageOrientationPatient = _decimals(stack.orientation)
+    shared.PixelSpacing = _decimals((row_mm, column_mm))
+    shared.SliceThickness = _thickness(stack)
+    sources = []
+    placed = zip(stack.instances, stack.positions_mm, strict=True)
+    for k, (instance, position) in enumerate(placed):
+        source = Dataset()
+        source.update(shared)
+        # highdicom knows no frames of sources, and wants another UID for each.
+        own = instance.frame is None
+        source.SOPInstanceUID = instance.sop_instance_uid if own else f"2.25.{k}"
+        source.ImagePositionPatient = _decimals(position)
+        sources.append(source)
+    return sources
+
+
+def _thickness(stack) -> DSfloat:
+    """The scan's own, else the distance between slices."""
+    told = stack.header.get("SliceThickness")
+    if told:
+        return told
+    steps = np.linalg.norm(np.diff(stack.positions_mm, axis=0), axis=1)
+    return DSfloat(float(steps.mean()) if len(steps) else 1.0, auto_format=True)
+
+
+def _settle(made, stack, origin) -> None:
+    """Puts in place of highdicom's clock, random UIDs and single images what is the scan's own."""
+    made.update(patient_and_study(stack))
+    made.ContentDate = made.InstanceCreationDate = made.SeriesDate = origin.date
+    made.ContentTime = made.InstanceCreationTime = made.SeriesTime = origin.time
+    for item in made.ContributingEquipmentSequence:
+        item.ContributionDateTime = origin.date + origin.time
+    uid = origin.uid(stack, "SEG dimensions")
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid
+    if stack.instances[0].frame is not None:
+        _refer_to_frames(made, stack)
+
+
+def _refer_to_frames(made, stack) -> None:
+    """Of enhanced files: each file named once, and for each frame of ours the frame it is of."""
+    frames = {tuple(_decimals(position)): k for k, position in enumerate(stack.positions_mm)}
+    for item in made.PerFrameFunctionalGroupsSequence:
+        k = frames[tuple(item.PlanePositionSequence[0].ImagePositionPatient)]
+        source = item.DerivationImageSequence[0].SourceImageSequence[0]
+        source.ReferencedSOPClassUID = stack.instances[k].sop_class_uid
+        source.ReferencedSOPInstanceUID = stack.instances[k].sop_instance_uid
+        source.ReferencedFrameNumber = stack.instances[k].frame + 1
+    uids = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
+    once = []
+    for uid, sop_class in uids.items():
+        image = Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = sop_class, uid
+        once.append(image)
+    made.SourceImageSequence = once
+    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = once
+
+
+def _decimals(numbers) -> list[DSfloat]:
+    return [DSfloat(float(number), auto_format=True) for number in numbers]

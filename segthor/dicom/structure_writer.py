@@ -1,0 +1,175 @@
+"""Writes a structure set (RTSTRUCT) of a scan, so that planning systems can import it.
+
+They refuse numbers of over 16 bytes, labels of over 16 characters, a first point that is repeated
+at the end, and references that do not lead from the frame of reference through study and series to
+every image. Contour data over 64 KiB break in explicit VR, so the file is implicit.
+"""
+
+import numpy as np
+from pydicom.charset import default_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+
+from segthor import contours
+from segthor.boxes import label_boxes
+from segthor.dicom import DicomError
+from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi_name, write
+from segthor.dicom.series import Stack
+from segthor.organs import Organ, Organs
+
+_LABEL = "DRAFT " + SOFTWARE
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
+
+
+def outlines(labels: np.ndarray, organs: Organs, margin=None) -> list[tuple[Organ, dict]]:
+    """Every organ that the label map holds, and its outlines: slice -> rings in its pixels.
+
+    Holes are joined to what they are in by keyholes. labels: whole numbers [X, Y, Z] on the
+    stack's grid. margin: (organ, slice) -> float [X, Y], see `segthor.contours.outline`.
+    """
+    boxes, drawn = label_boxes(labels), []
+    for organ in organs:
+        box, rings = boxes.get(organ.label), {}
+        for k in range(box[2].start, box[2].stop) if box else ():
+            inside = labels[..., k] == organ.label
+            pieces = contours.outline(inside, margin and margin(organ, k))
+            if pieces:
+                rings[k] = [contours.keyhole(piece) for piece in pieces]
+        if rings:
+            drawn.append((organ, rings))
+    return drawn
+
+
+def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
+    """Writes the organs' outlines on a stack, atomically; the same input gives the same bytes.
+
+    drawn: (organ, {slice: rings [N, 2] in its pixels}) pairs, as of `outlines`.
+
+    Raises:
+      DicomError: 'structures_none': no organ has a ring, and an empty set cannot be imported.
+    """
+    drawn = [(organ, rings) for organ, rings in drawn if any(rings.values())]
+    if not drawn:
+        raise DicomError("structures_none", f"{path}: no organ has a contour; nothing to write")
+    numbered = [(number, organ) for number, (organ, _) in enumerate(drawn, 1)]
+    rois = [_contour_items(stack, rings) for _, rings in drawn]
+    content = [item.get_item(Tag("ContourData")).value for items in rois for item in items]
+    names = repr([(one, len(items)) for one, items in zip(numbered, rois, strict=True)]).encode()
+    dataset = patient_and_study(stack)
+    _set_heads(dataset, stack, origin)
+    dataset.SeriesInstanceUID = origin.uid(stack, "RTSTRUCT series", names, *content)
+    dataset.SOPInstanceUID = origin.uid(stack, "RTSTRUCT", names, *content)
+    dataset.ReferencedFrameOfReferenceSequence = [_frame_item(stack)]
+    dataset.StructureSetROISequence = [_roi_item(stack, *one, origin) for one in numbered]
+    dataset.ROIContourSequence = [
+        _item(ROIDisplayColor=list(organ.rgb), ContourSequence=items, ReferencedROINumber=number)
+        for (number, organ), items in zip(numbered, rois, strict=True)
+    ]
+    dataset.RTROIObservationsSequence = [_observation_item(*one) for one in numbered]
+    write(path, dataset, ImplicitVRLittleEndian)
+
+
+def _set_heads(dataset, stack, origin) -> None:
+    """All of the object's own attributes that are no sequence and no UID of its own."""
+    dataset.SOPClassUID = RTStructureSetStorage
+    dataset.InstanceCreationDate = dataset.StructureSetDate = dataset.SeriesDate = origin.date
+    dataset.InstanceCreationTime = dataset.StructureSetTime = dataset.SeriesTime = origin.time
+    dataset.Modality = "RTSTRUCT"
+    dataset.SeriesNumber = dataset.OperatorsName = dataset.PositionReferenceIndicator = None
+    dataset.SeriesDescription = f"{SOFTWARE}: {DRAFT.lower()}"
+    dataset.Manufacturer = dataset.ManufacturerModelName = SOFTWARE
+    dataset.SoftwareVersions = origin.version
+    dataset.FrameOfReferenceUID = stack.frame_of_reference_uid
+    dataset.InstanceNumber = 1
+    dataset.StructureSetLabel = dataset.StructureSetName = _LABEL
+    dataset.StructureSetDescription = origin.description
+    dataset.ApprovalStatus = "UNAPPROVED"
+
+
+def _frame_item(stack) -> Dataset:
+    """The chain frame of reference > study > series > every image."""
+    images = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
+    series = _item(
+        SeriesInstanceUID=stack.series_uid,
+        ContourImageSequence=[
+            _item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=uid)
+            for uid, kind in images.items()
+        ],
+    )
+    study = _item(
+        ReferencedSOPClassUID=_STUDY_CLASS,
+        ReferencedSOPInstanceUID=stack.study_uid,
+        RTReferencedSeriesSequence=[series],
+    )
+    return _item(
+        FrameOfReferenceUID=stack.frame_of_reference_uid, RTReferencedStudySequence=[study]
+    )
+
+
+def _roi_item(stack, number, organ, origin) -> Dataset:
+    return _item(
+        ROINumber=number,
+        ReferencedFrameOfReferenceUID=stack.frame_of_reference_uid,
+        ROIName=roi_name(organ),
+        ROIDescription=origin.description,
+        ROIGenerationAlgorithm="AUTOMATIC",
+    )
+
+
+def _observation_item(number, organ) -> Dataset:
+    item = _item(
+        ObservationNumber=number,
+        ReferencedROINumber=number,
+        RTROIInterpretedType="ORGAN",
+        ROIInterpreter=None,
+    )
+    if organ.snomed:
+        code = _item(CodeValue=organ.snomed, CodingSchemeDesignator="SCT", CodeMeaning=organ.name)
+        item.RTROIIdentificationCodeSequence = [code]
+    return item
+
+
+def _contour_items(stack, rings) -> list[Dataset]:
+    """An item for each ring, slice by slice."""
+    along_x, along_y = np.array(stack.orientation, np.float64).reshape(2, 3)
+    row_mm, column_mm = stack.pixel_spacing_mm
+    to_mm = np.stack([along_x * column_mm, along_y * row_mm])
+    items = []
+    for k in sorted(rings):
+        instance = stack.instances[k]
+        image = _item(
+            ReferencedSOPClassUID=instance.sop_class_uid,
+            ReferencedSOPInstanceUID=instance.sop_instance_uid,
+        )
+        if instance.frame is not None:
+            image.ReferencedFrameNumber = instance.frame + 1
+        for ring in rings[k]:
+            points = np.asarray(stack.positions_mm[k], np.float64) + ring @ to_mm
+            item = Dataset()
+            item.ContourImageSequence = [image]
+            item.ContourNumber = len(items) + 1
+            item.ContourGeometricType = "CLOSED_PLANAR"
+            item.NumberOfContourPoints = len(points)
+            data = _decimals(points)
+            tag = Tag("ContourData")
+            # Ready bytes, said to be read so; pydicom would make an object of every number.
+            item[tag] = RawDataElement(tag, "DS", len(data), data, 0, True, True)
+            item.set_original_encoding(True, True, default_encoding)
+            items.append(item)
+    return items
+
+
+def _decimals(points: np.ndarray) -> bytes:
+    """mm to 0.001, x\\y\\z..., padded to an even length."""
+    numbers = points.ravel().tolist()
+    text = ("%.3f\\" * len(numbers))[:-1] % tuple(numbers)
+    return text.encode() + b" " * (len(text) % 2)
+
+
+def _item(**attributes) -> Dataset:
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item
