@@ -2,10 +2,11 @@
 
 python -m beam_jobs.build --input=DIR|CSV --output=DIR [--runner=DirectRunner]
 
---input is a folder in SegTHOR's or nnU-Net's layout, or a CSV with the columns
-patient,ct,labels,split,organs. Without --input, phantom patients are made and built. Which organs
-there are is a table, SegTHOR's four unless --organ_table names a file (docs/organs.md). Options of
-Apache Beam pass through. A second run rewrites only what changed.
+--input is a folder in SegTHOR's or nnU-Net's layout, a tree of DICOM files (CT series and structure
+sets; --list shows what is in it), or a CSV with the columns patient,ct,labels,split,organs. Without
+--input, phantom patients are made and built. Which organs there are is a table, SegTHOR's four
+unless --organ_table names a file (docs/organs.md). Options of Apache Beam pass through. A second
+run rewrites only what changed.
 
 Exit status: 0; 3 where patients were rejected and the others built; 2 for an error.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import files, flags_of, organ_table, runners
+from segthor import csv_files, files, flags_of, organ_table, runners, scans
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
@@ -31,6 +32,13 @@ _ORGAN_TABLE = flags.DEFINE_string(
 _LABEL_VALUES = flags.DEFINE_list(
     "label_values", [], "The input's label values, ORGAN=VALUE,...; other values are background."
 )
+_ROI_NAMES = flags.DEFINE_string(
+    "roi_names",
+    None,
+    "CSV with the columns organ,name: what ROIs of structure sets are called beyond the table's "
+    "synonyms.",
+)
+_LIST = flags.DEFINE_bool("list", False, "Shows what lies in a DICOM folder, and builds nothing.")
 _SEVERITY = flags.DEFINE_list(
     "severity",
     [],
@@ -48,12 +56,17 @@ def main(argv):
     organs = SEGTHOR
     if _ORGAN_TABLE.value is not None:
         organs = organ_table.read(files.absolute(_ORGAN_TABLE.value))
+    roi_names = _roi_names(organs)
+    if _LIST.value:
+        print(_listing(organs, roi_names))
+        return 0
     settings = flags_of.read(
         Settings,
         input=_INPUT.value or DEFAULT_PHANTOMS,
         output=_OUTPUT.value,
         organs=organs,
         label_values=_label_values(organs),
+        roi_names=roi_names,
         severities=tuple(sorted(_pairs("severity", _SEVERITY.value).items())),
     )
     runners.check_options(settings.runner, argv[1:])
@@ -82,6 +95,31 @@ def _label_values(organs: Organs) -> tuple[tuple[str, int], ...]:
                 f"label_values: expected ORGAN=VALUE with {known}; found {name}={value}"
             )
     return tuple((name, int(values[name])) for name in organs.names if name in values)
+
+
+def _listing(organs: Organs, roi_names) -> str:
+    root = files.absolute(_INPUT.value or "")
+    if not _INPUT.value or not files.is_dir(root):
+        raise InputError("list: expected --input=FOLDER of DICOM files, found none")
+    return scans.dicom_listing(root, organs, roi_names)
+
+
+def _roi_names(organs: Organs) -> tuple[tuple[str, str], ...]:
+    if _ROI_NAMES.value is None:
+        return ()
+    path = files.absolute(_ROI_NAMES.value)
+    lines = csv_files.read_lines(path)
+    if not lines or [cell.lower() for cell in lines[0][1]] != ["organ", "name"]:
+        raise InputError(f"{path}: expected the columns organ,name")
+    known = ", ".join(organs.names)
+    for number, values in lines[1:]:
+        if len(values) != 2 or values[0] not in organs or not values[1]:
+            found = ",".join(values)
+            raise InputError(
+                f"{path}, line {number}: expected one of {known} and an ROI's name; found {found}"
+            )
+    named = tuple((organ, name) for _, (organ, name) in lines[1:])
+    return named
 
 
 def _pairs(flag: str, items: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from beam_jobs.job import Job
 from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
 from beam_jobs.shards import Part
-from segthor import files, json_files, underway
+from segthor import files, json_files, scans, underway
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset
 
@@ -91,7 +91,7 @@ def remove_outdated(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPl
         else:
             files.remove(files.join(folder, name))
     return [
-        (0 if name in ready else 1 + sum(_size(source.ct) for source in plan.patients), plan)
+        (0 if name in ready else 1 + sum(scans.size(source.ct) for source in plan.patients), plan)
         for name, plan in wanted.items()
     ]
 

@@ -50,6 +50,7 @@ class Settings:
     )
     organs: Organs = SEGTHOR
     label_values: tuple[tuple[str, int], ...] = ()
+    roi_names: tuple[tuple[str, str], ...] = ()
     severities: tuple[tuple[str, str], ...] = ()
     strict: bool = option(False, "Whether one rejected patient fails the build.")
     most_scan_gb: float = option(
@@ -79,7 +80,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         faults = [one.fault for one in patients if one.fault]
         raise InputError(
             f"{settings.input}: none of the {len(patients)} patients found has contours"
-            f"{' and a usable name: ' + faults[0] if faults else ''}; nothing to train on; predict "
+            f"{' and can be used: ' + faults[0] if faults else ''}; nothing to train on; predict "
             "them with python -m serving.predict"
         )
     job = Job(
@@ -88,6 +89,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         settings.seed,
         settings.severities,
         patients[0].label_values,
+        settings.roi_names,
         int(settings.most_scan_gb * 1e9) or None,
         settings.organs,
     )

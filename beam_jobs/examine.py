@@ -6,25 +6,25 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from beam_jobs.job import Job
-from segthor import audit, figures, files, manifest, nifti
+from segthor import audit, figures, manifest, nifti, scans
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from segthor.findings import FATAL, Finding, is_rejected, judge
 from segthor.geometry import canonical
 from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
-from segthor.scans import read_labels
+from segthor.scans import Contours, read_labels
 
 
 @dataclass(frozen=True)
 class Scans:
     """What was read. fingerprint: SHA-256 over the files. stamps: as `stamps` gives them.
 
-    contours: None for a patient without.
+    contours: None for a patient without. What a structure set holds is on the CT's grid already.
     """
 
     ct: nifti.Scan
-    contours: nifti.Scan | None
+    contours: Contours | None
     fingerprint: str
     stamps: tuple[str, ...]
 
@@ -58,7 +58,7 @@ class Examined:
 def examine(source: Patient, job: Job) -> Examined:
     """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
     if source.fault:
-        return Examined(source, (Finding.of("bad_name", source.fault),))
+        return Examined(source, (Finding.of(source.fault_code, source.fault),))
     try:
         examined = _examine(source, job)
     except MemoryError:
@@ -72,25 +72,29 @@ def examine(source: Patient, job: Job) -> Examined:
 
 
 def _examine(source: Patient, job: Job) -> Examined:
-    scans, findings = _read(source, job.most_scan_bytes)
-    if scans is None:
+    both, findings = _read(source, job)
+    if both is None:
         return Examined(source, _judged(findings, job))
-    findings += _grid_findings(scans) + audit.finite_findings(scans.ct.array)
+    ct, contours = both.ct, both.contours
+    findings += _grid_findings(both) + audit.finite_findings(ct.array)
     labels, boxes, measured = None, None, {}
-    if scans.contours:
-        labels, label_findings = audit.to_labels(scans.contours.array, job.label_values, job.organs)
+    if contours:
+        if contours.organs is not None:  # what has no contours in a structure set is not contoured
+            source = replace(
+                source, organs=tuple(name for name in source.organs if name in contours.organs)
+            )
+        values = job.label_values if contours.organs is None else ()
+        labels, label_findings = audit.to_labels(contours.stored.array, values, job.organs)
         findings += label_findings
-    scan_digest = scan_digest_of(scans.ct)
+    scan_digest = scan_digest_of(ct)
     if any(finding.code in FATAL for finding in findings):
-        return Examined(source, _judged(findings, job), scans, scan_digest)
-    findings += audit.image_findings(figures.of_image(scans.ct.array))
+        return Examined(source, _judged(findings, job), both, scan_digest)
+    findings += audit.image_findings(figures.of_image(ct.array))
     if labels is not None:
-        boxes = label_boxes(canonical(scans.ct.grid.affine, labels)[1])
-        measured = figures.of_organs(
-            scans.ct.array, labels, scans.ct.grid.affine, boxes, job.organs
-        )
+        boxes = label_boxes(canonical(ct.grid.affine, labels)[1])
+        measured = figures.of_organs(ct.array, labels, ct.grid.affine, boxes, job.organs)
         findings += audit.organ_findings(measured, source.organs, job.organs)
-    examined = Examined(source, _judged(findings, job), scans, scan_digest, measured)
+    examined = Examined(source, _judged(findings, job), both, scan_digest, measured)
     unknown = job.recipe.needs_masks and not (source.labels or source.masks)
     return examined if examined.rejected or unknown else _prepared(examined, labels, boxes, job)
 
@@ -110,21 +114,30 @@ def _prepared(examined: Examined, labels: np.ndarray | None, boxes, job: Job) ->
     return replace(examined, findings=_judged(findings, job), prepared=prepared)
 
 
-def _read(source: Patient, most_bytes: int | None) -> tuple[Scans | None, list[Finding]]:
+def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
     """CT and contours, if any, and their digest from the same reading."""
-    digest, findings, scans = hashlib.sha256(), [], []
-    before = stamps(source)
-    for path in filter(None, (source.ct, source.labels)):
-        try:
-            scans.append(nifti.read(path, digest, most_bytes))
-        except nifti.NiftiError as error:
-            findings.append(Finding.of(error.code, str(error)))
+    digest, errors, warnings = hashlib.sha256(), {}, []
+    before, ct, contours = stamps(source), None, None
+    rest = (digest, job.most_scan_bytes)
+    try:
+        ct = scans.read(source.ct, *rest)
+        warnings += scans.findings(source.ct)
+    except scans.READ_ERRORS as error:
+        errors[str(error)] = error.code
+    try:
+        if source.labels:
+            contours = scans.read_contours(
+                source.labels, source.ct, job.organs, job.roi_names, *rest
+            )
+            warnings += contours.findings
+    except scans.READ_ERRORS as error:  # of a structure set, maybe what is wrong with its CT
+        errors[str(error)] = error.code
     if stamps(source) != before:
-        findings.append(Finding.of("file_changed", "CT or contours changed while they were read"))
-    if findings:
-        return None, findings
-    ct, contours = (*scans, None)[:2]
-    return Scans(ct, contours, digest.hexdigest(), before), findings
+        errors["CT or contours changed while they were read"] = "file_changed"
+    if errors:
+        return None, [Finding.of(code, message) for message, code in errors.items()]
+    found = [Finding.of(code, message) for code, message in warnings]
+    return Scans(ct, contours, digest.hexdigest(), before), found
 
 
 def stamps(source: Patient) -> tuple[str, ...]:
@@ -134,7 +147,7 @@ def stamps(source: Patient) -> tuple[str, ...]:
 
 def _stamp(path: str) -> str:
     try:
-        return files.stamp(path) if path else ""
+        return scans.stamp(path) if path else ""
     except OSError:  # for the reading to report
         return ""
 
@@ -152,11 +165,11 @@ def scan_digest_of(ct: nifti.Scan) -> str:
     return digest.hexdigest()[:32]
 
 
-def _grid_findings(scans: Scans) -> list[Finding]:
-    grid = scans.ct.grid
-    z, y, x = canonical(grid.affine, scans.ct.array)[1].shape
+def _grid_findings(both: Scans) -> list[Finding]:
+    grid, contours = both.ct.grid, both.contours
+    z, y, x = canonical(grid.affine, both.ct.array)[1].shape
     found = audit.grid_findings(grid) + audit.size_findings(z, (y, x))
-    return found + (audit.pair_findings(grid, scans.contours.grid) if scans.contours else [])
+    return found + (audit.pair_findings(grid, contours.stored.grid) if contours else [])
 
 
 def _masks(source: Patient, ct: nifti.Scan, job: Job) -> np.ndarray | None:

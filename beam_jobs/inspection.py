@@ -7,7 +7,7 @@ import sys
 import matplotlib
 import numpy as np
 
-from segthor import drawing, files, nifti, records
+from segthor import drawing, files, records, scans
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
@@ -133,7 +133,7 @@ def histograms(dataset: Dataset) -> bytes:
 def _before(patient: Built, z: int) -> np.ndarray | None:
     """The slice in a wide window, uint8 [H, W]; None where the CT is gone."""
     try:
-        hu = nifti.read(patient.ct).array
+        hu = scans.read(patient.ct).array
     except InputError:
         return None
     slices = Placement.from_json(patient.placement).image_to_model(hu)

@@ -12,6 +12,7 @@ class Job:
 
     output: the dataset's folder. severities: (code, severity) that differ from the usual, sorted.
     label_values: (organ, value in the patients' label maps), where they are not the table's.
+    roi_names: (organ, ROI name in structure sets) beyond the table's synonyms.
     most_scan_bytes: memory that one scan may fill; None: what the worker's machine has for it.
     """
 
@@ -20,5 +21,6 @@ class Job:
     seed: int = 0
     severities: tuple[tuple[str, str], ...] = ()
     label_values: tuple[tuple[str, int], ...] = ()
+    roi_names: tuple[tuple[str, str], ...] = ()
     most_scan_bytes: int | None = None
     organs: Organs = SEGTHOR

@@ -35,7 +35,7 @@ def part_path(output: str, name: str) -> str:
 def key_of(plan: ShardPlan, job: Job) -> str:
     """Changes whenever the shard has to be written again; reads no file, only their stamps."""
     recipe, organs = job.recipe.digest(), job.organs.digest()
-    rules = [VERSION, recipe, job.seed, job.severities, job.label_values, organs]
+    rules = [VERSION, recipe, job.seed, job.severities, job.label_values, job.roi_names, organs]
     marks = [stamps(source) for source in plan.patients]
     return hashlib.sha256(json.dumps([rules, asdict(plan), marks]).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ def png_base64(examined: Examined, organs: Organs = SEGTHOR) -> str:
     if examined.scans is None:
         return ""
     grid = examined.scans.ct.grid
-    contours = examined.scans.contours
+    contours = examined.scans.contours and examined.scans.contours.stored
     fitting = contours.array if contours and contours.grid.shape == grid.shape else None
     spacing, zyx, labels = canonical(grid.affine, examined.scans.ct.array, fitting)
     z, y = _places(labels, zyx.shape)

@@ -1,11 +1,28 @@
-"""The one writer of CSV files: UTF-8, a line per row, nothing that a spreadsheet would run."""
+"""The one reader and writer of CSV files: UTF-8, a line per row, no formula for a spreadsheet."""
 
 import csv
 import io
 
 from segthor import files
+from segthor.errors import InputError
 
 _FORMULA_STARTS = tuple("=+-@\t\r\n")
+
+
+def read_lines(path: str) -> list[tuple[int, list[str]]]:
+    """(number, values without blanks around them) of each row that is not empty, the header first.
+
+    Raises InputError where the file cannot be read or is no CSV in UTF-8.
+    """
+    try:
+        text = files.read_bytes(path).decode("utf-8-sig")
+        if "\0" in text:
+            raise csv.Error("a zero byte")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
+    stripped = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, 1)]
+    return [(number, row) for number, row in stripped if any(row)]
 
 
 def write_table(path: str, rows: list[dict], columns=None) -> None:

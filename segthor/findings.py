@@ -16,10 +16,41 @@ CODES = {
     "file_type": (REJECT, "the voxels are colours or complex numbers"),
     "file_affine": (REJECT, "the affine is not invertible or not finite"),
     "file_too_large": (REJECT, "more voxels than this machine has memory for"),
+    "file_not_dicom": (REJECT, "the file is not DICOM"),
     "file_truncated": (REJECT, "the file ends before its last voxel"),
     "file_surplus": (REJECT, "the file holds more slices than its header says"),
     "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
     "file_changed": (REJECT, "the file changed while it was read"),
+    "series_gap": (REJECT, "slices are missing in a DICOM series"),
+    "series_uneven": (REJECT, "the slices of a DICOM series lie at uneven steps"),
+    "series_several_volumes": (REJECT, "several volumes where one was expected"),
+    "series_mixed": (
+        REJECT,
+        "a DICOM series of several sizes, spacings or directions",
+    ),
+    "series_no_position": (REJECT, "DICOM images that do not say where they lie"),
+    "series_no_rescale": (REJECT, "DICOM images that do not say how their values become HU"),
+    "series_duplicates": (WARN, "images that lie in a DICOM series twice"),
+    "series_tilted": (WARN, "the gantry was tilted: slices are sheared against their axis"),
+    "series_lossy": (WARN, "DICOM images that were compressed with loss"),
+    "series_derived": (WARN, "DICOM images that were computed from others"),
+    "dicom_syntax": (REJECT, "a DICOM transfer syntax that cannot be decoded"),
+    "structures_none": (REJECT, "a structure set without contours of the table's organs"),
+    "structures_ambiguous": (
+        REJECT,
+        "several structure sets, or several series for one",
+    ),
+    "structures_other_frame": (REJECT, "a structure set of another frame of reference than its CT"),
+    "structures_references": (WARN, "a structure set names other images than it was drawn on"),
+    "roi_ambiguous": (REJECT, "several ROIs for one organ, or one for several"),
+    "roi_empty": (WARN, "an organ's ROI holds no voxel; it counts as not contoured"),
+    "contour_between_slices": (REJECT, "contours that lie between the CT's slices"),
+    "contour_outside": (REJECT, "contours that lie outside the CT"),
+    "contour_nested": (WARN, "contours inside others, read as holes"),
+    "contour_crossing": (WARN, "contours that cross others of their organ and are united"),
+    "contour_duplicate": (WARN, "contours that are there twice"),
+    "contour_open": (WARN, "open contours and points, which are left out"),
+    "contour_tiny": (WARN, "contours too small to hold a voxel's centre"),
     "no_orientation": (REJECT, "the header does not say where the patient's left is"),
     "affine_identity": (REJECT, "the affine was reset: 1 mm voxels from the origin"),
     "forms_disagree": (WARN, "sform and qform place the voxels differently"),
@@ -55,8 +86,14 @@ CODES = {
     "labels_outside_box": (WARN, "contours outside the box that is cut out"),
     "box_beyond_scan": (WARN, "much of the box lies outside the scan and is filled with air"),
 }
+
+
+def _is_of_reading(code: str) -> bool:
+    return code.startswith(("file_", "series_", "dicom_", "structures_", "roi_", "contour_"))
+
+
 FATAL = frozenset(
-    [code for code in CODES if code.startswith("file_")]
+    [code for code, (severity, _) in CODES.items() if _is_of_reading(code) and severity == REJECT]
     + ["bad_name", "shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown"]
     + ["cannot_prepare"]
 )

@@ -5,7 +5,7 @@ Paths only: no scan is opened here.
 
 from dataclasses import replace
 
-from segthor import files, json_files, layouts, manifest, patient_table
+from segthor import files, json_files, layouts, manifest, patient_table, scans
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.organs import SEGTHOR, Organs
@@ -18,7 +18,9 @@ def find(
     label_values=(),
     organs: Organs | None = SEGTHOR,
 ) -> tuple[Patient, ...]:
-    """Every patient of a folder in a known layout, of a CSV or a dataset, or one scan's; sorted.
+    """Every patient of a folder in a known layout, a DICOM tree, a CSV or a dataset; sorted.
+
+    Or that of one scan.
 
     split: only those of 'train' or 'validation', where `path` is a dataset. label_values: (organ,
     value in the contours' files) instead of what the input says; organs not named there count as
@@ -34,6 +36,8 @@ def find(
         patients = _in_dataset(stored, path, split)
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
+    elif scans.is_dicom(path) and not layouts.has_nifti(path):
+        patients = scans.dicom_patients(path, organs.names if organs else ())
     elif files.is_dir(path):
         patients = layouts.scans(path, organs)
     elif is_nifti(path) and files.exists(path):
@@ -47,7 +51,7 @@ def find(
 
 
 def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
-    """Every patient with contours, sorted: of a folder, a CSV or a dataset.
+    """Every patient with contours, sorted: of a folder, a DICOM tree, a CSV or a dataset.
 
     A folder holds one label map per patient, or CT and contours in a known layout. ct is '' where
     it is not known.
@@ -58,11 +62,13 @@ def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
     stored = _manifest(path)
     if stored is not None:
         patients = _in_dataset(stored, path)
+    elif scans.is_dicom(path) and not layouts.has_nifti(path):
+        patients = scans.dicom_patients(path, organs.names)
     elif files.is_dir(path):
         patients = layouts.contours(path, organs)
     else:
         patients = _in_csv(path, "labels", organs)
-    found = checked([one for one in patients if one.labels], path)
+    found = checked([one for one in patients if one.labels or one.fault_code != "bad_name"], path)
     if not found:
         raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
     return found

@@ -15,10 +15,25 @@ from segthor.patients import Patient
 PREDICTIONS = "predictions.json"  # lies beside every label map that serving.predict writes
 _CONTOURS = re.compile(r"gt(?:[_-]?(\d+))?$", re.IGNORECASE)
 _NNUNET_CHANNEL = re.compile(r"(.+)_(\d{4})$")
+_DEEPEST = 2  # train/Patient_01/Patient_01.nii.gz
 LOOKED_FOR = (
     "train/Patient_01/Patient_01.nii.gz with GT.nii.gz beside it, Patient_01.nii.gz with "
-    "GT_01.nii.gz in one folder, nnU-Net's imagesTr, labelsTr and dataset.json, or a CSV"
+    "GT_01.nii.gz in one folder, nnU-Net's imagesTr, labelsTr and dataset.json, DICOM series, "
+    "or a CSV"
 )
+
+
+def has_nifti(root: str) -> bool:
+    """Whether a folder holds NIfTI files where one of the layouts has them."""
+    waiting = [(root, 0)] if files.is_dir(root) else []
+    while waiting:
+        folder, depth = waiting.pop()
+        names, folders = files.entries(folder)
+        if any(map(is_nifti, names)):
+            return True
+        if depth < _DEEPEST:
+            waiting += [(files.join(folder, name), depth + 1) for name in folders]
+    return False
 
 
 def scans(root: str, organs: Organs | None) -> list[Patient]:

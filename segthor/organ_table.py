@@ -1,10 +1,8 @@
 """Tables of organs from files: a CSV for people, or JSON. docs/organs.md explains the columns."""
 
-import csv
-import io
 import re
 
-from segthor import files, json_files
+from segthor import csv_files, json_files
 from segthor.errors import InputError
 from segthor.organs import RANGES, RELATIONS, Organ, Organs
 
@@ -31,15 +29,8 @@ def read(path: str) -> Organs:
     """
     if path.lower().endswith(".json"):
         return Organs.from_json(json_files.read(path), path)
-    try:
-        text = files.read_bytes(path).decode("utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
     numbered = [
-        (number, [cell.strip() for cell in line])
-        for number, line in enumerate(lines, 1)
-        if any(map(str.strip, line)) and not line[0].lstrip().startswith("#")
+        (number, line) for number, line in csv_files.read_lines(path) if not line[0].startswith("#")
     ]
     header = [column.lower() for column in numbered[0][1]] if numbered else []
     if not {"name", "label"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):

@@ -1,10 +1,8 @@
 """Patients from a CSV: patient,ct,labels,split,organs."""
 
-import csv
-import io
 import re
 
-from segthor import files
+from segthor import csv_files, files
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
@@ -23,20 +21,14 @@ def read(path: str, needed: str = "ct", organs: Organs | None = SEGTHOR) -> list
     Raises:
       InputError: no such file, other columns, an unknown organ or split.
     """
-    try:
-        text = files.read_bytes(path).decode("utf-8-sig")
-        if "\0" in text:
-            raise csv.Error("a zero byte")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
-    header = [column.strip().lower() for column in rows[0]] if rows else []
+    lines = csv_files.read_lines(path)
+    header = [column.lower() for column in lines[0][1]] if lines else []
     if not {"patient", needed} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
         raise InputError(
             f"{path}: expected the columns {','.join(COLUMNS)} (patient and {needed} at least), "
             f"found {','.join(header) or 'nothing'}"
         )
-    numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if any(map(str.strip, row))]
+    numbered = lines[1:]
     if not numbered:
         raise InputError(f"{path}: expected a line per patient, found none")
     return [_patient(header, row, f"{path}, line {line}", path, organs) for line, row in numbered]
@@ -47,7 +39,7 @@ def _patient(
 ) -> Patient:
     if len(values) != len(header):
         raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
-    row = {column: value.strip() for column, value in zip(header, values, strict=True)}
+    row = dict(zip(header, values, strict=True))
     for column in {"patient", "ct"} & set(row):
         if not row[column]:
             raise InputError(f"{where}: {column}: expected a value, found an empty field")

@@ -23,7 +23,7 @@ class Patient:
     where the input does not say. organs: those contoured. masks: an earlier model's label map, or
     ''. same_scan_as: another patient with the same scan, or ''. label_values: (organ, value in the
     contours' file), where they are not this project's. fault: why the patient cannot be used, or
-    ''.
+    ''; fault_code: its kind, as in `segthor.findings`.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Patient:
     same_scan_as: str = ""
     label_values: tuple[tuple[str, int], ...] = ()
     fault: str = ""
+    fault_code: str = "bad_name"
 
     @property
     def label_map(self) -> str:
@@ -87,7 +88,7 @@ def _with_usable_name(patient: Patient) -> Patient:
     digest = hashlib.sha256(patient.name.encode(errors="surrogatepass")).hexdigest()[:8]
     usable = re.sub(r"[^\w-]+", "_", patient.name)[:40]
     text = f"{patient.ct or patient.labels}: the name {patient.name!r} {fault}; rename it"
-    return replace(patient, name=f"{usable}-{digest}", fault=text)
+    return replace(patient, name=f"{usable}-{digest}", fault=text, fault_code="bad_name")
 
 
 def _alike(name: str) -> str:

@@ -1,39 +1,136 @@
-"""The one door through which a scan or a label map is read."""
+"""The one door through which a scan or contours are read, be they NIfTI or DICOM.
+
+A scan is a NIfTI file, or a place of DICOM images (`segthor.dicom.places`): a folder, FOLDER#SERIES
+or one file *.dcm. Contours are a NIfTI label map, or a structure set on a DICOM scan.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import audit, nifti
+from segthor import audit, files, nifti
+from segthor.dicom import DicomError
 from segthor.errors import InputError
-from segthor.nifti import Grid, Scan
+from segthor.nifti import Grid, NiftiError, Scan
 from segthor.organs import SEGTHOR, Organs
+from segthor.patients import Patient
+
+READ_ERRORS = (NiftiError, DicomError)  # each with a code of `segthor.findings`
 
 
 @dataclass(frozen=True)
 class LabelMap:
     """The organs' labels in memory: `array` is uint8 [X, Y, Z] in the file's order.
 
-    warnings: what the reader had to make of the file, in words for people.
+    warnings: what the reader had to make of the file, in words for people. organs: those that are
+    contoured, where the file itself says so, as structure sets do.
     """
 
     array: np.ndarray
     grid: Grid
     warnings: tuple[str, ...] = ()
+    organs: tuple[str, ...] | None = None
 
 
-def read(path: str, digest=None) -> Scan:
-    """A scan in HU; digest: a hashlib object, fed with the file's bytes as they are read.
+@dataclass(frozen=True)
+class Contours:
+    """Contours as a file holds them, in values of its own; organs: as those of `LabelMap`.
+
+    findings: (code, message) of what deserves a warning.
+    """
+
+    stored: Scan
+    organs: tuple[str, ...] | None = None
+    findings: tuple[tuple[str, str], ...] = ()
+
+
+def is_dicom(path: str) -> bool:
+    """Whether it names a place of DICOM images; opens no file."""
+    if nifti.is_nifti(path) or not path:
+        return False
+    return "#" in path or path.lower().endswith(".dcm") or files.is_dir(path)
+
+
+def dicom_patients(root: str, contoured) -> list[Patient]:
+    """Every patient of a DICOM tree; see `segthor.dicom.places.patients`."""
+    return _dicom().patients(root, contoured)
+
+
+def dicom_listing(root: str, organs: Organs, roi_names=()) -> str:
+    """What lies in a DICOM tree, for people; see `segthor.dicom.places.listing`."""
+    return _dicom().listing(root, organs, roi_names)
+
+
+def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
+    """A scan in HU.
+
+    Args:
+      path: A NIfTI file or a place of DICOM images.
+      digest: A hashlib object, fed with the files' bytes as they are read.
+      most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
-      InputError: a file that cannot be read as one volume; of the kind `segthor.nifti.NiftiError`.
+      NiftiError, DicomError: files that cannot be read as one volume.
     """
-    return nifti.read(path, digest)
+    if not is_dicom(path):
+        return nifti.read(path, digest, most_bytes)
+    return _dicom().read(path, digest, most_bytes)
 
 
 def read_grid(path: str) -> Grid:
-    """Where a file's voxels lie; raises InputError as `read` does."""
-    return nifti.read_grid(path)
+    """Where a scan's voxels lie; raises as `read` does."""
+    if not is_dicom(path):
+        return nifti.read_grid(path)
+    return _dicom().stack(path).grid
+
+
+def findings(path: str) -> tuple[tuple[str, str], ...]:
+    """(code, message) of what deserves a warning in how a scan is stored; raises as `read` does."""
+    if not is_dicom(path):
+        return ()
+    return _dicom().stack(path).findings
+
+
+def stamp(path: str) -> str:
+    """A mark that changes when one of a scan's or contours' files does; OSError without any."""
+    if not is_dicom(path):
+        return files.stamp(path)
+    return _dicom().stamp(path)
+
+
+def size(path: str) -> int:
+    """Bytes of a scan's files; 0 where there is none."""
+    if not is_dicom(path):
+        return files.size(path) if files.exists(path) else 0
+    return _dicom().size(path) if _dicom().exists(path) else 0
+
+
+def exists(path: str) -> bool:
+    """Whether the scan's file or folder is there."""
+    if not is_dicom(path):
+        return files.exists(path)
+    return _dicom().exists(path)
+
+
+def read_contours(
+    path: str,
+    ct: str,
+    organs: Organs = SEGTHOR,
+    roi_names=(),
+    digest=None,
+    most_bytes: int | None = None,
+) -> Contours:
+    """Contours in the file's own values; a structure set's are already the table's labels.
+
+    ct: the scan that a structure set was drawn on. roi_names: (organ, ROI name) beyond the table's
+    synonyms. The others: as `read` has them. Raises as `read` does.
+    """
+    if nifti.is_nifti(path) or not is_dicom(ct):
+        return Contours(nifti.read(path, digest, most_bytes))
+    found = _dicom().read_contours(path, ct, organs, roi_names)
+    if digest:
+        digest.update(files.read_bytes(path))
+    return Contours(Scan(found.labels.array, found.labels.grid), found.organs, found.findings)
 
 
 def read_labels(
@@ -42,22 +139,36 @@ def read_labels(
     label_values=(),
     most_bytes: int | None = None,
     organs: Organs = SEGTHOR,
+    ct: str = "",
 ) -> LabelMap:
     """A label map in the labels of a table of organs.
 
     like: path and grid of the scan that it must lie on. label_values: (organ, value in the file),
-    where they are not the table's. most_bytes: as in `segthor.nifti.read`.
+    where they are not the table's. most_bytes: as in `read`. ct: the scan of a structure set.
 
     Raises:
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
         the organs' labels.
     """
-    stored = nifti.read(path, most_bytes=most_bytes)
+    found = read_contours(path, ct, organs, most_bytes=most_bytes)
     if like is not None:
-        for finding in audit.pair_findings(like[1], stored.grid):
+        for finding in audit.pair_findings(like[1], found.stored.grid):
             raise InputError(f"{path} against {like[0]}: {finding.message}")
-    labels, findings = audit.to_labels(stored.array, label_values, organs)
+    values = () if found.organs is not None else label_values
+    labels, doubts = audit.to_labels(found.stored.array, values, organs)
     if labels is None:
-        raise InputError(f"{path}: {findings[-1].message}")
-    warnings = tuple(f"{path}: {finding.message}" for finding in findings)
-    return LabelMap(labels, stored.grid, warnings)
+        raise InputError(f"{path}: {doubts[-1].message}")
+    told = [message for _, message in found.findings] + [one.message for one in doubts]
+    warnings = tuple(f"{path}: {message}" for message in told)
+    return LabelMap(labels, found.stored.grid, warnings, found.organs)
+
+
+def _dicom():
+    """`segthor.dicom.places`; only who has DICOM needs the packages behind it."""
+    try:
+        from segthor.dicom import places
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"DICOM needs the package {error.name}; install it with pip install segthor[dicom]"
+        ) from error
+    return places

@@ -26,10 +26,14 @@ _PARALLEL = 16  # where files lie behind a network
 
 @dataclass(frozen=True)
 class Series:
-    """name: stands for the series UID, which may hold a date. volumes: as `stacks.of_series`."""
+    """name: stands for the series UID, which may hold a date. volumes: as `stacks.of_series`.
+
+    paths: of all its images, those that are left aside as well.
+    """
 
     name: str
     uid: str
+    paths: tuple[str, ...]
     volumes: tuple[Stack | DicomError, ...]
 
 
@@ -45,6 +49,11 @@ class Patient:
     def volumes(self) -> list[Stack | DicomError]:
         """Those of all series."""
         return [volume for series in self.series for volume in series.volumes]
+
+    @property
+    def folder(self) -> str:
+        """The innermost folder that holds all images."""
+        return common_folder(path for series in self.series for path in series.paths)
 
     @cached_property
     def case(self) -> matching.Case:
@@ -124,6 +133,12 @@ def find(root: str) -> list[str]:
     return sorted(found)
 
 
+def common_folder(paths) -> str:
+    """The innermost folder of files, of URLs too."""
+    parts = [files.parent(path).split("/") for path in paths]
+    return "/".join(os.path.commonprefix(parts)) or "/"
+
+
 def listing(index: Index) -> str:
     """What was found, in plain text, without anything that tells who a patient is."""
     lines = [f"{len(index.patients)} patients in {index.root}"]
@@ -160,7 +175,7 @@ def _outcome(case: matching.Case, root: str) -> str:
     if case.problem:
         return f"refused, {case.problem.code}: {case.problem}"
     drawn = _relative(case.structures.path, root) if case.structures else "no structure set"
-    return f"used: series {_series_name(case.stack.series_uid)}, {drawn}"
+    return f"used: series {series_name(case.stack.series_uid)}, {drawn}"
 
 
 def _series(images) -> tuple[tuple[Series, ...], list[tuple[str, str]]]:
@@ -172,11 +187,13 @@ def _series(images) -> tuple[tuple[Series, ...], list[tuple[str, str]]]:
         volumes = stacks.of_series(held)
         aside += volumes.left_aside
         if volumes.volumes:
-            found.append(Series(_series_name(uid), uid, volumes.volumes))
+            paths = tuple(header.path for header in held)
+            found.append(Series(series_name(uid), uid, paths, volumes.volumes))
     return tuple(found), aside
 
 
-def _series_name(uid: str) -> str:
+def series_name(uid: str) -> str:
+    """What a series is called: nothing of its UID can be read from it."""
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 

@@ -9,11 +9,10 @@ from functools import cached_property
 import numpy as np
 import pydicom
 
-from segthor import files
+from segthor import files, memory
 from segthor.dicom import DicomError, elements, pixels
 from segthor.nifti import Grid, Scan
 
-_MOST_BYTES = 1 << 34  # no CT is larger
 _FILES_AHEAD = 8
 
 
@@ -54,6 +53,11 @@ class Stack:
     findings: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[tuple[int, Instance], ...] = ()
 
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie, in float32 as NIfTI holds it: one scan is the same in both."""
+        return Grid.from_affine(self.shape, self.affine.astype(np.float32).astype(np.float64))
+
     @cached_property
     def header(self) -> pydicom.Dataset:
         """The first instance's data set without pixel data, read when it is first asked for."""
@@ -67,7 +71,7 @@ class Stack:
         return tuple(_by_path(self))
 
 
-def read_stack(stack: Stack, digest=None) -> Scan:
+def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Scan:
     """Reads all images of a stack, each file once.
 
     The array is [X, Y, Z] HU: integers (int16 where they fit) where slopes and intercepts are
@@ -76,14 +80,19 @@ def read_stack(stack: Stack, digest=None) -> Scan:
     Args:
       stack: As `segthor.dicom.stacks` makes them.
       digest: A hashlib object, fed with the files' bytes, in the order of `stack.paths`.
+      most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
       DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated',
         'file_changed', 'file_too_large', 'dicom_syntax', 'series_no_rescale', and
         'series_several_volumes' where two images at one place differ.
     """
-    if int(np.prod(stack.shape, dtype=object)) * 2 > _MOST_BYTES:
-        message = f"{stack.instances[0].path}: the series promises {stack.shape} voxels"
+    size, most = int(np.prod(stack.shape, dtype=object)) * 2, most_bytes or memory.scan_limit()
+    if size > most:
+        message = (
+            f"{stack.instances[0].path}: the series needs {size / 1e9:.3g} GB of memory, found "
+            f"{most / 1e9:.3g} GB for a scan"
+        )
         raise DicomError("file_too_large", message)
     volume = _Volume(stack.shape)
     places = _by_path(stack)
@@ -94,7 +103,7 @@ def read_stack(stack: Stack, digest=None) -> Scan:
                 digest.update(content)
             for (k, instance), plane in zip(placed, planes, strict=True):
                 volume.put(k, plane, instance.path)
-    return Scan(volume.array.transpose(2, 1, 0), Grid.from_affine(stack.shape, stack.affine))
+    return Scan(volume.array.transpose(2, 1, 0), stack.grid)
 
 
 class _Volume:

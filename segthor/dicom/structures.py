@@ -13,7 +13,6 @@ from segthor import contours, scans
 from segthor.dicom import DicomError, rois
 from segthor.dicom.rois import Roi
 from segthor.dicom.series import Stack
-from segthor.nifti import Grid
 from segthor.organs import Organs
 
 _CLOSED, _XOR = "CLOSED_PLANAR", "CLOSEDPLANAR_XOR"
@@ -83,9 +82,8 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> Contoured:
     words = [f"{path}: {message}" for _, message in findings]
     if shared:
         words.append(f"{path}: {shared} voxels lie in two organs; the table's first keeps them")
-    grid = Grid.from_affine(stack.shape, stack.affine)
     return Contoured(
-        scans.LabelMap(labels.T, grid, tuple(words)), tuple(contoured), tuple(findings)
+        scans.LabelMap(labels.T, stack.grid, tuple(words)), tuple(contoured), tuple(findings)
     )
 
 

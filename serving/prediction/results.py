@@ -17,7 +17,7 @@ import json
 
 import numpy as np
 
-from segthor import files, json_files, nifti, underway
+from segthor import files, json_files, nifti, scans, underway
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import SEGTHOR, Organs
@@ -91,8 +91,8 @@ class Results:
 
     def is_finished(self, scan: Patient) -> bool:
         """Whether a run of this job finished the scan as it is now."""
-        facts = self.facts_path(scan)
-        if not all(files.exists(path) for path in (scan.ct, self.path(scan), facts)):
+        made = self.path(scan), self.facts_path(scan)
+        if not scans.exists(scan.ct) or not all(map(files.exists, made)):
             return False
         try:
             known = self.facts(scan)
@@ -145,7 +145,7 @@ class Results:
 
 def mark_of(scan: Patient) -> dict:
     """What names the scan's file as it is now."""
-    return {"path": scan.ct, "stamp": files.stamp(scan.ct)}
+    return {"path": scan.ct, "stamp": scans.stamp(scan.ct)}
 
 
 def organs_of(folder: str) -> Organs | None:

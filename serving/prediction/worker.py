@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass
 
-from segthor import audit, files, nifti, plausibility
+from segthor import audit, nifti, plausibility, scans
 from segthor.errors import InputError
 from segthor.patients import Patient
 from serving.prediction import bundle, postprocess
@@ -87,8 +87,8 @@ class Worker:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         if case.fault:
             raise InputError(case.fault)
-        mark = mark_of(case) if files.exists(case.ct) else {}
-        scan = nifti.read(case.ct, most_bytes=self.plan.most_scan_bytes)
+        mark = mark_of(case) if scans.exists(case.ct) else {}
+        scan = scans.read(case.ct, most_bytes=self.plan.most_scan_bytes)
         if mark_of(case) != mark:
             raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
         for finding in audit.finite_findings(scan.array):

@@ -97,7 +97,9 @@ def read(
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
     found = scans.read_labels(predicted, like=ct, organs=organs)
     like = predicted, found.grid
-    truth = scans.read_labels(contours.labels, like, contours.label_values, organs=organs)
+    truth = scans.read_labels(
+        contours.labels, like, contours.label_values, organs=organs, ct=contours.ct
+    )
     return found, truth
 
 

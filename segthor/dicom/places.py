@@ -1,0 +1,166 @@
+"""Where a patient's CT lies in a tree of DICOM files, as one word: FOLDER or FOLDER#SERIES.
+
+FOLDER alone where one volume lies below it; otherwise SERIES names one of its series, as the
+listing does (`index.listing`). A place is all that later programs need to find the volume again.
+"""
+
+import functools
+import hashlib
+
+from segthor import files
+from segthor.dicom import DicomError, index, matching, rois, series, structures
+from segthor.dicom.series import Stack
+from segthor.errors import InputError
+from segthor.nifti import Scan
+from segthor.organs import Organs
+from segthor.patients import Patient
+
+_SEPARATOR = "#"
+
+
+def patients(root: str, contoured) -> list[Patient]:
+    """Every patient of a tree, each with its CT and its structure set, or why there is none.
+
+    contoured: names of the organs that a structure set may hold; none: nobody asks for contours,
+    and a patient is not refused for the structure sets.
+
+    Raises InputError where there is no CT series.
+    """
+    found = _index(root, stamp(root))
+    if not found.patients:
+        aside = "; left aside: " + _counted(found) if found.left_aside else ""
+        raise InputError(f"{root}: expected at least one CT series, found none{aside}")
+    return [_patient(one, found, contoured) for one in found.patients]
+
+
+def listing(root: str, organs: Organs, roi_names=()) -> str:
+    """What lies in a tree and which ROI is which organ, for people; see `index.listing`."""
+    found = _index(root, stamp(root))
+    lines = [index.listing(found)]
+    for patient in found.patients:
+        if patient.case.structures:
+            drawn = _organs_of(patient.case.structures.path, organs, roi_names)
+            lines.append(f"organs of {patient.name}: {drawn}")
+    return "\n".join(lines)
+
+
+def _organs_of(path: str, organs: Organs, roi_names) -> str:
+    """Which ROI is which organ. The names of other ROIs are nobody's business."""
+    try:
+        structures = rois.read(path)
+        matched = rois.match(structures, organs, roi_names)
+    except DicomError as error:
+        return f"refused, {error.code}: {error}"
+    names = {organ.name: roi.name for organ, roi in matched}
+    lacking = [name for name in organs.names if name not in names]
+    parts = [", ".join(f"{organ} ({name})" for organ, name in names.items()) or "none"]
+    parts += [f"no ROI for {', '.join(lacking)}"] if lacking else []
+    others = len(structures.rois) - len(names)
+    return "; ".join(parts + ([f"{others} other ROIs"] if others else []))
+
+
+def stack(place: str) -> Stack:
+    """The volume at a place.
+
+    Raises:
+      DicomError: 'file_missing'; more than one volume there, or what is wrong with the only one.
+    """
+    folder, name = _parts(place)
+    if not files.exists(folder):
+        raise DicomError("file_missing", f"{folder}: no such folder; expected a CT series")
+    found = _index(folder, stamp(folder))
+    held = [
+        (patient, [v for s in patient.series if name in ("", s.name) for v in s.volumes])
+        for patient in found.patients
+    ]
+    held = [(patient, volumes) for patient, volumes in held if volumes]
+    if not held:
+        raise DicomError("file_missing", f"{place}: expected a CT series, found none")
+    if len(held) > 1:
+        message = f"{place}: expected one patient, found {len(held)}; name one FOLDER#SERIES"
+        raise DicomError("series_several_volumes", message)
+    patient, volumes = held[0]
+    drawn_on = patient.case.stack
+    # Of several volumes, the one that the contours were drawn on.
+    return drawn_on if drawn_on in volumes else matching.only_volume(volumes)
+
+
+def read(place: str, digest=None, most_bytes: int | None = None) -> Scan:
+    """The volume at a place, in HU; see `series.read_stack`. Raises as `stack` does, too."""
+    return series.read_stack(stack(place), digest, most_bytes)
+
+
+def read_contours(path: str, place: str, organs: Organs, roi_names=()) -> structures.Contoured:
+    """A structure set on the volume at a place; see `structures.read`."""
+    return structures.read(path, stack(place), organs, roi_names)
+
+
+def stamp(place: str) -> str:
+    """A mark that changes when a file below the place's folder does.
+
+    Raises OSError where a file cannot be looked at.
+    """
+    folder, _ = _parts(place)
+    marks = [f"{path} {files.stamp(path)}" for path in _files(folder)]
+    return hashlib.sha256("\n".join(marks).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def size(place: str) -> int:
+    """Bytes of all files below the place's folder."""
+    return sum(map(files.size, _files(_parts(place)[0])))
+
+
+def exists(place: str) -> bool:
+    """Whether the place's folder is there."""
+    return files.exists(_parts(place)[0])
+
+
+def _parts(place: str) -> tuple[str, str]:
+    """Folder and series' name; a folder's own name may hold the separator."""
+    folder, separator, name = place.rpartition(_SEPARATOR)
+    return (place, "") if not separator or files.exists(place) else (folder, name)
+
+
+def _files(folder: str) -> list[str]:
+    return index.find(folder) if files.is_dir(folder) else [folder]
+
+
+@functools.lru_cache(maxsize=4)
+def _index(folder: str, mark: str) -> index.Index:
+    """mark: the folder's stamp, so that what was read before a change is not taken for it."""
+    del mark
+    return index.of_folder(folder)
+
+
+def _patient(one: index.Patient, found: index.Index, contoured) -> Patient:
+    case = one.case
+    if case.problem and not contoured:
+        try:
+            case = matching.Case(matching.only_volume(one.volumes))
+        except DicomError as error:
+            case = matching.Case(problem=error)
+    if case.problem:
+        code, fault = case.problem.code, str(case.problem)
+        return Patient(one.name, one.folder, organs=(), fault=fault, fault_code=code)
+    labels = case.structures.path if case.structures and contoured else ""
+    return Patient(one.name, _place(case.stack, found), labels, organs=tuple(contoured))
+
+
+def _place(volume: Stack, found: index.Index) -> str:
+    folder = index.common_folder(volume.paths)
+    below = folder.rstrip("/") + "/"
+    others = {
+        one.uid
+        for patient in found.patients
+        for one in patient.series
+        if any(path.startswith(below) for path in one.paths)
+    } - {volume.series_uid}
+    name = index.series_name(volume.series_uid)
+    return f"{folder}{_SEPARATOR}{name}" if others else folder
+
+
+def _counted(found: index.Index) -> str:
+    counts = {}
+    for why, _ in found.left_aside:
+        counts[why] = counts.get(why, 0) + 1
+    return ", ".join(f"{count} {why}" for why, count in sorted(counts.items()))
