@@ -9,6 +9,7 @@ import hashlib
 
 from segthor import files
 from segthor.dicom import DicomError, index, matching, rois, series, structures
+from segthor.dicom.headers import NOT_DICOM, UNREADABLE
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
 from segthor.nifti import Scan
@@ -16,6 +17,7 @@ from segthor.organs import Organs
 from segthor.patients import Patient
 
 _SEPARATOR = "#"
+_FOREIGN = {NOT_DICOM, UNREADABLE}
 
 
 def patients(root: str, contoured) -> list[Patient]:
@@ -24,12 +26,13 @@ def patients(root: str, contoured) -> list[Patient]:
     contoured: names of the organs that a structure set may hold; none: nobody asks for contours,
     and a patient is not refused for the structure sets.
 
-    Raises InputError where there is no CT series.
+    Empty where there is no DICOM file at all.
+
+    Raises InputError where there are some, and no CT series.
     """
     found = _index(root, stamp(root))
-    if not found.patients:
-        aside = "; left aside: " + _counted(found) if found.left_aside else ""
-        raise InputError(f"{root}: expected at least one CT series, found none{aside}")
+    if not found.patients and {why for why, _ in found.left_aside} - _FOREIGN:
+        raise InputError(f"{root}: expected at least one CT series, found {_counted(found)}")
     return [_patient(one, found, contoured) for one in found.patients]
 
 
