@@ -15,6 +15,7 @@ from segthor.nifti import Grid, NiftiError, Scan
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 
+FORMATS = ("rtstruct", "seg", "labelmap")  # of DICOM; labelmap is a SEG of the newer kind
 READ_ERRORS = (NiftiError, DicomError)  # each with a code of `segthor.findings`
 
 
@@ -131,6 +132,19 @@ def read_contours(
     if digest:
         digest.update(files.read_bytes(path))
     return Contours(Scan(found.labels.array, found.labels.grid), found.organs, found.findings)
+
+
+def write_dicom(ct: str, labels, organs: Organs, paths: dict, made: dict, margin=None) -> dict:
+    """Writes a label map as structure set or SEG of a scan; see `segthor.dicom.places.write`.
+
+    made: the fields of `segthor.dicom.origin.Origin`.
+
+    Raises:
+      InputError: the scan is no DICOM, or what `read` raises.
+    """
+    if not is_dicom(ct):
+        raise InputError(f"{ct}: {', '.join(paths)} refer to DICOM images; this scan has none")
+    return _dicom().write(ct, labels, organs, paths, made, margin)
 
 
 def read_labels(

@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from segthor import files, inputs, locks, progress
+from segthor import files, inputs, locks, progress, scans
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
 from serving.prediction import walk
@@ -49,6 +49,12 @@ POSTPROCESS = flags.DEFINE_boolean(
 PROBABILITIES = flags.DEFINE_boolean(
     "probabilities", False, "Also write a map of each organ's probability."
 )
+FORMATS = flags.DEFINE_list(
+    "formats",
+    ["nifti"],
+    "What to write of each scan: nifti, always; of DICOM scans also rtstruct (a structure set, for "
+    "planning systems), seg (for research viewers) or labelmap (the newer kind of SEG).",
+)
 RUNNER = flags.DEFINE_string(
     "runner", None, "Run as a job of Apache Beam on this runner; its own options pass through."
 )
@@ -82,6 +88,10 @@ def main(argv):
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     found = inputs.find(INPUT.value, SPLIT.value, organs=None)
     _check_output(found)
+    unknown = sorted({*FORMATS.value} - {"nifti", *scans.FORMATS})
+    if unknown:
+        known = ", ".join(("nifti", *scans.FORMATS))
+        raise InputError(f"--formats: expected some of {known}; found {unknown[0]!r}")
     from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 
     worker = Worker(_plan())
@@ -100,7 +110,11 @@ def _check_output(found) -> None:
 
 def _predict(found, worker, beam_options) -> int:
     worker.results.claim(OVERWRITE.value)
-    done = [] if OVERWRITE.value else [s for s in found if worker.results.is_finished(s)]
+    done = (
+        []
+        if OVERWRITE.value
+        else [s for s in found if worker.results.is_finished(s, worker.plan.formats)]
+    )
     for scan in done:
         worker.results.forget_failure(scan)
     todo = [scan for scan in found if scan not in done]
@@ -118,6 +132,11 @@ def _predict(found, worker, beam_options) -> int:
     return _conclude(todo, worker.results)
 
 
+def _formats() -> tuple[str, ...]:
+    """Of DICOM, in one order."""
+    return tuple(kind for kind in scans.FORMATS if kind in FORMATS.value)
+
+
 def _plan():
     from serving.prediction.worker import Plan
 
@@ -132,6 +151,7 @@ def _plan():
         case_timeout_s=CASE_TIMEOUT.value,
         again=OVERWRITE.value,
         most_scan_bytes=int(MOST_SCAN.value * 1e9) or None,
+        formats=_formats(),
     )
 
 
@@ -161,7 +181,7 @@ def _look(facts: dict) -> str:
 def _reason(scan, results) -> str:
     """Why the last try gave no label map; '' where it did."""
     failed = results.facts(scan).get("failed", "")
-    return failed or ("" if results.is_finished(scan) else "its worker was lost")
+    return failed or ("" if results.is_finished(scan, _formats()) else "its worker was lost")
 
 
 def _conclude(todo, results) -> int:

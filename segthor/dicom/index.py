@@ -19,6 +19,7 @@ from segthor.dicom import DicomError, matching, stacks
 from segthor.dicom.headers import CT, STRUCTURES, Header, read
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
+from segthor.layouts import PREDICTIONS
 
 _CACHE_VERSION = 1
 _PARALLEL = 16  # where files lie behind a network
@@ -117,7 +118,10 @@ def of_headers(found, root: str) -> Index:
 
 
 def find(root: str) -> list[str]:
-    """Every file below a folder, sorted; hidden ones are left out, links are followed once."""
+    """Every file below a folder, sorted; links are followed once.
+
+    Hidden files are left out, and so are folders of our own predictions: they hold structure sets.
+    """
     found, waiting, seen = [], [root], set()
     while waiting:
         folder = waiting.pop()
@@ -125,7 +129,8 @@ def find(root: str) -> list[str]:
         if real in seen:
             continue
         seen.add(real)
-        for name in files.listdir(folder):
+        names = files.listdir(folder)
+        for name in () if PREDICTIONS in names else names:
             path = files.join(folder, name)
             if name.startswith("."):
                 continue

@@ -10,12 +10,14 @@ import hashlib
 from segthor import files
 from segthor.dicom import DicomError, index, matching, rois, series, structures
 from segthor.dicom.headers import NOT_DICOM, UNREADABLE
+from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
 from segthor.nifti import Scan
 from segthor.organs import Organs
 from segthor.patients import Patient
 
+RTSTRUCT, SEG, LABELMAP = "rtstruct", "seg", "labelmap"
 _SEPARATOR = "#"
 _FOREIGN = {NOT_DICOM, UNREADABLE}
 
@@ -96,6 +98,38 @@ def read(place: str, digest=None, most_bytes: int | None = None) -> Scan:
 def read_contours(path: str, place: str, organs: Organs, roi_names=()) -> structures.Contoured:
     """A structure set on the volume at a place; see `structures.read`."""
     return structures.read(path, stack(place), organs, roi_names)
+
+
+def write(place: str, labels, organs: Organs, paths: dict, made: dict, margin=None) -> dict:
+    """Writes a label map as DICOM objects that refer to the images of its scan.
+
+    Args:
+      place: The scan.
+      labels: uint8 [X, Y, Z] on the scan's grid.
+      organs: What to write.
+      made: What made them, and when: the fields of `Origin`.
+      paths: Format to file: 'rtstruct', 'seg' (which viewers know), 'labelmap' (the new SEG).
+      margin: (organ, slice) -> float [X, Y]; see `structure_writer.outlines`.
+
+    Returns:
+      Format to the file's path; None for a structure set that would hold no contour.
+
+    Raises DicomError as `stack` does.
+    """
+    from segthor.dicom import segmentation, structure_writer  # a second; only who writes needs it
+
+    volume, origin, written = stack(place), Origin(**made), dict(paths)
+    for kind, path in paths.items():
+        if kind != RTSTRUCT:
+            kind = segmentation.BINARY if kind == SEG else segmentation.LABELMAP
+            segmentation.write_segmentation(path, volume, labels, organs, origin, kind)
+            continue
+        drawn = structure_writer.outlines(labels, organs, margin)
+        if drawn:
+            structure_writer.write_structures(path, volume, drawn, origin)
+        else:
+            written[kind] = None
+    return written
 
 
 def stamp(place: str) -> str:

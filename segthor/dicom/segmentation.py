@@ -3,6 +3,8 @@
 Frames without a voxel are kept: viewers misplace segments where they were left out.
 """
 
+import logging
+
 import highdicom
 import numpy as np
 from highdicom.seg import SegmentationTypeValues, SegmentDescription
@@ -16,6 +18,9 @@ from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi
 from segthor.dicom.series import Stack
 from segthor.organs import Organs
 
+# Its messages tell what it copies of the patient.
+logging.getLogger("highdicom").addHandler(logging.NullHandler())
+logging.getLogger("highdicom").propagate = False
 BINARY, LABELMAP = "binary", "labelmap"
 _ANATOMY = codes.SCT.AnatomicalStructure
 _METHOD = codes.DCM.ArtificialIntelligence

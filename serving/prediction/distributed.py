@@ -28,7 +28,8 @@ class Predict(beam.DoFn):
         An element that a runner hands out twice costs nothing: finished cases are skipped.
         """
         worker = self._worker
-        todo = [c for c in cases if self._plan.again or not worker.results.is_finished(c)]
+        formats = self._plan.formats
+        todo = [c for c in cases if self._plan.again or not worker.results.is_finished(c, formats)]
         for outcome in walk.walk(
             todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
         ):

@@ -4,6 +4,7 @@
   Patient_41.nii.gz      a label map, named after its scan
   cases/Patient_41.json  what is known about it, or why there is none
   probabilities/Patient_41_heart.nii.gz   where they were asked for
+  dicom/Patient_41_rtstruct.dcm           the same
 
 A case is finished when its label map stands there with facts of the same job and the same scan.
 The label map is renamed into place last, so a kill at any moment leaves a case finished or to be
@@ -13,7 +14,9 @@ folder together; two jobs may not (`segthor.locks`).
 """
 
 import hashlib
+import importlib.metadata
 import json
+import time
 
 import numpy as np
 
@@ -24,6 +27,7 @@ from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 
 FORMAT = 1
+MADE = "made"  # in FILE_NAME: when the job began, YYYYMMDD HHMMSS; DICOM objects are dated so
 ORGANS = "organs"  # in FILE_NAME: what the label values stand for
 _PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
 
@@ -45,10 +49,11 @@ class Results:
         Raises:
           InputError: the folder holds another job's results and not `overwrite`, or no results.
         """
-        path = files.join(self.folder, FILE_NAME)
+        path, made = files.join(self.folder, FILE_NAME), None
         if files.exists(path):
             found, head = settings_of(self.folder), self.settings
             found.pop(ORGANS, None)  # the models imply them
+            made = found.pop(MADE, None)
             differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
             if differing and not overwrite:
                 raise InputError(
@@ -63,9 +68,10 @@ class Results:
                 f"{files.listdir(self.folder)[0]}; choose another --output"
             )
         underway.warn(self._cases)
-        for part in ("", "cases", "probabilities"):
+        for part in ("", "cases", "probabilities", "dicom"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
-        json_files.write(path, self.settings | {ORGANS: self._organs.to_json()})
+        made = made or time.strftime("%Y%m%d %H%M%S")
+        json_files.write(path, self.settings | {ORGANS: self._organs.to_json(), MADE: made})
 
     def _clear(self) -> None:
         """Removes another job's label maps, also of scans that this job will not predict."""
@@ -75,6 +81,7 @@ class Results:
             if f"{nifti.stem(name)}.json" in known:
                 files.remove(files.join(self.folder, name))
         for name in known:
+            self._forget_objects(name.removesuffix(".json"))
             files.remove(files.join(self._cases, name))
 
     def noted(self, scan: Patient):
@@ -89,8 +96,21 @@ class Results:
         """Where the scan's label map goes."""
         return files.inside(self.folder, scan.label_map)
 
-    def is_finished(self, scan: Patient) -> bool:
-        """Whether a run of this job finished the scan as it is now."""
+    def origin(self) -> dict:
+        """What DICOM objects say of where they come from."""
+        date, _, clock = settings_of(self.folder)[MADE].partition(" ")
+        model = ",".join(digest[:16] for digest in self.settings["models"])
+        if len(model) > 64:
+            model = f"job {self.job}"
+        version = importlib.metadata.version("segthor")
+        return {"version": version, "model": model, "date": date, "time": clock}
+
+    def object_path(self, name: str, kind: str) -> str:
+        """Where a patient's DICOM object goes."""
+        return files.inside(files.join(self.folder, "dicom"), f"{name}_{kind}.dcm")
+
+    def is_finished(self, scan: Patient, formats=()) -> bool:
+        """Whether a run of this job finished the scan as it is now, in all DICOM formats."""
         made = self.path(scan), self.facts_path(scan)
         if not scans.exists(scan.ct) or not all(map(files.exists, made)):
             return False
@@ -98,7 +118,14 @@ class Results:
             known = self.facts(scan)
         except InputError:  # facts that cannot be read say nothing of the label map beside them
             return False
-        return (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
+        objects = known.get("objects", {})
+        return (
+            (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
+            and set(formats) <= set(objects)
+            and all(
+                files.exists(self.object_path(scan.name, kind)) for kind in formats if objects[kind]
+            )
+        )
 
     def write(self, scan: Patient, mark, labels, grid, facts: dict, probabilities: dict) -> None:
         """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8.
@@ -110,6 +137,8 @@ class Results:
                 f"{scan.ct}: its label map would take its place; choose another --output"
             )
         self.forget(scan)  # an older label map must never lie beside newer facts
+        objects = facts.get("objects", {})
+        self._forget_objects(scan.name, but=[kind for kind in objects if objects[kind]])
         for name, array in probabilities.items():
             file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
             path = files.inside(files.join(self.folder, "probabilities"), file)
@@ -137,6 +166,11 @@ class Results:
         for path in (self.path(scan), self.facts_path(scan)):
             if files.exists(path):
                 files.remove(path)
+
+    def _forget_objects(self, name: str, but=()) -> None:
+        for kind in set(scans.FORMATS).difference(but):
+            if files.exists(self.object_path(name, kind)):
+                files.remove(self.object_path(name, kind))
 
     def facts_path(self, scan: Patient) -> str:
         """Where the case's facts go."""

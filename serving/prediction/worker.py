@@ -3,8 +3,11 @@
 import functools
 from dataclasses import dataclass
 
-from segthor import audit, nifti, plausibility, scans
+import numpy as np
+
+from segthor import audit, contours, nifti, plausibility, scans
 from segthor.errors import InputError
+from segthor.organs import Organ
 from segthor.patients import Patient
 from serving.prediction import bundle, postprocess
 from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
@@ -18,7 +21,7 @@ class Plan:
     models, level_models: model directories. gate: one, or ''. rules: whether the models' own
     post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
     whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
-    None: what the worker's machine has for it.
+    None: what the worker's machine has for it. formats: of DICOM, see `segthor.scans.FORMATS`.
     """
 
     output: str
@@ -31,6 +34,7 @@ class Plan:
     case_timeout_s: float = 1800.0
     again: bool = False
     most_scan_bytes: int | None = None
+    formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ class Worker:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         if case.fault:
             raise InputError(case.fault)
+        if self.plan.formats and not scans.is_dicom(case.ct):
+            named = ", ".join(self.plan.formats)
+            raise InputError(f"{case.ct}: --formats={named} needs DICOM images to refer to")
         mark = mark_of(case) if scans.exists(case.ct) else {}
         scan = scans.read(case.ct, most_bytes=self.plan.most_scan_bytes)
         if mark_of(case) != mark:
@@ -104,9 +111,8 @@ class Worker:
             spacing_mm = given.scan.grid.spacing_mm
             postprocess.apply(masks, spacing_mm, self.level_rules, self.level.table)
             inputs = self.models.inputs(given.scan, masks)
-        return Computed(
-            given.scan, given.mark, self.models.segment(inputs, self.plan.probabilities)
-        )
+        maps = self.plan.probabilities or "rtstruct" in self.plan.formats
+        return Computed(given.scan, given.mark, self.models.segment(inputs, maps))
 
     @_noted
     def write(self, case: Patient, computed: Computed) -> None:
@@ -126,7 +132,20 @@ class Worker:
             "findings": [finding.to_json() for finding in findings],
             "postprocess": changes,
         }
-        self.results.write(case, computed.mark, labels, scan.grid, facts, found.probabilities)
+        if self.plan.formats:
+            facts["objects"] = self._write_objects(case, labels, found.probabilities)
+        maps = found.probabilities if self.plan.probabilities else {}
+        self.results.write(case, computed.mark, labels, scan.grid, facts, maps)
+
+    def _write_objects(self, case: Patient, labels: np.ndarray, maps: dict) -> dict:
+        """DICOM format to whether there was something to write."""
+        paths = {kind: self.results.object_path(case.name, kind) for kind in self.plan.formats}
+        organs = self.models.table.only(self.models.organs)
+        made = self.results.origin()
+        # Models of other organs each have a background of their own: then half-way it is.
+        margin = margins(maps) if len(self.models.groups) == 1 else None
+        written = scans.write_dicom(case.ct, labels, organs, paths, made, margin)
+        return {kind: path is not None for kind, path in written.items()}
 
     def _settings(self) -> dict:
         return {
@@ -138,6 +157,20 @@ class Worker:
             "level_postprocess": _plain(self.level_rules, self.level),
             "probabilities": self.plan.probabilities,
         }
+
+
+def margins(maps: dict):
+    """(organ, slice) -> float [X, Y]: its probability minus that of the best other class.
+
+    maps: organ -> uint8 [X, Y, Z], 255 is certainty, of one network or several averaged.
+    """
+
+    def margin(organ: Organ, k: int) -> np.ndarray:
+        planes = np.stack([maps[name][..., k] for name in maps]).astype(np.float32) / 255
+        shares = np.concatenate([1 - planes.sum(0, keepdims=True), planes])
+        return contours.margin(shares, 1 + list(maps).index(organ.name))
+
+    return margin
 
 
 def _plain(rules: dict, models: Ensemble | None) -> dict:
