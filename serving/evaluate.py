@@ -110,7 +110,7 @@ def _score(matched, organs: Organs) -> tuple[list[PatientScores], dict[str, str]
             failed[contours.name] = str(error)
             print(f"{line}  FAILED: {error}", flush=True)
             continue
-        named = set(ORGANS.value or organs.names) & set(predictable) & set(contours.organs)
+        named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.organs)
         names = [name for name in organs.names if name in named]
         scores = evaluation.score(predicted, truth, names, organs)
         scored.append(PatientScores(contours.name, scores))

@@ -105,7 +105,7 @@ def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str, organs:
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
             predicted, truth = pairs.read(labels, predicted_path, like, organs)
-            names = [name for name in noted.organs if name in labels.organs]
+            names = [name for name in noted.organs if name in truth.organs]
             scores = evaluation.score(predicted, truth, names, organs)
         else:
             predicted = scans.read_labels(predicted_path, like, organs=organs)

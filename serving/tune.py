@@ -67,7 +67,7 @@ def _score(pairs, predictions, organs: Organs) -> list:
     for number, labels in enumerate(pairs, 1):
         predicted, truth = read_pair(labels, predictions[labels.name], organs=organs)
         facts = results.facts_of(PREDICTIONS.value, labels.name)
-        names = [n for n in labels.organs if n in facts.get("organs", organs.names)]
+        names = [n for n in truth.organs if n in facts.get("organs", organs.names)]
         patients.append(
             candidates.score_candidates(predicted.array, truth.array, truth.grid, names, organs)
         )

@@ -1,6 +1,6 @@
 """Contours and the label maps that were predicted for the same patients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segthor import inputs, scans
 from segthor.errors import InputError
@@ -92,6 +92,8 @@ def read(
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
 
+    The organs of the true one are those that are contoured.
+
     Raises InputError as `segthor.scans.read_labels` does.
     """
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
@@ -100,7 +102,9 @@ def read(
     truth = scans.read_labels(
         contours.labels, like, contours.label_values, organs=organs, ct=contours.ct
     )
-    return found, truth
+    told = contours.organs if truth.organs is None else truth.organs
+    drawn = tuple(name for name in contours.organs if name in told)
+    return found, replace(truth, organs=drawn)
 
 
 def why_missing(folder: str, patient: str, organs: Organs = SEGTHOR) -> str:
