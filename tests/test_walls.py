@@ -46,6 +46,7 @@ UNREACHED = [
     ("serving.evaluate", ("tensorflow", *KERAS)),
     ("serving.report", ("tensorflow", *KERAS)),
     ("serving.submission", ("tensorflow", *KERAS)),
+    ("serving.convert", ("tensorflow", *KERAS)),
 ]
 
 

@@ -1,0 +1,123 @@
+"""Makes DICOM of label maps that lie there already: the prediction's, or corrected by a person.
+
+  python -m serving.convert --predictions=corrected --scans=DICOM_FOLDER --output=structures
+
+Each object refers to the images of the scan of the same name (docs/dicom.md). What is there already
+stays, unless --overwrite. Exit status 1 where one could not be made.
+"""
+
+import importlib.metadata
+import os
+import time
+
+from absl import flags
+
+from segthor import files, inputs, locks, organ_table, progress, scans
+from segthor.errors import InputError, run
+from segthor.organs import Organs
+from serving.scoring import pairs
+
+PREDICTIONS = flags.DEFINE_string(
+    "predictions", None, "Folder of label maps, named after the scans.", required=True
+)
+SCANS = flags.DEFINE_string(
+    "scans", None, "The scans: a DICOM folder, or a CSV with patient and ct.", required=True
+)
+OUTPUT = flags.DEFINE_string("output", None, "Where the DICOM files go.", required=True)
+FORMATS = flags.DEFINE_list(
+    "formats",
+    ["rtstruct"],
+    "rtstruct (a structure set, for planning systems), seg (for research viewers), labelmap (the "
+    "newer kind of SEG).",
+)
+ORGAN_TABLE = flags.DEFINE_string(
+    "organ_table",
+    None,
+    "What the label values stand for, where the folder is not serving.predict's (default: "
+    "SegTHOR's four).",
+)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Make again what is there already.")
+
+
+def main(argv):
+    """Converts case by case; one that cannot be converted is named, the others are made."""
+    if argv[1:]:
+        raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
+    if not FORMATS.value or set(FORMATS.value) - set(scans.FORMATS):
+        known, found = ", ".join(scans.FORMATS), ",".join(FORMATS.value)
+        raise InputError(f"--formats: expected some of {known}; found {found!r}")
+    for folder in (PREDICTIONS.value, SCANS.value):
+        if files.is_same(folder, OUTPUT.value):
+            raise InputError(f"--output={OUTPUT.value}: the input lies there; choose another")
+    label_maps = inputs.find_predictions(PREDICTIONS.value)
+    found = inputs.find(SCANS.value, organs=None)
+    todo = [scan for scan in found if scan.name in label_maps]
+    if not todo:
+        raise InputError(
+            f"no scan has a label map: {PREDICTIONS.value} holds {min(label_maps)} ..., "
+            f"{SCANS.value} holds {found[0].name} ..."
+        )
+    with locks.alone(OUTPUT.value):
+        return _convert(todo, label_maps, _organs())
+
+
+def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
+    files.remove_partial(OUTPUT.value)
+    failed, began = 0, time.monotonic()
+    for number, scan in enumerate(todo, 1):
+        try:
+            state = _one(scan, label_maps[scan.name], organs)
+        except InputError as error:
+            failed, state = failed + 1, f"FAILED: {error}"
+        left_s = (time.monotonic() - began) / number * (len(todo) - number)
+        print(
+            f"[{number}/{len(todo)}] {scan.name}  {state}  ({progress.duration(left_s)} left)",
+            flush=True,
+        )
+    for name in sorted(set(label_maps) - {scan.name for scan in todo}):
+        failed += 1
+        print(f"MISSING: {name}: no scan of this name in {SCANS.value}")
+    print(f"{len(todo)} scans with label maps, {failed} without a result; see {OUTPUT.value}.")
+    return 1 if failed else 0
+
+
+def _one(scan, label_map: str, organs: Organs) -> str:
+    if scan.fault:
+        raise InputError(scan.fault)
+    paths = {
+        kind: files.inside(OUTPUT.value, f"{scan.name}_{kind}.dcm")
+        for kind in scans.FORMATS
+        if kind in FORMATS.value
+    }
+    if not OVERWRITE.value:
+        paths = {kind: path for kind, path in paths.items() if not files.exists(path)}
+    if not paths:
+        return "is there already"
+    like = scan.ct, scans.read_grid(scan.ct)
+    labels = scans.read_labels(label_map, like, organs=organs)
+    written = scans.write_dicom(scan.ct, labels.array, organs, paths, _origin(label_map))
+    empty = [kind for kind, path in written.items() if path is None]
+    return "no organ in it; no structure set written" if empty else ", ".join(written)
+
+
+def _organs() -> Organs:
+    if ORGAN_TABLE.value is not None:
+        return organ_table.read(files.absolute(ORGAN_TABLE.value))
+    return pairs.table_of(PREDICTIONS.value)
+
+
+def _origin(label_map: str) -> dict:
+    """The label map's own time and bytes, so that a second conversion gives the same objects."""
+    remote = files.is_url(label_map)
+    made = time.gmtime(None if remote else os.path.getmtime(label_map))
+    digest = files.sha256(label_map)[:16]
+    return {
+        "version": importlib.metadata.version("segthor"),
+        "model": f"label map {digest}",
+        "date": time.strftime("%Y%m%d", made),
+        "time": time.strftime("%H%M%S", made),
+    }
+
+
+if __name__ == "__main__":
+    run(main, known_only=True)

@@ -1,0 +1,162 @@
+"""DICOM in, DICOM out: predictions come back as structure sets and SEG of the scanner's series."""
+
+import json
+import shutil
+from pathlib import Path
+
+import dicom_phantoms as phantoms
+import numpy as np
+import pydicom
+import pytest
+from structure_cases import by_plastimatch, validated
+from test_predict import affine_of, planted
+from tiny_models import coded_scan, run_entry, save_coded
+
+from segthor import nifti, scans
+from segthor.dicom import places
+from segthor.organs import SEGTHOR
+
+POSES = {"hfs": ("HFS", 0.0), "ffp": ("FFP", 0.0), "hfdr": ("HFDR", 0.0), "tilted": ("HFS", 12.0)}
+LABELS = planted()
+
+
+def save_series(folder, name, pose="HFS", tilt=0.0):
+    """Writes the planted label map as a series whose grey levels tell it; returns it as posed."""
+    hu, affine = phantoms.posed(coded_scan(LABELS), affine_of(), pose, tilt)
+    names = dict.fromkeys(("patient", "study", "series", "frame"), name)
+    phantoms.write_series(folder / name, hu, affine, patient_position=pose, **names)
+    return phantoms.posed(LABELS, affine_of(), pose, tilt)[0]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_coded(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def done(model, tmp_path_factory):
+    """(folder of series, predictions, label maps as posed, what the entry said)."""
+    folder = tmp_path_factory.mktemp("dicom")
+    truth = {name: save_series(folder / "in", name, *pose) for name, pose in POSES.items()}
+    said = predict(model, folder / "in", folder / "out")
+    assert said.returncode == 0, said.stdout + said.stderr
+    return folder / "in", folder / "out", truth, said.stdout + said.stderr
+
+
+def predict(model, scans_at, output, formats="nifti,rtstruct,seg", **flags):
+    return run_entry(
+        "serving.predict", model=model, input=scans_at, output=output, formats=formats, **flags
+    )
+
+
+def objects(output):
+    return {path.name: path.read_bytes() for path in sorted((output / "dicom").iterdir())}
+
+
+@pytest.mark.parametrize("name", POSES)
+def test_label_map_and_structure_set_are_the_planted_organs(done, name):
+    given, output, truth, _ = done
+    found = nifti.read(str(output / f"{name}.nii.gz"))
+    stack = places.stack(str(given / name))
+    np.testing.assert_array_equal(found.array, truth[name])
+    np.testing.assert_array_equal(found.grid.affine, stack.grid.affine)
+    drawn = str(output / "dicom" / f"{name}_rtstruct.dcm")
+    refilled = scans.read_labels(drawn, ct=str(given / name))
+    np.testing.assert_array_equal(refilled.array, truth[name])
+    assert refilled.organs == SEGTHOR.names and not refilled.warnings
+
+
+@pytest.mark.parametrize("name", POSES)
+def test_segments_hold_the_organs_slice_by_slice(done, name):
+    given, output, truth, _ = done
+    made = pydicom.dcmread(output / "dicom" / f"{name}_seg.dcm")
+    stack, frames = places.stack(str(given / name)), made.pixel_array
+    found = np.zeros_like(truth[name])
+    for frame, item in zip(frames, made.PerFrameFunctionalGroupsSequence, strict=True):
+        position = item.PlanePositionSequence[0].ImagePositionPatient
+        k = np.linalg.norm(stack.positions_mm - np.array(position, float), axis=1).argmin()
+        segment = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found[..., k][frame.T > 0] = segment
+    np.testing.assert_array_equal(found, truth[name])
+
+
+@pytest.mark.parametrize("name", ["hfs", "ffp", "hfdr"])
+def test_another_program_finds_the_organs_in_place(done, tmp_path, name):
+    given, output, truth, _ = done
+    drawn = output / "dicom" / f"{name}_rtstruct.dcm"
+    masks = by_plastimatch(drawn, given / name, tmp_path / "masks", "--xor-contours")
+    for organ, roi in zip(SEGTHOR, ("Esophagus", "Heart", "Trachea", "A_Aorta"), strict=True):
+        assert np.count_nonzero(masks[roi] != (truth[name] == organ.label)) <= 5
+
+
+def test_a_validator_finds_no_error(done):
+    _, output, _, _ = done
+    for path in (output / "dicom").iterdir():
+        assert not [line for line in validated(path) if line.startswith("Error")], path.name
+
+
+def test_nothing_of_the_patient_is_said(done):
+    assert "copy" not in done[3] and "PatientName" not in done[3]
+
+
+def test_a_finished_case_stays_and_another_format_is_made(model, done, tmp_path):
+    given, output, _, _ = done
+    shutil.copytree(output, tmp_path / "out")
+    before = objects(tmp_path / "out")
+    said = predict(model, given, tmp_path / "out")
+    assert "4 of them done before" in said.stdout and objects(tmp_path / "out") == before
+    said = predict(model, given, tmp_path / "out", formats="rtstruct,labelmap")
+    assert "0 of them done before" in said.stdout and said.returncode == 0
+    after = objects(tmp_path / "out")
+    assert {name.rpartition("_")[2] for name in after} == {"rtstruct.dcm", "labelmap.dcm"}
+    same = [name for name in after if name in before]
+    assert same and all(after[name] == before[name] for name in same)
+
+
+def test_a_folder_of_predictions_among_the_series_is_passed_over(model, done, tmp_path):
+    given, output, _, _ = done
+    shutil.copytree(given / "hfs", tmp_path / "tree" / "hfs")
+    shutil.copytree(output, tmp_path / "tree" / "predictions")
+    (one,) = places.patients(str(tmp_path / "tree"), SEGTHOR.names)
+    assert (one.name, one.labels) == ("hfs", "")
+
+
+def test_a_scan_without_dicom_images_cannot_have_a_structure_set(model, tmp_path):
+    grid = nifti.Grid.from_affine(LABELS.shape, affine_of())
+    nifti.write(str(tmp_path / "in" / "P1.nii.gz"), coded_scan(LABELS), grid)
+    said = predict(model, tmp_path / "in", tmp_path / "out", formats="rtstruct")
+    assert said.returncode == 1
+    assert "P1.nii.gz: --formats=rtstruct needs DICOM images to refer to" in said.stdout
+    said = predict(model, tmp_path / "in", tmp_path / "out2", formats="dicom")
+    assert said.returncode == 2 and "found 'dicom'" in said.stderr
+
+
+def test_an_empty_label_map_has_no_structure_set(model, tmp_path):
+    hu, affine = phantoms.posed(coded_scan(np.zeros_like(LABELS)), affine_of())
+    phantoms.write_series(tmp_path / "in" / "P1", hu, affine)
+    for expected in ("0 of them done before", "1 of them done before"):
+        said = predict(model, tmp_path / "in", tmp_path / "out")
+        assert said.returncode == 0 and expected in said.stdout, said.stdout + said.stderr
+    assert [path.name for path in (tmp_path / "out" / "dicom").iterdir()] == ["P1_seg.dcm"]
+    facts = json.loads((tmp_path / "out" / "cases" / "P1.json").read_text())
+    assert facts["objects"] == {"rtstruct": False, "seg": True}
+
+
+def test_label_maps_that_lie_there_are_converted(done, tmp_path):
+    given, output, truth, _ = done
+    (tmp_path / "corrected").mkdir()
+    for name in ("hfs", "stranger"):
+        shutil.copy(output / "hfs.nii.gz", tmp_path / "corrected" / f"{name}.nii.gz")
+    flags = {"predictions": tmp_path / "corrected", "scans": given, "output": tmp_path / "out"}
+    said = run_entry("serving.convert", formats="rtstruct,seg", **flags)
+    assert said.returncode == 1 and "MISSING: stranger" in said.stdout, said.stdout + said.stderr
+    made = Path(tmp_path / "out" / "hfs_rtstruct.dcm")
+    found = scans.read_labels(str(made), ct=str(given / "hfs"))
+    np.testing.assert_array_equal(found.array, truth["hfs"])
+    again = run_entry("serving.convert", formats="rtstruct,seg", **flags)
+    assert "hfs  is there already" in again.stdout
+    before = made.read_bytes()
+    run_entry("serving.convert", formats="rtstruct", overwrite=True, **flags)
+    assert made.read_bytes() == before
+    refused = run_entry("serving.convert", **flags | {"output": tmp_path / "corrected"})
+    assert refused.returncode == 2 and "the input lies there" in refused.stderr
