@@ -1,0 +1,107 @@
+"""Times DICOM in and out beside NIfTI on one full-size patient, and prints the goals beside them.
+
+Run from the project's root: python -m benchmarks.dicom
+Everything is read once before it is timed, so files come from the system's cache.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, "tests")  # the writer of DICOM phantoms
+
+import dicom_phantoms
+
+from segthor import nifti, phantom, scans
+from segthor.dicom import index, places
+from segthor.organs import SEGTHOR
+
+FOLDER = Path("build/benchmark/dicom")
+SHAPE = (512, 512, 200)
+REPEATS = 3
+MADE = {"version": "0", "model": "benchmark", "date": "20260101", "time": "000000"}
+
+
+def main() -> int:
+    """Prints a row per measurement; 1 where a goal is missed or a result differs."""
+    organs = SEGTHOR
+    made = phantom.make(3, "full", organs, shape=SHAPE, axcodes="LPS")
+    plain, jpeg = _series(made, "explicit"), _series(made, "jpeg_2000_lossless")
+    file = str(FOLDER / "ct.nii.gz")
+    grid = scans.read_grid(str(plain))
+    nifti.write(file, scans.read(str(plain)).array, grid)
+    labels = np.ascontiguousarray(dicom_phantoms.posed(made.labels, made.affine)[0])
+    drawn = {"rtstruct": str(FOLDER / "set.dcm")}
+    seg = {"seg": str(FOLDER / "seg.dcm")}
+    rows = [
+        _row("NIfTI in", None, lambda: nifti.read(file)),
+        _row("index, a file", 0.002, lambda: index.of_folder(str(plain)), SHAPE[2]),
+        _row("series in, uncompressed", 1.0, lambda: _read(plain)),
+        _row("series in, JPEG 2000", 12.0, lambda: _read(jpeg)),
+        _row(
+            "structure set out", 1.0, lambda: places.write(str(plain), labels, organs, drawn, MADE)
+        ),
+        _row(
+            "structure set in",
+            1.0,
+            lambda: places.read_contours(drawn["rtstruct"], str(plain), organs),
+        ),
+        _row("SEG out", 1.5, lambda: _write(plain, labels, organs, seg)),
+    ]
+    first = rows[0][2]
+    print(f"{'x'.join(map(str, SHAPE))}, {len(organs)} organs\n")
+    print(f"{'':28}{'seconds':>9}{'goal':>8}{'beside NIfTI in':>17}")
+    for name, goal, seconds in rows:
+        print(f"{name:28}{seconds:9.4f}{goal or '':>8}{seconds / first:17.2f}")
+    back = places.read_contours(drawn["rtstruct"], str(plain), organs).labels.array
+    differing = int(np.count_nonzero(back != labels))
+    extra = (_peak_bytes(str(plain)) - _peak_bytes(file)) / 1e6
+    print(f"\nvoxels that differ after mask > structure set > mask: {differing}")
+    print(f"peak memory above the NIfTI route: {extra:.0f} MB (goal 150)")
+    missed = [name for name, goal, seconds in rows if goal and seconds > goal]
+    print(f"missed: {', '.join(missed) or 'none'}")
+    return int(bool(missed or differing or extra > 150))
+
+
+def _series(made, syntax: str) -> Path:
+    folder = FOLDER / syntax
+    if not folder.exists():
+        hu, affine = dicom_phantoms.posed(made.hu, made.affine)
+        dicom_phantoms.write_series(folder, hu, affine, syntax=syntax)
+    return folder
+
+
+def _read(folder: Path):
+    """As the data job does: the headers as well as the pixels."""
+    places._index.cache_clear()
+    return scans.read(str(folder))
+
+
+def _write(folder: Path, labels, organs, paths: dict):
+    return places.write(str(folder), labels, organs, paths, MADE)
+
+
+def _row(name: str, goal: float | None, action, parts: int = 1):
+    """(name, goal, seconds of the quickest of some runs, for one of the parts)."""
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - began)
+    return name, goal, min(seconds) / parts
+
+
+def _peak_bytes(path: str) -> int:
+    code = "import sys; from segthor import scans; scans.read(sys.argv[1])"
+    process = subprocess.Popen([sys.executable, "-c", code, path])
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, path
+    return usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
