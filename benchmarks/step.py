@@ -18,7 +18,7 @@ from absl import app
 
 from benchmarks import dataset
 from trainer import data
-from trainer.augment import Strengths
+from trainer.strengths import Strengths
 from trainer.config import Config
 from trainer.learner import Learner
 

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from segthor import records
 from segthor.errors import InputError
-from trainer import data, loop, validate
-from trainer.augment import Strengths
+from trainer import data, loop, sources, validate
 from trainer.config import Config
 from trainer.learner import Learner
+from trainer.strengths import Strengths
 
 STEPS = 12
 COMMON = {
@@ -28,7 +28,7 @@ COMMON = {
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     slices.make(folder, size=96, contoured={"Patient_03": ("heart",)})
-    return data.open_source(str(folder), None)
+    return sources.open_source(str(folder), None)
 
 
 def learner_of(source, **chosen):

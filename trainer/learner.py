@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from segthor import records
 from segthor.organs import Organs
-from trainer import augment, data, devices, losses, model, schedules
+from trainer import augment, data, devices, losses, model, schedules, sources
 from trainer.config import CLASSIFY, SEGMENT
 
 TRUE = 2  # where the counts say how large the organ is
@@ -17,7 +17,7 @@ class Learner:
     replicas, so that it does not matter how many there are (BatchNorm's statistics aside).
     """
 
-    def __init__(self, config, source: data.Source, strategy, total_steps: int):
+    def __init__(self, config, source: sources.Source, strategy, total_steps: int):
         self.config, self.strategy, self.total_steps = config, strategy, total_steps
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)

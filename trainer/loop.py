@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor.errors import InputError
-from trainer import data, validate
+from trainer import data, sources, validate
 from trainer.checkpoints import Checkpoints
 from trainer.learner import Learner
 
@@ -15,7 +15,7 @@ DROP = 0.5  # what a plateau does to the learning rate
 
 def total_steps(config, source, global_batch: int) -> int:
     """Steps of the whole run."""
-    return config.steps or config.epochs * data.steps_per_epoch(source, global_batch)
+    return config.steps or config.epochs * sources.steps_per_epoch(source, global_batch)
 
 
 def train(config, source, workdir: str, strategy, journal, stop_asked, chief=True) -> bool:
@@ -28,7 +28,7 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
     learner = Learner(config, source, strategy, steps)
     checkpoints = Checkpoints(workdir, learner, chief)
     resumed = checkpoints.restore()
-    per_epoch = data.steps_per_epoch(source, global_batch)
+    per_epoch = sources.steps_per_epoch(source, global_batch)
     validate_every = config.validate_every or per_epoch
     checkpoint_every = config.checkpoint_every or validate_every
     journal.begin(learner.step, steps, per_epoch, resumed)

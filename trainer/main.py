@@ -15,7 +15,7 @@ from absl import flags, logging
 from segthor import errors, files, flags_of
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET
-from trainer import data, devices, failures, loop, run, surfaces
+from trainer import devices, failures, loop, run, sources, surfaces
 from trainer.config import Config
 from trainer.journal import Journal, Silent, shown
 
@@ -40,9 +40,9 @@ def main(_):
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the run, found nothing")
     config = flags_of.read(Config)
-    source = data.open_source(DATA.value, config.held_out_fold)
+    source = sources.open_source(DATA.value, config.held_out_fold)
     config = config.of_table(source.organs)
-    unscored = data.require_contours(source, config.organs)
+    unscored = sources.require_contours(source, config.organs)
     strategy = _devices(config)
     replicas, chief = strategy.num_replicas_in_sync, devices.is_chief()
     several = devices.several_processes(strategy)

@@ -13,7 +13,7 @@ from absl import flags
 from segthor import drawing, files, flags_of, records
 from segthor.errors import run
 from segthor.organs import SEGTHOR, Organs
-from trainer import augment, data
+from trainer import augment, sources
 from trainer import main as training
 from trainer.config import Config
 
@@ -27,7 +27,7 @@ _VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", 1
 def main(_):
     """Reads the slices, augments them as at the run's first steps, draws all."""
     config = flags_of.read(Config)
-    source = data.open_source(training.DATA.value, config.held_out_fold)
+    source = sources.open_source(training.DATA.value, config.held_out_fold)
     slices = fullest(source, _PATIENTS.value)
     steps = (None, *range(_VERSIONS.value))
     columns = [drawn(slices, step, config, source.organs) for step in steps]
@@ -40,7 +40,7 @@ def main(_):
     print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
 
 
-def fullest(source: data.Source, count: int) -> list[records.Slice]:
+def fullest(source: sources.Source, count: int) -> list[records.Slice]:
     """Of each of the first training patients, the slice that holds most organs."""
     best = {}
     for shard in source.train:
