@@ -87,7 +87,7 @@ class Learner:
 
     def in_any_process(self, here: bool) -> bool:
         """Whether it is so in any process: they must stop at the same step or wait for ever."""
-        if not devices.several_processes(self.strategy):
+        if not devices.several_processes():
             return here
         return float(self._sum(tf.constant(float(here)))) > 0
 

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from segthor import startup
 from segthor.errors import InputError
 from trainer import data, sources, validate
 from trainer.checkpoints import Checkpoints
@@ -34,7 +35,8 @@ def train(config, source, workdir: str, strategy, journal, stop_asked, chief=Tru
     journal.begin(learner.step, steps, per_epoch, resumed)
 
     batches, held_out = _inputs(config, source, strategy, learner.step)
-    iterator = iter(batches)
+    with startup.quiet():
+        iterator = iter(batches)
     while learner.step < steps and not _given_up(config, checkpoints):
         _call(learner, iterator, source, journal, steps, validate_every, checkpoint_every)
         step = learner.step

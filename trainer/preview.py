@@ -7,14 +7,13 @@ shows it as stored, the others what it would be at one step of the run that the 
 """
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
-from segthor import drawing, files, flags_of, records
+from segthor import drawing, files, flags_of, records, startup
 from segthor.errors import run
 from segthor.organs import SEGTHOR, Organs
-from trainer import augment, sources
 from trainer import main as training
+from trainer import sources
 from trainer.config import Config
 
 TILE_PX = 224
@@ -29,6 +28,7 @@ def main(_):
     config = flags_of.read(Config)
     source = sources.open_source(training.DATA.value, config.held_out_fold)
     slices = fullest(source, _PATIENTS.value)
+    startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
     columns = [drawn(slices, step, config, source.organs) for step in steps]
     tiles, captions = zip(
@@ -56,6 +56,10 @@ def drawn(
     slices: list[records.Slice], step: int | None, config, organs: Organs = SEGTHOR
 ) -> list[tuple[np.ndarray, str]]:
     """Picture and caption of each slice: as stored where `step` is None, else augmented."""
+    import tensorflow as tf  # takes seconds; bad input is told before
+
+    from trainer import augment
+
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
     if step is not None:
