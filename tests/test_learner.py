@@ -64,6 +64,19 @@ def test_training_lowers_the_loss_and_validation_counts_each_organ(source, chose
     assert not np.isnan(scores.dice[1]).any()
 
 
+@pytest.mark.parametrize("asked_at, taken", [(1, 1), (3, 3), (99, 5)])
+def test_a_call_ends_with_the_step_in_which_it_is_asked_to(source, asked_at, taken):
+    steps = iter(range(1, 100))
+    config = Config(**COMMON)
+    learner = Learner(
+        config, source, tf.distribute.get_strategy(), STEPS, lambda: next(steps) >= asked_at
+    )
+    batches = data.per_replica(data.training(source, config, 4), 4)
+    losses, _ = learner.train(iter(batches), tf.constant(5))
+    assert losses.shape == [taken] and np.isfinite(losses).all() and (losses.numpy() > 0).all()
+    assert learner.step == taken
+
+
 def test_counts_agree_with_a_plain_count_over_the_stored_slices(source):
     learner = learner_of(source)
     scores = validate.validate(learner, source, held_out(source))

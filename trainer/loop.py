@@ -20,13 +20,13 @@ def total_steps(config, source, global_batch: int) -> int:
 
 
 def train(config, source, workdir: str, strategy, journal, stop_asked, chief=True) -> bool:
-    """Trains to the end, or until `stop_asked()`; returns whether the run is finished.
+    """Trains to the end, or to the step in which `stop_asked()`; returns whether it is finished.
 
     Continues from the folder's last checkpoint. Raises InputError where the loss is not finite.
     """
     global_batch = config.batch_size * strategy.num_replicas_in_sync
     steps = total_steps(config, source, global_batch)
-    learner = Learner(config, source, strategy, steps)
+    learner = Learner(config, source, strategy, steps, stop_asked)
     checkpoints = Checkpoints(workdir, learner, chief)
     resumed = checkpoints.restore()
     per_epoch = sources.steps_per_epoch(source, global_batch)
@@ -69,7 +69,10 @@ def _inputs(config, source, strategy, first_step: int):
 
 
 def _call(learner, iterator, source, journal, steps, *every) -> None:
-    """One call of the device, up to the next step at which the loop has something to do."""
+    """One call of the device, up to the next step at which the loop has something to do.
+
+    It ends earlier where the run is asked to stop.
+    """
     first = learner.step
     until = [steps, first + learner.config.steps_per_call]
     until += [(first // period + 1) * period for period in every]

@@ -6,6 +6,8 @@ Repeat the same command to continue an interrupted run. Where TF_CONFIG names se
 the command on each. Exit status: 0, or 143 where SIGTERM stopped the run after a checkpoint.
 """
 
+import os
+import select
 import signal
 import sys
 
@@ -53,15 +55,13 @@ def main(_):
         run.claim(_WORKDIR.value, config, source, replicas, chief),
         failures.in_one_line(source, _WORKDIR.value, several),
     ):
+        stop_asked = _on_sigterm()
         steps = loop.total_steps(config, source, config.batch_size * replicas)
         _announce(config, source, replicas, steps, unscored)
-        stopped = _on_sigterm()
         journal = Silent()
         if chief:
             journal = Journal(_WORKDIR.value, config, _PROFILE.value, source.organs)
-        finished = loop.train(
-            config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
-        )
+        finished = loop.train(config, source, _WORKDIR.value, strategy, journal, stop_asked, chief)
         summary = journal.end(finished)
         if finished and chief and config.surface_distances:
             surfaces.score(_WORKDIR.value, source)
@@ -106,11 +106,17 @@ def _announce(config, source, replicas: int, steps: int, unscored: list[str]) ->
         )
 
 
-def _on_sigterm() -> list:
-    """A list that holds something once SIGTERM came."""
-    stopped = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    return stopped
+def _on_sigterm():
+    """A function that says whether SIGTERM came, also while Python waits for steps of the device.
+
+    Python's own handler runs only after that; but the system writes into a pipe at once. So it does
+    for Ctrl-C, which ends the steps as early, and then the program.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    return lambda: bool(select.select([reader], [], [], 0)[0])
 
 
 def _conclude(summary, config) -> None:

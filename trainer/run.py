@@ -51,8 +51,10 @@ def check_folder(workdir: str) -> None:
     """Raises InputError where the folder is neither new nor a run's."""
     if files.exists(workdir) and not files.is_dir(workdir):
         raise InputError(f"--workdir={workdir}: expected a folder, found a file")
-    new = not files.exists(workdir) or not files.listdir(workdir)
-    if not new and not files.exists(files.join(workdir, RUN)):
+    found = files.listdir(workdir) if files.exists(workdir) else []
+    # The chief may be writing run.json just now, or have been killed while it did.
+    others = [name for name in found if not name.startswith(files.TEMPORARY_PREFIX)]
+    if others and not files.exists(files.join(workdir, RUN)):
         raise InputError(
             f"--workdir={workdir}: expected a new folder or a run, found other files; "
             "name another folder"
