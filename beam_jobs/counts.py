@@ -1,9 +1,8 @@
-"""Counts that add up over patients and shards, by a Beam combiner, and what they say.
+"""Counts that add up over patients and shards, and what they say.
 
 Counts are name -> value -> number: 'slices' by organ, 'hu/ORGAN' by bin, spacings by mm.
 """
 
-import apache_beam as beam
 import numpy as np
 
 from beam_jobs.examine import Examined
@@ -48,30 +47,6 @@ def _histogram(hu: np.ndarray) -> dict[str, int]:
     bins = np.floor(np.clip(hu, -1024, 4095) / HU_BIN).astype(np.int64) + 1024 // HU_BIN
     numbers = np.bincount(bins)
     return {str(int(n) * HU_BIN - 1024): int(numbers[n]) for n in np.flatnonzero(numbers)}
-
-
-class AddCounts(beam.CombineFn):
-    """Adds mappings name -> value -> count; order and grouping do not matter."""
-
-    def create_accumulator(self):
-        """Nothing counted yet."""
-        return {}
-
-    def add_input(self, total, counts):
-        """Adds the counts of one shard."""
-        add(total, counts)
-        return total
-
-    def merge_accumulators(self, totals):
-        """Adds what several workers counted."""
-        merged = {}
-        for total in totals:
-            self.add_input(merged, total)
-        return merged
-
-    def extract_output(self, total):
-        """Plain values, sorted, for JSON."""
-        return {name: dict(sorted(total[name].items())) for name in sorted(total)}
 
 
 def summary(counts: dict) -> dict:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from beam_jobs import audit_page, counts, shards
 from beam_jobs.examine import stamps
 from beam_jobs.job import Job
-from beam_jobs.pipeline import STATISTICS
 from beam_jobs.plan import ShardPlan
 from beam_jobs.shards import Part
 from segthor import files, json_files, scans, underway
@@ -71,7 +70,7 @@ def _scans_of(output: str, name: str) -> dict[str, shards.ScanMark]:
 
 def _part_names(folder: str) -> list[str]:
     """Of all parts that lie there: their shards' names."""
-    names = [name for name in files.listdir(folder) if name != STATISTICS]
+    names = [name for name in files.listdir(folder) if name != shards.STATISTICS]
     return [name.removesuffix(".json") for name in names]
 
 
@@ -122,7 +121,7 @@ def finish(names: list[str], job: Job, folds: int) -> Dataset:
             f"every patient was rejected ({len(rejected)}); the first, {first.patient}: "
             f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
-    counted = json_files.read(files.join(job.output, shards.PARTS, STATISTICS))
+    counted = json_files.read(files.join(job.output, shards.PARTS, shards.STATISTICS))
     made = Dataset(
         recipe=job.recipe,
         folds=folds,

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs import audit_page, dataset, pipeline, plan, processes
+from beam_jobs import audit_page, dataset, plan, processes
 from beam_jobs.job import Job
 from segthor import files, inputs, locks, memory, progress, runners
 from segthor.errors import InputError, hint
@@ -138,6 +138,8 @@ def _write_shards(patients, dealt, job: Job, settings: Settings, beam_arguments)
 
     Returns the shards' names.
     """
+    from beam_jobs import pipeline  # Beam takes a second; bad input is told before
+
     most = plan.patients_per_shard(job.recipe)
     repeated = _repeated_scans(patients, job)
     places = (place for one in patients for place in (one.ct, one.labels, one.masks) if place)

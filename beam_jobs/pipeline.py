@@ -5,12 +5,9 @@ from collections import deque
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_jobs import processes, shards
-from beam_jobs.counts import AddCounts
+from beam_jobs import counts, processes, shards
 from beam_jobs.job import Job
 from segthor import files, json_files, memory, runners
-
-STATISTICS = "statistics.json"
 
 
 class WriteShard(beam.DoFn):
@@ -42,6 +39,30 @@ def _counts(plan, job: Job) -> dict:
     return part.statistics
 
 
+class AddCounts(beam.CombineFn):
+    """Adds mappings name -> value -> count; order and grouping do not matter."""
+
+    def create_accumulator(self):
+        """Nothing counted yet."""
+        return {}
+
+    def add_input(self, total, of_shard):
+        """Adds the counts of one shard."""
+        counts.add(total, of_shard)
+        return total
+
+    def merge_accumulators(self, totals):
+        """Adds what several workers counted."""
+        merged = {}
+        for total in totals:
+            self.add_input(merged, total)
+        return merged
+
+    def extract_output(self, total):
+        """Plain values, sorted, for JSON."""
+        return {name: dict(sorted(total[name].items())) for name in sorted(total)}
+
+
 def run(work, job: Job, runner: str, arguments: list[str]) -> None:
     """Writes every shard and the statistics over all of them; returns when done.
 
@@ -50,12 +71,12 @@ def run(work, job: Job, runner: str, arguments: list[str]) -> None:
     # Largest first: so the workers end at about the same time.
     plans = [plan for _, plan in sorted(work, key=lambda one: (-one[0], one[1].name))]
     options, runner = runners.choose(runner, arguments)
-    path = files.join(job.output, shards.PARTS, STATISTICS)
+    path = files.join(job.output, shards.PARTS, shards.STATISTICS)
     with runners.trouble_in_one_line(), beam.Pipeline(runner=runner, options=options) as pipeline:
         (
             pipeline
             | "Plans" >> beam.Create(plans)
             | "Write shards" >> beam.ParDo(WriteShard(job))
             | "Add counts" >> beam.CombineGlobally(AddCounts())
-            | "Write statistics" >> beam.Map(lambda counts: json_files.write(path, counts))
+            | "Write statistics" >> beam.Map(lambda total: json_files.write(path, total))
         )

@@ -24,6 +24,7 @@ from segthor.patients import Patient
 from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
+STATISTICS = "statistics.json"  # lies among the parts: counts over all of them
 VERSION = 3  # raised whenever the same input gives another shard or part
 
 

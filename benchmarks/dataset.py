@@ -8,13 +8,13 @@ import sys
 
 from segthor import files
 from segthor.manifest import FILE_NAME
-from trainer import data
+from trainer import sources
 
 FOLDER = "build/benchmark"
 PATIENTS = 12
 
 
-def source() -> data.Source:
+def source() -> sources.Source:
     """The dataset, opened with fold 0 held out."""
     dataset = f"{FOLDER}/dataset"
     if not files.exists(f"{dataset}/{FILE_NAME}"):
@@ -22,7 +22,7 @@ def source() -> data.Source:
         print(f"Making {PATIENTS} full-size phantoms in {FOLDER} (once, some minutes)", flush=True)
         _run("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}", "--size=full")
         _run("beam_jobs.build", f"--input={patients}", f"--output={dataset}", "--crop_mm=224")
-    return data.open_source(dataset, 0)
+    return sources.open_source(dataset, 0)
 
 
 def _run(module, *arguments):

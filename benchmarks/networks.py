@@ -82,12 +82,12 @@ def try_one(backbone, decoder, folder):
     import tensorflow as tf
 
     from serving.prediction import bundle
-    from trainer import data
+    from trainer import data, sources
     from trainer.config import Config
     from trainer.learner import Learner
 
     config = Config(backbone=backbone, decoder=decoder, batch_size=2, shuffle_buffer=16)
-    source = data.open_source(folder, None)
+    source = sources.open_source(folder, None)
     config = config.of_table(source.organs)
     start = time.perf_counter()
     learner = Learner(config, source, tf.distribute.get_strategy(), total_steps=10)

@@ -20,7 +20,7 @@ from unittest import mock
 
 from absl import app, flags
 
-from beam_jobs import audit_page, dataset, driver, plan, shards
+from beam_jobs import audit_page, dataset, driver, pipeline, plan, shards
 from beam_jobs.examine import examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.thumbnail import png_base64
@@ -110,7 +110,7 @@ def _drive(folder: str, read_only: bool) -> dict:
                 ("repeated", dataset, "repeated_scans"),
                 ("plan", plan, "plan_shards"),
                 ("outdated", dataset, "remove_outdated"),
-                ("pipeline", driver.pipeline, "run"),
+                ("pipeline", pipeline, "run"),
                 ("audit", audit_page, "write"),
                 ("manifest", dataset, "finish"),
             )

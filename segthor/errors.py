@@ -12,6 +12,8 @@ import textwrap
 
 from absl import app, flags
 
+from segthor import memory
+
 # The machine refuses a file: the user's to mend, like bad input, and no fault in the program.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _REFUSALS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -33,6 +35,7 @@ def run(main, known_only=False):
       known_only: Whether arguments that are no flag of this program are left in argv, for a program
         that hands them on. Otherwise they are errors.
     """
+    memory.keep_freed()  # every program fills the same large arrays again and again
     sys.stdout, sys.stderr = _printable(sys.stdout), _printable(sys.stderr)
     app.run(lambda argv: _guard(main, argv), flags_parser=lambda argv: _parse(argv, known_only))
 

@@ -7,8 +7,6 @@ import os
 import re
 from concurrent.futures.process import BrokenProcessPool
 
-from apache_beam.options import pipeline_options
-
 from segthor.errors import InputError
 
 LOCAL = ("DirectRunner", "direct")
@@ -27,6 +25,10 @@ def check_options(runner: str, arguments: list[str]) -> None:
 
     Other runners know options that only they can judge.
     """
+    if not arguments and runner in LOCAL:
+        return  # Beam, which takes a second, is not asked about nothing
+    from apache_beam.options import pipeline_options
+
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     kinds = {str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()}
     for kind in kinds.values():
@@ -45,6 +47,8 @@ def choose(name: str, arguments: list[str]):
     The local runner runs in this process, and never looks for anything on the network, which
     Beam's own switch of the same name would.
     """
+    from apache_beam.options import pipeline_options
+
     options = pipeline_options.PipelineOptions(arguments)
     if name not in LOCAL:
         options.view_as(pipeline_options.StandardOptions).runner = name
@@ -67,6 +71,8 @@ def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
     given = " ".join(arguments)
     if name not in LOCAL or _RUNNING_MODE in given:
         return 1
+    from apache_beam.options import pipeline_options
+
     options = pipeline_options.PipelineOptions(arguments)
     asked = options.view_as(pipeline_options.DirectOptions).direct_num_workers
     if asked < 0:

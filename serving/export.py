@@ -5,15 +5,13 @@
 Writes OUTPUT/<version>/, the next number each time, ready for TensorFlow Serving.
 """
 
-import trainer  # noqa: F401, I001  before tensorflow, which reads trainer's environment variables
 import importlib.metadata
 import platform
 
-from absl import flags, logging
+from absl import flags
 
-from segthor import errors
+from segthor import errors, startup
 from segthor.recipe import Recipe
-from serving.prediction import bundle
 from trainer import run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
@@ -25,7 +23,10 @@ CHECKPOINT = flags.DEFINE_enum(
 
 def main(_):
     """Restores the run, writes the model, loads it again."""
-    logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
+    run.check_trained(WORKDIR.value, CHECKPOINT.value)
+    startup.load_tensorflow()
+    from serving.prediction import bundle  # takes seconds; a missing run is told before
+
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
     recipe = Recipe.from_json(record["recipe"])
     version = bundle.save(
@@ -49,6 +50,8 @@ def main(_):
 
 def _outputs(given: dict) -> dict:
     """The network's outputs under the names of the model directory."""
+    from serving.prediction import bundle
+
     names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
     return {names[task]: value for task, value in given.items()}
 

@@ -10,10 +10,10 @@ import time
 
 from absl import flags
 
-from segthor import files, inputs, locks, progress, scans
+from segthor import files, inputs, locks, progress, scans, startup
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
-from serving.prediction import walk
+from serving.prediction import directory, walk
 
 MODEL = flags.DEFINE_list(
     "model",
@@ -87,11 +87,12 @@ def main(argv):
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     found = inputs.find(INPUT.value, SPLIT.value, organs=None)
-    _check_output(found)
+    _check_folders(found)
     unknown = sorted({*FORMATS.value} - {"nifti", *scans.FORMATS})
     if unknown:
         known = ", ".join(("nifti", *scans.FORMATS))
         raise InputError(f"--formats: expected some of {known}; found {unknown[0]!r}")
+    startup.load_tensorflow()
     from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 
     worker = Worker(_plan())
@@ -99,11 +100,12 @@ def main(argv):
         return _predict(found, worker, argv[1:])
 
 
-def _check_output(found) -> None:
-    """Raises InputError where results would lie among the inputs."""
+def _check_folders(found) -> None:
+    """Raises InputError where results would lie among the inputs, or a model is missing."""
     if any(files.is_same(folder, OUTPUT.value) for folder in {files.parent(s.ct) for s in found}):
         raise InputError(f"--output={OUTPUT.value}: the scans lie there; choose another folder")
     for model in (*MODEL.value, *LEVEL_MODEL.value, *filter(None, [GATE.value])):
+        directory.newest(model)
         if files.is_same(model, OUTPUT.value):
             raise InputError(f"--output={OUTPUT.value}: a model lies there; choose another folder")
 

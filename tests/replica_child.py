@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor.organs import SEGTHOR
-from trainer import data, devices
+from trainer import data, devices, sources
 from trainer.config import Config
 from trainer.learner import Learner
 
@@ -31,7 +31,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
         clip_norm=0.5,
         ema=0.9,
     )
-    source = data.open_source(folder, None)
+    source = sources.open_source(folder, None)
     strategy = devices.strategy()
     learner = Learner(config, source, strategy, 10)
     for network in (learner.model, learner.averaged):

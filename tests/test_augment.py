@@ -8,7 +8,8 @@ import tensorflow as tf
 from scipy import ndimage
 
 from segthor.errors import InputError
-from trainer.augment import Strengths, augment
+from trainer.augment import augment
+from trainer.strengths import Strengths
 
 NAMES = [spec.name for spec in dataclasses.fields(Strengths)]
 HIGHEST = {spec.name: spec.metadata["within"][1] for spec in dataclasses.fields(Strengths)}

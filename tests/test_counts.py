@@ -6,7 +6,8 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_jobs.counts import AddCounts, summary
+from beam_jobs.counts import summary
+from beam_jobs.pipeline import AddCounts
 
 PARTS = [
     {"slices": {"all": 3, "heart": 1}, "hu/heart": {"0": 5, "-4": 1}},

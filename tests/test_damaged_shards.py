@@ -12,7 +12,7 @@ from google.protobuf import message
 
 from segthor import files, records
 from segthor.errors import InputError
-from trainer import data, failures
+from trainer import data, failures, sources
 from trainer.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def test_a_record_that_is_no_slice_ends_in_a_line_that_names_shard_and_record(
     tmp_path, split, change
 ):
     path = replace_shard(tmp_path, slices.make(tmp_path), split, with_third_record(change))
-    source = data.open_source(str(tmp_path), None)
+    source = sources.open_source(str(tmp_path), None)
     if change is with_an_unknown_label:  # only the network's channels cannot take it
         assert failures.damage(source) == f"{path}: record 2 has a label 9"
         return
@@ -110,7 +110,7 @@ def test_a_record_that_is_no_slice_ends_in_a_line_that_names_shard_and_record(
 
 def test_a_flipped_bit_is_named_and_a_healthy_dataset_is_not_blamed(tmp_path):
     dataset = slices.make(tmp_path)
-    source = data.open_source(str(tmp_path), None)
+    source = sources.open_source(str(tmp_path), None)
     assert failures.damage(source) is None
     read_all(source, "train"), read_all(source, "validation")
     path = tmp_path / dataset.shards[1].file
@@ -126,7 +126,7 @@ def test_an_error_that_no_shard_explains_stays_what_it_is(tmp_path):
     import tensorflow as tf
 
     slices.make(tmp_path)
-    source = data.open_source(str(tmp_path), None)
+    source = sources.open_source(str(tmp_path), None)
     with pytest.raises(tf.errors.InvalidArgumentError):
         with failures.in_one_line(source, "run", False):
             tf.reshape(tf.zeros([4]), [3])
@@ -151,4 +151,4 @@ def test_a_shard_of_a_patient_that_the_manifest_does_not_describe_is_refused(tmp
     dataset = slices.make(tmp_path)
     dataclasses.replace(dataset, patients=dataset.patients[1:]).save(str(tmp_path))
     with pytest.raises(InputError, match="lists .Patient_01., which has no row of its own"):
-        data.open_source(str(tmp_path), None)
+        sources.open_source(str(tmp_path), None)

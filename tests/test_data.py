@@ -12,7 +12,7 @@ import tensorflow as tf
 from segthor import records
 from segthor.errors import InputError
 from segthor.manifest import Dataset
-from trainer import data
+from trainer import data, sources
 from trainer.config import Config
 
 BATCH = 4
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(folder):
-    return data.open_source(folder, None)
+    return sources.open_source(folder, None)
 
 
 def config(**changes):
@@ -54,7 +54,7 @@ def stored(source, shards):
 
 
 def test_an_epoch_holds_each_training_slice_once_up_to_whole_batches(source):
-    per_epoch = data.steps_per_epoch(source, BATCH) * BATCH
+    per_epoch = sources.steps_per_epoch(source, BATCH) * BATCH
     everything = Counter(stored(source, source.train))
     assert sum(everything.values()) - BATCH < per_epoch <= sum(everything.values())
     rows = drawn(source, 3 * per_epoch)
@@ -65,7 +65,7 @@ def test_an_epoch_holds_each_training_slice_once_up_to_whole_batches(source):
 
 
 def test_each_epoch_and_each_seed_has_its_own_order(source):
-    per_epoch = data.steps_per_epoch(source, BATCH) * BATCH
+    per_epoch = sources.steps_per_epoch(source, BATCH) * BATCH
     rows = drawn(source, 2 * per_epoch)
     tf.random.set_seed(11)  # the process's own, which counts for nothing
     assert rows == drawn(source, 2 * per_epoch)
@@ -114,16 +114,16 @@ def test_evaluation_gives_each_slice_once_to_one_worker(source, batch, count):
 
 def test_a_fold_is_held_out_and_the_others_train(folder):
     for fold in range(slices.FOLDS):
-        source = data.open_source(folder, fold)
+        source = sources.open_source(folder, fold)
         assert {shard.fold for shard in source.validation} == {fold}
         assert {shard.fold for shard in source.train} == set(range(slices.FOLDS)) - {fold}
     with pytest.raises(InputError, match="--fold: expected 0 to 2"):
-        data.open_source(folder, 3)
+        sources.open_source(folder, 3)
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(source):
     with pytest.raises(InputError, match="--batch_size"):
-        data.steps_per_epoch(source, source.count(source.train) + 1)
+        sources.steps_per_epoch(source, source.count(source.train) + 1)
 
 
 def test_shards_that_are_not_the_manifests_are_refused(tmp_path):
@@ -132,24 +132,24 @@ def test_shards_that_are_not_the_manifests_are_refused(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     with pytest.raises(InputError, match=f"expected {len(whole)} bytes"):
-        data.open_source(str(tmp_path), None)
+        sources.open_source(str(tmp_path), None)
     path.unlink()
     with pytest.raises(InputError, match="no such file"):
-        data.open_source(str(tmp_path), None)
+        sources.open_source(str(tmp_path), None)
     path.write_bytes(whole)
     shard = dataclasses.replace(dataset.shards[0], records=dataset.shards[0].records + 1)
     dataclasses.replace(dataset, shards=(shard, *dataset.shards[1:])).save(str(tmp_path))
     with pytest.raises(InputError, match="expected 7 slices, as its patients have, found 8"):
-        data.open_source(str(tmp_path), None)
+        sources.open_source(str(tmp_path), None)
     held_out = {"shards": dataset.shards[2:3], "patients": dataset.patients[2:3]}
     dataclasses.replace(dataset, **held_out).save(str(tmp_path))
     with pytest.raises(InputError, match="no train slices"):
-        data.open_source(str(tmp_path), None)
+        sources.open_source(str(tmp_path), None)
 
 
 def test_the_digest_follows_shards_and_recipe(folder):
-    source, dataset = data.open_source(folder, None), Dataset.load(folder)
-    assert source.digest() == data.open_source(folder, 1).digest()
+    source, dataset = sources.open_source(folder, None), Dataset.load(folder)
+    assert source.digest() == sources.open_source(folder, 1).digest()
     other = dataclasses.replace(dataset.recipe, window_level="60")
     changed = dataclasses.replace(source, dataset=dataclasses.replace(dataset, recipe=other))
     assert changed.digest() != source.digest()
@@ -157,7 +157,7 @@ def test_the_digest_follows_shards_and_recipe(folder):
 
 
 def test_slices_with_rare_organs_are_drawn_more_often(folder):
-    plain = data.open_source(folder, None)
+    plain = sources.open_source(folder, None)
     # heart in 4 of 100 slices: sqrt(0.16 / 0.04) = 2 times; the others are common
     statistics = {"slices": {"all": 100, "esophagus": 50, "heart": 4, "trachea": 50, "aorta": 50}}
     source = dataclasses.replace(
@@ -171,7 +171,7 @@ def test_slices_with_rare_organs_are_drawn_more_often(folder):
                 value = hash(one.image.tobytes() + one.labels.tobytes())
                 holds_heart[value] = bool(one.present[1])
     chosen = config(oversample=0.16, shuffle_buffer=1000)
-    per_epoch = data.steps_per_epoch(source, BATCH) * BATCH
+    per_epoch = sources.steps_per_epoch(source, BATCH) * BATCH
     seen = Counter(value for _, value in drawn(source, 400 * per_epoch, chosen))
     often = [seen[value] for value, heart in holds_heart.items() if heart]
     seldom = [seen[value] for value, heart in holds_heart.items() if not heart]
@@ -206,17 +206,17 @@ def test_an_organ_that_nobody_contoured_is_refused_with_what_would_work(
     """`slices.make` holds out every third patient."""
     names = {f"Patient_{n:02d}": train if n % 3 else held_out for n in range(1, 7)}
     slices.make(tmp_path, contoured=names)
-    source = data.open_source(str(tmp_path), None)
+    source = sources.open_source(str(tmp_path), None)
     with pytest.raises(InputError, match=message) as refused:
-        data.require_contours(source, asked)
+        sources.require_contours(source, asked)
     works = re.search("--organs=([a-z,]+)", str(refused.value))
     if works:
-        data.require_contours(source, works[1].split(","))
+        sources.require_contours(source, works[1].split(","))
 
 
 def test_an_organ_without_a_validation_patient_is_trained_without_a_score(tmp_path):
     names = {f"Patient_{n:02d}": BOTH if n % 3 else HEART for n in range(1, 7)}
     slices.make(tmp_path, contoured=names)
-    source = data.open_source(str(tmp_path), None)
-    assert data.require_contours(source, BOTH) == ["aorta"]
-    assert data.require_contours(source, HEART) == []
+    source = sources.open_source(str(tmp_path), None)
+    assert sources.require_contours(source, BOTH) == ["aorta"]
+    assert sources.require_contours(source, HEART) == []

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from segthor import records
 from segthor.errors import InputError
-from trainer import data, loop, validate
-from trainer.augment import Strengths
+from trainer import data, loop, sources, validate
 from trainer.config import Config
 from trainer.learner import Learner
+from trainer.strengths import Strengths
 
 STEPS = 12
 COMMON = {
@@ -28,7 +28,7 @@ COMMON = {
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     slices.make(folder, size=96, contoured={"Patient_03": ("heart",)})
-    return data.open_source(str(folder), None)
+    return sources.open_source(str(folder), None)
 
 
 def learner_of(source, **chosen):
@@ -62,6 +62,19 @@ def test_training_lowers_the_loss_and_validation_counts_each_organ(source, chose
     assert scores.dice.shape == (2, len(names))
     assert np.isnan(scores.dice[0]).tolist() == [name != "heart" for name in names]
     assert not np.isnan(scores.dice[1]).any()
+
+
+@pytest.mark.parametrize("asked_at, taken", [(1, 1), (3, 3), (99, 5)])
+def test_a_call_ends_with_the_step_in_which_it_is_asked_to(source, asked_at, taken):
+    steps = iter(range(1, 100))
+    config = Config(**COMMON)
+    learner = Learner(
+        config, source, tf.distribute.get_strategy(), STEPS, lambda: next(steps) >= asked_at
+    )
+    batches = data.per_replica(data.training(source, config, 4), 4)
+    losses, _ = learner.train(iter(batches), tf.constant(5))
+    assert losses.shape == [taken] and np.isfinite(losses).all() and (losses.numpy() > 0).all()
+    assert learner.step == taken
 
 
 def test_counts_agree_with_a_plain_count_over_the_stored_slices(source):

@@ -1,6 +1,7 @@
 """Memory has a limit, and a scan beyond it is one patient's finding."""
 
 import gzip
+import platform
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import slices
 from cases import TINY_RECIPE, save_patients
 
 from segthor import memory, nifti
@@ -157,3 +159,76 @@ def test_a_refused_allocation_costs_its_own_patient_alone(tmp_path):
     dataset = Dataset.load(str(tmp_path / "out"))
     assert [one.patient for one in dataset.patients] == ["Patient_01", "Patient_03"]
     assert "no memory left" in dataset.rejected[0].reason
+
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+FAULTS = """
+import sys, threading
+from segthor import errors, memory, startup
+
+def numpy_arrays():
+    import numpy as np
+    return lambda: [np.ones(60_000_000, np.uint8) for _ in range(2)]
+
+def training():
+    import trainer
+    startup.load_tensorflow()
+    import tensorflow as tf
+    from trainer import devices, loop, sources
+    from trainer.config import Config
+    from trainer.learner import Learner
+    source = sources.open_source(DATA, None)
+    config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16)
+    config = config.of_table(source.organs)
+    learner = Learner(config, source, devices.strategy(), 100)
+    iterator = iter(loop._inputs(config, source, learner.strategy, 0)[0])
+    return lambda: learner.train(iterator, tf.constant(1))
+
+def in_threads():
+    work = numpy_arrays()
+    def both():
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+    return both
+
+def main(_):
+    work = {"numpy": numpy_arrays, "training": training, "threads": in_threads}[KIND]()
+    for _ in range(5):
+        work()
+    before = memory.page_faults()
+    for _ in range(10):
+        work()
+    print((memory.page_faults() - before) / 10)
+
+DATA, KIND, memory_is = (sys.argv.pop(1) for _ in range(3))
+if memory_is == "given_back":
+    memory.keep_freed = lambda: None
+errors.run(main)
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="another C library decides for itself")
+@pytest.mark.parametrize("kind", ["numpy", "training", "threads"])
+def test_a_program_asks_for_its_pages_once(kind, tmp_path):
+    if kind == "training":
+        slices.make(tmp_path, size=96)
+
+    def faults(memory_is):
+        command = [sys.executable, "-c", FAULTS, tmp_path, kind, memory_is]
+        return float(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+
+    assert faults("kept") < 500 < 1000 < faults("given_back")
+
+
+def test_where_the_c_library_has_no_such_choice_nothing_happens():
+    """As on musl: a C library without mallopt. That of a Mac is not asked at all."""
+    code = (
+        "import ctypes, sys\n"
+        "from segthor import memory\n"
+        "ctypes.CDLL = lambda name: object()\n"
+        "memory.keep_freed()\n"
+        "del ctypes.CDLL\n"
+        "sys.platform = 'darwin'\n"
+        "memory.keep_freed()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

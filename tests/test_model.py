@@ -14,8 +14,8 @@ from segmentation_models.backbones.backbones_factory import Backbones
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
 from trainer import model, schedules, weights
-from trainer.augment import Strengths
 from trainer.config import BACKBONES, DECODERS, Config
+from trainer.strengths import Strengths
 
 SMALL = Config(backbone="resnet18", organs=SEGTHOR.names)
 

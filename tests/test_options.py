@@ -15,8 +15,8 @@ from segthor import flags_of, options
 from segthor.errors import InputError
 from segthor.recipe import Recipe
 from trainer import main  # noqa: F401  which defines its flags
-from trainer.augment import Strengths
 from trainer.config import Config
+from trainer.strengths import Strengths
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from segthor import drawing, organs, records
-from trainer import data, pictures, validate
+from trainer import pictures, sources, validate
 from trainer.config import Config
 
 UNCONTOURED = "Patient_03"  # held out by `slices.make`
@@ -19,7 +19,7 @@ UNCONTOURED = "Patient_03"  # held out by `slices.make`
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     slices.make(folder, contoured={UNCONTOURED: ("heart", "trachea")})
-    return data.open_source(str(folder), None)
+    return sources.open_source(str(folder), None)
 
 
 @pytest.fixture(scope="module")

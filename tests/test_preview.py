@@ -11,15 +11,16 @@ import tensorflow as tf
 from PIL import Image
 
 from segthor import drawing, records
-from trainer import augment, data, preview
+from trainer import augment, preview, sources
 from trainer.config import Config
+from trainer.strengths import Strengths
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     slices.make(folder)
-    return data.open_source(str(folder), None)
+    return sources.open_source(str(folder), None)
 
 
 def test_of_each_patient_the_slice_with_most_organs_is_shown(source):
@@ -58,7 +59,7 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
 
 
 def test_without_augmentation_every_column_is_the_first(source):
-    config = dataclasses.replace(Config(), augment=augment.Strengths.none())
+    config = dataclasses.replace(Config(), augment=Strengths.none())
     found = preview.fullest(source, 2)
     stored, step = (preview.drawn(found, step, config) for step in (None, 0))
     for (one, _), (other, _) in zip(stored, step, strict=True):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from segthor import files, organs
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR
-from trainer import data, model, run
+from trainer import model, run, sources
 from trainer.config import Config
 
 CONFIG = Config(backbone="resnet18", organs=("heart",))
@@ -21,7 +21,7 @@ CONFIG = Config(backbone="resnet18", organs=("heart",))
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     slices.make(folder)
-    return data.open_source(str(folder), None)
+    return sources.open_source(str(folder), None)
 
 
 def claim(workdir, source, config=CONFIG, chief=True):

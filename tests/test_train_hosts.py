@@ -125,3 +125,15 @@ def test_a_killed_process_ends_the_run_and_the_same_command_continues_it(data, w
     # Sums over processes are not taken in a fixed order, so not bit for bit.
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_sigterm_to_one_process_stops_all_after_the_same_step(data, tmp_path):
+    run = start(data, tmp_path / "run")
+    said = ""
+    while not all(f"[{index}] 2 device(s)" in said for index in (0, 1)):
+        said += run.stdout.readline()
+    os.kill(children(run)[1], signal.SIGTERM)
+    said += finish(run, status=143)
+    for index in (0, 1):
+        assert f"[{index}] Stopped by SIGTERM" in said
+    assert last_step(tmp_path / "run") == 1

@@ -107,6 +107,36 @@ def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
+def test_sigterm_is_answered_after_the_step_and_not_after_a_call_of_several(data, whole, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = start(command(data, workdir, *EXACT))
+    said = [next(line for line in process.stdout if "per step" in line)]
+    process.terminate()  # the first step has yet to be compiled
+    said += process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert last_step(workdir) == 1  # a call is of two, since --checkpoint_every=2
+    finish([start(command(data, workdir, *EXACT))])
+    expected = weights(whole[0])
+    for name, value in weights(workdir).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_ctrl_c_ends_a_call_of_many_steps(data, tmp_path):
+    many = ["--steps=100000", "--steps_per_call=10000", "--validate_every=100000"]
+    here = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
+    process = start(command(data, tmp_path / "run", *many))
+    signal.signal(signal.SIGINT, here)
+    assert any("per step" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert (process.returncode, output.splitlines()[-1]) == (130, "error: interrupted")
+
+
+def test_nothing_but_its_own_lines_reaches_the_terminal(whole):
+    own = r"\d+ training slices|1 device|step \d+/24  loss|Best Dice|Wrote |Next: "
+    assert [line for line in whole[1].splitlines() if not re.match(own, line)] == []
+
+
 def test_a_run_leaves_what_the_next_programs_need(data, whole):
     workdir, output = whole
     run = json.loads((workdir / "run.json").read_text())

@@ -6,9 +6,10 @@ import tensorflow as tf
 from scipy import interpolate, ndimage
 
 from trainer import warp
+from trainer.strengths import ELASTIC_GRID_PX, NO_FOLDING
 
 HEIGHT, WIDTH = 64, 96
-LIMIT_PX = warp.NO_FOLDING * warp.ELASTIC_GRID_PX
+LIMIT_PX = NO_FOLDING * ELASTIC_GRID_PX
 
 
 def field(
@@ -127,7 +128,7 @@ def test_the_elastic_map_is_scipys_cubic_b_spline_through_the_same_control_point
     for found, values, base in zip((rows, columns), control, grid, strict=True):
         for axis, side in enumerate((HEIGHT, WIDTH)):
             count = values.shape[axis]
-            knots = (np.arange(count + 4) - 3) * warp.ELASTIC_GRID_PX
+            knots = (np.arange(count + 4) - 3) * ELASTIC_GRID_PX
             spline = interpolate.BSpline(knots, values, 3, axis=axis)
             values = spline(np.arange(side))
         np.testing.assert_allclose(found[0], base + values, atol=1e-3)

@@ -5,8 +5,8 @@ from apache_beam.coders import registry
 from cases import TINY_RECIPE, save_patients
 
 from beam_jobs import pipeline, plan, shards
-from beam_jobs.counts import AddCounts
 from beam_jobs.job import Job
+from beam_jobs.pipeline import AddCounts
 from segthor import inputs, phantom
 from segthor.patients import Patient
 from segthor.recipe import Recipe

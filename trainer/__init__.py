@@ -6,5 +6,3 @@ import os
 # is first imported: so these stand here, above every module of the trainer.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
-# Without this a run opens with a page of start-up notes that bury its own first line.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,7 +1,7 @@
 """Grey values of augmentation: float32 [N, H, W, C] between 0 and 255, each example by itself.
 
 In the order of an image's making: resolution, noise, window, display, filters, missing parts.
-`choices` are numbers in [0, 1), [N] each, by name; `strengths` is `trainer.augment.Strengths`.
+`choices` are numbers in [0, 1), [N] each, by name; `strengths` is `trainer.strengths.Strengths`.
 """
 
 import numpy as np

@@ -5,70 +5,11 @@
 neighbours, so that one replica and several see the same pictures, and so does a resumed run.
 """
 
-import dataclasses
-from dataclasses import dataclass
-
 import numpy as np
 import tensorflow as tf
 
-from segthor.options import check, option
 from trainer import appearance, warp
-
-
-def _strength(default: float, highest: float, text: str):
-    return option(default, text, (0, highest))
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """How strongly to augment: plain numbers, 0 is off, all 0 gives every slice as it was stored.
-
-    Geometry and grey scale vary both ways: each example draws uniformly between -strength and
-    +strength, factors uniformly in their logarithm. Damage goes one way: an example suffers each
-    kind with `probability`, at a magnitude drawn uniformly between 0 and the strength.
-
-    No flips by default: a thorax mirrored left to right is situs inversus (one person in ten
-    thousand) and takes from the network which side the aorta lies on; every scan is brought to
-    lie on its back, so front and back are never exchanged.
-    """
-
-    flip_left_right: float = _strength(0.0, 1, "Share of slices mirrored left to right.")
-    flip_front_back: float = _strength(0.0, 1, "Share of slices mirrored front to back.")
-    rotation_deg: float = _strength(15.0, 180, "Turn about the image's centre, in degrees.")
-    scale: float = _strength(0.15, 1, "Size: a factor between 1 / (1 + this) and 1 + this.")
-    shift: float = _strength(0.06, 1, "Shift along rows and columns, as a share of the side.")
-    elastic_px: float = _strength(
-        4.0,
-        warp.NO_FOLDING * warp.ELASTIC_GRID_PX,
-        f"Displacement in pixels of control points {warp.ELASTIC_GRID_PX} pixels apart.",
-    )
-
-    window_level: float = _strength(0.08, 1, "Level of the window, as a share of its width.")
-    window_width: float = _strength(0.15, 4, "Width: a factor between 1 / (1 + this) and 1 + this.")
-    gamma: float = _strength(0.2, 4, "Exponent of grey, between 1 / (1 + this) and 1 + this.")
-    contrast: float = _strength(
-        0.1, 4, "Contrast about the slice's mean: a factor between 1 / (1 + this) and 1 + this."
-    )
-    brightness: float = _strength(0.05, 1, "Added grey, as a share of the whole scale.")
-
-    probability: float = _strength(0.2, 1, "Share of slices that each of the following damages.")
-    blur_px: float = _strength(1.2, 20, "Gaussian blur: standard deviation in pixels.")
-    low_resolution: float = _strength(
-        1.0, 15, "Pixels enlarged to 1 + this, then interpolated back."
-    )
-    sharpen: float = _strength(1.0, 10, "Difference to the smoothed slice, added this many times.")
-    emboss: float = _strength(0.5, 10, "Gradient along the diagonal, added this many times.")
-    noise: float = _strength(0.05, 1, "Gaussian noise: standard deviation, share of the scale.")
-    cutout: float = _strength(0.2, 1, "Sides of a rectangle set to grey, as a share of the image.")
-
-    def __post_init__(self):
-        check(self)
-
-    @classmethod
-    def none(cls) -> "Strengths":
-        """All 0: nothing is changed."""
-        return cls(**{spec.name: 0.0 for spec in dataclasses.fields(cls)})
-
+from trainer.strengths import Strengths
 
 # One number in [0, 1) per example for each; a choice keeps its own when others are switched off.
 _CHOICES = (

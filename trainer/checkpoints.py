@@ -14,6 +14,9 @@ from segthor import files
 from segthor.errors import InputError
 from trainer import run
 
+# A checksum that does not fit, a missing file: OpError and its kinds. A short file: IndexError.
+DAMAGED = (tf.errors.OpError, IndexError)
+
 
 class Checkpoints:
     """The run's two checkpoints and what the loop has to remember beside the learner.
@@ -53,7 +56,7 @@ class Checkpoints:
         for path in paths:
             try:
                 self._whole.restore(path).assert_consumed()
-            except run.DAMAGED as error:
+            except DAMAGED as error:
                 reason = str(error).strip().splitlines()[0]
                 print(f"warning: {path} is damaged ({reason}); trying the one before", flush=True)
             else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from segthor import fields
 from segthor.options import SEEDS, check, option, part, require
 from segthor.organs import Organs
-from trainer.augment import Strengths
+from trainer.strengths import Strengths
 
 SEGMENT, CLASSIFY, JOINT = TASKS = ("segment", "classify", "joint")
 DECODERS = ("unet", "fpn", "linknet", "pspnet")

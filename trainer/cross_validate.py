@@ -16,7 +16,7 @@ import sys
 import warnings
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from segthor import csv_files, errors, files, locks
 from segthor.errors import InputError
@@ -68,6 +68,7 @@ def _train(fold: int, folds: int, flags_of_trainer) -> int:
     print(f"Fold {fold} of {folds}", flush=True)
     command = [sys.executable, "-m", "trainer.main", *flags_of_trainer, f"--fold={fold}"]
     command += [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
+    command += [f"--verbosity={logging.get_verbosity()}"]
     process = subprocess.Popen(command, preexec_fn=_end_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     return process.wait()

@@ -3,19 +3,19 @@
 import json
 import os
 
-import tensorflow as tf
-
 from segthor.errors import InputError
 
 _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
-def strategy() -> tf.distribute.Strategy:
-    """All visible devices of this machine, or of the machines that TF_CONFIG names.
+def strategy():
+    """A tf.distribute.Strategy of all visible devices of this machine, or of those of TF_CONFIG.
 
     Without a GPU the logical CPU devices stand in. MirroredStrategy serves one device as well as
     eight.
     """
+    import tensorflow as tf  # here, so that whether TF_CONFIG makes sense is known before
+
     if _hosts():
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -34,9 +34,9 @@ def is_chief() -> bool:
     return not hosts or hosts["task"]["index"] == 0
 
 
-def several_processes(strategy: tf.distribute.Strategy) -> bool:
-    """Whether TF_CONFIG made this one of several hosts."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+def several_processes() -> bool:
+    """Whether TF_CONFIG makes this one of several hosts."""
+    return _hosts() is not None
 
 
 def _hosts() -> dict | None:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from segthor import files, records
 from segthor.errors import InputError
-from trainer import data
+from trainer import sources
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
 # What TensorFlow makes of a full or a read-only disk.
@@ -23,7 +23,7 @@ _UNREADABLE = (tf.errors.OpError, UnicodeDecodeError)
 
 
 @contextlib.contextmanager
-def in_one_line(source: data.Source, workdir: str, several_processes: bool):
+def in_one_line(source: sources.Source, workdir: str, several_processes: bool):
     """Raises InputError where a shard is damaged, disk or memory is full, or a process is gone.
 
     TensorFlow notices a lost process at once where its connection breaks, and by missing
@@ -57,7 +57,7 @@ def in_one_line(source: data.Source, workdir: str, several_processes: bool):
         raise InputError(f"{found}; {command} looks at all shards") from error
 
 
-def damage(source: data.Source) -> str | None:
+def damage(source: sources.Source) -> str | None:
     """What is wrong with the first shard that cannot be read; None where all can be."""
     organs, shape = source.organs, (source.size_px, source.context)
     for shard in (*source.train, *source.validation):

@@ -1,10 +1,11 @@
 """What runs on the devices: the network with its optimizer, one training step, one evaluation."""
 
+import numpy as np
 import tensorflow as tf
 
 from segthor import records
 from segthor.organs import Organs
-from trainer import augment, data, devices, losses, model, schedules
+from trainer import augment, data, devices, losses, model, schedules, sources
 from trainer.config import CLASSIFY, SEGMENT
 
 TRUE = 2  # where the counts say how large the organ is
@@ -17,7 +18,11 @@ class Learner:
     replicas, so that it does not matter how many there are (BatchNorm's statistics aside).
     """
 
-    def __init__(self, config, source: data.Source, strategy, total_steps: int):
+    def __init__(
+        self, config, source: sources.Source, strategy, total_steps: int, stop_asked=lambda: False
+    ):
+        """stop_asked: says, from any thread, whether training is to stop after the next step."""
+        self._stop_asked = stop_asked
         self.config, self.strategy, self.total_steps = config, strategy, total_steps
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)
@@ -54,10 +59,14 @@ class Learner:
 
     @tf.function
     def train(self, iterator, count):
-        """Takes `count` steps; gives their losses, float32 [count], and seconds spent waiting."""
+        """Takes `count` steps, or fewer where it is asked to stop.
+
+        Gives the losses of the steps taken, float32 [steps], and seconds spent waiting for input.
+        """
         result = tf.TensorArray(tf.float32, count)
         waited = tf.constant(0.0, tf.float64)
-        for i in tf.range(count):
+        i, stopping = tf.constant(0), tf.constant(False)
+        while i < count and not stopping:
             start = self._now()
             batch = next(iterator)
             waited += self._now() - start
@@ -65,9 +74,12 @@ class Learner:
             rate = schedules.learning_rate(self.config, step, self.total_steps, self.drop)
             _plain(self.optimizer).learning_rate.assign(rate)
             loss = self.strategy.run(self._replica_step, (batch,))
-            result = result.write(i, self.strategy.reduce("SUM", loss, None))
+            loss = self.strategy.reduce("SUM", loss, None)
+            result = result.write(i, loss)
             self._average()
-        return result.stack(), waited
+            stopping = self._stopping_after(loss)
+            i += 1
+        return result.stack()[:i], waited
 
     @tf.function
     def counts(self, batch):
@@ -87,13 +99,23 @@ class Learner:
 
     def in_any_process(self, here: bool) -> bool:
         """Whether it is so in any process: they must stop at the same step or wait for ever."""
-        if not devices.several_processes(self.strategy):
+        if not devices.several_processes():
             return here
         return float(self._sum(tf.constant(float(here)))) > 0
 
     @tf.function
     def _sum(self, value):
         return self.strategy.reduce("SUM", self.strategy.run(tf.identity, (value,)), None)
+
+    def _stopping_after(self, loss):
+        """bool []: whether any process is asked to stop, once the step with this loss is computed.
+
+        One process alone asks on its host, so that no step waits for a value from a GPU.
+        """
+        with tf.control_dependencies([loss]):
+            asked = tf.numpy_function(lambda: np.float32(self._stop_asked()), [], tf.float32)
+        asked.set_shape([])
+        return (self._sum(asked) if devices.several_processes() else asked) > 0
 
     def finish_average(self):
         """Gives the moving average the BatchNorm statistics, which are averages already."""

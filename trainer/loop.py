@@ -5,8 +5,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from segthor import startup
 from segthor.errors import InputError
-from trainer import data, validate
+from trainer import data, sources, validate
 from trainer.checkpoints import Checkpoints
 from trainer.learner import Learner
 
@@ -15,26 +16,27 @@ DROP = 0.5  # what a plateau does to the learning rate
 
 def total_steps(config, source, global_batch: int) -> int:
     """Steps of the whole run."""
-    return config.steps or config.epochs * data.steps_per_epoch(source, global_batch)
+    return config.steps or config.epochs * sources.steps_per_epoch(source, global_batch)
 
 
 def train(config, source, workdir: str, strategy, journal, stop_asked, chief=True) -> bool:
-    """Trains to the end, or until `stop_asked()`; returns whether the run is finished.
+    """Trains to the end, or to the step in which `stop_asked()`; returns whether it is finished.
 
     Continues from the folder's last checkpoint. Raises InputError where the loss is not finite.
     """
     global_batch = config.batch_size * strategy.num_replicas_in_sync
     steps = total_steps(config, source, global_batch)
-    learner = Learner(config, source, strategy, steps)
+    learner = Learner(config, source, strategy, steps, stop_asked)
     checkpoints = Checkpoints(workdir, learner, chief)
     resumed = checkpoints.restore()
-    per_epoch = data.steps_per_epoch(source, global_batch)
+    per_epoch = sources.steps_per_epoch(source, global_batch)
     validate_every = config.validate_every or per_epoch
     checkpoint_every = config.checkpoint_every or validate_every
     journal.begin(learner.step, steps, per_epoch, resumed)
 
     batches, held_out = _inputs(config, source, strategy, learner.step)
-    iterator = iter(batches)
+    with startup.quiet():
+        iterator = iter(batches)
     while learner.step < steps and not _given_up(config, checkpoints):
         _call(learner, iterator, source, journal, steps, validate_every, checkpoint_every)
         step = learner.step
@@ -67,7 +69,10 @@ def _inputs(config, source, strategy, first_step: int):
 
 
 def _call(learner, iterator, source, journal, steps, *every) -> None:
-    """One call of the device, up to the next step at which the loop has something to do."""
+    """One call of the device, up to the next step at which the loop has something to do.
+
+    It ends earlier where the run is asked to stop.
+    """
     first = learner.step
     until = [steps, first + learner.config.steps_per_call]
     until += [(first // period + 1) * period for period in every]

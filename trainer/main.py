@@ -6,18 +6,18 @@ Repeat the same command to continue an interrupted run. Where TF_CONFIG names se
 the command on each. Exit status: 0, or 143 where SIGTERM stopped the run after a checkpoint.
 """
 
+import os
+import select
 import signal
 import sys
 
-import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 
-from segthor import errors, files, flags_of
+from segthor import errors, files, flags_of, startup
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET
-from trainer import data, devices, failures, loop, run, surfaces
+from trainer import devices, run, sources
 from trainer.config import Config
-from trainer.journal import Journal, Silent, shown
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -36,28 +36,32 @@ flags_of.define(Config)
 
 def main(_):
     """Checks everything, then trains."""
-    logging.set_verbosity(logging.WARNING)  # tensorflow's notes would bury what is said here
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the run, found nothing")
     config = flags_of.read(Config)
-    source = data.open_source(DATA.value, config.held_out_fold)
+    source = sources.open_source(DATA.value, config.held_out_fold)
     config = config.of_table(source.organs)
-    unscored = data.require_contours(source, config.organs)
+    unscored = sources.require_contours(source, config.organs)
+    sources.steps_per_epoch(source, config.batch_size)
+    run.check_folder(_WORKDIR.value)
+    chief, several = devices.is_chief(), devices.several_processes()
+    startup.load_tensorflow()
+    from trainer import failures, loop, surfaces  # take seconds; bad input is told before
+    from trainer.journal import Journal, Silent
+
     strategy = _devices(config)
-    replicas, chief = strategy.num_replicas_in_sync, devices.is_chief()
-    several = devices.several_processes(strategy)
+    replicas = strategy.num_replicas_in_sync
     with (
         run.claim(_WORKDIR.value, config, source, replicas, chief),
         failures.in_one_line(source, _WORKDIR.value, several),
     ):
-        _announce(config, source, replicas, unscored)
-        stopped = _on_sigterm()
+        stop_asked = _on_sigterm()
+        steps = loop.total_steps(config, source, config.batch_size * replicas)
+        _announce(config, source, replicas, steps, unscored)
         journal = Silent()
         if chief:
             journal = Journal(_WORKDIR.value, config, _PROFILE.value, source.organs)
-        finished = loop.train(
-            config, source, _WORKDIR.value, strategy, journal, lambda: bool(stopped), chief
-        )
+        finished = loop.train(config, source, _WORKDIR.value, strategy, journal, stop_asked, chief)
         summary = journal.end(finished)
         if finished and chief and config.surface_distances:
             surfaces.score(_WORKDIR.value, source)
@@ -67,8 +71,10 @@ def main(_):
     return _conclude(summary, config)
 
 
-def _devices(config) -> tf.distribute.Strategy:
-    """The devices that train together, arranged before anything else uses them."""
+def _devices(config):
+    """A tf.distribute.Strategy of the devices, arranged before anything else uses them."""
+    import tensorflow as tf
+
     if _CPU_DEVICES.value > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
@@ -80,7 +86,7 @@ def _devices(config) -> tf.distribute.Strategy:
     return devices.strategy()
 
 
-def _announce(config, source, replicas: int, unscored: list[str]) -> None:
+def _announce(config, source, replicas: int, steps: int, unscored: list[str]) -> None:
     batch = config.batch_size * replicas
     print(
         f"{source.count(source.train)} training slices, {source.count(source.validation)} held out "
@@ -88,8 +94,7 @@ def _announce(config, source, replicas: int, unscored: list[str]) -> None:
         f"{', '.join(config.organs)}"
     )
     print(
-        f"{replicas} device(s) x {config.batch_size} slices = {batch} per step, "
-        f"{loop.total_steps(config, source, batch)} steps, "
+        f"{replicas} device(s) x {config.batch_size} slices = {batch} per step, {steps} steps, "
         f"highest learning rate {config.learning_rate:g}",
         flush=True,
     )
@@ -101,16 +106,24 @@ def _announce(config, source, replicas: int, unscored: list[str]) -> None:
         )
 
 
-def _on_sigterm() -> list:
-    """A list that holds something once SIGTERM came."""
-    stopped = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    return stopped
+def _on_sigterm():
+    """A function that says whether SIGTERM came, also while Python waits for steps of the device.
+
+    Python's own handler runs only after that; but the system writes into a pipe at once. So it does
+    for Ctrl-C, which ends the steps as early, and then the program.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    return lambda: bool(select.select([reader], [], [], 0)[0])
 
 
 def _conclude(summary, config) -> None:
     if not summary:  # not the chief, or ended earlier and its log.csv is gone
         return
+    from trainer.journal import shown
+
     best, workdir = summary["best"], _WORKDIR.value
     scores = ", ".join(f"{name} {shown(best['dice_' + name])}" for name in config.organs)
     print(f"Best Dice {shown(best['dice'])} at step {best['step']} ({scores})")

@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 
 from segthor import drawing, files, metrics, records
 from segthor.organs import SEGTHOR, Organs
-from trainer import data, validate
+from trainer import sources, validate
 from trainer.config import CLASSIFY
 
 TILE_PX = 256
 _COLUMNS = 3
 
 
-def worst_slices(learner, source: data.Source, scores: validate.Scores, count: int = 6):
+def worst_slices(learner, source: sources.Source, scores: validate.Scores, count: int = 6):
     """A sheet, uint8 [H, W, 3], of the slices with the lowest Dice; None for a classifier.
 
     Shows the middle one of the context's slices; Dice is of the slice, over its organs together.
@@ -28,7 +28,7 @@ def worst_slices(learner, source: data.Source, scores: validate.Scores, count: i
     return _sheet(slices, predicted, values, dice, source.organs)
 
 
-def read_slices(source: data.Source, shards, places) -> list[records.Slice]:
+def read_slices(source: sources.Source, shards, places) -> list[records.Slice]:
     """The records at `places`, counted over the shards in order; opens only the shards needed."""
     found, first = {}, 0
     for shard in shards:

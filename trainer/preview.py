@@ -7,14 +7,13 @@ shows it as stored, the others what it would be at one step of the run that the 
 """
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
-from segthor import drawing, files, flags_of, records
+from segthor import drawing, files, flags_of, records, startup
 from segthor.errors import run
 from segthor.organs import SEGTHOR, Organs
-from trainer import augment, data
 from trainer import main as training
+from trainer import sources
 from trainer.config import Config
 
 TILE_PX = 224
@@ -27,8 +26,9 @@ _VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", 1
 def main(_):
     """Reads the slices, augments them as at the run's first steps, draws all."""
     config = flags_of.read(Config)
-    source = data.open_source(training.DATA.value, config.held_out_fold)
+    source = sources.open_source(training.DATA.value, config.held_out_fold)
     slices = fullest(source, _PATIENTS.value)
+    startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
     columns = [drawn(slices, step, config, source.organs) for step in steps]
     tiles, captions = zip(
@@ -40,7 +40,7 @@ def main(_):
     print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
 
 
-def fullest(source: data.Source, count: int) -> list[records.Slice]:
+def fullest(source: sources.Source, count: int) -> list[records.Slice]:
     """Of each of the first training patients, the slice that holds most organs."""
     best = {}
     for shard in source.train:
@@ -56,6 +56,10 @@ def drawn(
     slices: list[records.Slice], step: int | None, config, organs: Organs = SEGTHOR
 ) -> list[tuple[np.ndarray, str]]:
     """Picture and caption of each slice: as stored where `step` is None, else augmented."""
+    import tensorflow as tf  # takes seconds; bad input is told before
+
+    from trainer import augment
+
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
     if step is not None:

@@ -5,23 +5,19 @@ import dataclasses
 import importlib.metadata
 import platform
 
-import tensorflow as tf
-
 from segthor import files, json_files, locks
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
-from trainer import model, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
 __all__ = ["CLASSIFY", "SEGMENT", "claim", "read", "restore", "table"]
 
 RUN, LOG, SUMMARY = "run.json", "log.csv", "summary.json"
 LAST, BEST = "checkpoints", "best"  # folders
+_FOLDERS = {"best": BEST, "last": LAST}
 PATIENTS, SURFACES = "best_patients.csv", "best_surfaces.csv"
 CURVE, TENSORBOARD = "learning_curve.png", "tensorboard"
-# A checksum that does not fit, a missing file: OpError and its kinds. A short file: IndexError.
-DAMAGED = (tf.errors.OpError, IndexError)
 _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy")
 
 
@@ -36,23 +32,33 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
       InputError: the folder belongs to another run (the message shows the difference) or to
         something else, or another process trains there.
     """
-    if files.exists(workdir) and not files.is_dir(workdir):
-        raise InputError(f"--workdir={workdir}: expected a folder, found a file")
+    import tensorflow as tf
+
+    check_folder(workdir)
     with locks.alone(workdir) if chief else contextlib.nullcontext():
         record = _record(config, source, replicas)
-        path = files.join(workdir, RUN)
-        if not files.exists(path) and files.exists(workdir) and files.listdir(workdir):
-            raise InputError(
-                f"--workdir={workdir}: expected a new folder or a run, found other files; "
-                "name another folder"
-            )
+        check_folder(workdir)  # again, now that nobody else writes there
         if chief and not files.is_url(workdir):  # else nothing keeps another run out
             files.remove_partial(workdir)
         if tf.train.latest_checkpoint(files.join(workdir, LAST)):
             _check_same(workdir, read(workdir), record)
         elif chief:
-            json_files.write(path, record)
+            json_files.write(files.join(workdir, RUN), record)
         yield record
+
+
+def check_folder(workdir: str) -> None:
+    """Raises InputError where the folder is neither new nor a run's."""
+    if files.exists(workdir) and not files.is_dir(workdir):
+        raise InputError(f"--workdir={workdir}: expected a folder, found a file")
+    found = files.listdir(workdir) if files.exists(workdir) else []
+    # The chief may be writing run.json just now, or have been killed while it did.
+    others = [name for name in found if not name.startswith(files.TEMPORARY_PREFIX)]
+    if others and not files.exists(files.join(workdir, RUN)):
+        raise InputError(
+            f"--workdir={workdir}: expected a new folder or a run, found other files; "
+            "name another folder"
+        )
 
 
 def read(workdir: str) -> dict:
@@ -92,8 +98,18 @@ def _check_organs(record: dict, config: Config) -> None:
         raise InputError(f"organs: {', '.join(names)}, but the network's are {found}")
 
 
-def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
-    """A run's trained network (see `model.build`) and `read`; nothing is fetched from the web.
+def check_trained(workdir: str, which: str) -> None:
+    """Raises InputError where there is no run, or none with such a checkpoint; see `restore`."""
+    read(workdir)
+    folder = files.join(workdir, _FOLDERS[which])
+    if not files.exists(files.join(folder, "checkpoint")):  # TensorFlow's list of them
+        raise InputError(f"{folder}: expected a checkpoint, found none; train first")
+
+
+def restore(workdir: str, which: str = "best"):
+    """A run's trained network, tf.keras.Model (see `model.build`), and `read`.
+
+    Nothing is fetched from the web.
 
     which: 'best' by validation score, or 'last'. Where the run kept a moving average of the
     weights, these are it. The network computes in float32, whatever it was trained in.
@@ -101,8 +117,13 @@ def restore(workdir: str, which: str = "best") -> tuple[tf.keras.Model, dict]:
     Raises:
       InputError: no run there, no such checkpoint yet, or one that is not of this network.
     """
-    record = read(workdir)
-    folder = files.join(workdir, {"best": BEST, "last": LAST}[which])
+    import tensorflow as tf  # here, so that what the checks of this module refuse is told before
+
+    from trainer import model, weights
+    from trainer.checkpoints import DAMAGED
+
+    check_trained(workdir, which)
+    record, folder = read(workdir), files.join(workdir, _FOLDERS[which])
     path = tf.train.latest_checkpoint(folder)
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")

@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from segthor import csv_files, files, metrics, records
 from segthor.geometry import Placement
-from trainer import data, run
+from trainer import run, sources
 from trainer.config import SEGMENT
 
 _BATCH = 16
 
 
-def score(workdir: str, source: data.Source) -> None:
+def score(workdir: str, source: sources.Source) -> None:
     """Writes WORKDIR/best_surfaces.csv: a row per validation patient and contoured organ.
 
     Distances are in mm between the prepared label maps, cropped and resampled as the network sees
@@ -41,7 +41,7 @@ def score(workdir: str, source: data.Source) -> None:
     print(f"Wrote {path}")
 
 
-def _slices(source: data.Source) -> dict[str, list[records.Slice]]:
+def _slices(source: sources.Source) -> dict[str, list[records.Slice]]:
     """The validation slices by patient; a split is small beside the memory that trains on it."""
     found = {}
     for shard in source.validation:

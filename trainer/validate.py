@@ -6,7 +6,7 @@ import numpy as np
 
 from segthor.errors import InputError
 from segthor.metrics import dice_from_counts
-from trainer import data
+from trainer import sources
 from trainer.learner import TRUE
 
 
@@ -41,7 +41,7 @@ class Scores:
         return [int(place) for place in order[:count]]
 
 
-def validate(learner, source: data.Source, batches) -> Scores:
+def validate(learner, source: sources.Source, batches) -> Scores:
     """Scores the learner's network on the validation split.
 
     batches: the distributed `data.evaluation`. Raises InputError where the shards hold another
@@ -68,7 +68,7 @@ def validate(learner, source: data.Source, batches) -> Scores:
     return Scores(source.patients, learner.config.organs, dice, by_slice)
 
 
-def _contoured(source: data.Source, names) -> np.ndarray:
+def _contoured(source: sources.Source, names) -> np.ndarray:
     """bool [P, K]: which organs the manifest says were contoured."""
     of_patient = {row.patient: row.organs for row in source.dataset.patients}
     return np.array(

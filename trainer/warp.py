@@ -9,11 +9,7 @@ Rows run from front to back and columns from the patient's right to the left.
 import numpy as np
 import tensorflow as tf
 
-# Pixels between control points. A cubic B-spline deformation cannot fold as long as no control
-# point moves by 0.48 of this (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic
-# B-spline functions, 2000), which is where Strengths.elastic_px ends.
-ELASTIC_GRID_PX = 32
-NO_FOLDING = 0.48
+from trainer.strengths import ELASTIC_GRID_PX
 
 
 def control_shape(height: int, width: int) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ Elements are a few paths; every worker reads and writes files itself, so no voxe
 
 import apache_beam as beam
 
-from segthor import runners
+from segthor import memory, runners
 from serving.prediction import walk
 from serving.prediction.worker import Plan, Worker
 
@@ -20,6 +20,7 @@ class Predict(beam.DoFn):
 
     def setup(self):
         """Loads the models, once per worker."""
+        memory.keep_freed()
         self._worker = Worker(self._plan)
 
     def process(self, cases):
