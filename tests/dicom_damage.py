@@ -211,7 +211,7 @@ def a_contour_has_fewer_points_than_it_says(folder):
     drawing(folder, lambda dataset: setattr(heart(dataset)[2], "NumberOfContourPoints", 999))
 
 
-@damage("file_damaged")
+@damage("file_truncated")
 def the_structure_set_was_cut_off(folder):
     cut_off(Path(folder) / "rs.dcm", 0.6)
 
@@ -219,6 +219,11 @@ def the_structure_set_was_cut_off(folder):
 @damage("file_damaged")
 def the_first_slice_was_cut_off_within_its_header(folder):
     slices(folder)[0].write_bytes(slices(folder)[0].read_bytes()[:500])
+
+
+@damage("file_damaged")
+def the_structure_set_was_cut_off_within_its_header(folder):
+    (Path(folder) / "rs.dcm").write_bytes((Path(folder) / "rs.dcm").read_bytes()[:500])
 
 
 # Series.

@@ -267,8 +267,8 @@ def test_judging_changes_severities_drops_the_ignored_and_puts_rejects_first():
 def test_every_code_is_used_and_listed_in_the_docs():
     root = Path(__file__).resolve().parents[1]
     modules = ("audit", "findings", "nifti", "unpack")
-    paths = [*(f"segthor/{name}.py" for name in modules), "beam_jobs/examine.py"]
-    text = "".join((root / path).read_text() for path in paths)
+    paths = [root / "beam_jobs/examine.py", *(root / f"segthor/{name}.py" for name in modules)]
+    text = "".join(path.read_text() for path in (*paths, *(root / "segthor/dicom").glob("*.py")))
     strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
     for code in findings.CODES:
         assert strings.count(code) >= 2 or code in ("cannot_prepare", "same_scan", "file_changed")

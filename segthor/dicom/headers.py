@@ -20,6 +20,7 @@ from segthor.errors import InputError
 
 CT, STRUCTURES = "ct", "structures"  # kinds of use; any other kind says why a file is left aside
 NOT_DICOM, DAMAGED, LOCALIZER = "not DICOM", "a damaged DICOM file", "localizer"
+UNREADABLE = "cannot be opened"
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced: all slices in one file
@@ -112,7 +113,7 @@ def read(path: str, key: bytes = b"") -> Header:
     except DicomError as error:
         return Header(path, NOT_DICOM if error.code == "file_not_dicom" else DAMAGED)
     except (InputError, OSError):
-        return Header(path, "cannot be opened")
+        return Header(path, UNREADABLE)
     except Exception:  # pydicom converts lazily and raises many kinds
         return Header(path, DAMAGED)
 
