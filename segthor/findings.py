@@ -17,7 +17,7 @@ CODES = {
     "file_affine": (REJECT, "the affine is not invertible or not finite"),
     "file_too_large": (REJECT, "more voxels than this machine has memory for"),
     "file_not_dicom": (REJECT, "the file is not DICOM"),
-    "file_truncated": (REJECT, "the file ends before its last voxel"),
+    "file_truncated": (REJECT, "the file ends too soon"),
     "file_surplus": (REJECT, "the file holds more slices than its header says"),
     "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
     "file_changed": (REJECT, "the file changed while it was read"),

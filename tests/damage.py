@@ -4,6 +4,7 @@
 with ct.nii.gz and gt.nii.gz). Some codes have several: they are met in several ways.
 """
 
+import functools
 import gzip
 import os
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from segthor import nifti, phantom
+from beam_jobs import thumbnail
+from segthor import findings, nifti, phantom
 from segthor.geometry import canonical
 from segthor.nifti import Grid
 
@@ -20,12 +22,18 @@ DAMAGES = {}
 BODY_HU = -400
 
 
-def healthy(folder, seed: int = 3) -> None:
-    """A small phantom of 64x64x24 voxels, ct.nii.gz and gt.nii.gz."""
-    made = phantom.make(
+@functools.cache
+def healthy_phantom(seed: int = 3) -> phantom.Phantom:
+    """One of 64x64x24 voxels that raises no finding."""
+    return phantom.make(
         seed, "tiny", shape=(64, 64, 24), spacing_mm=(6.5, 6.5, 9.5), axcodes="LPS",
         oblique_deg=0.0, padding_hu=None, metal_hu=None, contrast_hu=120.0,
     )  # fmt: skip
+
+
+def healthy(folder, seed: int = 3) -> None:
+    """Writes that phantom as ct.nii.gz and gt.nii.gz."""
+    made = healthy_phantom(seed)
     grid = Grid.from_affine(made.hu.shape, made.affine)
     for name, array in ((CT, made.hu), (GT, made.labels)):
         nifti.write(str(Path(folder) / name), array, grid)
@@ -37,6 +45,17 @@ def damage(code):
         return function
 
     return register
+
+
+def check_findings(found, code) -> None:
+    """The code is among an examined patient's findings, which decide whether it is rejected."""
+    assert code in {one.code for one in found.findings}, found.findings
+    rejects = {one.code for one in found.findings if one.severity == findings.REJECT}
+    assert found.rejected == bool(rejects)
+    assert (code in rejects) == (findings.CODES[code][0] == findings.REJECT)
+    for one in found.findings:
+        assert one.message and one.message[-1] != "." and "\n" not in one.message
+    thumbnail.png_base64(found)  # a picture of any damage, or none
 
 
 def _change(folder, name, change, dtype=None):

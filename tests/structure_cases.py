@@ -4,17 +4,20 @@ What is read is written with pydicom alone, so that it shares no fault with the 
 """
 
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
 
-from segthor import phantom
+from segthor import contours, phantom
 from segthor.dicom import DicomError, headers, stacks
 from segthor.dicom.origin import Origin
-from segthor.organs import Organ, Organs
+from segthor.organs import SEGTHOR, Organ, Organs
 from tests import dicom_phantoms
+from tests.dicom_phantoms import CT
 
 ORGANS = phantom.table("thorax")
 USED = ORGANS.only(("esophagus", "heart", "trachea", "aorta"))  # those of `labels`
@@ -104,12 +107,12 @@ def structure_set(path, stack, rois, change=lambda dataset: None, syntax=Implici
     dataset.Modality, dataset.StudyInstanceUID = "RTSTRUCT", stack.study_uid
     dataset.ReferencedFrameOfReferenceSequence = [_references(stack)]
     dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
-    for number, (name, contours) in zip(range(90, 0, -1), rois, strict=False):
+    for number, (name, drawn_of) in zip(range(90, 0, -1), rois, strict=False):
         roi, drawn = Dataset(), Dataset()
         roi.ROINumber, roi.ROIName = number, name
         roi.ReferencedFrameOfReferenceUID = stack.frame_of_reference_uid
         dataset.StructureSetROISequence.append(roi)
-        drawn.ReferencedROINumber, drawn.ContourSequence = number, contours
+        drawn.ReferencedROINumber, drawn.ContourSequence = number, drawn_of
         dataset.ROIContourSequence.insert(0, drawn)
     change(dataset)
     dataset.save_as(path, enforce_file_format=True)
@@ -123,6 +126,46 @@ def _references(stack) -> Dataset:
     study.RTReferencedSeriesSequence = [series]
     series.SeriesInstanceUID = stack.series_uid
     return frame
+
+
+def write_patient(folder, made, pose="HFS", tilt_degrees=0.0, organs=SEGTHOR, **options) -> None:
+    """A phantom as a planning system exports it: ct/*.dcm, and rs.dcm with all that is contoured.
+
+    The sets' ROIs go by the organs' TG-263 names. options: of `dicom_phantoms.write_series`.
+    """
+    folder, pose_of = Path(folder), (pose, tilt_degrees)
+    hu, affine = dicom_phantoms.posed(made.hu, made.affine, *pose_of)
+    labels, _ = dicom_phantoms.posed(made.labels, made.affine, *pose_of)
+    dicom_phantoms.write_series(folder / "ct", hu, affine, patient_position=pose, **options)
+    names = {key: options.get(key, "1") for key in ("patient", "study", "series", "frame")}
+    uids = {key: dicom_phantoms.uid(key, name) for key, name in names.items()}
+    images = range(hu.shape[2])
+    if options.get("enhanced"):
+        images = ["all"] * hu.shape[2]
+    sops = [dicom_phantoms.uid("sop", names["series"], "", k) for k in images]
+    instances = [SimpleNamespace(sop_class_uid=CT, sop_instance_uid=sop) for sop in sops]
+    stack = SimpleNamespace(
+        affine=affine, instances=instances, study_uid=uids["study"], series_uid=uids["series"],
+        frame_of_reference_uid=uids["frame"],
+    )  # fmt: skip
+
+    def identify(dataset):
+        dataset.PatientID, dataset.PatientName = f"ID{names['patient']}", "SecretName"
+        dataset.SOPInstanceUID = dicom_phantoms.uid("structures", *names.values())
+        dataset.SeriesInstanceUID = dicom_phantoms.uid("rt", *names.values())
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+
+    rois = [(organ.tg263, _drawn(stack, labels == organ.label)) for organ in organs]
+    structure_set(folder / "rs.dcm", stack, rois, identify)
+
+
+def _drawn(stack, mask) -> list[Dataset]:
+    """The contours about a mask [X, Y, Z], holes joined by keyholes."""
+    return [
+        contour(stack, k, contours.keyhole(piece), image=k)
+        for k in np.flatnonzero(mask.any((0, 1)))
+        for piece in contours.outline(mask[..., k])
+    ]
 
 
 def with_identity(dataset, k):

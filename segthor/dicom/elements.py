@@ -5,6 +5,7 @@ import math
 import warnings
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 
 from segthor.dicom import DicomError
 
@@ -13,6 +14,7 @@ logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
+_PIXELS, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF  # a tag, a length
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # how files without a preamble start
 
 
@@ -20,19 +22,29 @@ def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.
     """The data set in a binary stream that can seek; tags: keywords, where not all are wanted.
 
     Raises:
-      DicomError: 'file_not_dicom' or 'file_damaged'.
+      DicomError: 'file_not_dicom', 'file_damaged', or 'file_truncated': the file ends within an
+        element that was asked for. Of pixels, who decodes them says so.
     """
     start = stream.read(132)
     if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
         raise DicomError("file_not_dicom", f"{path}: expected a DICOM file, found something else")
     stream.seek(0)
     try:
-        return pydicom.dcmread(
+        dataset = pydicom.dcmread(
             stream, force=True, stop_before_pixels=not pixels, specific_tags=tags
         )
     except Exception as error:  # its text may quote the patient's name
         message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
         raise DicomError("file_damaged", f"{message}; copy it again") from error
+    if any(_is_short(dataset.get_item(tag)) for tag in dataset.keys() if tag != _PIXELS):
+        raise DicomError("file_truncated", f"{path}: truncated; copy it again")
+    return dataset
+
+
+def _is_short(element) -> bool:
+    """pydicom takes what there is of an element at a file's end for all of it."""
+    is_raw = isinstance(element, RawDataElement) and isinstance(element.value, bytes)
+    return is_raw and element.length != _UNDEFINED and len(element.value) < element.length
 
 
 def text(dataset, keyword: str) -> str:

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from segthor import files, json_files
 from segthor.dicom import DicomError, matching, stacks
-from segthor.dicom.headers import CT, STRUCTURES, Header, read
+from segthor.dicom.headers import CT, DAMAGED, STRUCTURES, UNREADABLE, Header, read
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS
@@ -40,11 +40,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient's CT series and the structure sets that go with them."""
+    """One patient's CT series and the structure sets that go with them.
+
+    damaged: files among the patient's own that may be a slice or a structure set.
+    """
 
     name: str
     series: tuple[Series, ...]
     structure_sets: tuple[Header, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def volumes(self) -> list[Stack | DicomError]:
@@ -59,6 +63,12 @@ class Patient:
     @cached_property
     def case(self) -> matching.Case:
         """The volume to work on and its structure set, or why there is none."""
+        if self.damaged:
+            message = (
+                f"{self.damaged[0]}: damaged, and maybe a slice or the structure set of the "
+                "patient whose files lie beside it; copy it again or remove it"
+            )
+            return matching.Case(problem=DicomError("file_damaged", message))
         return matching.case_of(self.volumes, self.structure_sets)
 
 
@@ -109,11 +119,16 @@ def of_headers(found, root: str) -> Index:
         else:
             owned[owner].append(header)
     names = _names({p: [h.path for h in images[p] + owned[p]] for p in images}, root)
+    folders = {p: {files.parent(h.path) for h in images[p] + owned[p]} for p in images}
+    damaged = {patient: [] for patient in images}
+    for path in [path for kind, path in aside if kind in (DAMAGED, UNREADABLE)]:
+        damaged.get(_neighbour(path, folders), []).append(path)
     patients = []
     for patient, held in images.items():
         series, left = _series(held)
         aside += left
-        patients.append(Patient(names[patient], series, tuple(owned[patient])))
+        files_of = tuple(owned[patient]), tuple(damaged[patient])
+        patients.append(Patient(names[patient], series, *files_of))
     return Index(root, tuple(sorted(patients, key=lambda p: p.name)), tuple(sorted(aside)))
 
 
@@ -228,6 +243,16 @@ def _names(paths_of: dict[str, list[str]], root: str) -> dict[str, str]:
         else f"patient-{patient}"
         for patient in paths_of
     }
+
+
+def _neighbour(path: str, folders: dict[str, set[str]]) -> str | None:
+    """The patient that alone has files in the innermost folder about a path where anyone has."""
+    folder, near = path, []
+    while folders and not near and folder != files.parent(folder):
+        folder = files.parent(folder)
+        below = folder.rstrip("/") + "/"
+        near = [p for p, own in folders.items() if any(f"{f}/".startswith(below) for f in own)]
+    return near[0] if len(near) == 1 else None
 
 
 def _relative(path: str, root: str) -> str:

@@ -80,8 +80,8 @@ def stack_of(structures: Header, volumes) -> Stack:
     whose slices all closed contours lie.
 
     Raises:
-      DicomError: 'structures_other_frame', 'structures_ambiguous', what is wrong with the volume,
-        or 'file_damaged' where the contours that must be looked at cannot be read.
+      DicomError: 'structures_other_frame', 'structures_ambiguous', what is wrong with the volume
+        or its series, or 'file_damaged' where the contours that must be looked at cannot be read.
     """
     path, referenced = structures.path, structures.references
     stacks = [volume for volume in volumes if isinstance(volume, Stack)]
@@ -108,6 +108,8 @@ def stack_of(structures: Header, volumes) -> Stack:
     lying = [stack for stack in candidates if _all_on_slices(points, stack)]
     if len(points) and len(lying) == 1:
         return lying[0]
+    if not lying and len({stack.series_uid for stack in candidates}) == 1:
+        return only_volume(candidates)  # raises: parts of a series, and contours on all of them
     raise DicomError(
         "structures_ambiguous",
         f"{path}: expected one series on whose slices its contours lie, found {len(lying)} among "

@@ -85,6 +85,8 @@ def stack(place: str) -> Stack:
         message = f"{place}: expected one patient, found {len(held)}; name one FOLDER#SERIES"
         raise DicomError("series_several_volumes", message)
     patient, volumes = held[0]
+    if patient.damaged:
+        raise patient.case.problem
     drawn_on = patient.case.stack
     # Of several volumes, the one that the contours were drawn on.
     return drawn_on if drawn_on in volumes else matching.only_volume(volumes)
@@ -171,7 +173,7 @@ def _index(folder: str, mark: str) -> index.Index:
 
 def _patient(one: index.Patient, found: index.Index, contoured) -> Patient:
     case = one.case
-    if case.problem and not contoured:
+    if case.problem and not contoured and not one.damaged:
         try:
             case = matching.Case(matching.only_volume(one.volumes))
         except DicomError as error:

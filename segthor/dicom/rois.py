@@ -51,8 +51,8 @@ def read(path: str) -> StructureSet:
     """Reads a structure set, of any transfer syntax.
 
     Raises:
-      DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', or 'structures_none': another
-        kind of DICOM object, or one without any ROI.
+      DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated', or
+        'structures_none': another kind of DICOM object, or one without any ROI.
     """
     try:
         stream = files.open_read(path)
