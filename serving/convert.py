@@ -41,8 +41,7 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Make again what is there a
 
 def main(argv):
     """Converts case by case; one that cannot be converted is named, the others are made."""
-    if argv[1:]:
-        raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
+    del argv
     if not FORMATS.value or set(FORMATS.value) - set(scans.FORMATS):
         known, found = ", ".join(scans.FORMATS), ",".join(FORMATS.value)
         raise InputError(f"--formats: expected some of {known}; found {found!r}")
@@ -120,4 +119,4 @@ def _origin(label_map: str) -> dict:
 
 
 if __name__ == "__main__":
-    run(main, known_only=True)
+    run(main)
