@@ -106,12 +106,12 @@ def test_a_second_one_is_refused_and_one_after_a_kill_goes_on_at_once(long):
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "another process is writing there" in line and "Fold 0" not in output
     first.kill()
+    first.communicate()  # until it is gone it may finish a checkpoint
     reached = step_of(folder / "fold_0")
     again = start(command)
     until(lambda: step_of(folder / "fold_0") > reached, again)
     again.send_signal(signal.SIGTERM)
     output = again.communicate(timeout=120)[0]
-    first.communicate()
     assert again.returncode == 143 and "Continuing at step" in output
     assert "\nerror: " not in output and "Fold 1" not in output
 
