@@ -7,7 +7,7 @@ listing does (`index.listing`). A place is all that later programs need to find 
 import functools
 import hashlib
 
-from segthor import files
+from segthor import files, layouts
 from segthor.dicom import DicomError, index, matching, rois, series, structures
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
@@ -29,7 +29,8 @@ def patients(root: str, contoured) -> list[Patient]:
     found = _index(root, stamp(root))
     if not found.patients:
         aside = "; left aside: " + _counted(found) if found.left_aside else ""
-        raise InputError(f"{root}: expected at least one CT series, found none{aside}")
+        looked_for = f"looked for {layouts.LOOKED_FOR}"
+        raise InputError(f"{root}: expected at least one scan, found none{aside}; {looked_for}")
     return [_patient(one, found, contoured) for one in found.patients]
 
 
