@@ -90,3 +90,14 @@ def test_a_link_to_nothing_is_the_fault_of_the_patient_it_lies_with_alone(tmp_pa
     assert str(tmp_path / "A/ct/IM1") in one.fault and scans.size(one.ct) > 0
     shutil.move(tmp_path / "A/ct/IM1", tmp_path / "IM1")  # now nobody can tell whose it is
     assert [found.fault for found in inputs.find(str(tmp_path))] == ["", ""]
+
+
+def test_a_patient_of_damaged_files_alone_is_not_passed_over(tmp_path):
+    for name in "ABC":
+        names = dict.fromkeys(("patient", "study", "series", "frame"), name)
+        dicom_damage.healthy(tmp_path / name, **names)
+    for path in (tmp_path / "C").rglob("*.dcm"):
+        path.write_bytes(path.read_bytes()[:500])
+    *healthy, lost = inputs.find(str(tmp_path))
+    assert [one.fault for one in healthy] == ["", ""]
+    assert (lost.name, lost.fault_code, lost.ct) == ("C", "file_damaged", str(tmp_path / "C"))

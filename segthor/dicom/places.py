@@ -9,6 +9,7 @@ import hashlib
 
 from segthor import files, layouts
 from segthor.dicom import DicomError, index, matching, rois, series, structures
+from segthor.dicom.headers import DAMAGED, UNREADABLE
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
 from segthor.nifti import Scan
@@ -37,8 +38,9 @@ def patients(root: str, contoured) -> list[Patient]:
         aside = "; left aside: " + _counted(found) if found.left_aside else ""
         looked_for = f"looked for {layouts.LOOKED_FOR}"
         raise InputError(f"{root}: expected at least one scan, found none{aside}; {looked_for}")
-    at = "" if files.is_dir(folder) and not name else root
-    return [_patient(one, found, contoured, name, at) for one in held]
+    is_tree = files.is_dir(folder) and not name
+    known = [_patient(one, found, contoured, name, "" if is_tree else root) for one in held]
+    return known + (_lost(found) if is_tree else [])
 
 
 def listing(root: str, organs: Organs, roi_names=()) -> str:
@@ -153,6 +155,26 @@ def _patient(one: index.Patient, found: index.Index, contoured, name: str, at: s
         return Patient(one.name, at or one.folder, organs=(), fault=fault, fault_code=code)
     labels = case.structures.path if case.structures and contoured else ""
     return Patient(one.name, at or _place(case.stack, found), labels, organs=tuple(contoured))
+
+
+def _lost(found: index.Index) -> list[Patient]:
+    """Damaged files in folders where no patient has any: maybe all that is left of one."""
+    held = {f"{one.folder}/" for one in found.patients}
+    held |= {files.parent(s.path) + "/" for one in found.patients for s in one.structure_sets}
+    known = {path for one in found.patients for path in one.damaged}
+    lost, root = {}, found.root.rstrip("/")
+    for kind, path in found.left_aside:
+        if kind not in (DAMAGED, UNREADABLE) or path in known:
+            continue
+        folders = [part for part in files.parent(path).removeprefix(root).split("/") if part]
+        for depth in range(1, len(folders) + 1):
+            folder = "/".join([root, *folders[:depth]])
+            if not any(other.startswith(f"{folder}/") for other in held):
+                fault = f"{path}: a damaged DICOM file; copy it again or remove it"
+                name, code = "_".join(folders[:depth]), "file_damaged"
+                lost[name] = Patient(name, folder, organs=(), fault=fault, fault_code=code)
+                break
+    return list(lost.values())
 
 
 def _case(one: index.Patient, contoured, name: str) -> matching.Case:
