@@ -36,8 +36,10 @@ def find(
         patients = _in_dataset(stored, path, split)
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
-    elif scans.is_dicom(path):
-        patients = _in_dicom(path, organs.names if organs else ()) or layouts.scans(path, organs)
+    elif scans.is_dicom(path) and not layouts.has_nifti(path):
+        patients = scans.dicom_patients(path, organs.names if organs else ())
+    elif files.is_dir(path):
+        patients = layouts.scans(path, organs)
     elif is_nifti(path) and files.exists(path):
         patients = layouts.without_channel([Patient(stem(path), path)])
     else:
@@ -60,8 +62,10 @@ def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
     stored = _manifest(path)
     if stored is not None:
         patients = _in_dataset(stored, path)
-    elif scans.is_dicom(path):
-        patients = _in_dicom(path, organs.names) or layouts.contours(path, organs)
+    elif scans.is_dicom(path) and not layouts.has_nifti(path):
+        patients = scans.dicom_patients(path, organs.names)
+    elif files.is_dir(path):
+        patients = layouts.contours(path, organs)
     else:
         patients = _in_csv(path, "labels", organs)
     found = checked([one for one in patients if one.labels or one.fault_code != "bad_name"], path)
@@ -123,11 +127,6 @@ def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Pat
         if split in (None, row.split)
     ]
     return built + [Patient(row.patient, row.ct) for row in data.unlabelled if not split]
-
-
-def _in_dicom(path: str, contoured) -> list[Patient]:
-    """None where NIfTI files lie in one of the layouts, or no DICOM."""
-    return [] if layouts.has_nifti(path) else scans.dicom_patients(path, contoured)
 
 
 def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:

@@ -47,7 +47,7 @@ class Contours:
 
 def is_dicom(path: str) -> bool:
     """Whether it names a place of DICOM images; opens no file."""
-    if nifti.is_nifti(path) or not path:
+    if nifti.is_nifti(path) or not path or path.lower().endswith(".csv"):
         return False
     return "#" in path or path.lower().endswith(".dcm") or files.is_dir(path)
 

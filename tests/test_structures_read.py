@@ -395,7 +395,7 @@ CODES = {
     *("file_damaged", "file_not_dicom", "structures_none", "structures_other_frame"),
     *("roi_ambiguous", "contour_between_slices", "contour_outside", "structures_references"),
     *("roi_empty", "contour_nested", "contour_crossing", "contour_duplicate", "contour_open"),
-    "contour_tiny",
+    *("contour_tiny", "file_truncated"),
 }
 
 

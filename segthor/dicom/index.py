@@ -42,10 +42,12 @@ class Series:
 class Patient:
     """One patient's CT series and the structure sets that go with them.
 
-    damaged: files among the patient's own that may be a slice or a structure set.
+    folder: the innermost one that holds all images. damaged: files among the patient's own that
+    may be a slice or a structure set.
     """
 
     name: str
+    folder: str
     series: tuple[Series, ...]
     structure_sets: tuple[Header, ...]
     damaged: tuple[str, ...] = ()
@@ -54,11 +56,6 @@ class Patient:
     def volumes(self) -> list[Stack | DicomError]:
         """Those of all series."""
         return [volume for series in self.series for volume in series.volumes]
-
-    @property
-    def folder(self) -> str:
-        """The innermost folder that holds all images."""
-        return common_folder(path for series in self.series for path in series.paths)
 
     @cached_property
     def case(self) -> matching.Case:
@@ -82,7 +79,7 @@ class Index:
 
 
 def of_folder(root: str, cache_path: str = "", key: bytes = b"") -> Index:
-    """Looks through a folder and all below it.
+    """Looks through a folder and all below it, or at one file.
 
     cache_path: a JSON file that keeps what was read, for the next time. key: see `headers.read`.
     Raises InputError where there is no such folder.
@@ -96,7 +93,7 @@ def of_folder(root: str, cache_path: str = "", key: bytes = b"") -> Index:
         content = {"version": _CACHE_VERSION, "key": _mark(key)}
         content["files"] = [row.to_json() for row in rows]
         json_files.write(cache_path, content, durable=False)
-    return of_headers([row.header for row in rows], root)
+    return of_headers([row.header for row in rows], files.parent(root) if paths == [root] else root)
 
 
 def of_headers(found, root: str) -> Index:
@@ -128,15 +125,19 @@ def of_headers(found, root: str) -> Index:
         series, left = _series(held)
         aside += left
         files_of = tuple(owned[patient]), tuple(damaged[patient])
-        patients.append(Patient(names[patient], series, *files_of))
+        folder = common_folder(header.path for header in held)
+        patients.append(Patient(names[patient], folder, series, *files_of))
     return Index(root, tuple(sorted(patients, key=lambda p: p.name)), tuple(sorted(aside)))
 
 
 def find(root: str) -> list[str]:
-    """Every file below a folder, sorted; links are followed once.
+    """Every file below a folder, sorted; links are followed once. Of a file, the file itself.
 
     Hidden files are left out, and so are folders of our own predictions: they hold structure sets.
+    Raises InputError where there is neither.
     """
+    if files.exists(root) and not files.is_dir(root):
+        return [root]
     found, waiting, seen = [], [root], set()
     while waiting:
         folder = waiting.pop()

@@ -7,9 +7,9 @@ listing does (`index.listing`). A place is all that later programs need to find 
 import functools
 import hashlib
 
-from segthor import files
+from segthor import files, layouts
 from segthor.dicom import DicomError, index, matching, rois, series, structures
-from segthor.dicom.headers import NOT_DICOM, UNREADABLE
+from segthor.dicom.headers import DAMAGED, UNREADABLE
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
@@ -19,23 +19,30 @@ from segthor.patients import Patient
 
 RTSTRUCT, SEG, LABELMAP = "rtstruct", "seg", "labelmap"
 _SEPARATOR = "#"
-_FOREIGN = {NOT_DICOM, UNREADABLE}
 
 
 def patients(root: str, contoured) -> list[Patient]:
-    """Every patient of a tree, each with its CT and its structure set, or why there is none.
+    """Every patient at a place, each with its CT and its structure set, or why there is none.
 
-    contoured: names of the organs that a structure set may hold; none: nobody asks for contours,
-    and a patient is not refused for the structure sets.
+    root: a place, or a tree of many patients. contoured: names of the organs that a structure set
+    may hold; none: nobody asks for contours, and a patient is not refused for the structure sets.
 
-    Empty where there is no DICOM file at all.
-
-    Raises InputError where there are some, and no CT series.
+    Raises InputError where there is no CT series.
     """
-    found = _index(root, stamp(root))
-    if not found.patients and {why for why, _ in found.left_aside} - _FOREIGN:
-        raise InputError(f"{root}: expected at least one CT series, found {_counted(found)}")
-    return [_patient(one, found, contoured) for one in found.patients]
+    folder, name = _parts(root)
+    if not files.exists(folder):
+        raise InputError(f"{root}: expected DICOM files, found no such folder or file")
+    found = _index(folder, stamp(folder))
+    held = [one for one in found.patients if name in ("", *(s.name for s in one.series))]
+    if not held and name:
+        raise InputError(f"{root}: expected the series {name}, found others; --list names them")
+    if not held:
+        aside = "; left aside: " + _counted(found) if found.left_aside else ""
+        looked_for = f"looked for {layouts.LOOKED_FOR}"
+        raise InputError(f"{root}: expected at least one scan, found none{aside}; {looked_for}")
+    is_tree = files.is_dir(folder) and not name
+    known = [_patient(one, found, contoured, name, "" if is_tree else root) for one in held]
+    return known + (_lost(found) if is_tree else [])
 
 
 def listing(root: str, organs: Organs, roi_names=()) -> str:
@@ -74,10 +81,7 @@ def stack(place: str) -> Stack:
     if not files.exists(folder):
         raise DicomError("file_missing", f"{folder}: no such folder; expected a CT series")
     found = _index(folder, stamp(folder))
-    held = [
-        (patient, [v for s in patient.series if name in ("", s.name) for v in s.volumes])
-        for patient in found.patients
-    ]
+    held = [(patient, _volumes(patient, name)) for patient in found.patients]
     held = [(patient, volumes) for patient, volumes in held if volumes]
     if not held:
         raise DicomError("file_missing", f"{place}: expected a CT series, found none")
@@ -137,16 +141,26 @@ def write(place: str, labels, organs: Organs, paths: dict, made: dict, margin=No
 def stamp(place: str) -> str:
     """A mark that changes when a file below the place's folder does.
 
-    Raises OSError where a file cannot be looked at.
+    Raises OSError where there is no such folder.
     """
     folder, _ = _parts(place)
-    marks = [f"{path} {files.stamp(path)}" for path in _files(folder)]
+    if not files.exists(folder):
+        raise FileNotFoundError(f"{folder}: no such folder")
+    marks = [f"{path} {_stamp_of_file(path)}" for path in index.find(folder)]
     return hashlib.sha256("\n".join(marks).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _stamp_of_file(path: str) -> str:
+    try:
+        return files.stamp(path)
+    except OSError:  # a link to nothing, which the index reports
+        return ""
 
 
 def size(place: str) -> int:
     """Bytes of all files below the place's folder."""
-    return sum(map(files.size, _files(_parts(place)[0])))
+    found = index.find(_parts(place)[0])
+    return sum(files.size(path) for path in found if files.exists(path))
 
 
 def exists(place: str) -> bool:
@@ -160,10 +174,6 @@ def _parts(place: str) -> tuple[str, str]:
     return (place, "") if not separator or files.exists(place) else (folder, name)
 
 
-def _files(folder: str) -> list[str]:
-    return index.find(folder) if files.is_dir(folder) else [folder]
-
-
 @functools.lru_cache(maxsize=4)
 def _index(folder: str, mark: str) -> index.Index:
     """mark: the folder's stamp, so that what was read before a change is not taken for it."""
@@ -171,18 +181,50 @@ def _index(folder: str, mark: str) -> index.Index:
     return index.of_folder(folder)
 
 
-def _patient(one: index.Patient, found: index.Index, contoured) -> Patient:
-    case = one.case
-    if case.problem and not contoured and not one.damaged:
-        try:
-            case = matching.Case(matching.only_volume(one.volumes))
-        except DicomError as error:
-            case = matching.Case(problem=error)
+def _patient(one: index.Patient, found: index.Index, contoured, name: str, at: str) -> Patient:
+    """name, at: the series and the place that were asked for, if it was no tree."""
+    case = _case(one, contoured, name)
     if case.problem:
         code, fault = case.problem.code, str(case.problem)
-        return Patient(one.name, one.folder, organs=(), fault=fault, fault_code=code)
+        return Patient(one.name, at or one.folder, organs=(), fault=fault, fault_code=code)
     labels = case.structures.path if case.structures and contoured else ""
-    return Patient(one.name, _place(case.stack, found), labels, organs=tuple(contoured))
+    return Patient(one.name, at or _place(case.stack, found), labels, organs=tuple(contoured))
+
+
+def _lost(found: index.Index) -> list[Patient]:
+    """Damaged files in folders where no patient has any: maybe all that is left of one."""
+    held = {f"{one.folder}/" for one in found.patients}
+    held |= {files.parent(s.path) + "/" for one in found.patients for s in one.structure_sets}
+    known = {path for one in found.patients for path in one.damaged}
+    lost, root = {}, found.root.rstrip("/")
+    for kind, path in found.left_aside:
+        if kind not in (DAMAGED, UNREADABLE) or path in known:
+            continue
+        folders = [part for part in files.parent(path).removeprefix(root).split("/") if part]
+        for depth in range(1, len(folders) + 1):
+            folder = "/".join([root, *folders[:depth]])
+            if not any(other.startswith(f"{folder}/") for other in held):
+                fault = f"{path}: a damaged DICOM file; copy it again or remove it"
+                name, code = "_".join(folders[:depth]), "file_damaged"
+                lost[name] = Patient(name, folder, organs=(), fault=fault, fault_code=code)
+                break
+    return list(lost.values())
+
+
+def _case(one: index.Patient, contoured, name: str) -> matching.Case:
+    """name: of the series that is wanted, whoever drew on which; '' where any will do."""
+    volumes = _volumes(one, name)
+    drawn_on = one.case.stack in volumes if name else contoured or not one.case.problem
+    if one.damaged or drawn_on:
+        return one.case
+    try:
+        return matching.Case(matching.only_volume(volumes))
+    except DicomError as error:
+        return matching.Case(problem=error)
+
+
+def _volumes(one: index.Patient, name: str) -> list:
+    return [v for s in one.series if name in ("", s.name) for v in s.volumes]
 
 
 def _place(volume: Stack, found: index.Index) -> str:

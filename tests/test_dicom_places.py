@@ -1,0 +1,103 @@
+"""Places of DICOM images: a tree, a folder, one series of a folder, one file; and what is none."""
+
+import shutil
+
+import dicom_damage
+import numpy as np
+import pytest
+from damage import healthy_phantom
+
+from segthor import geometry, inputs, scans
+from segthor.dicom.index import series_name
+from segthor.errors import InputError
+from tests import dicom_phantoms
+
+
+@pytest.fixture
+def healthy(tmp_path):
+    dicom_damage.healthy(tmp_path)
+    return tmp_path
+
+
+def voxels(place):
+    scan = scans.read(place)
+    return geometry.canonical(scan.grid.affine, scan.array)[1]
+
+
+def phantom_voxels():
+    made = healthy_phantom()
+    return geometry.canonical(made.affine, made.hu)[1]
+
+
+def test_one_series_of_a_folder_is_an_input_and_has_contours_where_it_was_drawn_on(healthy):
+    made = healthy_phantom()
+    dicom_phantoms.write_series(healthy / "ct", made.hu[::-1], made.affine, series="2")
+    for series, labels in (("1", str(healthy / "rs.dcm")), ("2", "")):
+        place = f"{healthy}#{series_name(dicom_phantoms.uid('series', series))}"
+        (found,) = inputs.find(place)
+        assert (found.ct, found.labels, found.fault) == (place, labels, "")
+        assert np.array_equal(voxels(place), phantom_voxels()) == (series == "1")
+        (found,) = inputs.find(place, organs=None)
+        assert (found.ct, found.labels) == (place, "")
+
+
+def test_an_enhanced_file_is_an_input_whatever_lies_beside_it(tmp_path):
+    dicom_damage.healthy(tmp_path, enhanced=True)
+    (path,) = dicom_damage.slices(tmp_path)
+    made = healthy_phantom()
+    options = dict(enhanced=True, series="2", patient="2", frame="2")
+    dicom_phantoms.write_series(tmp_path / "ct", made.hu[::-1], made.affine, **options)
+    (found,) = inputs.find(str(path))
+    assert found.ct == str(path)
+    np.testing.assert_array_equal(voxels(found.ct), phantom_voxels())
+
+
+@pytest.mark.parametrize(
+    "place, said",
+    [
+        ("gone#12345678", "no such folder or file"),
+        ("gone.dcm", "no such folder or file"),
+        ("ct#12345678", "expected the series 12345678, found others"),
+        ("rs.dcm", "expected at least one scan, found none; left aside: 1 structure set without"),
+    ],
+)
+def test_a_place_without_a_series_is_one_line(healthy, place, said):
+    with pytest.raises(InputError, match=said) as error:
+        inputs.find(f"{healthy}/{place}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_may_have_the_mark_of_a_series_in_its_name(healthy):
+    dicom_damage.table(healthy)
+    table = (healthy / "patients.csv").rename(healthy / "patients#2.csv")
+    (found,) = inputs.find(str(table))
+    assert found.ct == str(healthy / "ct")
+
+
+def test_a_single_image_is_refused_by_its_own_folder(healthy):
+    dicom_damage.a_single_image(healthy)
+    (found,) = inputs.find(str(healthy))
+    assert (found.ct, found.fault_code) == (str(healthy / "ct"), "few_slices")
+
+
+def test_a_link_to_nothing_is_the_fault_of_the_patient_it_lies_with_alone(tmp_path):
+    for name in "AB":
+        names = dict.fromkeys(("patient", "study", "series", "frame"), name)
+        dicom_damage.healthy(tmp_path / name, **names)
+    (tmp_path / "A/ct/IM1").symlink_to(tmp_path / "gone")
+    one, other = inputs.find(str(tmp_path))
+    assert (one.fault_code, other.fault) == ("file_damaged", "")
+    assert str(tmp_path / "A/ct/IM1") in one.fault and scans.size(one.ct) > 0
+    shutil.move(tmp_path / "A/ct/IM1", tmp_path / "IM1")  # now nobody can tell whose it is
+    assert [found.fault for found in inputs.find(str(tmp_path))] == ["", ""]
+
+
+def test_a_patient_of_damaged_files_alone_is_not_passed_over(tmp_path):
+    for name in "ABC":
+        names = dict.fromkeys(("patient", "study", "series", "frame"), name)
+        dicom_damage.healthy(tmp_path / name, **names)
+    for path in (tmp_path / "C").rglob("*.dcm"):
+        path.write_bytes(path.read_bytes()[:500])
+    *healthy, lost = inputs.find(str(tmp_path))
+    assert [one.fault for one in healthy] == ["", ""]
+    assert (lost.name, lost.fault_code, lost.ct) == ("C", "file_damaged", str(tmp_path / "C"))
