@@ -27,8 +27,7 @@ def check_options(runner: str, arguments: list[str]) -> None:
     """
     if not arguments and runner in LOCAL:
         return  # Beam, which takes a second, is not asked about nothing
-    from apache_beam.options import pipeline_options
-
+    pipeline_options = _options()
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     kinds = {str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()}
     for kind in kinds.values():
@@ -41,21 +40,27 @@ def check_options(runner: str, arguments: list[str]) -> None:
         raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
 
 
+def _options():
+    """Beam's module of options, loaded without notes about what is not installed."""
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    from apache_beam.options import pipeline_options
+
+    return pipeline_options
+
+
 def choose(name: str, arguments: list[str]):
     """(options, runner) for the runner's name and the options that are not the program's own.
 
     The local runner runs in this process, and never looks for anything on the network, which
     Beam's own switch of the same name would.
     """
-    from apache_beam.options import pipeline_options
-
+    pipeline_options = _options()
     options = pipeline_options.PipelineOptions(arguments)
     if name not in LOCAL:
         options.view_as(pipeline_options.StandardOptions).runner = name
         return options, name
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
     # It logs the traceback of an error that reaches this process anyway.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     if _RUNNING_MODE not in " ".join(arguments):
@@ -71,8 +76,7 @@ def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
     given = " ".join(arguments)
     if name not in LOCAL or _RUNNING_MODE in given:
         return 1
-    from apache_beam.options import pipeline_options
-
+    pipeline_options = _options()
     options = pipeline_options.PipelineOptions(arguments)
     asked = options.view_as(pipeline_options.DirectOptions).direct_num_workers
     if asked < 0:
