@@ -33,10 +33,11 @@ def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.
         dataset = pydicom.dcmread(
             stream, force=True, stop_before_pixels=not pixels, specific_tags=tags
         )
+        elements = [dataset.get_item(tag) for tag in dataset.keys() if tag != _PIXELS]
     except Exception as error:  # its text may quote the patient's name
         message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
         raise DicomError("file_damaged", f"{message}; copy it again") from error
-    if any(_is_short(dataset.get_item(tag)) for tag in dataset.keys() if tag != _PIXELS):
+    if any(map(_is_short, elements)):
         raise DicomError("file_truncated", f"{path}: truncated; copy it again")
     return dataset
 

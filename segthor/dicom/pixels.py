@@ -63,9 +63,9 @@ class Image:
         slope, intercept = self._rescale(frame)
         try:
             return _scaled(self._stored(frame or 0), slope, intercept)
-        except DicomError:
+        except (DicomError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the decoders raise many kinds
+        except BaseException as error:  # many kinds: a panic of Rust's is no Exception
             message = f"{self._path}: the pixels cannot be decoded ({type(error).__name__})"
             raise DicomError("file_damaged", f"{message}; copy it again") from error
 
