@@ -9,6 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 from segthor.errors import InputError
 
+# Before Beam is imported: it notes what is not installed.
+logging.getLogger("apache_beam").setLevel(logging.WARNING)
+
 LOCAL = ("DirectRunner", "direct")
 _RUNNING_MODE = "--direct_running_mode"
 # Below this many bytes of input another process costs more than it brings.
@@ -27,7 +30,8 @@ def check_options(runner: str, arguments: list[str]) -> None:
     """
     if not arguments and runner in LOCAL:
         return  # Beam, which takes a second, is not asked about nothing
-    pipeline_options = _options()
+    from apache_beam.options import pipeline_options
+
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     kinds = {str(kind): kind for kind in pipeline_options.PipelineOptions.__subclasses__()}
     for kind in kinds.values():
@@ -40,21 +44,14 @@ def check_options(runner: str, arguments: list[str]) -> None:
         raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
 
 
-def _options():
-    """Beam's module of options, loaded without notes about what is not installed."""
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    from apache_beam.options import pipeline_options
-
-    return pipeline_options
-
-
 def choose(name: str, arguments: list[str]):
     """(options, runner) for the runner's name and the options that are not the program's own.
 
     The local runner runs in this process, and never looks for anything on the network, which
     Beam's own switch of the same name would.
     """
-    pipeline_options = _options()
+    from apache_beam.options import pipeline_options
+
     options = pipeline_options.PipelineOptions(arguments)
     if name not in LOCAL:
         options.view_as(pipeline_options.StandardOptions).runner = name
@@ -76,7 +73,8 @@ def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
     given = " ".join(arguments)
     if name not in LOCAL or _RUNNING_MODE in given:
         return 1
-    pipeline_options = _options()
+    from apache_beam.options import pipeline_options
+
     options = pipeline_options.PipelineOptions(arguments)
     asked = options.view_as(pipeline_options.DirectOptions).direct_num_workers
     if asked < 0:

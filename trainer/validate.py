@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segthor import startup
 from segthor.errors import InputError
 from segthor.metrics import dice_from_counts
 from trainer import sources
@@ -52,7 +53,9 @@ def validate(learner, source: sources.Source, batches) -> Scores:
     by_slice = np.zeros([total, len(learner.config.organs), 3], np.int64)
     by_patient = np.zeros([len(source.patients), *by_slice.shape[1:]], np.int64)
     seen = np.zeros(total, np.int64)
-    for batch in batches:
+    with startup.quiet():
+        iterator = iter(batches)
+    for batch in iterator:
         place, owner, counts = (value.numpy() for value in learner.counts(batch))
         real = place < total  # the rest fills up the last batch
         np.add.at(by_patient, owner[real], counts[real])
