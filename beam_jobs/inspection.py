@@ -116,7 +116,7 @@ def histograms(dataset: Dataset) -> bytes:
     rows = -(-(len(panels) + 1) // 4)  # the last place is for words
     figure, axes = pyplot.subplots(rows, 4, figsize=(13, 3 * rows), layout="constrained")
     for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
-        reach = plausible and (min(plausible[0], *values), max(plausible[1], *values))
+        reach = plausible and (min([*plausible, *values]), max([*plausible, *values]))
         axis.hist(values, bins=20, range=reach, color=colour)
         for border in plausible or ():
             axis.axvline(border, color="0.3", linestyle=":")

@@ -191,6 +191,16 @@ def a_codestream_is_garbage(folder):
 
 
 @damage("file_damaged")
+def runs_that_are_longer_than_the_image(folder):
+    def lengthen(dataset):  # the decoder panics, which is no Exception of Python's
+        content = dataset.PixelData
+        dataset.PixelData = content[:100] + b"\x81" * (len(content) - 108) + content[-8:]
+
+    healthy(folder, syntax="rle")
+    every(folder, lengthen, slice(5, 6))
+
+
+@damage("file_damaged")
 def coordinates_are_words(folder):
     def change(dataset):
         heart(dataset)[0].add_new("ContourData", "LT", "here\\and\\there")
@@ -219,6 +229,16 @@ def the_structure_set_was_cut_off(folder):
 @damage("file_damaged")
 def the_first_slice_was_cut_off_within_its_header(folder):
     slices(folder)[0].write_bytes(slices(folder)[0].read_bytes()[:500])
+
+
+@damage("file_damaged")
+def the_structure_set_is_empty(folder):
+    (Path(folder) / "rs.dcm").write_bytes(b"")
+
+
+@damage("file_damaged")
+def the_last_slice_is_empty(folder):
+    slices(folder)[-1].write_bytes(b"")
 
 
 @damage("file_damaged")

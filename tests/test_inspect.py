@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,11 +49,19 @@ def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
         for one in dataset.patients[:2]
     ]
     (tmp_path / "moved").mkdir()
-    from dataclasses import replace
-
     gone = [(replace(shown[0][0], ct=str(tmp_path / "gone.nii")), shown[0][1]), shown[1]]
     assert (
         inspection.normalization_sheet(gone).shape[0]
         == inspection.normalization_sheet(shown).shape[0]
     )
     assert "gone.nii: cannot be read any more" in capsys.readouterr().err
+
+
+def test_an_organ_that_nobody_has_contours_of_has_an_empty_histogram(built):
+    dataset = Dataset.load(str(built))
+    heartless = []
+    for one in dataset.patients:
+        organs = {name: one.audit.organs[name] for name in one.audit.organs if name != "heart"}
+        heartless.append(replace(one, audit=replace(one.audit, organs=organs)))
+    shown = inspection.histograms(replace(dataset, patients=tuple(heartless)))
+    assert shown != inspection.histograms(dataset) and shown.startswith(b"\x89PNG")

@@ -111,7 +111,9 @@ def read(path: str, key: bytes = b"") -> Header:
         with files.open_read(path) as stream:
             return _header(open_dataset(stream, path, _TAGS), path, key)
     except DicomError as error:
-        return Header(path, NOT_DICOM if error.code == "file_not_dicom" else DAMAGED)
+        # What is called *.dcm and is none was DICOM once, for example before the disk was full.
+        is_other = error.code == "file_not_dicom" and not path.lower().endswith(".dcm")
+        return Header(path, NOT_DICOM if is_other else DAMAGED)
     except (InputError, OSError):
         return Header(path, UNREADABLE)
     except Exception:  # pydicom converts lazily and raises many kinds

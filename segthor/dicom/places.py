@@ -1,4 +1,4 @@
-"""Where a patient's CT lies in a tree of DICOM files, as one word: FOLDER or FOLDER#SERIES.
+"""Where a patient's CT lies among DICOM files, as one word: FOLDER, FOLDER#SERIES or FILE.dcm.
 
 FOLDER alone where one volume lies below it; otherwise SERIES names one of its series, as the
 listing does (`index.listing`). A place is all that later programs need to find the volume again.
