@@ -111,7 +111,7 @@ def _check_folders(found) -> None:
 
 
 def _predict(found, worker, beam_options) -> int:
-    worker.results.claim(OVERWRITE.value)
+    worker.results.claim(OVERWRITE.value, _formats())
     done = (
         []
         if OVERWRITE.value

@@ -461,8 +461,8 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
     (case,) = inputs.find(str(path))
     read = nifti.read
 
-    def reads_while_it_changes(given, **limits):
-        scan = read(given, **limits)
+    def reads_while_it_changes(given, *limits):
+        scan = read(given, *limits)
         save_scan(path, coded_scan(planted(seed=2)), affine_of())
         return scan
 

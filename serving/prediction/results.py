@@ -27,7 +27,7 @@ from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 
 FORMAT = 1
-MADE = "made"  # in FILE_NAME: when the job began, YYYYMMDD HHMMSS; DICOM objects are dated so
+MADE = "made"  # in FILE_NAME, where DICOM is written: YYYYMMDD HHMMSS, which its objects bear
 ORGANS = "organs"  # in FILE_NAME: what the label values stand for
 _PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
 
@@ -43,8 +43,10 @@ class Results:
         self.job = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._cases = files.join(folder, "cases")
 
-    def claim(self, overwrite: bool) -> None:
+    def claim(self, overwrite: bool, formats=()) -> None:
         """Makes the folder this job's, and names the cases in whose midst a run was killed.
+
+        formats: of DICOM, if any.
 
         Raises:
           InputError: the folder holds another job's results and not `overwrite`, or no results.
@@ -70,8 +72,10 @@ class Results:
         underway.warn(self._cases)
         for part in ("", "cases", "probabilities", "dicom"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
-        made = made or time.strftime("%Y%m%d %H%M%S")
-        json_files.write(path, self.settings | {ORGANS: self._organs.to_json(), MADE: made})
+        if formats:
+            made = made or time.strftime("%Y%m%d %H%M%S")
+        noted = {ORGANS: self._organs.to_json()} | ({MADE: made} if made else {})
+        json_files.write(path, self.settings | noted)
 
     def _clear(self) -> None:
         """Removes another job's label maps, also of scans that this job will not predict."""
