@@ -8,7 +8,7 @@ import numpy as np
 from beam_jobs.job import Job
 from segthor import audit, figures, manifest, nifti, scans
 from segthor.boxes import label_boxes
-from segthor.errors import InputError
+from segthor.errors import InputError, ReadError
 from segthor.findings import FATAL, Finding, is_rejected, judge
 from segthor.geometry import canonical
 from segthor.patients import Patient
@@ -121,8 +121,8 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
     rest = (digest, job.most_scan_bytes)
     try:
         ct = scans.read(source.ct, *rest)
-        warnings += scans.findings(source.ct)
-    except scans.READ_ERRORS as error:
+        warnings += ct.findings
+    except ReadError as error:
         errors[str(error)] = error.code
     try:
         if source.labels:
@@ -130,7 +130,7 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
                 source.labels, source.ct, job.organs, job.roi_names, *rest
             )
             warnings += contours.findings
-    except scans.READ_ERRORS as error:  # of a structure set, maybe what is wrong with its CT
+    except ReadError as error:  # of a structure set, maybe what is wrong with its CT
         errors[str(error)] = error.code
     if stamps(source) != before:
         errors["CT or contours changed while they were read"] = "file_changed"

@@ -86,10 +86,10 @@ def outline(inside: np.ndarray, margin: np.ndarray | None = None) -> list[list[n
     ]
 
 
-def margin(probabilities: np.ndarray, index: int) -> np.ndarray:
-    """Class `index` minus the best other class: [K, X, Y], K >= 2, to [X, Y]."""
-    others = np.delete(probabilities, index, axis=0)
-    return probabilities[index] - others.max(0)
+def margins(probabilities: np.ndarray) -> np.ndarray:
+    """Each class minus the best other one: [K, X, Y], K >= 2."""
+    second, best = np.partition(probabilities, -2, axis=0)[-2:]
+    return probabilities - np.where(probabilities == best, second, best)
 
 
 def keyhole(rings: list[np.ndarray]) -> np.ndarray:

@@ -23,6 +23,14 @@ class InputError(Exception):
     """Input that the user must mend. The message says what, expected, found, and what to do."""
 
 
+class ReadError(InputError):
+    """A scan or contours that cannot be read; `code` names the kind, as in `segthor.findings`."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
 def run(main, known_only=False):
     """Parses the flags, calls `main(argv)` and exits the process.
 

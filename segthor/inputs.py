@@ -36,7 +36,7 @@ def find(
         patients = _in_dataset(stored, path, split)
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
-    elif scans.is_dicom(path) and not layouts.has_nifti(path):
+    elif _holds_dicom(path):
         patients = scans.dicom_patients(path, organs.names if organs else ())
     elif files.is_dir(path):
         patients = layouts.scans(path, organs)
@@ -62,7 +62,7 @@ def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
     stored = _manifest(path)
     if stored is not None:
         patients = _in_dataset(stored, path)
-    elif scans.is_dicom(path) and not layouts.has_nifti(path):
+    elif _holds_dicom(path):
         patients = scans.dicom_patients(path, organs.names)
     elif files.is_dir(path):
         patients = layouts.contours(path, organs)
@@ -127,6 +127,10 @@ def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Pat
         if split in (None, row.split)
     ]
     return built + [Patient(row.patient, row.ct) for row in data.unlabelled if not split]
+
+
+def _holds_dicom(path: str) -> bool:
+    return scans.is_dicom(path) and not layouts.has_nifti(path)
 
 
 def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:

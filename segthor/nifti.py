@@ -68,10 +68,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Scan:
-    """A volume in memory: `array` is [X, Y, Z] in the file's order, native byte order."""
+    """A volume in memory: `array` is [X, Y, Z] in the file's order, native byte order.
+
+    findings: (code, message) of what deserves a warning in how it is stored.
+    """
 
     array: np.ndarray
     grid: Grid
+    findings: tuple[tuple[str, str], ...] = ()
 
 
 def stem(path: str) -> str:

@@ -9,14 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor import audit, files, nifti
-from segthor.dicom import DicomError
 from segthor.errors import InputError
-from segthor.nifti import Grid, NiftiError, Scan
+from segthor.nifti import Grid, Scan
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
-
-FORMATS = ("rtstruct", "seg", "labelmap")  # of DICOM; labelmap is a SEG of the newer kind
-READ_ERRORS = (NiftiError, DicomError)  # each with a code of `segthor.findings`
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
       most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
-      NiftiError, DicomError: files that cannot be read as one volume.
+      ReadError: files that cannot be read as one volume.
     """
     if not is_dicom(path):
         return nifti.read(path, digest, most_bytes)
@@ -83,13 +79,6 @@ def read_grid(path: str) -> Grid:
     if not is_dicom(path):
         return nifti.read_grid(path)
     return _dicom().stack(path).grid
-
-
-def findings(path: str) -> tuple[tuple[str, str], ...]:
-    """(code, message) of what deserves a warning in how a scan is stored; raises as `read` does."""
-    if not is_dicom(path):
-        return ()
-    return _dicom().stack(path).findings
 
 
 def stamp(path: str) -> str:

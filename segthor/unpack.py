@@ -7,23 +7,19 @@ import numpy as np
 from isal import igzip
 
 from segthor import files
-from segthor.errors import InputError
+from segthor.errors import InputError, ReadError
 
 _PIECE_BYTES, _BUFFER_BYTES = 1 << 20, 1 << 19
 # Of deflate, which gzip files hold: two bits stand for 258 bytes at best (RFC 1951).
 _MOST_RATIO = 1032
 
 
-class NiftiError(InputError):
+class NiftiError(ReadError):
     """A file that cannot be read as one NIfTI volume; `code` names the kind of damage.
 
     Codes: 'file_missing', 'file_not_nifti', 'file_header', 'file_not_3d', 'file_affine',
     'file_type', 'file_too_large', 'file_truncated', 'file_surplus', 'file_damaged'.
     """
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
 
 
 @contextlib.contextmanager

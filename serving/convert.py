@@ -12,7 +12,7 @@ import time
 
 from absl import flags
 
-from segthor import files, inputs, locks, organ_table, progress, scans
+from segthor import dicom, files, inputs, locks, organ_table, progress, scans
 from segthor.errors import InputError, run
 from segthor.organs import Organs
 from serving.scoring import pairs
@@ -42,8 +42,8 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Make again what is there a
 def main(argv):
     """Converts case by case; one that cannot be converted is named, the others are made."""
     del argv
-    if not FORMATS.value or set(FORMATS.value) - set(scans.FORMATS):
-        known, found = ", ".join(scans.FORMATS), ",".join(FORMATS.value)
+    if not FORMATS.value or set(FORMATS.value) - set(dicom.FORMATS):
+        known, found = ", ".join(dicom.FORMATS), ",".join(FORMATS.value)
         raise InputError(f"--formats: expected some of {known}; found {found!r}")
     for folder in (PREDICTIONS.value, SCANS.value):
         if files.is_same(folder, OUTPUT.value):
@@ -85,7 +85,7 @@ def _one(scan, label_map: str, organs: Organs) -> str:
         raise InputError(scan.fault)
     paths = {
         kind: files.inside(OUTPUT.value, f"{scan.name}_{kind}.dcm")
-        for kind in scans.FORMATS
+        for kind in dicom.FORMATS
         if kind in FORMATS.value
     }
     if not OVERWRITE.value:

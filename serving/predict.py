@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from segthor import files, inputs, locks, progress, scans, startup
+from segthor import dicom, files, inputs, locks, progress, startup
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
 from serving.prediction import directory, walk
@@ -88,9 +88,9 @@ def main(argv):
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     found = inputs.find(INPUT.value, SPLIT.value, organs=None)
     _check_folders(found)
-    unknown = sorted({*FORMATS.value} - {"nifti", *scans.FORMATS})
+    unknown = sorted({*FORMATS.value} - {"nifti", *dicom.FORMATS})
     if unknown:
-        known = ", ".join(("nifti", *scans.FORMATS))
+        known = ", ".join(("nifti", *dicom.FORMATS))
         raise InputError(f"--formats: expected some of {known}; found {unknown[0]!r}")
     startup.load_tensorflow()
     from serving.prediction.worker import Worker  # takes seconds; bad input is told before
@@ -136,7 +136,7 @@ def _predict(found, worker, beam_options) -> int:
 
 def _formats() -> tuple[str, ...]:
     """Of DICOM, in one order."""
-    return tuple(kind for kind in scans.FORMATS if kind in FORMATS.value)
+    return tuple(kind for kind in dicom.FORMATS if kind in FORMATS.value)
 
 
 def _plan():

@@ -156,7 +156,7 @@ def test_an_outline_by_probabilities_is_nearer_the_edge_than_one_of_the_mask():
         x, y = 19.3, 20.1
         covered = (place[:, None] - x) ** 2 + (place - y) ** 2 <= radius**2
         share = covered.reshape(n, fine, n, fine).mean((1, 3))
-        margin = contours.margin(np.stack([1 - share, share]), 1)
+        margin = contours.margins(np.stack([1 - share, share]))[1]
         ((smooth,),) = contours.outline(share > 0.5, margin)
         ((stepped,),) = contours.outline(share > 0.5)
         by_margin.append(edge_error_px(smooth, x, y, radius))
@@ -167,7 +167,7 @@ def test_an_outline_by_probabilities_is_nearer_the_edge_than_one_of_the_mask():
 
 def test_the_margin_is_to_the_best_other_class():
     probabilities = np.array([0.1, 0.6, 0.3])[:, None, None]
-    found = [contours.margin(probabilities, k).item() for k in range(3)]
+    found = [contours.margins(probabilities)[k].item() for k in range(3)]
     np.testing.assert_allclose(found, [-0.5, 0.3, -0.3])
 
 

@@ -59,7 +59,7 @@ def probabilities(shape, seed=0) -> np.ndarray:
 
 def margin_of(shares):
     """As `outlines` takes it."""
-    return lambda organ, k: contours.margin(shares[..., k], organ.label)
+    return lambda organ, k: contours.margins(shares[..., k])[organ.label]
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.3, 0.9, 3.0), (0.35, 0.35, 0.6)])

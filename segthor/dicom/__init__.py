@@ -1,11 +1,11 @@
 """DICOM: the only package that knows pydicom and highdicom."""
 
-from segthor.errors import InputError
+from segthor.errors import ReadError
+
+# What is written of a label map: a structure set, a SEG of segments, a SEG of the newer kind.
+RTSTRUCT, SEG, LABELMAP = "rtstruct", "seg", "labelmap"
+FORMATS = (RTSTRUCT, SEG, LABELMAP)
 
 
-class DicomError(InputError):
-    """DICOM that cannot be read or is refused; `code` names the kind, as in `segthor.audit`."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
+class DicomError(ReadError):
+    """DICOM that cannot be read or is refused."""

@@ -8,7 +8,16 @@ import functools
 import hashlib
 
 from segthor import files, layouts
-from segthor.dicom import DicomError, index, matching, rois, series, structures
+from segthor.dicom import (
+    RTSTRUCT,
+    SEG,
+    DicomError,
+    index,
+    matching,
+    rois,
+    series,
+    structures,
+)
 from segthor.dicom.headers import DAMAGED, UNREADABLE
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
@@ -17,7 +26,6 @@ from segthor.nifti import Scan
 from segthor.organs import Organs
 from segthor.patients import Patient
 
-RTSTRUCT, SEG, LABELMAP = "rtstruct", "seg", "labelmap"
 _SEPARATOR = "#"
 
 
@@ -114,7 +122,7 @@ def write(place: str, labels, organs: Organs, paths: dict, made: dict, margin=No
       labels: uint8 [X, Y, Z] on the scan's grid.
       organs: What to write.
       made: What made them, and when: the fields of `Origin`.
-      paths: Format to file: 'rtstruct', 'seg' (which viewers know), 'labelmap' (the new SEG).
+      paths: Format, one of `segthor.dicom.FORMATS`, to file.
       margin: (organ, slice) -> float [X, Y]; see `structure_writer.outlines`.
 
     Returns:

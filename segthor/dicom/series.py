@@ -103,7 +103,7 @@ def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Scan
                 digest.update(content)
             for (k, instance), plane in zip(placed, planes, strict=True):
                 volume.put(k, plane, instance.path)
-    return Scan(volume.array.transpose(2, 1, 0), stack.grid)
+    return Scan(volume.array.transpose(2, 1, 0), stack.grid, stack.findings)
 
 
 class _Volume:

@@ -29,16 +29,16 @@ def outlines(labels: np.ndarray, organs: Organs, margin=None) -> list[tuple[Orga
     Holes are joined to what they are in by keyholes. labels: whole numbers [X, Y, Z] on the
     stack's grid. margin: (organ, slice) -> float [X, Y], see `segthor.contours.outline`.
     """
-    boxes, drawn = label_boxes(labels), []
-    for organ in organs:
-        box, rings = boxes.get(organ.label), {}
-        for k in range(box[2].start, box[2].stop) if box else ():
-            inside = labels[..., k] == organ.label
-            pieces = contours.outline(inside, margin and margin(organ, k))
-            if pieces:
-                rings[k] = [contours.keyhole(piece) for piece in pieces]
-        if rings:
-            drawn.append((organ, rings))
+    boxes = label_boxes(labels)
+    drawn = [(organ, {}) for organ in organs if organ.label in boxes]
+    for k in range(labels.shape[2]):  # slice by slice: the organs of one share their probabilities
+        for organ, rings in drawn:
+            box = boxes[organ.label][2]
+            if box.start <= k < box.stop:
+                inside = labels[..., k] == organ.label
+                pieces = contours.outline(inside, margin and margin(organ, k))
+                if pieces:
+                    rings[k] = [contours.keyhole(piece) for piece in pieces]
     return drawn
 
 

@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from segthor import files, json_files, nifti, scans, underway
+from segthor import dicom, files, json_files, nifti, scans, underway
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import SEGTHOR, Organs
@@ -172,7 +172,7 @@ class Results:
                 files.remove(path)
 
     def _forget_objects(self, name: str, but=()) -> None:
-        for kind in set(scans.FORMATS).difference(but):
+        for kind in set(dicom.FORMATS).difference(but):
             if files.exists(self.object_path(name, kind)):
                 files.remove(self.object_path(name, kind))
 

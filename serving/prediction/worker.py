@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor import audit, contours, nifti, plausibility, scans
+from segthor.dicom import RTSTRUCT
 from segthor.errors import InputError
-from segthor.organs import Organ
 from segthor.patients import Patient
 from serving.prediction import bundle, postprocess
 from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
@@ -21,7 +21,7 @@ class Plan:
     models, level_models: model directories. gate: one, or ''. rules: whether the models' own
     post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
     whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
-    None: what the worker's machine has for it. formats: of DICOM, see `segthor.scans.FORMATS`.
+    None: what the worker's machine has for it. formats: of DICOM, see `segthor.dicom.FORMATS`.
     """
 
     output: str
@@ -111,7 +111,7 @@ class Worker:
             spacing_mm = given.scan.grid.spacing_mm
             postprocess.apply(masks, spacing_mm, self.level_rules, self.level.table)
             inputs = self.models.inputs(given.scan, masks)
-        maps = self.plan.probabilities or "rtstruct" in self.plan.formats
+        maps = self.plan.probabilities or RTSTRUCT in self.plan.formats
         return Computed(given.scan, given.mark, self.models.segment(inputs, maps))
 
     @_noted
@@ -143,7 +143,7 @@ class Worker:
         organs = self.models.table.only(self.models.organs)
         made = self.results.origin()
         # Models of other organs each have a background of their own: then half-way it is.
-        margin = margins(maps) if len(self.models.groups) == 1 else None
+        margin = _margin_of(maps) if len(self.models.groups) == 1 else None
         written = scans.write_dicom(case.ct, labels, organs, paths, made, margin)
         return {kind: path is not None for kind, path in written.items()}
 
@@ -159,18 +159,19 @@ class Worker:
         }
 
 
-def margins(maps: dict):
+def _margin_of(maps: dict):
     """(organ, slice) -> float [X, Y]: its probability minus that of the best other class.
 
     maps: organ -> uint8 [X, Y, Z], 255 is certainty, of one network or several averaged.
     """
+    places = {name: 1 + place for place, name in enumerate(maps)}  # after the background
 
-    def margin(organ: Organ, k: int) -> np.ndarray:
-        planes = np.stack([maps[name][..., k] for name in maps]).astype(np.float32) / 255
-        shares = np.concatenate([1 - planes.sum(0, keepdims=True), planes])
-        return contours.margin(shares, 1 + list(maps).index(organ.name))
+    @functools.lru_cache(maxsize=1)  # all organs of a slice share it
+    def of_slice(k: int) -> np.ndarray:
+        planes = np.stack([array[..., k] for array in maps.values()]).astype(np.float32) / 255
+        return contours.margins(np.concatenate([1 - planes.sum(0, keepdims=True), planes]))
 
-    return margin
+    return lambda organ, k: of_slice(k)[places[organ.name]]
 
 
 def _plain(rules: dict, models: Ensemble | None) -> dict:
