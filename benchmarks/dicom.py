@@ -4,8 +4,6 @@ Run from the project's root: python -m benchmarks.dicom
 Everything is read once before it is timed, so files come from the system's cache.
 """
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ sys.path.insert(0, "tests")  # the writer of DICOM phantoms
 
 import dicom_phantoms
 
+from benchmarks.peak import peak_bytes
 from segthor import nifti, phantom, scans
 from segthor.dicom import index, places
 from segthor.organs import SEGTHOR
@@ -23,6 +22,7 @@ from segthor.organs import SEGTHOR
 FOLDER = Path("build/benchmark/dicom")
 SHAPE = (512, 512, 200)
 REPEATS = 3
+_READ = "import sys; from segthor import scans; scans.read(sys.argv[1])"
 MADE = {"version": "0", "model": "benchmark", "date": "20260101", "time": "000000"}
 
 
@@ -42,9 +42,7 @@ def main() -> int:
         _row("index, a file", 0.002, lambda: index.of_folder(str(plain)), SHAPE[2]),
         _row("series in, uncompressed", 1.0, lambda: _read(plain)),
         _row("series in, JPEG 2000", 12.0, lambda: _read(jpeg)),
-        _row(
-            "structure set out", 1.0, lambda: places.write(str(plain), labels, organs, drawn, MADE)
-        ),
+        _row("structure set out", 1.0, lambda: _write(plain, labels, organs, drawn)),
         _row(
             "structure set in",
             1.0,
@@ -59,7 +57,7 @@ def main() -> int:
         print(f"{name:28}{seconds:9.4f}{goal or '':>8}{seconds / first:17.2f}")
     back = places.read_contours(drawn["rtstruct"], str(plain), organs).labels.array
     differing = int(np.count_nonzero(back != labels))
-    extra = (_peak_bytes(str(plain)) - _peak_bytes(file)) / 1e6
+    extra = (peak_bytes(_READ, str(plain)) - peak_bytes(_READ, file)) / 1e6
     print(f"\nvoxels that differ after mask > structure set > mask: {differing}")
     print(f"peak memory above the NIfTI route: {extra:.0f} MB (goal 150)")
     missed = [name for name, goal, seconds in rows if goal and seconds > goal]
@@ -93,14 +91,6 @@ def _row(name: str, goal: float | None, action, parts: int = 1):
         action()
         seconds.append(time.perf_counter() - began)
     return name, goal, min(seconds) / parts
-
-
-def _peak_bytes(path: str) -> int:
-    code = "import sys; from segthor import scans; scans.read(sys.argv[1])"
-    process = subprocess.Popen([sys.executable, "-c", code, path])
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, path
-    return usage.ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.peak import peak_bytes
 from segthor import inputs, memory, nifti, phantom
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
@@ -156,12 +157,9 @@ def _discs(size: int, number: int) -> np.ndarray:
 
 
 def _peak_bytes(folder: str, scan: Path) -> int:
-    command = [sys.executable, "-m", "serving.predict", f"--model={folder}", f"--input={scan}"]
-    command += [f"--output={FOLDER / 'out_of_entry'}", "--overwrite"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"serving.predict ended with {status}"
-    return usage.ru_maxrss * 1024
+    output = FOLDER / "out_of_entry"
+    flags = (f"--model={folder}", f"--input={scan}", f"--output={output}", "--overwrite")
+    return peak_bytes("import runpy; runpy.run_module('serving.predict', None, '__main__')", *flags)
 
 
 if __name__ == "__main__":
