@@ -112,16 +112,19 @@ def _guard(main, argv):
     try:
         return main(argv)
     except (InputError, app.UsageError, flags.Error) as error:
-        _fail(error)
+        message, status = str(error), 2
     except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
-        _fail(f"{error.filename or 'writing'}: {error.strerror}")
+        message, status = f"{error.filename or 'writing'}: {error.strerror}", 2
     except KeyboardInterrupt:
-        _fail("interrupted", status=130)
+        message, status = "interrupted", 128 + signal.SIGINT
+    # The error is gone here, and with it all that its frames held: a thread of TensorFlow's that
+    # still reads input when the interpreter ends would crash it.
+    _fail(message, status)
 
 
 def _fail(message, status=2):

@@ -135,5 +135,5 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(data, tmp_path):
     os.kill(children(run)[1], signal.SIGTERM)
     said += finish(run, status=143)
     for index in (0, 1):
-        assert f"[{index}] Stopped by SIGTERM" in said
+        assert f"[{index}] Stopped after a checkpoint" in said
     assert last_step(tmp_path / "run") == 1

@@ -3,7 +3,7 @@
 python -m trainer.cross_validate --flagfile=configs/all.flags --data=DATASET --workdir=RUNS
 
 Every other flag is the trainer's, --fold aside. Repeat the same command to continue an interrupted
-one. Exit status: 0; 2 for an error; 143 where SIGTERM stopped a run after a checkpoint.
+one. Exit status: 0; 2 for an error; 143 where SIGTERM, 130 where Ctrl-C stopped it.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
 from trainer import devices, run
 
-STOPPED = 128 + signal.SIGTERM
-_TOLD_WHY = (2, STOPPED)  # the trainer has said it in one line
+# Exit statuses whose reason the trainer has said in one line.
+_TOLD_WHY = (2, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")

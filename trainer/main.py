@@ -3,7 +3,8 @@
 python -m trainer.main --flagfile=configs/all.flags --data=DATASET --workdir=RUN
 
 Repeat the same command to continue an interrupted run. Where TF_CONFIG names several hosts, start
-the command on each. Exit status: 0, or 143 where SIGTERM stopped the run after a checkpoint.
+the command on each. SIGTERM and Ctrl-C stop the run after a checkpoint, with status 143 and 130; a
+second Ctrl-C ends it at once.
 """
 
 import os
@@ -18,8 +19,6 @@ from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET
 from trainer import devices, run, sources
 from trainer.config import Config
-
-STOPPED = 128 + signal.SIGTERM
 
 DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; new, or to be continued.")
@@ -55,7 +54,7 @@ def main(_):
         run.claim(_WORKDIR.value, config, source, replicas, chief),
         failures.in_one_line(source, _WORKDIR.value, several),
     ):
-        stop_asked = _on_sigterm()
+        stop_asked, stop_status = _on_signals()
         steps = loop.total_steps(config, source, config.batch_size * replicas)
         _announce(config, source, replicas, steps, unscored)
         journal = Silent()
@@ -66,8 +65,8 @@ def main(_):
         if finished and chief and config.surface_distances:
             surfaces.score(_WORKDIR.value, source)
     if not finished:
-        print("Stopped by SIGTERM after a checkpoint; the same command continues.")
-        return STOPPED
+        print("Stopped after a checkpoint, as asked; the same command continues.")
+        return stop_status()
     return _conclude(summary, config)
 
 
@@ -106,17 +105,26 @@ def _announce(config, source, replicas: int, steps: int, unscored: list[str]) ->
         )
 
 
-def _on_sigterm():
-    """A function that says whether SIGTERM came, also while Python waits for steps of the device.
+def _on_signals():
+    """Two functions: whether SIGTERM or Ctrl-C came, and the exit status that tells which.
 
-    Python's own handler runs only after that; but the system writes into a pipe at once. So it does
-    for Ctrl-C, which ends the steps as early, and then the program.
+    The first is asked also while Python waits for steps of the device. Python's own handlers run
+    only after that; but the system writes into a pipe at once. An exception of Ctrl-C's would come
+    in the midst of TensorFlow's work, which may turn it into an error of its own, or crash.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
-    return lambda: bool(select.select([reader], [], [], 0)[0])
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+    def asked() -> bool:
+        return bool(select.select([reader], [], [], 0)[0])
+
+    def status() -> int:  # the pipe holds the signals' numbers; none where another host was asked
+        return 128 + (os.read(reader, 1)[0] if asked() else signal.SIGTERM)
+
+    return asked, status
 
 
 def _conclude(summary, config) -> None:
