@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import csv_files, files, flags_of, organ_table, runners, scans
+from segthor import files, flags_of, organ_table, runners, scans
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
@@ -56,7 +56,9 @@ def main(argv):
     organs = SEGTHOR
     if _ORGAN_TABLE.value is not None:
         organs = organ_table.read(files.absolute(_ORGAN_TABLE.value))
-    roi_names = _roi_names(organs)
+    roi_names = ()
+    if _ROI_NAMES.value is not None:
+        roi_names = organ_table.read_roi_names(files.absolute(_ROI_NAMES.value), organs)
     if _LIST.value:
         print(_listing(organs, roi_names))
         return 0
@@ -102,24 +104,6 @@ def _listing(organs: Organs, roi_names) -> str:
     if not _INPUT.value or not files.is_dir(root):
         raise InputError("list: expected --input=FOLDER of DICOM files, found none")
     return scans.dicom_listing(root, organs, roi_names)
-
-
-def _roi_names(organs: Organs) -> tuple[tuple[str, str], ...]:
-    if _ROI_NAMES.value is None:
-        return ()
-    path = files.absolute(_ROI_NAMES.value)
-    lines = csv_files.read_lines(path)
-    if not lines or [cell.lower() for cell in lines[0][1]] != ["organ", "name"]:
-        raise InputError(f"{path}: expected the columns organ,name")
-    known = ", ".join(organs.names)
-    for number, values in lines[1:]:
-        if len(values) != 2 or values[0] not in organs or not values[1]:
-            found = ",".join(values)
-            raise InputError(
-                f"{path}, line {number}: expected one of {known} and an ROI's name; found {found}"
-            )
-    named = tuple((organ, name) for _, (organ, name) in lines[1:])
-    return named
 
 
 def _pairs(flag: str, items: list[str]) -> dict[str, str]:

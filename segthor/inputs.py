@@ -86,6 +86,31 @@ def find_predictions(folder: str) -> dict[str, str]:
     return found
 
 
+def find_predicted(path: str, cts: dict[str, str], organs: Organs = SEGTHOR) -> dict[str, Patient]:
+    """Patient's name to what was predicted: label maps, or structure sets with their CT.
+
+    path: as `find_predictions` has it; a DICOM tree; or a CSV with the columns patient, labels and,
+    for structure sets, ct. cts: patient's name to CT, as far as they are known. Structure sets in a
+    tree are those drawn on these CTs, or named as `find` does where none of these is DICOM.
+
+    Raises InputError as `find_contours` does.
+    """
+    path = _absolute(path)
+    if not files.is_dir(path):
+        found = _in_csv(path, "labels", organs)
+    elif _holds_dicom(path):
+        series = {name: ct for name, ct in cts.items() if scans.is_dicom(ct)}
+        found = scans.drawn_on(path, series) if series else scans.dicom_patients(path, organs.names)
+        if not any(one.labels or one.fault for one in found):
+            raise InputError(
+                f"{path}: expected label maps (.nii or .nii.gz) or structure sets of these "
+                "patients' CT, found none"
+            )
+    else:
+        found = [Patient(name, "", file) for name, file in find_predictions(path).items()]
+    return {one.name: one for one in checked(found, path) if one.labels or one.fault}
+
+
 def with_masks(patients, folder: str) -> tuple[Patient, ...]:
     """The patients with the label map from `folder` that is named after the patient or the CT."""
     masks = find_predictions(folder)

@@ -52,6 +52,25 @@ def read(path: str) -> Organs:
         raise InputError(f"{path}: {error}") from error
 
 
+def read_roi_names(path: str, organs: Organs) -> tuple[tuple[str, str], ...]:
+    """(organ, what its ROIs are called), from a CSV with the columns organ,name.
+
+    Raises:
+      InputError: no such file, other columns, an organ that is not in the table, or no name.
+    """
+    lines = csv_files.read_lines(path)
+    if not lines or [cell.lower() for cell in lines[0][1]] != ["organ", "name"]:
+        raise InputError(f"{path}: expected the columns organ,name")
+    known = ", ".join(organs.names)
+    for number, values in lines[1:]:
+        if len(values) != 2 or values[0] not in organs or not values[1]:
+            found = ",".join(values)
+            raise InputError(
+                f"{path}, line {number}: expected one of {known} and an ROI's name; found {found}"
+            )
+    return tuple((organ, name) for _, (organ, name) in lines[1:])
+
+
 def _organ(cells: dict[str, str], place: int) -> Organ:
     """A line of the CSV; `place`: how many organs stand above it."""
     values = {key: cell for key, cell in cells.items() if cell and key != "source"}

@@ -53,6 +53,11 @@ def dicom_patients(root: str, contoured) -> list[Patient]:
     return _dicom().patients(root, contoured)
 
 
+def drawn_on(root: str, cts: dict[str, str]) -> list[Patient]:
+    """The structure sets in `root` of CTs elsewhere; see `segthor.dicom.places.drawn_on`."""
+    return _dicom().drawn_on(root, cts)
+
+
 def dicom_listing(root: str, organs: Organs, roi_names=()) -> str:
     """What lies in a DICOM tree, for people; see `segthor.dicom.places.listing`."""
     return _dicom().listing(root, organs, roi_names)
@@ -143,17 +148,19 @@ def read_labels(
     most_bytes: int | None = None,
     organs: Organs = SEGTHOR,
     ct: str = "",
+    roi_names=(),
 ) -> LabelMap:
     """A label map in the labels of a table of organs.
 
     like: path and grid of the scan that it must lie on. label_values: (organ, value in the file),
-    where they are not the table's. most_bytes: as in `read`. ct: the scan of a structure set.
+    where they are not the table's. most_bytes: as in `read`. ct: the scan of a structure set;
+    roi_names: its (organ, ROI name) beyond the table's synonyms.
 
     Raises:
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
         the organs' labels.
     """
-    found = read_contours(path, ct, organs, most_bytes=most_bytes)
+    found = read_contours(path, ct, organs, roi_names, most_bytes=most_bytes)
     if like is not None:
         for finding in audit.pair_findings(like[1], found.stored.grid):
             raise InputError(f"{path} against {like[0]}: {finding.message}")

@@ -8,20 +8,27 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, inputs, json_files, scans
+from segthor import drawing, files, inputs, json_files, organ_table, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
 from serving.scoring import comparison, evaluation, facts, output, pairs, picture, tables
 from serving.scoring.evaluation import PatientScores
 
-PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
+PREDICTIONS = flags.DEFINE_string(
+    "predictions",
+    None,
+    "Folder of label maps, DICOM tree with structure sets of the labels' or scans' CT, or a CSV "
+    "with the columns patient, labels and, for structure sets, ct.",
+    required=True,
+)
 LABELS = flags.DEFINE_string(
     "labels",
     None,
     "The contours: a folder with one file per patient, SegTHOR's own layout "
-    "(train/Patient_01/GT.nii.gz), a dataset's folder, or a CSV with the columns patient, labels "
-    "and, if only some organs were contoured, organs.",
+    "(train/Patient_01/GT.nii.gz), a DICOM tree, a dataset's folder, or a CSV with "
+    "the columns patient, labels, for structure sets ct and, if only some organs were contoured, "
+    "organs.",
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Where the scores go.", required=True)
@@ -29,6 +36,15 @@ SPLIT = flags.DEFINE_enum(
     "split", None, [TRAIN, VALIDATION], "Of a dataset, score these alone; as in predict."
 )
 SCANS = flags.DEFINE_string("scans", None, "The CT, for the picture; as --input of predict.")
+ORGAN_TABLE = flags.DEFINE_string(
+    "organ_table",
+    None,
+    "CSV or JSON of the organs, where neither predictions nor labels note them (default: "
+    "SegTHOR's four).",
+)
+ROI_NAMES = flags.DEFINE_string(
+    "roi_names", None, "What ROIs of structure sets are called; as in beam_jobs.build."
+)
 ORGANS = flags.DEFINE_list("organs", None, "Score these alone.")
 COMPARE = flags.DEFINE_string(
     "compare", None, "Folder of another run's evaluation, to test the two patient by patient."
@@ -42,38 +58,47 @@ WRITTEN = ("scores.csv", "scores.json", "comparison.json", "overlay.png")
 
 def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
-    organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
+    organs, roi_names = _tables()
     _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
     found = inputs.find(SCANS.value, organs=None) if SCANS.value else ()
     cts = {scan.name: scan.ct for scan in found}
-    found = _match(organs)
+    found = _match(organs, cts)
     given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
     with output.alone(OUTPUT.value, WRITTEN, given):
-        scored, failed = _score(found.pairs, organs)
+        scored, failed = _score(found.pairs, organs, roi_names)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")
         _write_scores(scored, found.missing, failed, organs)
         _print_scores(scored, organs)
         if other is not None:
             _compare(scored, other, organs)
-        unpictured = _draw(scored, found.pairs, cts, organs) if SCANS.value else 0
+        unpictured = _draw(scored, found.pairs, cts, organs, roi_names) if SCANS.value else 0
     missing = len(found.missing)
     print(
         f"\nWrote scores.csv, scores.json to {OUTPUT.value}; {len(failed)} patients failed, "
         f"{missing} have no prediction."
     )
-    print(
-        hint(
-            "serving.report",
-            predictions=PREDICTIONS.value,
-            labels=LABELS.value,
-            scans=SCANS.value or "SCANS",
-            split=SPLIT.value,
-            output=OUTPUT.value,
+    if not ORGAN_TABLE.value and not roi_names:  # the report knows neither
+        print(
+            hint(
+                "serving.report",
+                predictions=PREDICTIONS.value,
+                labels=LABELS.value,
+                scans=SCANS.value or "SCANS",
+                split=SPLIT.value,
+                output=OUTPUT.value,
+            )
         )
-    )
     return 1 if failed or missing or unpictured else 0
+
+
+def _tables() -> tuple[Organs, tuple[tuple[str, str], ...]]:
+    """The table of organs, and what their ROIs are called beyond its synonyms."""
+    organs = pairs.table_of(PREDICTIONS.value, LABELS.value, ORGAN_TABLE.value)
+    if ROI_NAMES.value is None:
+        return organs, ()
+    return organs, organ_table.read_roi_names(files.absolute(ROI_NAMES.value), organs)
 
 
 def _check_organs(organs: Organs) -> None:
@@ -84,9 +109,9 @@ def _check_organs(organs: Organs) -> None:
         raise InputError(f"--organs: expected some of {','.join(organs.names)}, found {found}")
 
 
-def _match(organs: Organs) -> pairs.Match:
-    """Contours with the label maps predicted for the same patients; says what has no partner."""
-    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs)
+def _match(organs: Organs, cts: dict[str, str]) -> pairs.Match:
+    """Contours with what was predicted for the same patients; says what has no partner."""
+    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs, cts)
     print(
         f"{len(found.pairs)} patients to score; {len(found.uncontoured)} predictions have no "
         f"contours, {len(found.missing)} contours have no prediction."
@@ -98,13 +123,13 @@ def _match(organs: Organs) -> pairs.Match:
     return found
 
 
-def _score(matched, organs: Organs) -> tuple[list[PatientScores], dict[str, str]]:
+def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dict[str, str]]:
     """One line per patient; one that cannot be scored is named with the reason."""
     scored, failed = [], {}
-    for number, (contours, path) in enumerate(matched, 1):
+    for number, (contours, prediction) in enumerate(matched, 1):
         line = f"[{number}/{len(matched)}] {contours.name}"
         try:
-            predicted, truth = pairs.read(contours, path, organs=organs)
+            predicted, truth = pairs.read(contours, prediction, None, organs, roi_names)
             predictable = facts.read(PREDICTIONS.value, contours.name, organs).organs
         except InputError as error:
             failed[contours.name] = str(error)
@@ -115,9 +140,16 @@ def _score(matched, organs: Organs) -> tuple[list[PatientScores], dict[str, str]
         scores = evaluation.score(predicted, truth, names, organs)
         scored.append(PatientScores(contours.name, scores))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
-        for warning in (*predicted.warnings, *truth.warnings):
+        for warning in (*predicted.warnings, *truth.warnings, *_unfound(predicted, names)):
             print(f"warning: {warning}", flush=True)
     return scored, failed
+
+
+def _unfound(predicted, names):
+    """A structure set may lack an organ because nobody looked for it."""
+    lacking = [name for name in names if name not in (predicted.organs or names)]
+    if lacking:
+        yield f"no contours of {', '.join(lacking)}: scored as not found; --organs leaves them out"
 
 
 def _write_scores(scored, missing, failed, organs: Organs) -> None:
@@ -144,16 +176,16 @@ def _compare(scored, other, organs: Organs) -> None:
             print(f"Left out, scored by {which} run alone: {tables.some(sorted(names))}")
 
 
-def _draw(scored, matched, cts, organs: Organs) -> int:
+def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
     """Draws the patients with the worst mean Dice; returns how many of them could not be drawn."""
-    paths = {contours.name: (contours, path) for contours, path in matched}
+    matched = {contours.name: (contours, prediction) for contours, prediction in matched}
     known = [patient for patient in scored if patient.organs and patient.patient in cts]
     tiles, failed = [], 0
     for patient in sorted(known, key=evaluation.mean_dice)[:PICTURED]:
         name = patient.patient
         try:
             ct = scans.read(cts[name])
-            predicted, truth = pairs.read(*paths[name], (cts[name], ct.grid), organs)
+            predicted, truth = pairs.read(*matched[name], (cts[name], ct.grid), organs, roi_names)
             maps = truth.array, predicted.array
             tiles += picture.tiles(name, ct, *maps, patient.organs, organs)
         except InputError as error:

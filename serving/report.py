@@ -28,15 +28,17 @@ GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each pati
 
 def main(_):
     """One entry per patient, worst first, into one page."""
-    predictions = inputs.find_predictions(PREDICTIONS.value)
     organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
     contoured = []
     if LABELS.value:
         contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
     contours = {one.name: one for one in contoured}
+    found = inputs.find(SCANS.value, None if contours else SPLIT.value, organs=None)
+    cts = {scan.name: scan.ct for scan in found}
+    predictions = inputs.find_predicted(PREDICTIONS.value, cts, organs)
     if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
-        predictions = {name: path for name, path in predictions.items() if name in contours}
-    shown = _shown(predictions, contours, organs)
+        predictions = {name: one for name, one in predictions.items() if name in contours}
+    shown = _shown(found, predictions, contours, organs)
     given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
     with output.alone(OUTPUT.value, ("report.html",), given):
         gifs = files.join(OUTPUT.value, "gif")
@@ -58,13 +60,12 @@ def main(_):
     return 1 if failed else 0
 
 
-def _shown(predictions, contours, organs: Organs) -> list[Patient]:
+def _shown(found, predictions, contours, organs: Organs) -> list[Patient]:
     """The scans that have a label map, or ought to: predicted in vain, or contoured, or
     that has a name no file can have.
 
     Says which predictions have no scan, and which scans are left out.
     """
-    found = inputs.find(SCANS.value, None if contours else SPLIT.value, organs=None)
     if SPLIT.value and contours:
         found = [scan for scan in found if scan.name in contours]
     expected = {*predictions, *contours}
@@ -93,22 +94,24 @@ def _failed(patient: str, organs: Organs) -> bool:
         return True
 
 
-def _entry(scan: Patient, predicted_path: str | None, labels, gifs: str, organs: Organs) -> dict:
+def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs: Organs) -> dict:
     """One patient; trouble with it is shown in its place."""
     try:
         if scan.fault:
             raise InputError(scan.fault)
-        if predicted_path is None:
+        if prediction is None:
             raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name, organs))
+        if prediction.fault:
+            raise InputError(prediction.fault)
         noted = facts.read(PREDICTIONS.value, scan.name, organs)
         ct = scans.read(scan.ct)
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
-            predicted, truth = pairs.read(labels, predicted_path, like, organs)
+            predicted, truth = pairs.read(labels, prediction, like, organs)
             names = [name for name in noted.organs if name in truth.organs]
             scores = evaluation.score(predicted, truth, names, organs)
         else:
-            predicted = scans.read_labels(predicted_path, like, organs=organs)
+            predicted = scans.read_labels(prediction.labels, like, organs=organs, ct=prediction.ct)
         for warning in (*predicted.warnings, *(truth.warnings if truth else ())):
             print(f"warning: {warning}", flush=True)
         arrays = predicted.array, truth.array if truth else None

@@ -158,7 +158,8 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
     rows = []
     for name in "AB":
         contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"))
-        predicted_and_true = pairs.read(contours, str(tmp_path / f"p/{name}.nii.gz"))
+        predicted = Patient(name, "", str(tmp_path / f"p/{name}.nii.gz"))
+        predicted_and_true = pairs.read(contours, predicted)
         rows.append(evaluation.score(*predicted_and_true, organs.SEGTHOR.names))
     for organ in organs.SEGTHOR.names:
         for score, value in rows[0][organ].as_dict().items():

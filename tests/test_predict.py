@@ -693,5 +693,5 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
     ours = np.zeros_like(stored)
     ours[0], ours[1] = organs.SEGTHOR["heart"].label, organs.SEGTHOR["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
-    found, true = pairs.read(replace(expected, labels=str(truth)), str(predicted))
+    found, true = pairs.read(replace(expected, labels=str(truth)), Patient("a", "", str(predicted)))
     np.testing.assert_array_equal(found.array, true.array)

@@ -1,5 +1,6 @@
 """DICOM in, DICOM out: predictions come back as structure sets and SEG of the scanner's series."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -160,3 +161,90 @@ def test_label_maps_that_lie_there_are_converted(done, tmp_path):
     assert made.read_bytes() == before
     refused = run_entry("serving.convert", **flags | {"output": tmp_path / "corrected"})
     assert refused.returncode == 2 and "the input lies there" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def drawn(done, tmp_path_factory):
+    """Label maps beside the predictions, and scores of the predicted label maps against them."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for name in POSES:
+        stored = nifti.read(str(done[1] / f"{name}.nii.gz"))
+        nifti.write(str(folder / f"{name}.nii.gz"), np.roll(stored.array, 1, 0), stored.grid)
+    assert evaluate(done[1], folder, folder / "scores").returncode == 0
+    return folder
+
+
+def evaluate(predictions, labels, output, **flags):
+    return run_entry(
+        "serving.evaluate", predictions=predictions, labels=labels, output=output, **flags
+    )
+
+
+def copied(done, folder, *names):
+    """The structure sets of some patients, under names that say nothing."""
+    folder.mkdir()
+    for number, name in enumerate(names):
+        shutil.copy(done[1] / f"dicom/{name}_rtstruct.dcm", folder / f"RS.{number}")
+    return folder
+
+
+def test_structure_sets_have_the_scores_of_their_label_maps(done, drawn, tmp_path):
+    folder = copied(done, tmp_path / "sets", *POSES)
+    said = evaluate(folder, drawn, tmp_path / "scores", scans=done[0])
+    assert said.returncode == 0, said.stdout + said.stderr
+    expected = (drawn / "scores/scores.csv").read_bytes()
+    assert (tmp_path / "scores/scores.csv").read_bytes() == expected
+    assert (tmp_path / "scores/overlay.png").exists()
+    report = run_entry(
+        "serving.report",
+        **{"predictions": folder, "labels": drawn, "scans": done[0], "output": tmp_path / "page"},
+        gif="false",
+    )
+    assert report.returncode == 0, report.stdout + report.stderr
+
+
+def test_two_sets_of_one_scan_are_told_apart_by_a_csv(done, drawn, tmp_path):
+    folder = copied(done, tmp_path / "sets", "hfs", "ffp")
+    other = pydicom.dcmread(folder / "RS.0")
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    other.save_as(folder / "RS.9")
+    said = evaluate(folder, drawn, tmp_path / "scores", scans=done[0])
+    assert said.returncode == 1
+    assert "MISSING: hfs: expected one structure set, found" in said.stdout
+    assert "MISSING: tilted: no label map" in said.stdout
+    table = tmp_path / "predictions.csv"
+    table.write_text(f"patient,ct,labels\nhfs,{done[0] / 'hfs'},sets/RS.9\n")
+    evaluate(table, drawn, tmp_path / "chosen")
+    with open(tmp_path / "chosen/scores.csv") as stream:
+        found = list(csv.DictReader(stream))
+    with open(drawn / "scores/scores.csv") as stream:
+        expected = [row for row in csv.DictReader(stream) if row["patient"] == "hfs"]
+    assert found == expected
+
+
+def test_an_organ_that_a_set_lacks_is_scored_as_not_found_and_said(done, drawn, tmp_path):
+    folder = copied(done, tmp_path / "sets", "hfs")
+    dataset = pydicom.dcmread(folder / "RS.0")
+    for roi in dataset.StructureSetROISequence:
+        if roi.ROIName == "Heart":
+            roi.ROIName = "Cor"
+    dataset.save_as(folder / "RS.0")
+    said = evaluate(folder, drawn, tmp_path / "scores", scans=done[0])
+    assert "warning: no contours of heart: scored as not found" in said.stdout
+    scores = json.loads((tmp_path / "scores/scores.json").read_text())
+    assert '"dice": 0.0' in json.dumps(scores)
+    (tmp_path / "names.csv").write_text("organ,name\nheart,Cor\n")
+    named = {"scans": done[0], "roi_names": tmp_path / "names.csv"}
+    said = evaluate(folder, drawn, tmp_path / "named", **named)
+    assert "not found" not in said.stdout
+    found = (tmp_path / "named/scores.csv").read_text().splitlines()
+    assert set(found) < set((drawn / "scores/scores.csv").read_text().splitlines())
+
+
+def test_a_table_of_organs_is_for_where_none_is_noted(done, drawn, tmp_path):
+    table = Path("configs/organs/thorax.csv").resolve()
+    said = evaluate(done[1], drawn, tmp_path / "scores", organ_table=table)
+    assert said.returncode == 2 and "--organ_table: " in said.stderr
+    folder = copied(done, tmp_path / "sets", *POSES)
+    said = evaluate(folder, drawn, tmp_path / "scores", scans=done[0], organ_table=table)
+    assert said.returncode == 0 and "spinal_cord" in (tmp_path / "scores/scores.csv").read_text()

@@ -18,7 +18,8 @@ from segthor.dicom import (
     series,
     structures,
 )
-from segthor.dicom.headers import DAMAGED, UNREADABLE
+from segthor.dicom.headers import DAMAGED, STRUCTURES, UNREADABLE
+from segthor.dicom.headers import read as read_header
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
 from segthor.errors import InputError
@@ -112,6 +113,31 @@ def read(place: str, digest=None, most_bytes: int | None = None) -> Scan:
 def read_contours(path: str, place: str, organs: Organs, roi_names=()) -> structures.Contoured:
     """A structure set on the volume at a place; see `structures.read`."""
     return structures.read(path, stack(place), organs, roi_names)
+
+
+def drawn_on(root: str, cts: dict[str, str]) -> list[Patient]:
+    """The structure sets of a tree, each found by the CT that it was drawn on.
+
+    cts: patient's name to place. Gives a patient for each with a structure set; its `fault` says
+    why there is none to choose. A CT that cannot be read has none.
+    """
+    headers = [read_header(path) for path in index.find(root)]
+    structure_sets = [header for header in headers if header.kind == STRUCTURES]
+    found = []
+    for name, place in cts.items():
+        try:
+            volume = stack(place)
+        except DicomError:  # told where the CT itself is read
+            continue
+        uid = volume.frame_of_reference_uid
+        held = [header for header in structure_sets if uid in header.references.frames]
+        case = matching.case_of([volume], held)
+        if case.problem:
+            fault, code = str(case.problem), case.problem.code
+            found.append(Patient(name, place, fault=fault, fault_code=code))
+        elif case.structures:
+            found.append(Patient(name, place, case.structures.path))
+    return found
 
 
 def write(place: str, labels, organs: Organs, paths: dict, made: dict, margin=None) -> dict:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from segthor import inputs, scans
+from segthor import files, inputs, organ_table, scans
 from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.nifti import Grid
@@ -17,29 +17,34 @@ _OTHER = "expected predictions of a model that was trained with the dataset's ta
 
 @dataclass(frozen=True)
 class Match:
-    """pairs: contours, path of the label map. missing: patient to why there is no label map.
+    """pairs: contours, prediction. missing: patient to why there is no prediction.
 
-    uncontoured: patients that have a label map and no contours.
+    uncontoured: patients that have a prediction and no contours.
     """
 
-    pairs: tuple[tuple[Patient, str], ...]
+    pairs: tuple[tuple[Patient, Patient], ...]
     missing: dict[str, str]
     uncontoured: tuple[str, ...]
 
 
-def table_of(folder: str, contours: str | None = None) -> Organs:
+def table_of(folder: str, contours: str | None = None, table: str | None = None) -> Organs:
     """What the label values of predictions and of their contours stand for.
 
-    It is noted with the predictions, and in a dataset, which may have contours of more organs;
-    SegTHOR's where it is noted nowhere.
+    It is noted with the predictions, and in a dataset, which may have contours of more organs.
+    table: a file of organs for where it is noted nowhere; by default they are SegTHOR's.
 
     Raises:
-      InputError: predictions and contours number organs differently.
+      InputError: predictions and contours number organs differently, or `table` is one too many.
     """
     predicted = results.organs_of(folder)
     theirs = None
     if contours and inputs.is_dataset(contours):
         theirs = Dataset.load(contours).organs
+    if table and (predicted or theirs):
+        noted = folder if predicted else contours
+        raise InputError(f"--organ_table: {noted} notes its organs; leave the flag out")
+    if table:
+        return organ_table.read(files.absolute(table))
     if not predicted or not theirs:
         return predicted or theirs or SEGTHOR
     for name in predicted.names:
@@ -54,26 +59,42 @@ def table_of(folder: str, contours: str | None = None) -> Organs:
         raise InputError(f"{contours}, {folder}: {error}; {_OTHER}") from error
 
 
-def match(contours: str, folder: str, split: str | None = None, organs: Organs = SEGTHOR) -> Match:
-    """Pairs the contours of a folder, CSV or dataset with the label maps in `folder`.
+def match(
+    contours: str,
+    folder: str,
+    split: str | None = None,
+    organs: Organs = SEGTHOR,
+    cts: dict[str, str] | None = None,
+) -> Match:
+    """Pairs the contours of a folder, CSV or dataset with the predictions in `folder`.
 
-    split: only the contours of these patients, 'train' or 'validation'.
+    split: only the contours of these patients, 'train' or 'validation'. cts: patient's name to CT,
+    where the contours do not know it.
 
     Raises:
       InputError: there are none of either, or no patient has both.
     """
-    predictions = inputs.find_predictions(folder)
     contoured = contours_of(contours, split, organs)
-    paired = tuple((one, predictions[one.name]) for one in contoured if one.name in predictions)
-    if not paired:
+    known = (cts or {}) | {one.name: one.ct for one in contoured if one.ct}
+    predictions = inputs.find_predicted(folder, known, organs)
+    usable = {name: one for name, one in predictions.items() if not one.fault}
+    paired = tuple((one, usable[one.name]) for one in contoured if one.name in usable)
+    if not paired and usable:
         raise InputError(
-            f"no patient has both: {folder} holds {min(predictions)} ..., "
+            f"no patient has both: {folder} holds {min(usable)} ..., "
             f"{contours} holds {contoured[0].name} ..."
         )
-    absent = [one for one in contoured if one.name not in predictions]
-    missing = {one.name: one.fault or why_missing(folder, one.name, organs) for one in absent}
+    missing = {
+        one.name: one.fault or _fault(predictions, one) or why_missing(folder, one.name, organs)
+        for one in contoured
+        if one.name not in usable
+    }
     uncontoured = sorted(set(predictions) - {one.name for one in contoured})
     return Match(paired, missing, tuple(uncontoured))
+
+
+def _fault(predictions: dict[str, Patient], contours: Patient) -> str:
+    return predictions[contours.name].fault if contours.name in predictions else ""
 
 
 def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -> list[Patient]:
@@ -86,22 +107,23 @@ def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -
 
 def read(
     contours: Patient,
-    predicted: str,
+    predicted: Patient,
     ct: tuple[str, Grid] | None = None,
     organs: Organs = SEGTHOR,
+    roi_names=(),
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
 
-    The organs of the true one are those that are contoured.
+    The organs of each are those that are contoured, and all for a predicted label map that does
+    not say. roi_names: (organ, ROI name) beyond the table's synonyms.
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
-    found = scans.read_labels(predicted, like=ct, organs=organs)
-    like = predicted, found.grid
-    truth = scans.read_labels(
-        contours.labels, like, contours.label_values, organs=organs, ct=contours.ct
-    )
+    named = {"organs": organs, "roi_names": roi_names}
+    found = scans.read_labels(predicted.labels, ct, ct=predicted.ct, **named)
+    like = predicted.labels, found.grid
+    truth = scans.read_labels(contours.labels, like, contours.label_values, ct=contours.ct, **named)
     told = contours.organs if truth.organs is None else truth.organs
     drawn = tuple(name for name in contours.organs if name in told)
     return found, replace(truth, organs=drawn)
