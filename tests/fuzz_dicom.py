@@ -31,10 +31,10 @@ RUN_SECONDS = 120
 ROOT = Path(__file__).resolve().parents[1]
 ENCODINGS = [{"syntax": syntax} for syntax in dicom_phantoms.SYNTAXES]
 ENCODINGS += [{"enhanced": True}, {"enhanced": True, "syntax": "jpeg_2000_lossless"}]
-_TEXTS = (b"", b" ", b"\0\0", b"\\", b"nan", b"inf\\0\\0", b"1e400", b"-1", b"0", b"0\\0", b"1\\2\\3",
+_TEXTS = (b"", b" ", b"\0\0", b"\\", b"nan", b"inf\\0\\0", b"1e400", b"-1", b"0", b"0\\0",
           b"0\\0\\0\\0\\0\\0", b"1\\0\\0\\1\\0\\0", b"9" * 70, b"1.2.3", b"\xff\xfe\xfd\xfc",
           b"LOCALIZER", b"CT", b"OPEN_PLANAR", b"CLOSEDPLANAR_XOR", b"POINT", b"Heart", b"ORIGINAL",
-          b"ISO_IR 192", b"\x1b$B")  # fmt: skip
+          b"ISO_IR 192", b"\x1b$B", b"1\\2\\3")  # fmt: skip
 _NUMBERS = (0, 1, 2, 3, 7, 8, 12, 15, 16, 17, 32, 48, 64, 255, 4096, 32768, 65535)
 _OF_PIXELS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
               "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration")  # fmt: skip
