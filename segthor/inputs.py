@@ -17,6 +17,7 @@ def find(
     split: str | None = None,
     label_values=(),
     organs: Organs | None = SEGTHOR,
+    kept: str = "",
 ) -> tuple[Patient, ...]:
     """Every patient of a folder in a known layout, a DICOM tree, a CSV or a dataset; sorted.
 
@@ -24,7 +25,8 @@ def find(
 
     split: only those of 'train' or 'validation', where `path` is a dataset. label_values: (organ,
     value in the contours' files) instead of what the input says; organs not named there count as
-    contoured in none. organs: the table of what may be contoured; None: nobody asks what is.
+    contoured in none. organs: the table of what may be contoured; None: nobody asks what is. kept:
+    a file that keeps what was found in a DICOM tree until one of its files changes.
 
     Raises:
       InputError: no scan found, two patients of one name, or files that could be read in several
@@ -37,7 +39,7 @@ def find(
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     elif _holds_dicom(path):
-        patients = scans.dicom_patients(path, organs.names if organs else ())
+        patients = scans.dicom_patients(path, organs.names if organs else (), kept)
     elif files.is_dir(path):
         patients = layouts.scans(path, organs)
     elif is_nifti(path) and files.exists(path):
