@@ -12,8 +12,10 @@ from beam_jobs.shards import Part
 from segthor import files, json_files, scans, underway
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset
+from segthor.patients import Patient
 
-_OWN = {FILE_NAME, shards.SHARDS, shards.PARTS, *audit_page.FILES, "inspect"}
+FOUND = "found.json"  # who the patients of a DICOM tree are, so that a second run need not look
+_OWN = {FILE_NAME, FOUND, shards.SHARDS, shards.PARTS, *audit_page.FILES, "inspect"}
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
 _MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
@@ -90,9 +92,13 @@ def remove_outdated(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPl
         else:
             files.remove(files.join(folder, name))
     return [
-        (0 if name in ready else 1 + sum(scans.size(source.ct) for source in plan.patients), plan)
+        (0 if name in ready else 1 + sum(map(_ct_bytes, plan.patients)), plan)
         for name, plan in wanted.items()
     ]
+
+
+def _ct_bytes(source: Patient) -> int:
+    return scans.size(source.ct, source.ct_files)
 
 
 def counter(plans: list[ShardPlan], output: str):

@@ -74,7 +74,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
     started = time.monotonic()
     output = files.absolute(settings.output)
     dataset.claim(output)
-    patients = _find(settings)
+    patients = _find(settings, files.join(output, dataset.FOUND))
     contoured = [one for one in patients if one.labels and not one.fault]
     if not contoured:
         faults = [one.fault for one in patients if one.fault]
@@ -108,13 +108,14 @@ def build(settings: Settings, beam_arguments=()) -> int:
     return _say(made, settings, time.monotonic() - started)
 
 
-def _find(settings: Settings) -> tuple[Patient, ...]:
+def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
+    """kept: see `inputs.find`."""
     if inputs.is_dataset(settings.input):
         raise InputError(
             f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
         )
     values, organs = settings.label_values, settings.organs
-    patients = inputs.find(settings.input, label_values=values, organs=organs)
+    patients = inputs.find(settings.input, label_values=values, organs=organs, kept=kept)
     if settings.level_masks:
         patients = inputs.with_masks(patients, settings.level_masks)
     return patients

@@ -120,14 +120,14 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
     before, ct, contours = stamps(source), None, None
     rest = (digest, job.most_scan_bytes)
     try:
-        ct = scans.read(source.ct, *rest)
+        ct = scans.read(source.ct, *rest, source.ct_files)
         warnings += ct.findings
     except ReadError as error:
         errors[str(error)] = error.code
     try:
         if source.labels:
             contours = scans.read_contours(
-                source.labels, source.ct, job.organs, job.roi_names, *rest
+                source.labels, source.ct, job.organs, job.roi_names, *rest, source.ct_files
             )
             warnings += contours.findings
     except ReadError as error:  # of a structure set, maybe what is wrong with its CT
@@ -142,12 +142,13 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
 
 def stamps(source: Patient) -> tuple[str, ...]:
     """Marks that change when one of the patient's files does; '' for one that is not there."""
-    return tuple(_stamp(path) for path in (source.ct, source.labels, source.masks))
+    own = _stamp(source.ct, source.ct_files)
+    return (own, *(_stamp(path) for path in (source.labels, source.masks)))
 
 
-def _stamp(path: str) -> str:
+def _stamp(path: str, among=()) -> str:
     try:
-        return scans.stamp(path) if path else ""
+        return scans.stamp(path, among) if path else ""
     except OSError:  # for the reading to report
         return ""
 

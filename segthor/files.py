@@ -55,12 +55,15 @@ def parent(path: str) -> str:
     return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
-def open_read(path: str):
-    """A binary stream; raises InputError where there is no such file, or it cannot be opened."""
+def open_read(path: str, block_bytes: int | None = None):
+    """A binary stream; raises InputError where there is no such file, or it cannot be opened.
+
+    block_bytes: how much is fetched at once from another file system, where little is needed.
+    """
     try:
         if is_url(path):
             system, inner = _system(path)
-            return system.open(inner, "rb")
+            return system.open(inner, "rb", block_size=block_bytes)
         return open(path, "rb")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", error) or "no such file"

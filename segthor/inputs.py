@@ -17,6 +17,7 @@ def find(
     split: str | None = None,
     label_values=(),
     organs: Organs | None = SEGTHOR,
+    kept: str = "",
 ) -> tuple[Patient, ...]:
     """Every patient of a folder in a known layout, a DICOM tree, a CSV or a dataset; sorted.
 
@@ -24,7 +25,8 @@ def find(
 
     split: only those of 'train' or 'validation', where `path` is a dataset. label_values: (organ,
     value in the contours' files) instead of what the input says; organs not named there count as
-    contoured in none. organs: the table of what may be contoured; None: nobody asks what is.
+    contoured in none. organs: the table of what may be contoured; None: nobody asks what is. kept:
+    a file that keeps what was found in a DICOM tree until one of its files changes.
 
     Raises:
       InputError: no scan found, two patients of one name, or files that could be read in several
@@ -37,7 +39,7 @@ def find(
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     elif _holds_dicom(path):
-        patients = scans.dicom_patients(path, organs.names if organs else ())
+        patients = scans.dicom_patients(path, organs.names if organs else (), kept)
     elif files.is_dir(path):
         patients = layouts.scans(path, organs)
     elif is_nifti(path) and files.exists(path):
@@ -86,12 +88,12 @@ def find_predictions(folder: str) -> dict[str, str]:
     return found
 
 
-def find_predicted(path: str, cts: dict[str, str], organs: Organs = SEGTHOR) -> dict[str, Patient]:
+def find_predicted(path: str, patients, organs: Organs = SEGTHOR) -> dict[str, Patient]:
     """Patient's name to what was predicted: label maps, or structure sets with their CT.
 
     path: as `find_predictions` has it; a DICOM tree; or a CSV with the columns patient, labels and,
-    for structure sets, ct. cts: patient's name to CT, as far as they are known. Structure sets in a
-    tree are those drawn on these CTs, or named as `find` does where none of these is DICOM.
+    for structure sets, ct. patients: whose CT is known. Structure sets in a tree are those drawn on
+    these CTs, or named as `find` does where none of them is DICOM.
 
     Raises InputError as `find_contours` does.
     """
@@ -99,7 +101,7 @@ def find_predicted(path: str, cts: dict[str, str], organs: Organs = SEGTHOR) -> 
     if not files.is_dir(path):
         found = _in_csv(path, "labels", organs)
     elif _holds_dicom(path):
-        series = {name: ct for name, ct in cts.items() if scans.is_dicom(ct)}
+        series = [one for one in patients if scans.is_dicom(one.ct)]
         found = scans.drawn_on(path, series) if series else scans.dicom_patients(path, organs.names)
         if not any(one.labels or one.fault for one in found):
             raise InputError(

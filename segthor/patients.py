@@ -23,7 +23,8 @@ class Patient:
     where the input does not say. organs: those contoured. masks: an earlier model's label map, or
     ''. same_scan_as: another patient with the same scan, or ''. label_values: (organ, value in the
     contours' file), where they are not this project's. fault: why the patient cannot be used, or
-    ''; fault_code: its kind, as in `segthor.findings`.
+    ''; fault_code: its kind, as in `segthor.findings`. ct_files: of DICOM in a folder that others'
+    files lie in too, the patient's own.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Patient:
     label_values: tuple[tuple[str, int], ...] = ()
     fault: str = ""
     fault_code: str = "bad_name"
+    ct_files: tuple[str, ...] = ()
 
     @property
     def label_map(self) -> str:

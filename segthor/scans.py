@@ -1,7 +1,8 @@
 """The one door through which a scan or contours are read, be they NIfTI or DICOM.
 
 A scan is a NIfTI file, or a place of DICOM images (`segthor.dicom.places`): a folder, FOLDER#SERIES
-or one file *.dcm. Contours are a NIfTI label map, or a structure set on a DICOM scan.
+or one file *.dcm. Contours are a NIfTI label map, or a structure set on a DICOM scan. `among`, of
+some functions, are the patient's own files in a folder of many (`Patient.ct_files`).
 """
 
 from dataclasses import dataclass
@@ -48,22 +49,22 @@ def is_dicom(path: str) -> bool:
     return "#" in path or path.lower().endswith(".dcm") or files.is_dir(path)
 
 
-def dicom_patients(root: str, contoured) -> list[Patient]:
-    """Every patient of a DICOM tree; see `segthor.dicom.places.patients`."""
-    return _dicom().patients(root, contoured)
+def dicom_patients(root: str, contoured, kept: str = "") -> list[Patient]:
+    """Every patient of a DICOM tree; see `segthor.dicom.trees.patients`."""
+    return _trees().patients(root, contoured, kept)
 
 
-def drawn_on(root: str, cts: dict[str, str]) -> list[Patient]:
-    """The structure sets in `root` of CTs elsewhere; see `segthor.dicom.places.drawn_on`."""
-    return _dicom().drawn_on(root, cts)
+def drawn_on(root: str, scans) -> list[Patient]:
+    """The structure sets in `root` of scans elsewhere; see `segthor.dicom.trees.drawn_on`."""
+    return _trees().drawn_on(root, scans)
 
 
 def dicom_listing(root: str, organs: Organs, roi_names=()) -> str:
-    """What lies in a DICOM tree, for people; see `segthor.dicom.places.listing`."""
-    return _dicom().listing(root, organs, roi_names)
+    """What lies in a DICOM tree, for people; see `segthor.dicom.trees.listing`."""
+    return _trees().listing(root, organs, roi_names)
 
 
-def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
+def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Scan:
     """A scan in HU.
 
     Args:
@@ -76,28 +77,28 @@ def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
     """
     if not is_dicom(path):
         return nifti.read(path, digest, most_bytes)
-    return _dicom().read(path, digest, most_bytes)
+    return _dicom().read(path, digest, most_bytes, among)
 
 
-def read_grid(path: str) -> Grid:
+def read_grid(path: str, among=()) -> Grid:
     """Where a scan's voxels lie; raises as `read` does."""
     if not is_dicom(path):
         return nifti.read_grid(path)
-    return _dicom().stack(path).grid
+    return _dicom().stack(path, among).grid
 
 
-def stamp(path: str) -> str:
+def stamp(path: str, among=()) -> str:
     """A mark that changes when one of a scan's or contours' files does; OSError without any."""
     if not is_dicom(path):
         return files.stamp(path)
-    return _dicom().stamp(path)
+    return _dicom().stamp(path, among)
 
 
-def size(path: str) -> int:
+def size(path: str, among=()) -> int:
     """Bytes of a scan's files; 0 where there is none."""
     if not is_dicom(path):
         return files.size(path) if files.exists(path) else 0
-    return _dicom().size(path) if _dicom().exists(path) else 0
+    return _dicom().size(path, among) if _dicom().exists(path) else 0
 
 
 def exists(path: str) -> bool:
@@ -114,6 +115,7 @@ def read_contours(
     roi_names=(),
     digest=None,
     most_bytes: int | None = None,
+    among=(),
 ) -> Contours:
     """Contours in the file's own values; a structure set's are already the table's labels.
 
@@ -122,13 +124,15 @@ def read_contours(
     """
     if nifti.is_nifti(path) or not is_dicom(ct):
         return Contours(nifti.read(path, digest, most_bytes))
-    found = _dicom().read_contours(path, ct, organs, roi_names)
+    found = _dicom().read_contours(path, ct, organs, roi_names, among)
     if digest:
         digest.update(files.read_bytes(path))
     return Contours(Scan(found.labels.array, found.labels.grid), found.organs, found.findings)
 
 
-def write_dicom(ct: str, labels, organs: Organs, paths: dict, made: dict, margin=None) -> dict:
+def write_dicom(
+    ct: str, labels, organs: Organs, paths: dict, made: dict, margin=None, among=()
+) -> dict:
     """Writes a label map as structure set or SEG of a scan; see `segthor.dicom.places.write`.
 
     made: the fields of `segthor.dicom.origin.Origin`.
@@ -138,7 +142,7 @@ def write_dicom(ct: str, labels, organs: Organs, paths: dict, made: dict, margin
     """
     if not is_dicom(ct):
         raise InputError(f"{ct}: {', '.join(paths)} refer to DICOM images; this scan has none")
-    return _dicom().write(ct, labels, organs, paths, made, margin)
+    return _dicom().write(ct, labels, organs, paths, made, margin, among)
 
 
 def read_labels(
@@ -149,6 +153,7 @@ def read_labels(
     organs: Organs = SEGTHOR,
     ct: str = "",
     roi_names=(),
+    among=(),
 ) -> LabelMap:
     """A label map in the labels of a table of organs.
 
@@ -160,7 +165,7 @@ def read_labels(
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
         the organs' labels.
     """
-    found = read_contours(path, ct, organs, roi_names, most_bytes=most_bytes)
+    found = read_contours(path, ct, organs, roi_names, None, most_bytes, among)
     if like is not None:
         for finding in audit.pair_findings(like[1], found.stored.grid):
             raise InputError(f"{path} against {like[0]}: {finding.message}")
@@ -182,3 +187,11 @@ def _dicom():
             f"DICOM needs the package {error.name}; install it with pip install segthor[dicom]"
         ) from error
     return places
+
+
+def _trees():
+    """`segthor.dicom.trees`, as `_dicom` has it."""
+    _dicom()
+    from segthor.dicom import trees
+
+    return trees

@@ -92,9 +92,10 @@ def _one(scan, label_map: str, organs: Organs) -> str:
         paths = {kind: path for kind, path in paths.items() if not files.exists(path)}
     if not paths:
         return "is there already"
-    like = scan.ct, scans.read_grid(scan.ct)
+    like = scan.ct, scans.read_grid(scan.ct, scan.ct_files)
     labels = scans.read_labels(label_map, like, organs=organs)
-    written = scans.write_dicom(scan.ct, labels.array, organs, paths, _origin(label_map))
+    made = _origin(label_map)
+    written = scans.write_dicom(scan.ct, labels.array, organs, paths, made, among=scan.ct_files)
     empty = [kind for kind, path in written.items() if path is None]
     return "no organ in it; no structure set written" if empty else ", ".join(written)
 

@@ -62,8 +62,8 @@ def main(_):
     _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
     found = inputs.find(SCANS.value, organs=None) if SCANS.value else ()
-    cts = {scan.name: scan.ct for scan in found}
-    found = _match(organs, cts)
+    cts = {scan.name: scan for scan in found}
+    found = _match(organs, found)
     given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
     with output.alone(OUTPUT.value, WRITTEN, given):
         scored, failed = _score(found.pairs, organs, roi_names)
@@ -109,9 +109,9 @@ def _check_organs(organs: Organs) -> None:
         raise InputError(f"--organs: expected some of {','.join(organs.names)}, found {found}")
 
 
-def _match(organs: Organs, cts: dict[str, str]) -> pairs.Match:
+def _match(organs: Organs, scanned) -> pairs.Match:
     """Contours with what was predicted for the same patients; says what has no partner."""
-    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs, cts)
+    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs, scanned)
     print(
         f"{len(found.pairs)} patients to score; {len(found.uncontoured)} predictions have no "
         f"contours, {len(found.missing)} contours have no prediction."
@@ -184,8 +184,9 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
     for patient in sorted(known, key=evaluation.mean_dice)[:PICTURED]:
         name = patient.patient
         try:
-            ct = scans.read(cts[name])
-            predicted, truth = pairs.read(*matched[name], (cts[name], ct.grid), organs, roi_names)
+            ct = scans.read(cts[name].ct, among=cts[name].ct_files)
+            like = cts[name].ct, ct.grid
+            predicted, truth = pairs.read(*matched[name], like, organs, roi_names)
             maps = truth.array, predicted.array
             tiles += picture.tiles(name, ct, *maps, patient.organs, organs)
         except InputError as error:

@@ -34,8 +34,7 @@ def main(_):
         contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
     contours = {one.name: one for one in contoured}
     found = inputs.find(SCANS.value, None if contours else SPLIT.value, organs=None)
-    cts = {scan.name: scan.ct for scan in found}
-    predictions = inputs.find_predicted(PREDICTIONS.value, cts, organs)
+    predictions = inputs.find_predicted(PREDICTIONS.value, found, organs)
     if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
         predictions = {name: one for name, one in predictions.items() if name in contours}
     shown = _shown(found, predictions, contours, organs)
@@ -104,14 +103,15 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
         if prediction.fault:
             raise InputError(prediction.fault)
         noted = facts.read(PREDICTIONS.value, scan.name, organs)
-        ct = scans.read(scan.ct)
+        ct = scans.read(scan.ct, among=scan.ct_files)
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
             predicted, truth = pairs.read(labels, prediction, like, organs)
             names = [name for name in noted.organs if name in truth.organs]
             scores = evaluation.score(predicted, truth, names, organs)
         else:
-            predicted = scans.read_labels(prediction.labels, like, organs=organs, ct=prediction.ct)
+            drawn_on = {"ct": prediction.ct, "among": prediction.ct_files}
+            predicted = scans.read_labels(prediction.labels, like, organs=organs, **drawn_on)
         for warning in (*predicted.warnings, *(truth.warnings if truth else ())):
             print(f"warning: {warning}", flush=True)
         arrays = predicted.array, truth.array if truth else None

@@ -102,6 +102,14 @@ def shard_files(output):
     return {path.name: path.read_bytes() for path in (output / "shards").iterdir()}
 
 
+def flattened(tree, folder):
+    """All files of a tree side by side in one folder."""
+    folder.mkdir()
+    for path in tree.rglob("*.dcm"):
+        shutil.copy(path, folder / path.relative_to(tree).as_posix().replace("/", "-"))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
@@ -158,15 +166,55 @@ def test_two_workers_write_the_same_bytes(built, tree, tmp_path):
 
 
 def test_a_flat_folder_of_all_patients_gives_the_same_records(built, tree, tmp_path):
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    for path in tree.rglob("*.dcm"):
-        shutil.copy(path, flat / path.relative_to(tree).as_posix().replace("/", "-"))
+    flat = flattened(tree, tmp_path / "flat")
     done = build(flat, tmp_path / "out", status=3)
     assert slices(tmp_path / "out") == slices(built[0])
     names = [one.patient for one in Manifest.load(str(tmp_path / "out")).patients]
     assert all(name.startswith("patient-") for name in names)
     check_private(tmp_path / "out", done.stdout + done.stderr, tree)
+
+
+def test_in_a_flat_folder_a_changed_slice_rebuilds_its_patient_alone(tree, tmp_path):
+    flat = flattened(tree, tmp_path / "flat")
+    build(flat, tmp_path / "out", "--shards=3", status=3)
+    before = times(tmp_path / "out")
+
+    def lighter(dataset):
+        dataset.RescaleIntercept = 20
+
+    edit(flat / "B-ct-B-005.dcm", lighter)
+    done = build(flat, tmp_path / "out", "--shards=3", status=3)
+    after = times(tmp_path / "out")
+    assert f"{len(before)} shards, {len(before) - 1} of them up to date" in done.stdout
+    ((changed, _),) = after.items() - before.items()
+    assert (
+        len(after) == len(before) > 1
+        and len({one.patient for one in records.slices(str(changed))}) == 1
+    )
+
+
+def test_our_own_drafts_are_left_aside_until_somebody_approves_them(
+    built, tree, as_nifti, tmp_path
+):
+    shutil.copytree(tree / "A", tmp_path / "tree/A")
+    (tmp_path / "corrected").mkdir()
+    shutil.copy(as_nifti / "A/GT.nii.gz", tmp_path / "corrected/A.nii.gz")
+    flags = [f"--predictions={tmp_path / 'corrected'}", f"--scans={tmp_path / 'tree'}"]
+    drafts = tmp_path / "tree/A/drafts"
+    done = run("serving.convert", *flags, f"--output={drafts}", "--formats=rtstruct,seg")
+    assert done.returncode == 0, done.stderr
+    assert len(list(drafts.iterdir())) == 2
+    said = run("beam_jobs.build", f"--input={tmp_path / 'tree'}", "--list").stdout
+    assert "1 draft of this software's, not approved: A/drafts/A_rtstruct.dcm" in said
+    build(tmp_path / "tree", tmp_path / "out")
+    assert slices(tmp_path / "out") == slices(built[0], "A")
+
+    def approve(dataset):
+        dataset.ApprovalStatus = "APPROVED"
+
+    edit(drafts / "A_rtstruct.dcm", approve)
+    said = run("beam_jobs.build", f"--input={tmp_path / 'tree'}", "--list").stdout
+    assert "refused, structures_ambiguous" in said
 
 
 def test_a_second_run_builds_nothing_and_a_changed_slice_its_patient(tree, tmp_path):

@@ -1,6 +1,10 @@
 """Places of DICOM images: a tree, a folder, one series of a folder, one file; and what is none."""
 
+import functools
+import hashlib
+import hmac
 import shutil
+from pathlib import Path
 
 import dicom_damage
 import numpy as np
@@ -101,3 +105,93 @@ def test_a_patient_of_damaged_files_alone_is_not_passed_over(tmp_path):
     *healthy, lost = inputs.find(str(tmp_path))
     assert [one.fault for one in healthy] == ["", ""]
     assert (lost.name, lost.fault_code, lost.ct) == ("C", "file_damaged", str(tmp_path / "C"))
+
+
+def test_a_structure_set_alone_in_its_folder_is_not_passed_over(tmp_path):
+    write_patients(tmp_path, "AB")
+    shutil.rmtree(tmp_path / "B/ct")
+    one, lost = inputs.find(str(tmp_path))
+    assert (one.name, one.fault) == ("A", "")
+    assert (lost.name, lost.fault_code, lost.labels) == ("B", "file_missing", "")
+    assert str(tmp_path / "B/rs.dcm") in lost.fault
+
+
+@pytest.mark.parametrize("syntax", ["implicit", "jpeg_ls"])
+def test_finding_patients_reads_no_pixels_and_a_second_time_no_header(tmp_path, syntax):
+    hu = np.random.default_rng(0).integers(-1000, 1000, (300, 300, 4)).astype(np.int16)
+    paths = dicom_phantoms.write_series(tmp_path / "A", hu, np.diag([1, 1, 3, 1.0]), syntax=syntax)
+    kept = str(tmp_path / "found.json")
+    find = functools.partial(inputs.find, str(tmp_path / "A"), kept=kept)
+    find(kept="")  # modules are read, too
+    found, once = bytes_read(find)
+    assert once < 4 * 17e3 < 0.2 * sum(Path(path).stat().st_size for path in paths)
+    again, twice = bytes_read(find)
+    assert again == found and twice < 2e3
+    Path(kept).write_text("{}")
+    assert bytes_read(find)[0] == found
+    dicom_damage.edit(paths[1], lambda dataset: setattr(dataset, "RescaleSlope", 2))
+    assert bytes_read(find)[1] > 10e3
+    Path(paths[1]).unlink()
+    assert [one.fault_code for one in find()] == ["series_gap"]
+
+
+def test_of_patients_in_one_folder_each_has_its_own_files_alone(tmp_path):
+    write_patients(tmp_path / "tree", "AB")
+    flat = flattened(tmp_path)
+    for one in inputs.find(str(flat)):
+        before = scans.stamp(one.ct, one.ct_files), scans.size(one.ct, one.ct_files)
+        others = [path for path in flat.iterdir() if str(path) not in one.ct_files]
+        assert len(others) == len(one.ct_files) == 25
+        for path in others:
+            path.rename(tmp_path / path.name)
+        assert (scans.stamp(one.ct, one.ct_files), scans.size(one.ct)) == before
+        alone = scans.read(one.ct, among=one.ct_files)
+        for path in others:
+            (tmp_path / path.name).rename(path)
+        np.testing.assert_array_equal(alone.array, scans.read(one.ct).array)
+    assert [one.ct_files for one in inputs.find(str(tmp_path / "tree"))] == [(), ()]
+
+
+def test_a_hidden_name_stays_and_does_not_follow_from_the_patients_number(tmp_path):
+    write_patients(tmp_path / "tree", "AB")
+    names = [one.name for one in inputs.find(str(flattened(tmp_path)))]
+    assert all(name.startswith("patient-") for name in names)
+    for number in ("IDA", "IDB"):
+        plain = hashlib.sha256(number.encode()).hexdigest()
+        for guess in (
+            plain,
+            *(hmac.new(b"", one.encode(), "sha256").hexdigest() for one in (number, plain)),
+        ):
+            assert f"patient-{guess[:12]}" not in names
+    write_patients(tmp_path / "tree", "C")
+    assert set(names) < {one.name for one in inputs.find(str(flattened(tmp_path)))}
+
+
+def write_patients(folder, names):
+    for name in names:
+        dicom_damage.healthy(
+            folder / name, **dict.fromkeys(("patient", "study", "series", "frame"), name)
+        )
+
+
+def flattened(folder):
+    """All files of folder/tree side by side in folder/flat."""
+    (folder / "flat").mkdir(exist_ok=True)
+    for path in (folder / "tree").rglob("*.dcm"):
+        named = path.relative_to(folder / "tree").as_posix().replace("/", "-")
+        shutil.copy(path, folder / "flat" / named)
+    return folder / "flat"
+
+
+def bytes_read(call):
+    """What a call gives, and how many bytes it had the system read."""
+    counter = Path("/proc/self/io")
+    if not counter.exists():
+        pytest.skip("this system does not count what a process reads")
+
+    def count():
+        return int(counter.read_text().split()[1])
+
+    before, own = count(), count()
+    result = call()
+    return result, count() - own - (own - before)

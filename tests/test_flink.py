@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from cases import TINY_RECIPE
+from structure_cases import write_patient
 from tiny_models import save_coded
 
 from segthor import phantom
@@ -93,6 +95,28 @@ def test_label_maps_are_the_same_as_those_of_a_plain_run(cluster, patients, tmp_
     assert maps == _bytes_of(tmp_path / "plain")
 
 
+def test_dicom_gives_the_same_dataset_with_any_workers(cluster, tmp_path):
+    assert _script("flink_up.sh", cluster).returncode == 0
+    tree = tmp_path / "tree"
+    _write_dicom(tree)
+    engines = {
+        "flink": (cluster, []),
+        "one": (None, ["--direct_num_workers=1"]),
+        "two": (None, ["--direct_num_workers=2"]),
+    }
+    recipe = [f"--{name}={value}" for name, value in TINY_RECIPE.items()]
+    jobs = {
+        name: _start("beam_jobs.build", tree, tmp_path / name, engine, *recipe, *options)
+        for name, (engine, options) in engines.items()
+    }
+    assert {name: job.wait(WAIT_S) for name, job in jobs.items()} == dict.fromkeys(jobs, 0)
+    assert _last_job(cluster)["state"] == "FINISHED"
+    one = _bytes_of(tmp_path / "one")
+    assert _bytes_of(tmp_path / "two") == one and _bytes_of(tmp_path / "flink") == one
+    manifest = json.loads(one["dataset.json"])
+    assert len(manifest["patients"]) == 12 and len(manifest["shards"]) > 2
+
+
 def test_a_second_start_brings_back_only_what_was_killed(cluster):
     assert _script("flink_up.sh", cluster).returncode == 0
     before = _pids(cluster)
@@ -124,6 +148,18 @@ def test_beam_knows_every_option_of_an_engines_flag_file(engine):
         taken = PipelineOptions([option]).get_all_options(drop_default=True)
         assert (name[2:] in taken) != (name in to_the_job_server), option
     assert options
+
+
+def _write_dicom(tree):
+    """Twelve phantoms: six in folders of their own, and six side by side in one."""
+    for number in range(12):
+        name = f"P{number:02d}"
+        names = dict.fromkeys(("patient", "study", "series", "frame"), name)
+        write_patient(tree / name, phantom.tiny(number), **names)
+        if number >= 6:
+            (tree / "together").mkdir(exist_ok=True)
+            for path in list((tree / name).rglob("*.dcm")):
+                path.rename(tree / "together" / f"{name}-{path.name}")
 
 
 def _free_ports():

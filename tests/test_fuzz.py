@@ -1,6 +1,6 @@
 """Anything may come as a patient's file: it ends in findings or in a shard, never in a traceback.
 
-`python -m tests.fuzz 600` does the same for ten minutes.
+`python -m tests.fuzz 600` and `python -m tests.fuzz_dicom 600` do the same for ten minutes.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from segthor import nifti
 from segthor.findings import CODES
 from segthor.nifti import Grid
 from segthor.patients import Patient
-from tests import fuzz
+from tests import fuzz, fuzz_dicom
 
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)
 
@@ -30,6 +30,11 @@ def test_damaged_files_end_in_findings_or_in_a_shard(tmp_path, first):
         warnings.simplefilter("error", RuntimeWarning)
         for seed in range(first, first + 12):
             assert set(fuzz.run_case(seed, place)) <= {*CODES, "built"}, seed
+
+
+def test_damaged_dicom_ends_in_findings_or_in_the_dataset(tmp_path):
+    for seed in range(2):
+        assert fuzz_dicom.run_case(seed, tmp_path / "case")["built"] > 1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

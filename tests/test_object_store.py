@@ -104,3 +104,11 @@ def test_model_scans_predictions_and_scores_may_lie_on_an_object_store(store, tm
     done = run_entry("serving.report", **both, output=here["page"])
     assert done.returncode == 0, done.stderr
     assert b"Patient_02" in files.read_bytes(here["page"] + "/report.html")
+
+
+def test_the_start_of_a_large_file_is_fetched_without_its_rest(store):
+    with files.atomic_write("s3://clinic/large.dcm") as stream:
+        stream.write(bytes(2_000_000))
+    with files.open_read("s3://clinic/large.dcm", 1 << 16) as stream:
+        assert stream.read(132) == bytes(132)
+        assert 0 < stream.cache.total_requested_bytes < 100_000

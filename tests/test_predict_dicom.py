@@ -14,7 +14,7 @@ from test_predict import affine_of, planted
 from tiny_models import coded_scan, run_entry, save_coded
 
 from segthor import nifti, scans
-from segthor.dicom import places
+from segthor.dicom import places, trees
 from segthor.organs import SEGTHOR
 
 POSES = {"hfs": ("HFS", 0.0), "ffp": ("FFP", 0.0), "hfdr": ("HFDR", 0.0), "tilted": ("HFS", 12.0)}
@@ -118,7 +118,7 @@ def test_a_folder_of_predictions_among_the_series_is_passed_over(model, done, tm
     given, output, _, _ = done
     shutil.copytree(given / "hfs", tmp_path / "tree" / "hfs")
     shutil.copytree(output, tmp_path / "tree" / "predictions")
-    (one,) = places.patients(str(tmp_path / "tree"), SEGTHOR.names)
+    (one,) = trees.patients(str(tmp_path / "tree"), SEGTHOR.names)
     assert (one.name, one.labels) == ("hfs", "")
 
 

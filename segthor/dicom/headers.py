@@ -1,26 +1,26 @@
 """What indexing needs of one DICOM file, read without its pixel data.
 
 A file that is of no use here is no error: its header says what it is instead. Nothing that could
-tell who the patient is (names, numbers, dates) leaves this module, except as a keyed hash.
+tell who the patient is (names, numbers, dates) leaves this module, except as a hash.
 """
 
 import hashlib
-import hmac
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pydicom
 from pydicom.uid import UID_dictionary
 
 from segthor import files
-from segthor.dicom import DicomError
+from segthor.dicom import SOFTWARE, DicomError
 from segthor.dicom.elements import groups_of_frame, items, numbers, open_dataset, text, whole
 from segthor.errors import InputError
 
 CT, STRUCTURES = "ct", "structures"  # kinds of use; any other kind says why a file is left aside
 NOT_DICOM, UNREADABLE = "not DICOM", "cannot be opened"
 DAMAGED, LOCALIZER = "a damaged DICOM file", "localizer"
+DRAFT = "draft of this software's, not approved"
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced: all slices in one file
@@ -32,13 +32,14 @@ _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
 _MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
 _UID = re.compile(r"[0-9.]{1,64}")
 _MOST_PIXELS, _MOST_MM = 1 << 26, 1e5  # beyond what any scanner makes
+_BLOCK_BYTES = 1 << 16  # from other file systems: most headers at once, and no pixels
 
 _TAGS = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PatientID "
     "Modality ImageType AcquisitionNumber Rows Columns SamplesPerPixel PixelSpacing "
     "ImagePositionPatient ImageOrientationPatient LossyImageCompression "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
-    "ReferencedFrameOfReferenceSequence StructureSetROISequence"
+    "ReferencedFrameOfReferenceSequence StructureSetROISequence Manufacturer ApprovalStatus"
 ).split()
 
 
@@ -68,8 +69,9 @@ class References:
 class Header:
     """One file. kind: CT, STRUCTURES, or in plain words why it is left aside.
 
-    patient: a keyed hash of the patient's number. planes: of a CT, one per frame; a single one in
-    a file of one slice. acquisition: '' where it has no number. references: of a structure set.
+    patient: a hash of the patient's number, never to be written down: who has a list of the numbers
+    could tell whose it is. planes: of a CT, one per frame; a single one in a file of one slice.
+    acquisition: '' where it has no number. references: of a structure set, a draft too.
     """
 
     path: str
@@ -89,27 +91,12 @@ class Header:
     planes: tuple[Plane, ...] = ()
     references: References | None = None
 
-    def to_json(self) -> dict:
-        """Plain values; `from_json` restores them exactly."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: dict) -> "Header":
-        """The way back of `to_json`."""
-        planes = tuple(Plane(**_tuples(plane)) for plane in value["planes"])
-        references = value["references"] and References(**_tuples(value["references"]))
-        return cls(**{**value, "planes": planes, "references": references})
-
-
-def read(path: str, key: bytes = b"") -> Header:
-    """The header of any file whatever; reads neither pixel data nor contours.
-
-    path: a file or URL. key: of the patients' hash; without one, who has a list of the patients'
-    numbers can tell which hash is whose.
-    """
+def read(path: str) -> Header:
+    """The header of any file or URL whatever; decodes neither pixel data nor contours."""
     try:
-        with files.open_read(path) as stream:
-            return _header(open_dataset(stream, path, _TAGS), path, key)
+        with files.open_read(path, _BLOCK_BYTES) as stream:
+            return _header(open_dataset(stream, path, _TAGS), path)
     except DicomError as error:
         # What is called *.dcm and is none was DICOM once, for example before the disk was full.
         is_other = error.code == "file_not_dicom" and not path.lower().endswith(".dcm")
@@ -131,7 +118,7 @@ def orientation(values) -> tuple[float, ...] | None:
     return tuple(value / lengths[i // 3] for i, value in enumerate(values))
 
 
-def _header(dataset, path: str, key: bytes) -> Header:
+def _header(dataset, path: str) -> Header:
     sop_class = text(dataset, "SOPClassUID")
     uids = {
         name: text(dataset, keyword)
@@ -144,17 +131,19 @@ def _header(dataset, path: str, key: bytes) -> Header:
     }
     uids = {name: uid if _UID.fullmatch(uid) else "" for name, uid in uids.items()}
     kind = _kind(dataset, sop_class)
-    if kind not in (CT, STRUCTURES):
+    if kind == STRUCTURES and _is_draft(dataset):
+        kind = DRAFT
+    if kind not in (CT, STRUCTURES, DRAFT):
         return Header(path, kind)
     if not uids["series_uid"] or not uids["sop_instance_uid"]:
         return Header(path, DAMAGED)
     number = text(dataset, "PatientID") or uids["study_uid"] or uids["series_uid"]
     common = {
-        "patient": hmac.new(key, number.encode(), hashlib.sha256).hexdigest()[:12],
+        "patient": hashlib.sha256(number.encode()).hexdigest(),
         "sop_class_uid": sop_class,
         **uids,
     }
-    if kind == STRUCTURES:
+    if kind in (STRUCTURES, DRAFT):
         return Header(path, kind, **common, references=_references(dataset))
     return _image(dataset, path, common)
 
@@ -172,6 +161,12 @@ def _kind(dataset, sop_class: str) -> str:
         known = UID_dictionary.get(sop_class, ("an unknown kind of object",))[0]
         return known.removesuffix(" Storage")
     return CT if modality in ("CT", "") else "an image of another modality than CT"
+
+
+def _is_draft(dataset) -> bool:
+    """Whether a structure set is our own prediction, as long as nobody has approved it."""
+    is_ours = text(dataset, "Manufacturer") == SOFTWARE
+    return is_ours and text(dataset, "ApprovalStatus") != "APPROVED"
 
 
 def _image(dataset, path: str, common: dict) -> Header:
@@ -252,7 +247,3 @@ def _uids(datasets, *keywords) -> tuple[str, ...]:
     """Each once, in the order found."""
     found = (text(dataset, keyword) for dataset in datasets for keyword in keywords)
     return tuple(dict.fromkeys(uid for uid in found if _UID.fullmatch(uid)))
-
-
-def _tuples(value: dict) -> dict:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}

@@ -2,26 +2,27 @@
 
 Who a patient is: files with the same PatientID are one patient's (without a number, those of one
 study). What a patient is called: the folder that holds all of its files and nobody else's, as seen
-from the root; where there is none, `patient-` and a keyed hash of the number. Nothing else of the
-patient is kept. Who names folders after patients has these names in the output, and should give a
-CSV or rename them.
+from the root; where there is none, `patient-` and a hash of the number, keyed with the UID of its
+study: who has a list of the numbers, but not the images, cannot tell which name is whose. Nothing
+else of the patient is kept. Who names folders after patients has these names in the output, and
+should give a CSV or rename them.
 """
 
 import hashlib
+import hmac
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
-from segthor import files, json_files
+from segthor import files
 from segthor.dicom import DicomError, matching, stacks
 from segthor.dicom.headers import CT, DAMAGED, STRUCTURES, UNREADABLE, Header, read
 from segthor.dicom.series import Stack
-from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS
 
-_CACHE_VERSION = 1
+WITHOUT_CT = "structure set without a CT"  # why a file is left aside
 _PARALLEL = 16  # where files lie behind a network
 
 
@@ -57,6 +58,12 @@ class Patient:
         """Those of all series."""
         return [volume for series in self.series for volume in series.volumes]
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file of the patient's that decides what is read, sorted."""
+        images = [path for series in self.series for path in series.paths]
+        return tuple(sorted([*images, *(s.path for s in self.structure_sets), *self.damaged]))
+
     @cached_property
     def case(self) -> matching.Case:
         """The volume to work on and its structure set, or why there is none."""
@@ -78,26 +85,21 @@ class Index:
     left_aside: tuple[tuple[str, str], ...]
 
 
-def of_folder(root: str, cache_path: str = "", key: bytes = b"") -> Index:
-    """Looks through a folder and all below it, or at one file.
+def of_folder(root: str) -> Index:
+    """Looks through a folder and all below it, or at one file; InputError where it is not there."""
+    paths = find(root)
+    return of_files(paths, files.parent(root) if paths == [root] else root)
 
-    cache_path: a JSON file that keeps what was read, for the next time. key: see `headers.read`.
-    Raises InputError where there is no such folder.
-    """
-    paths = [path for path in find(root) if path != cache_path]
-    known = _read_cache(cache_path, key)
+
+def of_files(paths, root: str) -> Index:
+    """The index of some files below a folder, or of all that `find` found there."""
     with ThreadPoolExecutor(_PARALLEL) as pool:
         each = pool.map if files.is_url(root) else map
-        rows = list(each(lambda path: _row(path, known.get(path), key), paths))
-    if cache_path and rows != list(known.values()):
-        content = {"version": _CACHE_VERSION, "key": _mark(key)}
-        content["files"] = [row.to_json() for row in rows]
-        json_files.write(cache_path, content, durable=False)
-    return of_headers([row.header for row in rows], files.parent(root) if paths == [root] else root)
+        return of_headers(each(read, paths), root)
 
 
 def of_headers(found, root: str) -> Index:
-    """The index of headers that were read elsewhere, for example by many workers."""
+    """The index of files whose headers were read."""
     images, structure_sets, aside = {}, [], []
     for header in sorted(found, key=lambda header: header.path):
         if header.kind == CT:
@@ -112,10 +114,11 @@ def of_headers(found, root: str) -> Index:
         frames = [owners[uid] for uid in header.references.frames if uid in owners]
         owner = header.patient if header.patient in owned else (frames or [None])[0]
         if owner is None:
-            aside.append(("structure set without a CT", header.path))
+            aside.append((WITHOUT_CT, header.path))
         else:
             owned[owner].append(header)
-    names = _names({p: [h.path for h in images[p] + owned[p]] for p in images}, root)
+    hidden = {patient: _hidden_name(patient, held) for patient, held in images.items()}
+    names = hidden | _names({p: [h.path for h in images[p] + owned[p]] for p in images}, root)
     folders = {p: {files.parent(h.path) for h in images[p] + owned[p]} for p in images}
     damaged = {patient: [] for patient in images}
     for path in [path for kind, path in aside if kind in (DAMAGED, UNREADABLE)]:
@@ -218,8 +221,14 @@ def series_name(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
+def _hidden_name(patient: str, images) -> str:
+    """patient: the hash of the number; see the top of this module."""
+    key = min(header.study_uid or header.series_uid for header in images)
+    return f"patient-{hmac.digest(key.encode(), patient.encode(), 'sha256').hex()[:12]}"
+
+
 def _names(paths_of: dict[str, list[str]], root: str) -> dict[str, str]:
-    """Patient to name; see the top of this module."""
+    """Patient to the name of its folder, for those that have one of their own."""
     folders = {
         patient: {tuple(_relative(path, root).split("/")[:-1]) for path in paths}
         for patient, paths in paths_of.items()
@@ -238,12 +247,7 @@ def _names(paths_of: dict[str, list[str]], root: str) -> dict[str, str]:
         elif not others:
             names[patient] = files.name(files.absolute(root))
     counts = Counter(name.casefold() for name in names.values())
-    return {
-        patient: names[patient]
-        if patient in names and counts[names[patient].casefold()] == 1
-        else f"patient-{patient}"
-        for patient in paths_of
-    }
+    return {p: name for p, name in names.items() if counts[name.casefold()] == 1}
 
 
 def _neighbour(path: str, folders: dict[str, set[str]]) -> str | None:
@@ -258,40 +262,3 @@ def _neighbour(path: str, folders: dict[str, set[str]]) -> str | None:
 
 def _relative(path: str, root: str) -> str:
     return path.removeprefix(root.rstrip("/") + "/").replace(os.sep, "/")
-
-
-@dataclass(frozen=True)
-class _Row:
-    path: str
-    stamp: str
-    header: Header
-
-    def to_json(self) -> list:
-        return [self.path, self.stamp, self.header.to_json()]
-
-
-def _row(path: str, known: _Row | None, key: bytes) -> _Row:
-    """What is known of the file if it has not changed, else what stands in it."""
-    try:
-        stamp = files.stamp(path)
-    except OSError:  # for the reading to report
-        stamp = ""
-    return known if known and stamp and known.stamp == stamp else _Row(path, stamp, read(path, key))
-
-
-def _read_cache(path: str, key: bytes) -> dict[str, _Row]:
-    """Nothing where there is no cache, or one of another version or key."""
-    if not path or not files.exists(path):
-        return {}
-    try:
-        content = json_files.read(path)
-        if (content["version"], content["key"]) != (_CACHE_VERSION, _mark(key)):
-            return {}
-        rows = [_Row(path, stamp, Header.from_json(row)) for path, stamp, row in content["files"]]
-    except (InputError, KeyError, TypeError, ValueError):
-        return {}
-    return {row.path: row for row in rows}
-
-
-def _mark(key: bytes) -> str:
-    return hashlib.sha256(b"index" + key).hexdigest()[:12]

@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import Tag
 
 from segthor import files
+from segthor.dicom import SOFTWARE
 from segthor.dicom.series import Stack
 from segthor.organs import Organ
 
-SOFTWARE = "segthor"
 DRAFT = "Draft, not reviewed"
 _MOST_NAME = 16  # planning systems take no more
 # Attributes of the patient and the study that must be the scan's own; empty where it has none.

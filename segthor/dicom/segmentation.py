@@ -14,7 +14,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi_name, write
+from segthor.dicom import SOFTWARE
+from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, write
 from segthor.dicom.series import Stack
 from segthor.organs import Organs
 

@@ -14,8 +14,8 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from segthor import contours
 from segthor.boxes import label_boxes
-from segthor.dicom import DicomError
-from segthor.dicom.origin import DRAFT, SOFTWARE, Origin, patient_and_study, roi_name, write
+from segthor.dicom import SOFTWARE, DicomError
+from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, write
 from segthor.dicom.series import Stack
 from segthor.organs import Organ, Organs
 

@@ -183,7 +183,7 @@ class Results:
 
 def mark_of(scan: Patient) -> dict:
     """What names the scan's file as it is now."""
-    return {"path": scan.ct, "stamp": scans.stamp(scan.ct)}
+    return {"path": scan.ct, "stamp": scans.stamp(scan.ct, scan.ct_files)}
 
 
 def organs_of(folder: str) -> Organs | None:

@@ -95,7 +95,7 @@ class Worker:
             named = ", ".join(self.plan.formats)
             raise InputError(f"{case.ct}: --formats={named} needs DICOM images to refer to")
         mark = mark_of(case) if scans.exists(case.ct) else {}
-        scan = scans.read(case.ct, most_bytes=self.plan.most_scan_bytes)
+        scan = scans.read(case.ct, None, self.plan.most_scan_bytes, case.ct_files)
         if mark_of(case) != mark:
             raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
         for finding in audit.finite_findings(scan.array):
@@ -144,7 +144,7 @@ class Worker:
         made = self.results.origin()
         # Models of other organs each have a background of their own: then half-way it is.
         margin = _margin_of(maps) if len(self.models.groups) == 1 else None
-        written = scans.write_dicom(case.ct, labels, organs, paths, made, margin)
+        written = scans.write_dicom(case.ct, labels, organs, paths, made, margin, case.ct_files)
         return {kind: path is not None for kind, path in written.items()}
 
     def _settings(self) -> dict:

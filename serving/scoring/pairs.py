@@ -64,19 +64,19 @@ def match(
     folder: str,
     split: str | None = None,
     organs: Organs = SEGTHOR,
-    cts: dict[str, str] | None = None,
+    scanned=(),
 ) -> Match:
     """Pairs the contours of a folder, CSV or dataset with the predictions in `folder`.
 
-    split: only the contours of these patients, 'train' or 'validation'. cts: patient's name to CT,
-    where the contours do not know it.
+    split: only the contours of these patients, 'train' or 'validation'. scanned: patients with
+    their CT, for contours that do not know it.
 
     Raises:
       InputError: there are none of either, or no patient has both.
     """
     contoured = contours_of(contours, split, organs)
-    known = (cts or {}) | {one.name: one.ct for one in contoured if one.ct}
-    predictions = inputs.find_predicted(folder, known, organs)
+    known = {one.name: one for one in (*scanned, *contoured) if one.ct}
+    predictions = inputs.find_predicted(folder, known.values(), organs)
     usable = {name: one for name, one in predictions.items() if not one.fault}
     paired = tuple((one, usable[one.name]) for one in contoured if one.name in usable)
     if not paired and usable:
@@ -119,11 +119,21 @@ def read(
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
+
+    def labels(one: Patient, like) -> LabelMap:
+        return scans.read_labels(
+            one.labels,
+            like,
+            one.label_values,
+            organs=organs,
+            ct=one.ct,
+            roi_names=roi_names,
+            among=one.ct_files,
+        )
+
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
-    named = {"organs": organs, "roi_names": roi_names}
-    found = scans.read_labels(predicted.labels, ct, ct=predicted.ct, **named)
-    like = predicted.labels, found.grid
-    truth = scans.read_labels(contours.labels, like, contours.label_values, ct=contours.ct, **named)
+    found = labels(predicted, ct)
+    truth = labels(contours, (predicted.labels, found.grid))
     told = contours.organs if truth.organs is None else truth.organs
     drawn = tuple(name for name in contours.organs if name in told)
     return found, replace(truth, organs=drawn)
