@@ -42,6 +42,7 @@ UNREACHED = [
     ("segthor.recipe", ("tensorflow",)),
     ("segthor.audit", ("tensorflow",)),
     ("segthor.metrics", ("tensorflow",)),
+    ("segthor.effort", ("tensorflow",)),
     ("serving.scoring.*", ("tensorflow", *KERAS)),
     ("serving.evaluate", ("tensorflow", *KERAS)),
     ("serving.report", ("tensorflow", *KERAS)),

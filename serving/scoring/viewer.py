@@ -14,9 +14,9 @@ from segthor import plausibility
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.geometry import canonical
-from segthor.metrics import OrganScore
 from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organ, Organs
+from serving.scoring.evaluation import Scores
 from serving.scoring.facts import Facts
 from serving.scoring.picture import slice_dice
 
@@ -33,7 +33,7 @@ def patient(
     scan: Scan,
     predicted: np.ndarray,
     truth: np.ndarray | None,
-    scores: dict[str, OrganScore],
+    scores: dict[str, Scores],
     facts: Facts,
     organs: Organs = SEGTHOR,
 ) -> dict:
@@ -94,7 +94,7 @@ def badness(entry: dict) -> tuple:
     return (1, min(dice, default=1.0), -flags, entry["name"])
 
 
-def _organ(organ: Organ, measured, score: OrganScore | None) -> dict:
+def _organ(organ: Organ, measured, score: Scores | None) -> dict:
     """plausibleCm3 is None, and any volume plausible, where the table gives no range."""
     volume = measured.volume_cm3 if measured else 0.0
     low, high = organ.volume_cm3 or (volume, volume)
@@ -108,6 +108,9 @@ def _organ(organ: Organ, measured, score: OrganScore | None) -> dict:
             "averageHdMm": _rounded(score.average_hausdorff_mm),
             "surfaceDice2": _rounded(score.surface_dice_2mm),
             "truthCm3": _rounded(score.truth_cm3),
+            "toleranceMm": organ.tolerance_mm,
+            "addedPathMm": _rounded(score.added_path_mm),
+            "slicesToTouch": score.slices_to_touch,
         }
     return row
 

@@ -292,6 +292,12 @@ function numbers() {
       rows.map(([name, organ]) => [name, number(organ.dice, 3), number(organ.hd95Mm, 1),
         number(organ.averageHdMm), number(organ.surfaceDice2)])));
   }
+  if (scored) {
+    element("numbers").append(make("h3", {}, "To mend by hand"),
+      tableOf(["", "tolerance mm", "path to redraw, cm", "slices"], rows.map(([name, organ]) =>
+        [name, organ.toleranceMm ?? "–", number(organ.addedPathMm && organ.addedPathMm / 10, 1),
+          organ.slicesToTouch ?? "–"])));
+  }
   element("numbers").append(make("h3", {}, "Volume, cm³"),
     tableOf(["", "predicted", ...(scored ? ["true", "difference"] : []), "plausible"],
       rows.map(([name, organ]) => [name,
