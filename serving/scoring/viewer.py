@@ -6,11 +6,12 @@ apart in soft tissue, 16 in lung, 42 in bone.
 
 import base64
 import io
+import re
 
 import numpy as np
 from PIL import Image
 
-from segthor import plausibility
+from segthor import files, plausibility
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.geometry import canonical
@@ -26,6 +27,8 @@ MARGIN_MM = 35.0  # of the picture about the organs, in plane
 MARGIN_SLICES_MM = 10.0
 LARGEST_PX = 384  # a longer picture is thinned out
 _JPEG_QUALITY = 80
+# The folders of an absolute path or a URL, where one begins in a text.
+_FOLDERS = re.compile(r"""(?:(?<=^)|(?<=[\s'"(=]))(?:\w+:/)?/(?:[^\s/:;,'"]+/)+""")
 
 
 def patient(
@@ -80,9 +83,15 @@ def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
     }
 
 
-def failed(name: str, reason: str) -> dict:
-    """A patient of whom there is nothing to show."""
-    return {"name": name, "failed": reason}
+def failed(name: str, reason: str, paths=()) -> dict:
+    """A patient of whom there is nothing to show.
+
+    The page may be sent to somebody else, so the reason names files and not where they lie. paths:
+    files and folders that it may name; others are known by their absolute path without blanks.
+    """
+    for path in sorted(filter(None, paths), key=len, reverse=True):
+        reason = reason.replace(path, files.name(path))
+    return {"name": name, "failed": _FOLDERS.sub("", reason)}
 
 
 def badness(entry: dict) -> tuple:
