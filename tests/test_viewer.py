@@ -444,6 +444,51 @@ def test_a_click_a_drag_and_the_wheel_in_one_plane_move_the_others(planted):
     assert not [line for line in planted.browser.get_log("browser") if line["level"] == "SEVERE"]
 
 
+def test_the_page_opens_at_what_is_in_question_and_leads_to_the_rest(browser, tmp_path):
+    labels = truth_map()
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    entry = viewer.patient("A", scan, labels, None, {}, Facts())
+    asked = [
+        ("aorta", "40% in dispute", "no contour in 3 slices", [(3, 3), (12, 14)]),
+        ("heart", "9% in dispute", "another outline", [(6, 7)]),
+    ]
+    entry["questions"] = viewer.questions(entry, asked)
+    page.write(str(tmp_path / "report.html"), [entry], "suspects")
+    shown = Page(browser, tmp_path / "report.html")
+    shown.wait_until("whole", "true")
+
+    def slice_of(organ):
+        """Where the crosshair is: the slice of the scan, from 0, if in this organ's middle."""
+        x, y, z = shown.script("return state.at")
+        left, top, right, bottom = shown.box(organ)
+        assert (x, y) == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=1)
+        return z + entry["first"]
+
+    assert slice_of("aorta") == 13  # the middle of the longest run
+    assert shown.script("return document.querySelector('#patients small').textContent").startswith(
+        "aorta: 40% in dispute"
+    )
+    panel = browser.find_element("id", "questions")
+    assert "aorta: no contour in 3 slices" in panel.text and "heart: another outline" in panel.text
+    buttons = panel.find_elements("tag name", "button")
+    assert [button.text for button in buttons] == ["4", "13–15", "7–8"]
+    for button, organ, z in zip(buttons, ("aorta", "aorta", "heart"), (3, 13, 6), strict=True):
+        button.click()
+        shown.wait_for(f"A:{z - entry['first']}")
+        assert slice_of(organ) == z
+    marked = shown.script(
+        """const canvas = document.getElementById("strip"), context = canvas.getContext("2d");
+        const step = canvas.width / current().slices.length;
+        return current().slices.map((_, k) => {
+          const [r, g, b] = context.getImageData((k + 0.5) * step, canvas.height - 3, 1, 1).data;
+          return r > 200 && g < 150 && b < 150;
+        });"""
+    )
+    found = [k + entry["first"] for k, red in enumerate(marked) if red]
+    assert set(found) | {6} == {3, 6, 7, 12, 13, 14}  # the current one is framed in blue
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
 def test_the_crosshair_stands_at_the_voxel_in_every_plane_and_can_be_hidden(planted):
     go(planted, 20, 14, 6)
     count = """const [name, across, down] = arguments, where = geometry[name];

@@ -46,18 +46,56 @@ def patient(
     organs. facts: what the prediction job noted.
     """
     measured, findings = plausibility.measure(scan, predicted, facts.organs, organs)
+    volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
+    shown = entry(name, scan, predicted, truth, scores, facts, volumes_cm3, organs)
+    found = [{"severity": f.severity, "message": f.message} for f in findings]
+    return shown | {"findings": found}
+
+
+def entry(
+    name: str,
+    scan: Scan,
+    predicted: np.ndarray,
+    truth: np.ndarray | None,
+    scores: dict[str, Scores],
+    facts: Facts,
+    volumes_cm3: dict[str, float],
+    organs: Organs = SEGTHOR,
+) -> dict:
+    """As `patient`, without the audit's findings, which are about a scan as the scanner made it.
+
+    volumes_cm3: organ -> predicted volume, of those that were found.
+    """
     return {
         "name": name,
         **_pictures(scan, predicted, truth, organs.labels(scores)),
         "organs": {
-            name: _organ(organs[name], measured.get(name), scores.get(name))
+            name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
         },
-        "findings": [{"severity": f.severity, "message": f.message} for f in findings],
+        "findings": [],
         "postprocess": facts.postprocess,
         "levelHu": facts.level_hu,
         "widthHu": facts.width_hu,
     }
+
+
+def questions(entry: dict, asked) -> list[dict]:
+    """What a reader is to look at, for the key 'questions' of an entry.
+
+    asked: (organ, a few words, a sentence, runs of slices of the scan as (first, last)), the most
+    urgent first. The page opens at the first one and marks their slices.
+    """
+    first = entry["first"]
+    return [
+        {
+            "organ": organ,
+            "short": short,
+            "reason": reason,
+            "slices": [[low - first, high - first] for low, high in runs],
+        }
+        for organ, short, reason, runs in asked
+    ]
 
 
 def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
@@ -103,9 +141,8 @@ def badness(entry: dict) -> tuple:
     return (1, min(dice, default=1.0), -flags, entry["name"])
 
 
-def _organ(organ: Organ, measured, score: Scores | None) -> dict:
+def _organ(organ: Organ, volume: float, score: Scores | None) -> dict:
     """plausibleCm3 is None, and any volume plausible, where the table gives no range."""
-    volume = measured.volume_cm3 if measured else 0.0
     low, high = organ.volume_cm3 or (volume, volume)
     known = organ.volume_cm3 and [low, high]
     row = {"volumeCm3": volume, "plausibleCm3": known, "plausible": low <= volume <= high}

@@ -28,7 +28,10 @@ function list() {
     const flags = patient.failed ? 0 : patient.findings.filter((f) => f.severity === "reject").length;
     const line = make("small");
     if (patient.failed) line.append(make("span", { className: "bad" }, "no label map"));
-    else if (scored.length) {
+    else if (patient.questions?.length) {
+      const [{ organ, short }] = patient.questions;
+      line.append(dot(organ), `${organ}: ${short}`);
+    } else if (scored.length) {
       line.append(dot(scored[0][0]), `${scored[0][0]} ${number(scored[0][1].dice)}`);
     } else line.append(`${patient.depth} slices`);
     if (flags) line.append(make("span", { className: "flag", title: "implausible" }, `⚑ ${flags}`));
@@ -67,9 +70,9 @@ function toggle(name, pressed, change, title = "") {
 function numbers() {
   const patient = current();
   element("name").textContent = patient.name;
-  element("numbers").replaceChildren();
-  element("findings").replaceChildren();
+  for (const id of ["questions", "numbers", "findings"]) element(id).replaceChildren();
   if (patient.failed) return;
+  notes("In question", (patient.questions || []).map(question), "questions");
   const rows = Object.entries(patient.organs);
   const scored = rows.some(([, organ]) => organ.dice != null);
   if (scored) {
@@ -103,8 +106,21 @@ function tableOf(header, rows) {
   return make("table", {}, make("tr", {}, ...header.map((text) => make("th", {}, text))), ...body);
 }
 
-function notes(title, items) {
-  if (items.length) element("findings").append(make("h3", {}, title), make("ul", {}, ...items));
+function notes(title, items, place = "findings") {
+  if (items.length) element(place).append(make("h3", {}, title), make("ul", {}, ...items));
+}
+
+/** What a person is asked to look at, with a button for each run of its slices. */
+function question({ organ, reason, slices }) {
+  const { first } = current();
+  return make("li", {}, dot(organ), ` ${organ}: ${reason} `, ...slices.map(([low, high]) =>
+    make("button", { type: "button", onclick: () => look(organ, low, high) },
+      low === high ? `${first + low + 1}` : `${first + low + 1}–${first + high + 1}`)));
+}
+
+function look(organ, low, high) {
+  state.at = centre(Math.floor((low + high) / 2), organ);
+  draw();
 }
 
 function means() {
@@ -132,7 +148,7 @@ function show(index, slice = null) {
   volume = patient.failed ? null : volumeOf(patient);
   if (state.window >= windowsOf(patient).length) state.window = 0;
   element("slider").max = patient.failed ? 0 : patient.slices.length - 1;
-  state.at = patient.failed ? [0, 0, 0] : centre(slice ?? start(patient));
+  state.at = patient.failed ? [0, 0, 0] : slice != null ? centre(slice) : start(patient);
   for (const button of element("patients").children) {
     button.setAttribute("aria-current", button.dataset.patient === patient.name);
     if (button.dataset.patient === patient.name) button.scrollIntoView({ block: "nearest" });
@@ -142,12 +158,14 @@ function show(index, slice = null) {
   if (volume) decodeAll(volume);
 }
 
-/** The voxel in the middle of the worst organ of a slice; of all, or the picture, without scores. */
-function centre(slice) {
+/** The voxel in the middle of an organ of a slice, the worst unless told otherwise; of all organs,
+ * or of the picture, where there is none such. */
+function centre(slice, organ = null) {
   const { patient, size: [width, height] } = volume, area = width * height;
   const maps = [volume.predicted, volume.truth].filter(Boolean)
     .map((labels) => labels.subarray(slice * area, (slice + 1) * area));
-  const wanted = worstFirst(patient).map(([name]) => data.organs.find((o) => o.name === name).label)
+  const wanted = [organ, ...worstFirst(patient).map(([name]) => name)].filter(Boolean)
+    .map((name) => data.organs.find((o) => o.name === name).label)
     .find((label) => maps.some((labels) => labels.includes(label)));
   let [x, y, count] = [0, 0, 0];
   for (const labels of maps) {
@@ -161,8 +179,13 @@ function centre(slice) {
   return [...(count ? [x / count, y / count] : [width / 2, height / 2]).map(Math.floor), slice];
 }
 
-/** The worst slice where there are contours, the middle one elsewhere. */
-const start = (patient) => worst(patient) ?? Math.floor(patient.slices.length / 2);
+/** What is in question first, else the worst slice where there are contours, else the middle. */
+function start(patient) {
+  const asked = patient.questions?.find(({ slices }) => slices.length);
+  if (!asked) return centre(worst(patient) ?? Math.floor(patient.slices.length / 2));
+  const [low, high] = asked.slices.reduce((a, b) => (b[1] - b[0] > a[1] - a[0] ? b : a));
+  return centre(Math.floor((low + high) / 2), asked.organ);
+}
 
 function worst(patient) {
   const known = (patient.sliceDice || []).map((dice, k) => [dice, k]).filter(([dice]) => dice != null);

@@ -127,7 +127,8 @@ function voxelAt(name, event) {
   return at;
 }
 
-/** Which slices hold which organ, predicted above and true below, and each slice's Dice. */
+/** Which slices hold which organ, predicted above and true below, each slice's Dice, and
+ * at the foot those in question. */
 function drawStrip() {
   const canvas = element("strip"), ratio = window.devicePixelRatio || 1, patient = current();
   canvas.style.height = `${Math.max(58, 5.5 * organNames.length)}px`; // two lines for each organ
@@ -161,6 +162,10 @@ function drawStrip() {
       drawing = dice != null;
     });
     context.stroke();
+  }
+  context.fillStyle = "#ff7b72";
+  for (const [low, high] of (patient.questions || []).flatMap(({ slices }) => slices)) {
+    context.fillRect(low * step, canvas.height - 3 * ratio, (high - low + 1) * step, 3 * ratio);
   }
   context.strokeStyle = "#6ea8fe";
   context.lineWidth = 2 * ratio;
