@@ -21,7 +21,7 @@ import surface_distance
 from absl import app, flags
 from scipy import ndimage
 
-from segthor import metrics, phantom
+from segthor import effort, metrics, phantom
 from segthor.boxes import nonzero_box
 from segthor.organs import SEGTHOR
 from segthor.phantom.pieces import cut
@@ -50,6 +50,13 @@ def main(argv):
 
     print(f"\n{'library':20}{'seconds':>8}{'ratio':>7}  largest difference in shared scores")
     print(f"{'segthor':20}{seconds:8.2f}{1:7.1f}")
+    # As scores.csv holds it: the maps in canonical order, slices first.
+    maps = [label_map.transpose(2, 1, 0) for label_map in (predicted, truth)]
+    tolerances_mm = {organ.label: organ.tolerance_mm for organ in SEGTHOR}
+    efforts, more = timed(effort.measure, *maps, spacing_mm[::-1], tolerances_mm)
+    print(f"{'effort to mend':20}{more:8.2f}{more / seconds:7.2f}  beside ours: added path length")
+    for label, found in efforts.items():
+        print(f"  label {label}: {found.added_path_mm:.0f} mm, {found.slices_to_touch} slices")
     agree = True
     for name, measure in libraries().items():
         theirs, their_seconds = timed(measure, predicted, truth, spacing_mm)

@@ -1,5 +1,7 @@
 """`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
 
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -114,6 +116,11 @@ class Dataset:
     def shard_of(self, patient: str) -> Shard:
         """The shard that holds the patient of this name."""
         return next(shard for shard in self.shards if patient in shard.patients)
+
+    def digest(self) -> str:
+        """A short name of the data: equal where shards and recipe are."""
+        value = [[s.file, s.sha256] for s in self.shards], self.recipe.digest()
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""

@@ -27,7 +27,7 @@ TOLERANCES_MM = (1.0, 2.0, 3.0)
 
 # Spacing read from an oblique float32 affine is off in its seventh digit: without slack a voxel
 # 1 mm away would fall outside of 1 mm in one scan and inside in the next.
-_TOLERANCE_SLACK_MM = 1e-4
+TOLERANCE_SLACK_MM = 1e-4
 
 # Above so many (point, target) pairs per voxel of the box, a distance transform of the box is
 # cheaper than the worst that a k-d tree can do (all targets equally far). Time only, not result.
@@ -170,7 +170,7 @@ def _distance_scores(predicted: _Mask, truth: _Mask, spacing_mm) -> tuple[float,
         float(max(np.percentile(to_truth, 95), np.percentile(to_predicted, 95))),
         max(mean_to_truth, mean_to_predicted),
         float(both.mean()),
-        *(float(np.mean(both <= limit + _TOLERANCE_SLACK_MM)) for limit in TOLERANCES_MM),
+        *(float(np.mean(both <= limit + TOLERANCE_SLACK_MM)) for limit in TOLERANCES_MM),
     )
 
 

@@ -9,7 +9,7 @@ from segthor.organs import RANGES, RELATIONS, Organ, Organs
 # Ranges are written 'lowest to highest', lists with ';' between, colours 'red green blue'.
 COLUMNS = (
     *("name", "label", "rgb", "tg263", "synonyms", "snomed", *RANGES, "max_components", "side"),
-    *(*RELATIONS, "source"),
+    *(*RELATIONS, "tolerance_mm", "source"),
 )
 # Colours for organs to which a table gives none: told apart by the colour-blind as well (Okabe and
 # Ito, Color Universal Design, 2008), then their paler half.
@@ -80,9 +80,9 @@ def _organ(cells: dict[str, str], place: int) -> Organ:
     for key in RANGES:
         if key in values:
             values[key] = tuple(_number(key, part) for part in values[key].split(" to "))
-    for key in ("label", "max_components"):
-        if key in values:
-            values[key] = _whole(key, values[key])
+    numbers = {"label": _whole, "max_components": _whole, "tolerance_mm": _millimetres}
+    for key in numbers.keys() & values.keys():
+        values[key] = numbers[key](key, values[key])
     if "rgb" in values:
         values["rgb"] = tuple(_whole("rgb", part) for part in values["rgb"].split())
     values.setdefault("rgb", _PALETTE[place % len(_PALETTE)])
@@ -98,8 +98,12 @@ def _whole(column: str, text: str) -> int:
     return int(text)
 
 
-def _number(column: str, text: str) -> float:
+def _millimetres(column: str, text: str) -> float:
+    return _number(column, text, "millimetres")
+
+
+def _number(column: str, text: str, expected: str = "'LOWEST to HIGHEST'") -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{column}: expected 'LOWEST to HIGHEST', found {text!r}") from None
+        raise InputError(f"{column}: expected {expected}, found {text!r}") from None

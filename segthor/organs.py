@@ -22,6 +22,7 @@ _MOST_NAME = 25  # a file's name ends at 255 bytes; segthor.inputs says what els
 RESERVED = ("all", "background", "fold", "mean", "patient")
 _TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # a planning system takes 16 characters
 RANGES = ("volume_cm3", "mean_hu", "extent_z_mm")
+_TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # unless a table says otherwise: a slice's thickness
 RELATIONS = ("left_of", "right_of", "in_front_of", "below")
 
 
@@ -38,6 +39,8 @@ class Organ:
     side: 'left' or 'right' for an organ that must lie on that side of the patient, or ''. left_of,
     right_of, in_front_of, below: names of organs that its centre must lie so beside; of several,
     the first that is there decides.
+
+    tolerance_mm: how far off a contour needs no mending; see `segthor.effort`.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Organ:
     right_of: tuple[str, ...] = ()
     in_front_of: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
+    tolerance_mm: float = _TOLERANCE_MM
 
     def __post_init__(self):
         _check(is_name(self.name), f"name {self.name!r}", f"lower-case letters, digits and '_', at "
@@ -75,6 +79,9 @@ class Organ:
         _check(pieces is None or _is_whole(pieces, 1, 10**6), f"{self.name}: pieces {pieces}",
                "1 or more")  # fmt: skip
         _check(self.side in SIDES, f"{self.name}: side {self.side!r}", "left, right or empty")
+        within = _is_range((0, self.tolerance_mm)) and self.tolerance_mm <= _MOST_TOLERANCE_MM
+        _check(within, f"{self.name}: tolerance_mm {self.tolerance_mm}",
+               f"0 to {_MOST_TOLERANCE_MM} mm")  # fmt: skip
 
     @property
     def known_as(self) -> frozenset[str]:
@@ -151,8 +158,16 @@ class Organs:
         return Organs(tuple(_without_others(organ, present) for organ in kept))
 
     def to_json(self) -> list[dict]:
-        """Plain values, one dictionary per organ, in order; `from_json` restores them exactly."""
-        return [dataclasses.asdict(organ) for organ in self.rows]
+        """Plain values, one dictionary per organ, in order; `from_json` restores them exactly.
+
+        A tolerance that is the usual one is left out: tables that give none keep their digest, and
+        versions of before there were any read them.
+        """
+        rows = [dataclasses.asdict(organ) for organ in self.rows]
+        for row in rows:
+            if row["tolerance_mm"] == _TOLERANCE_MM:
+                del row["tolerance_mm"]
+        return rows
 
     @classmethod
     def from_json(cls, value, where: str = "organs") -> "Organs":

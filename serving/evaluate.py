@@ -159,7 +159,7 @@ def _write_scores(scored, missing, failed, organs: Organs) -> None:
 
 
 def _print_scores(scored, organs: Organs) -> None:
-    for table in (tables.patients, tables.intervals, tables.organ_means):
+    for table in (tables.patients, tables.intervals, tables.organ_means, tables.to_mend):
         print(f"\n{table(scored, organs)}")
     if REFERENCES.value and organs.names == SEGTHOR.names:
         print(f"\n{tables.reference_rows()}")

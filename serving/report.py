@@ -50,7 +50,8 @@ def main(_):
             entries.append(_entry(scan, predictions.get(scan.name), labels, gifs, organs))
         entries.sort(key=viewer.badness)
         path = files.join(OUTPUT.value, "report.html")
-        size = page.write(path, entries, PREDICTIONS.value, organs)
+        source = files.name(files.absolute(PREDICTIONS.value))
+        size = page.write(path, entries, source, organs)
     failed = sum("failed" in entry for entry in entries)
     print(
         f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients, {failed} of them failed); "
@@ -120,7 +121,8 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
         return viewer.patient(scan.name, ct, *arrays, scores, noted, organs)
     except InputError as error:
         print(f"FAILED: {scan.name}: {error}", flush=True)
-        return viewer.failed(scan.name, str(error))
+        shown = scan.ct, predicted_path, labels and labels.labels, PREDICTIONS.value
+        return viewer.failed(scan.name, str(error), shown)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,17 @@ def test_the_digest_tells_any_change():
     assert Organs(SEGTHOR.rows).digest() == SEGTHOR.digest()
 
 
+def test_a_tolerance_travels_and_the_usual_one_leaves_no_trace(tmp_path):
+    (tmp_path / "own.csv").write_text("name,label,tolerance_mm\na,1,1.5\nb,2,\nc,3,3\n")
+    table = organ_table.read(str(tmp_path / "own.csv"))
+    assert [organ.tolerance_mm for organ in table] == [1.5, 3, 3]
+    rows = json.loads(json.dumps(table.to_json()))
+    assert ["tolerance_mm" in row for row in rows] == [True, False, False]
+    assert Organs.from_json(rows) == table
+    # Shards and models of before there were tolerances are named by this.
+    assert SEGTHOR.digest() == "33b42ef3ddfe7a2e"
+
+
 def test_only_keeps_the_order_and_drops_relations_to_what_is_gone():
     some = SEGTHOR.only(("heart", "esophagus"))
     assert some.names == ("esophagus", "heart")
@@ -151,6 +162,10 @@ def test_a_table_that_contradicts_itself_is_one_line(tmp_path, rows, message):
         ("snomed", "x", "snomed 'x'"),
         ("left_of", "nobody", "left_of 'nobody'"),
         ("left_of", "a", "left_of 'a'"),
+        ("tolerance_mm", "-1", "tolerance_mm -1.0; expected 0 to 50 mm"),
+        ("tolerance_mm", "51", "tolerance_mm 51"),
+        ("tolerance_mm", "nan", "tolerance_mm nan"),
+        ("tolerance_mm", "thick", "tolerance_mm: expected millimetres, found 'thick'"),
         ("colour", "1", "expected the columns"),
     ],
 )

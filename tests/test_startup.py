@@ -78,6 +78,7 @@ MISSING = {
     "serving.predict": ["--model=nowhere", "--input=SCAN", "--output=OUT"],
     "serving.report": ["--predictions=nowhere", "--scans=nowhere", "--output=OUT"],
     "serving.submission": ["--predictions=nowhere", "--scans=nowhere", "--output=OUT.zip"],
+    "serving.suspects": ["--runs=nowhere", "--data=nowhere", "--output=OUT"],
     "serving.tune": ["--predictions=nowhere", "--labels=nowhere", "--model=nowhere"],
     "trainer.cross_validate": ["--data=nowhere", "--workdir=OUT"],
     "trainer.main": ["--data=nowhere", "--workdir=OUT"],

@@ -228,38 +228,63 @@ class Page:
         return self.script("return [...document.querySelectorAll('#patients button')]"
                            ".map((b) => b.dataset.patient)")  # fmt: skip
 
-    def box(self, name, pale=False, table=organs.SEGTHOR):
+    def box(self, name, pale=False, table=organs.SEGTHOR, plane="axial"):
         """Picture pixels (left, top, right, bottom) of an organ's line; None where not drawn."""
         rgb = np.array(table[name].rgb)
         if pale:  # as in every other picture
             rgb = drawing.pale(table[name].rgb)
         return self.script(
-            """const canvas = document.getElementById("view"), [r, g, b] = arguments[0];
+            """const canvas = document.getElementById(arguments[1]), [r, g, b] = arguments[0];
+            const where = geometry[arguments[1]];
             const {data, width} = canvas.getContext("2d").getImageData(
               0, 0, canvas.width, canvas.height);
             const box = [1e9, 1e9, -1, -1];
             for (let i = 0; i < data.length; i += 4) {
               if (Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) > 6)
                 continue;
-              const x = ((i / 4) % width - geometry.x) / geometry.sx;
-              const y = (Math.floor(i / 4 / width) - geometry.y) / geometry.sy;
+              const x = ((i / 4) % width - where.x) / where.sx;
+              const y = (Math.floor(i / 4 / width) - where.y) / where.sy;
               box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y);
               box[2] = Math.max(box[2], x); box[3] = Math.max(box[3], y);
             }
             return box[2] < 0 ? null : box;""",
             [int(value) for value in rgb],
+            plane,
         )
 
-    def grey_at(self, x, y):
+    def grey_at(self, x, y, plane="axial"):
         """Grey on the canvas at picture pixel (x, y)."""
         return self.script(
-            """const x = geometry.x + arguments[0] * geometry.sx;
-            const y = geometry.y + arguments[1] * geometry.sy;
-            return document.getElementById("view").getContext("2d").getImageData(x, y, 1, 1)
-              .data[0];""",
+            """const [px, py, plane] = arguments, where = geometry[plane];
+            return document.getElementById(plane).getContext("2d").getImageData(
+              where.x + px * where.sx, where.y + py * where.sy, 1, 1).data[0];""",
             x,
             y,
+            plane,
         )
+
+    def mouse(self, kind, plane, x, y, **more):
+        """A mouse's event over picture pixel (x, y) of a plane."""
+        self.script(
+            """const [kind, plane, px, py, more] = arguments, where = geometry[plane];
+            const canvas = document.getElementById(plane), box = canvas.getBoundingClientRect();
+            const event = {bubbles: true, cancelable: true, ...more,
+              clientX: box.left + (where.x + px * where.sx) / where.ratio,
+              clientY: box.top + (where.y + py * where.sy) / where.ratio};
+            canvas.dispatchEvent(new (kind === "wheel" ? WheelEvent : MouseEvent)(kind, event));""",
+            kind,
+            plane,
+            x,
+            y,
+            more,
+        )
+
+    def wait_until(self, name, value):
+        """Until the page says this of itself: `at`, the voxel of the crosshair, or `whole`."""
+        deadline = time.monotonic() + 60
+        while self.script("return document.body.dataset[arguments[0]]", name) != value:
+            assert time.monotonic() < deadline, self.script("return {...document.body.dataset}")
+            time.sleep(0.02)
 
 
 def in_picture(part):
@@ -295,6 +320,242 @@ def test_a_reader_clicks_through_patients_and_slices_and_sees_contours(browser, 
     left, _, right, _ = page.box("heart", pale=True)
     assert (left, right) == pytest.approx((x0, x1), abs=0.5)
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+# Boxes [x, y, z] of the picture of a scan without margins, none of them in the middle of any axis.
+PLANTED = {
+    "heart": ((8, 20), (10, 16), (2, 9)),
+    "aorta": ((30, 33), (25, 33), (1, 14)),
+    "trachea": ((12, 13), (30, 31), (12, 13)),  # one voxel
+}
+MM = (1.5, 1.0, 3.0)  # of x, y, z
+
+
+@pytest.fixture
+def planted(browser, tmp_path):
+    """The page of a scan with those organs, true ones a voxel to the patient's left of them."""
+    labels = np.zeros((40, 36, 18), np.uint8)  # canonical x, y, z
+    for name, box in PLANTED.items():
+        labels[tuple(slice(*limits) for limits in box)] = organs.SEGTHOR[name].label
+    labels[0, 0, 0] = labels[-1, -1, -1] = 1  # so that the picture is the whole scan
+    hu = np.full(labels.shape, -1000, np.int16)
+    hu[25:, :18, 9:] = 3000  # bone at the patient's left, in front, above
+    affine = np.diag([-MM[0], -MM[1], MM[2], 1.0])
+    scan = nifti.Scan(hu, nifti.Grid.from_affine(hu.shape, affine))
+    entry = viewer.patient("A", scan, labels, np.roll(labels, 1, 0), {}, Facts())
+    assert (entry["width"], entry["height"], len(entry["slices"])) == labels.shape
+    page.write(str(tmp_path / "report.html"), [entry], "planted")
+    shown = Page(browser, tmp_path / "report.html")
+    shown.wait_until("whole", "true")
+    return shown
+
+
+def go(shown, x, y, z):
+    """The crosshair to a voxel, by two clicks: in the axial plane, then in the coronal one."""
+    shown.mouse("mousedown", "axial", x + 0.5, y + 0.5, buttons=1)
+    shown.wait_until("at", f"{x},{y},{shown.script('return state.at[2]')}")
+    shown.mouse("mousedown", "coronal", x + 0.5, 18 - z - 0.5, buttons=1)
+    shown.wait_until("at", f"{x},{y},{z}")
+
+
+def in_plane(name, plane):
+    """(left, top, right, bottom) of a planted box in a plane's picture: the head is up."""
+    x, y, z = PLANTED[name]
+    up = 18 - z[1], 18 - z[0]
+    across, down = {"axial": (x, y), "coronal": (x, up), "sagittal": (y, up)}[plane]
+    return across[0], down[0], across[1], down[1]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_organ_lies_in_its_place_in_every_plane(planted, name):
+    go(planted, *(limits[0] for limits in PLANTED[name]))
+    for plane in ("axial", "coronal", "sagittal"):
+        expected = in_plane(name, plane)
+        assert planted.box(name, plane=plane) == pytest.approx(expected, abs=0.55), plane
+    # The true organ is a voxel further to the patient's left: the sagittal plane of its right edge
+    # misses it.
+    left, top, right, bottom = in_plane(name, "coronal")
+    pale = planted.box(name, pale=True, plane="coronal")
+    assert pale == pytest.approx((left + 1, top, right + 1, bottom), abs=0.55)
+    assert planted.box(name, pale=True, plane="sagittal") is None
+
+
+def test_planes_have_true_proportions_the_right_grey_and_letters_at_their_edges(planted):
+    go(planted, 32, 5, 12)  # in the bone
+    for plane, across, down in (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2)):
+        where = planted.script("return geometry[arguments[0]]", plane)
+        assert where["sx"] / where["sy"] == pytest.approx(MM[across] / MM[down])
+        sides = [18 if axis == 2 else (40, 36)[axis] for axis in (across, down)]
+        assert [where["width"], where["height"]] == sides
+        canvas = planted.script("const c = document.getElementById(arguments[0]);"
+                                "return [c.width, c.height]", plane)  # fmt: skip
+        assert where["x"] >= -1 and where["width"] * where["sx"] <= canvas[0] + 1
+        assert where["y"] >= -1 and where["height"] * where["sy"] <= canvas[1] + 1
+    for plane, bone, air in (
+        ("axial", (36, 8), (10, 30)),
+        ("coronal", (36, 3), (36, 15)),  # above, not below
+        ("sagittal", (8, 3), (30, 3)),  # in front, not behind
+    ):
+        assert planted.grey_at(*bone, plane=plane) > 250, plane
+        assert planted.grey_at(*air, plane=plane) < 5, plane
+    letters = planted.script(
+        """return Object.fromEntries(Object.keys(PLANES).map((name) => {
+          const box = document.getElementById(name).getBoundingClientRect();
+          const at = (edge) => {
+            const letter = document.getElementById(name).parentElement.querySelector("." + edge);
+            const b = letter.getBoundingClientRect();
+            return [letter.textContent, ((b.left + b.right) / 2 - box.left) / box.width,
+              ((b.top + b.bottom) / 2 - box.top) / box.height];
+          };
+          return [name, ["left", "right", "top", "bottom"].map(at)];
+        }));"""
+    )
+    assert {plane: "".join(one[0] for one in found) for plane, found in letters.items()} == {
+        "axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF",
+    }  # fmt: skip
+    for found in letters.values():
+        (_, left, _), (_, right, _), (_, _, top), (_, _, bottom) = found
+        assert max(left, top) < 0.15 and min(right, bottom) > 0.85
+
+
+def test_a_click_a_drag_and_the_wheel_in_one_plane_move_the_others(planted):
+    go(planted, 10, 12, 5)
+    assert planted.box("aorta", plane="sagittal") is None
+    planted.mouse("mousedown", "axial", 31.5, 28.5, buttons=1)
+    planted.wait_until("at", "31,28,5")
+    assert planted.box("aorta", plane="sagittal") and planted.box("aorta", plane="coronal")
+    assert planted.box("heart", plane="sagittal") is None
+    # In the sagittal plane the front is to the left and the head is up.
+    planted.mouse("mousemove", "sagittal", 12.5, 18 - 3.5, buttons=1)
+    planted.wait_until("at", "31,12,3")
+    assert planted.script("return document.body.dataset.drawn") == "A:3"
+    planted.mouse("mousemove", "sagittal", 20.5, 4.5, buttons=0)  # no button, no move
+    planted.mouse("wheel", "coronal", 10, 10, deltaY=-100)
+    planted.wait_until("at", "31,13,3")
+    planted.mouse("wheel", "sagittal", 10, 10, deltaY=100)
+    planted.wait_until("at", "30,13,3")
+    planted.mouse("mousemove", "coronal", 10.5, 18 - 2.5, buttons=0)
+    text = planted.script("return document.getElementById('readout').textContent")
+    assert re.fullmatch(r"about -(99\d|1000) HU · predicted heart · true heart", text)
+    planted.mouse("dblclick", "sagittal", 10, 10)
+    sizes = planted.script("return Object.keys(PLANES).map((n) => document.getElementById(n)"
+                           ".clientHeight)")  # fmt: skip
+    assert sizes[2] > 1.8 * sizes[0] and sizes[0] == pytest.approx(sizes[1], abs=1)
+    assert not [line for line in planted.browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_the_page_opens_at_what_is_in_question_and_leads_to_the_rest(browser, tmp_path):
+    labels = truth_map()
+    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
+    entry = viewer.patient("A", scan, labels, None, {}, Facts())
+    asked = [
+        ("aorta", "40% in dispute", "no contour in 3 slices", [(3, 3), (12, 14)]),
+        ("heart", "9% in dispute", "another outline", [(6, 7)]),
+    ]
+    entry["questions"] = viewer.questions(entry, asked)
+    page.write(str(tmp_path / "report.html"), [entry], "suspects")
+    shown = Page(browser, tmp_path / "report.html")
+    shown.wait_until("whole", "true")
+
+    def slice_of(organ):
+        """Where the crosshair is: the slice of the scan, from 0, if in this organ's middle."""
+        x, y, z = shown.script("return state.at")
+        left, top, right, bottom = shown.box(organ)
+        assert (x, y) == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=1)
+        return z + entry["first"]
+
+    assert slice_of("aorta") == 13  # the middle of the longest run
+    assert shown.script("return document.querySelector('#patients small').textContent").startswith(
+        "aorta: 40% in dispute"
+    )
+    panel = browser.find_element("id", "questions")
+    assert "aorta: no contour in 3 slices" in panel.text and "heart: another outline" in panel.text
+    buttons = panel.find_elements("tag name", "button")
+    assert [button.text for button in buttons] == ["4", "13–15", "7–8"]
+    for button, organ, z in zip(buttons, ("aorta", "aorta", "heart"), (3, 13, 6), strict=True):
+        button.click()
+        shown.wait_for(f"A:{z - entry['first']}")
+        assert slice_of(organ) == z
+    marked = shown.script(
+        """const canvas = document.getElementById("strip"), context = canvas.getContext("2d");
+        const step = canvas.width / current().slices.length;
+        return current().slices.map((_, k) => {
+          const [r, g, b] = context.getImageData((k + 0.5) * step, canvas.height - 3, 1, 1).data;
+          return r > 200 && g < 150 && b < 150;
+        });"""
+    )
+    found = [k + entry["first"] for k, red in enumerate(marked) if red]
+    assert set(found) | {6} == {3, 6, 7, 12, 13, 14}  # the current one is framed in blue
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_the_crosshair_stands_at_the_voxel_in_every_plane_and_can_be_hidden(planted):
+    go(planted, 20, 14, 6)
+    count = """const [name, across, down] = arguments, where = geometry[name];
+        const canvas = document.getElementById(name), context = canvas.getContext("2d");
+        const blue = (x, y) => { const [r, g, b] = context.getImageData(x, y, 1, 1).data;
+          return b > r + 30; };
+        const x = Math.floor(where.x + (across + 0.5) * where.sx);
+        const y = Math.floor(where.y + (down + 0.5) * where.sy);
+        const near = [-1, 0, 1];
+        return [near.some((d) => blue(x + d, 3)), near.some((d) => blue(3, y + d)),
+          near.some((d) => blue(x + d, y))];"""
+    for plane, across, down in (("axial", 20, 14), ("coronal", 20, 11), ("sagittal", 14, 11)):
+        assert planted.script(count, plane, across, down) == [True, True, False], plane
+        assert planted.script(count, plane, across + 3, down)[0] is False
+    planted.click("#layers [data-name=Crosshair]")
+    planted.script("return draw()")
+    assert planted.script(count, "coronal", 20, 11) == [False, False, False]
+
+
+def test_the_crosshair_starts_in_the_worst_organ_of_the_slice(browser, folder):
+    shown = Page(browser, folder / "out" / "report.html")
+    shown.click("[data-patient=Patient_42]")
+    shown.wait_for("Patient_42:2")
+    x, y, _ = shown.script("return state.at")
+    left, top, right, bottom = shown.box("aorta")
+    assert left < x < right and top < y < bottom
+
+
+def test_only_organs_that_the_model_knows_are_offered(browser, folder):
+    shown = Page(browser, folder / "out" / "report.html")
+    shown.click("[data-patient=Patient_42]")
+    shown.wait_for("Patient_42:2")
+    names = shown.script("return [...document.querySelectorAll('#layers button')]"
+                         ".map((b) => b.dataset.name)")  # fmt: skip
+    assert names == ["Predicted", "True (dashed)", "Crosshair", "heart", "aorta"]
+    keys = shown.script("return [...document.querySelectorAll('#organkeys kbd')]"
+                        ".map((k) => k.textContent).join('')")  # fmt: skip
+    assert keys == "HA"
+    assert "trachea" not in browser.find_element("tag name", "body").text
+
+
+def test_no_path_of_the_machine_stands_in_the_page(folder, tmp_path):
+    home = tmp_path / "a home"
+    home.mkdir()
+    flags = copied(folder, home)
+    (flags["predictions"] / "Patient_43.nii.gz").write_bytes(b"broken")
+    (flags["predictions"] / "cases" / "Patient_42.json").write_text("[]")
+    (flags["predictions"] / "cases" / "Patient_44.json").write_text(
+        '{"failed": "/mnt/other/scans/Patient_44.nii.gz: damaged, see gs://bucket/x/log.txt"}'
+    )
+    nibabel.save(
+        nibabel.Nifti1Image(truth_map()[1:], AFFINE), flags["labels"] / "Patient_41.nii.gz"
+    )
+    done = run_entry("serving.report", **flags, output=home / "out", gif=False)
+    assert done.returncode == 1, done.stderr
+    html = (home / "out" / "report.html").read_text()
+    for word in ("a home", str(tmp_path), str(tmp_path.parent), "/mnt", "gs:", "bucket"):
+        assert word not in html, word
+    assert json.loads(html.partition('id="data">')[2].partition("</script>")[0])["source"] == (
+        "predictions"
+    )
+    reasons = {
+        name: entry.get("failed") for name, entry in entries_of(home / "out/report.html").items()
+    }
+    assert "Patient_41.nii.gz" in reasons["Patient_41"] and "predictions" in reasons["Patient_42"]
+    assert reasons["Patient_43"].startswith("Patient_43.nii.gz: ")
+    assert reasons["Patient_44"].endswith("Patient_44.nii.gz: damaged, see log.txt")
 
 
 def test_layers_organs_and_windows_can_be_switched(browser, folder):
@@ -444,7 +705,7 @@ def test_any_address_opens_the_page(browser, tmp_path, address):
 
 
 def test_the_script_writes_text_and_no_markup():
-    script = (Path(page.__file__).parent / "page.js").read_text()
+    script = "".join(path.read_text() for path in Path(page.__file__).parent.glob("*.js"))
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
                  "srcdoc", "DOMParser", "createContextualFragment"):  # fmt: skip
         assert word not in script
@@ -463,7 +724,7 @@ def test_the_page_and_the_pictures_share_windows_and_colours(folder):
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     assert data["windows"] == [list(window) for window in drawing.WINDOWS_HU]
     assert [organ["pale"] for organ in data["organs"]] == [
-        list(drawing.pale(organ.rgb)) for organ in organs.SEGTHOR
+        list(drawing.pale(organs.SEGTHOR[name].rgb)) for name in ("heart", "aorta")
     ]
     hu = np.array([-160, 40, 240], np.int16)
     assert drawing.mediastinum(hu).tolist() == [0, 128, 255]

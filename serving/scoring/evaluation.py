@@ -4,10 +4,22 @@ import dataclasses
 
 import numpy as np
 
-from segthor import csv_files, metrics, statistics
-from segthor.metrics import SCORES, OrganScore
+from segthor import csv_files, effort, metrics, statistics
+from segthor.geometry import canonical
+from segthor.metrics import OrganScore
 from segthor.organs import SEGTHOR, Organs
 from segthor.scans import LabelMap
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores(OrganScore):
+    """One organ's scores in one patient, and what mending it takes: see `segthor.effort`."""
+
+    added_path_mm: float
+    slices_to_touch: int
+
+
+SCORES = tuple(field.name for field in dataclasses.fields(Scores))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,16 +27,22 @@ class PatientScores:
     """One patient's scores by organ name; only organs that were contoured."""
 
     patient: str
-    organs: dict[str, OrganScore]
+    organs: dict[str, Scores]
 
 
 def score(
     predicted: LabelMap, truth: LabelMap, names, organs: Organs = SEGTHOR
-) -> dict[str, OrganScore]:
+) -> dict[str, Scores]:
     """Organ name to scores; names: the organs that are predicted and contoured."""
-    spacing_mm = truth.grid.spacing_mm
-    found = metrics.score(predicted.array, truth.array, spacing_mm, organs.labels(names))
-    return dict(zip(names, found.values(), strict=True))
+    maps, grid = (predicted.array, truth.array), truth.grid
+    found = metrics.score(*maps, grid.spacing_mm, organs.labels(names))
+    spacing_mm, *maps = canonical(grid.affine, *maps)
+    tolerances_mm = {organs[name].label: organs[name].tolerance_mm for name in names}
+    efforts = effort.measure(*maps, spacing_mm, tolerances_mm)
+    return {
+        name: Scores(**vars(found[label]), **vars(efforts[label]))
+        for name, label in zip(names, tolerances_mm, strict=True)
+    }
 
 
 def mean_dice(patient: PatientScores) -> float:
@@ -56,6 +74,8 @@ def to_json(
 ) -> dict:
     """Everything, as plain values; `mean` averages the organs' means, each organ counting once.
 
+    tolerance_mm: within which a contour needs no mending.
+
     missing, failed: patients with contours of whom there are no scores, and why.
     """
     summaries = summarise(patients, organs)
@@ -66,6 +86,7 @@ def to_json(
             name: {score: dataclasses.asdict(row) for score, row in rows.items()}
             for name, rows in summaries.items()
         },
+        "tolerance_mm": {name: organs[name].tolerance_mm for name in summaries},
         "patients": by_patient(patients),
         "missing": missing,
         "failed": failed,

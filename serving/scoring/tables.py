@@ -56,6 +56,19 @@ def organ_means(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     return text
 
 
+def to_mend(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
+    """Added path length and slices to touch, of a patient on average and of all together."""
+    rows = []
+    for name, scores in summarise(scored, organs).items():
+        path, slices = scores["added_path_mm"], scores["slices_to_touch"]
+        cells = [(path.mean, "{:.0f}"), (path.median, "{:.0f}"), (slices.mean, "{:.1f}")]
+        total = sum(p.organs[name].slices_to_touch for p in scored if name in p.organs)
+        tolerance = f"{organs[name].tolerance_mm:g}"
+        rows.append((name, tolerance, *(number(*cell) for cell in cells), total))
+    header = ("to mend", "tolerance mm", "added path mm", "median", "slices", "of all patients")
+    return aligned(header, rows)
+
+
 def intervals(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     """Dice over patients: mean with its 95 % interval, median, lowest."""
     rows = []

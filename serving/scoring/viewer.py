@@ -6,17 +6,18 @@ apart in soft tissue, 16 in lung, 42 in bone.
 
 import base64
 import io
+import re
 
 import numpy as np
 from PIL import Image
 
-from segthor import plausibility
+from segthor import files, plausibility
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.geometry import canonical
-from segthor.metrics import OrganScore
 from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organ, Organs
+from serving.scoring.evaluation import Scores
 from serving.scoring.facts import Facts
 from serving.scoring.picture import slice_dice
 
@@ -26,6 +27,8 @@ MARGIN_MM = 35.0  # of the picture about the organs, in plane
 MARGIN_SLICES_MM = 10.0
 LARGEST_PX = 384  # a longer picture is thinned out
 _JPEG_QUALITY = 80
+# The folders of an absolute path or a URL, where one begins in a text.
+_FOLDERS = re.compile(r"""(?:(?<=^)|(?<=[\s'"(=]))(?:\w+:/)?/(?:[^\s/:;,'"]+/)+""")
 
 
 def patient(
@@ -33,7 +36,7 @@ def patient(
     scan: Scan,
     predicted: np.ndarray,
     truth: np.ndarray | None,
-    scores: dict[str, OrganScore],
+    scores: dict[str, Scores],
     facts: Facts,
     organs: Organs = SEGTHOR,
 ) -> dict:
@@ -43,18 +46,56 @@ def patient(
     organs. facts: what the prediction job noted.
     """
     measured, findings = plausibility.measure(scan, predicted, facts.organs, organs)
+    volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
+    shown = entry(name, scan, predicted, truth, scores, facts, volumes_cm3, organs)
+    found = [{"severity": f.severity, "message": f.message} for f in findings]
+    return shown | {"findings": found}
+
+
+def entry(
+    name: str,
+    scan: Scan,
+    predicted: np.ndarray,
+    truth: np.ndarray | None,
+    scores: dict[str, Scores],
+    facts: Facts,
+    volumes_cm3: dict[str, float],
+    organs: Organs = SEGTHOR,
+) -> dict:
+    """As `patient`, without the audit's findings, which are about a scan as the scanner made it.
+
+    volumes_cm3: organ -> predicted volume, of those that were found.
+    """
     return {
         "name": name,
         **_pictures(scan, predicted, truth, organs.labels(scores)),
         "organs": {
-            name: _organ(organs[name], measured.get(name), scores.get(name))
+            name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
         },
-        "findings": [{"severity": f.severity, "message": f.message} for f in findings],
+        "findings": [],
         "postprocess": facts.postprocess,
         "levelHu": facts.level_hu,
         "widthHu": facts.width_hu,
     }
+
+
+def questions(entry: dict, asked) -> list[dict]:
+    """What a reader is to look at, for the key 'questions' of an entry.
+
+    asked: (organ, a few words, a sentence, runs of slices of the scan as (first, last)), the most
+    urgent first. The page opens at the first one and marks their slices.
+    """
+    first = entry["first"]
+    return [
+        {
+            "organ": organ,
+            "short": short,
+            "reason": reason,
+            "slices": [[low - first, high - first] for low, high in runs],
+        }
+        for organ, short, reason, runs in asked
+    ]
 
 
 def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
@@ -80,9 +121,15 @@ def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
     }
 
 
-def failed(name: str, reason: str) -> dict:
-    """A patient of whom there is nothing to show."""
-    return {"name": name, "failed": reason}
+def failed(name: str, reason: str, paths=()) -> dict:
+    """A patient of whom there is nothing to show.
+
+    The page may be sent to somebody else, so the reason names files and not where they lie. paths:
+    files and folders that it may name; others are known by their absolute path without blanks.
+    """
+    for path in sorted(filter(None, paths), key=len, reverse=True):
+        reason = reason.replace(path, files.name(path))
+    return {"name": name, "failed": _FOLDERS.sub("", reason)}
 
 
 def badness(entry: dict) -> tuple:
@@ -94,9 +141,8 @@ def badness(entry: dict) -> tuple:
     return (1, min(dice, default=1.0), -flags, entry["name"])
 
 
-def _organ(organ: Organ, measured, score: OrganScore | None) -> dict:
+def _organ(organ: Organ, volume: float, score: Scores | None) -> dict:
     """plausibleCm3 is None, and any volume plausible, where the table gives no range."""
-    volume = measured.volume_cm3 if measured else 0.0
     low, high = organ.volume_cm3 or (volume, volume)
     known = organ.volume_cm3 and [low, high]
     row = {"volumeCm3": volume, "plausibleCm3": known, "plausible": low <= volume <= high}
@@ -108,6 +154,9 @@ def _organ(organ: Organ, measured, score: OrganScore | None) -> dict:
             "averageHdMm": _rounded(score.average_hausdorff_mm),
             "surfaceDice2": _rounded(score.surface_dice_2mm),
             "truthCm3": _rounded(score.truth_cm3),
+            "toleranceMm": organ.tolerance_mm,
+            "addedPathMm": _rounded(score.added_path_mm),
+            "slicesToTouch": score.slices_to_touch,
         }
     return row
 

@@ -9,11 +9,17 @@ from segthor.organs import SEGTHOR, Organs
 from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("state.js", "volume.js", "planes.js", "page.js")
 _TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
 
 
 def write(path: str, patients: list[dict], source: str, organs: Organs = SEGTHOR) -> int:
-    """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes."""
+    """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes.
+
+    source: what they are, for the headline. Of the organs those that were to be found are offered.
+    """
+    found = {name for patient in patients for name in patient.get("organs", ())}
+    organs = organs.only(found or organs.names)
     data = {
         "source": source,
         "patients": patients,
@@ -32,7 +38,7 @@ def write(path: str, patients: list[dict], source: str, organs: Organs = SEGTHOR
     }
     parts = {
         "style": (_HERE / "page.css").read_text(),
-        "script": (_HERE / "page.js").read_text(),
+        "script": "".join((_HERE / name).read_text() for name in _SCRIPTS),
         "data": _embedded(data),
     }
     html = (_HERE / "page.html").read_text()

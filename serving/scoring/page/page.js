@@ -1,223 +1,4 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const element = (id) => document.getElementById(id);
-const organNames = data.organs.map((organ) => organ.name);
-const colour = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.rgb})`]));
-const keyOf = Object.fromEntries(data.organs.map((o) => [o.name, o.key]));
-const pale = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.pale})`]));
-const state = { patient: 0, slice: 0, window: 0, predicted: true, truth: true,
-  organs: Object.fromEntries(organNames.map((name) => [name, true])) };
-const current = () => data.patients[state.patient];
-
-// ---- decoding -------------------------------------------------------------------------------
-
-/** Grey level (0..255) -> HU, the inverse of the scale that the pictures were made with. */
-const huOfLevel = (() => {
-  const hu = new Float32Array(256);
-  for (let level = 0; level < 256; level++) {
-    let i = 1;
-    while (i < data.levels.length - 1 && level > data.levels[i][1]) i++;
-    const [[hu0, level0], [hu1, level1]] = [data.levels[i - 1], data.levels[i]];
-    hu[level] = hu0 + ((level - level0) * (hu1 - hu0)) / (level1 - level0);
-  }
-  return hu;
-})();
-
-/** Calls visit(label, length) for each run of a packed label map. */
-function eachRun(packed, visit) {
-  const bytes = atob(packed);
-  for (let i = 0; i < bytes.length;) {
-    const label = bytes.charCodeAt(i++);
-    let length = 0, shift = 0, byte;
-    do {
-      byte = bytes.charCodeAt(i++);
-      length |= (byte & 127) << shift;
-      shift += 7;
-    } while (byte & 128);
-    visit(label, length);
-  }
-}
-
-function labelMap(packed, size) {
-  const labels = new Uint8Array(size);
-  let at = 0;
-  eachRun(packed, (label, length) => { labels.fill(label, at, at += length); });
-  return labels;
-}
-
-let pictures = new Map(); // slice -> promise of its grey levels, of the current patient
-
-function levels(patient, slice) {
-  if (!pictures.has(slice)) {
-    pictures.set(slice, (async () => {
-      const image = new Image();
-      image.src = "data:image/jpeg;base64," + patient.slices[slice];
-      await image.decode();
-      const canvas = document.createElement("canvas");
-      [canvas.width, canvas.height] = [patient.width, patient.height];
-      const context = canvas.getContext("2d", { willReadFrequently: true });
-      context.drawImage(image, 0, 0);
-      return context.getImageData(0, 0, patient.width, patient.height).data
-        .filter((_, i) => i % 4 === 0);
-    })());
-  }
-  return pictures.get(slice);
-}
-
-/** Closed outlines of one label, through the middles of the pixels' outer edges. */
-function outlines(labels, width, height, value) {
-  const inside = (x, y) =>
-    x >= 0 && y >= 0 && x < width && y < height && labels[y * width + x] === value;
-  const next = new Map(); // corner -> corners that follow it, the organ on the right hand
-  const key = (x, y) => y * (width + 1) + x;
-  const add = (x0, y0, x1, y1) => {
-    const from = key(x0, y0);
-    if (!next.has(from)) next.set(from, []);
-    next.get(from).push(key(x1, y1));
-  };
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (labels[y * width + x] !== value) continue;
-      if (!inside(x, y - 1)) add(x, y, x + 1, y);
-      if (!inside(x + 1, y)) add(x + 1, y, x + 1, y + 1);
-      if (!inside(x, y + 1)) add(x + 1, y + 1, x, y + 1);
-      if (!inside(x - 1, y)) add(x, y + 1, x, y);
-    }
-  }
-  const point = (corner) => [corner % (width + 1), Math.floor(corner / (width + 1))];
-  const loops = [];
-  for (const [start, ends] of next) {
-    while (ends.length) {
-      const loop = [];
-      let at = start;
-      do {
-        const following = next.get(at).pop();
-        const [[x0, y0], [x1, y1]] = [point(at), point(following)];
-        loop.push([(x0 + x1) / 2, (y0 + y1) / 2]);
-        at = following;
-      } while (at !== start);
-      loops.push(loop);
-    }
-  }
-  return loops;
-}
-
-// ---- drawing --------------------------------------------------------------------------------
-
-let geometry = null; // where the picture lies on the canvas
-
-async function draw() {
-  const patient = current();
-  document.body.dataset.patient = patient.name;
-  element("failure").hidden = !patient.failed;
-  if (patient.failed) {
-    const canvas = element("view");
-    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    for (const id of ["caption", "readout"]) element(id).textContent = "";
-    element("failure").textContent = patient.failed;
-    drawStrip();
-    document.body.dataset.drawn = `${patient.name}:failed`;
-    return;
-  }
-  const { patient: index, slice } = state;
-  const grey = await levels(patient, slice);
-  if (index !== state.patient || slice !== state.slice) return; // overtaken by a newer request
-  const picture = document.createElement("canvas");
-  [picture.width, picture.height] = [patient.width, patient.height];
-  picture.getContext("2d").putImageData(windowed(grey, patient), 0, 0);
-  const canvas = element("view"), ratio = window.devicePixelRatio || 1;
-  canvas.width = canvas.clientWidth * ratio;
-  canvas.height = canvas.clientHeight * ratio;
-  const [wide, high] = [patient.width * patient.pixelMm[0], patient.height * patient.pixelMm[1]];
-  const scale = Math.min(canvas.width / wide, canvas.height / high);
-  geometry = { x: (canvas.width - wide * scale) / 2, y: (canvas.height - high * scale) / 2,
-    sx: patient.pixelMm[0] * scale, sy: patient.pixelMm[1] * scale, ratio, grey };
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(picture, geometry.x, geometry.y, wide * scale, high * scale);
-  if (state.predicted) contour(context, patient.predicted[slice], colour, 2 * ratio, []);
-  if (state.truth && patient.truth) {
-    contour(context, patient.truth[slice], pale, 1.5 * ratio, [5 * ratio, 4 * ratio]);
-  }
-  const dice = patient.sliceDice && patient.sliceDice[slice];
-  const place = `slice ${patient.first + slice + 1} of ${patient.depth}`;
-  element("caption").textContent = `${patient.name} · ${place}` +
-    (dice == null ? "" : ` · Dice of this slice ${dice.toFixed(2)}`);
-  element("slider").value = slice;
-  drawStrip();
-  history.replaceState(null, "", `#${encodeURIComponent(patient.name)}/${patient.first + slice + 1}`);
-  document.body.dataset.drawn = `${patient.name}:${slice}`;
-}
-
-function windowed(grey, patient) {
-  const [, level, width] = windowsOf(patient)[state.window];
-  const table = huOfLevel.map((hu) => ((hu - level) / width + 0.5) * 255);
-  const image = new ImageData(patient.width, patient.height);
-  for (let i = 0; i < grey.length; i++) {
-    const value = table[grey[i]];
-    image.data.set([value, value, value, 255], 4 * i);
-  }
-  return image;
-}
-
-function contour(context, packed, colours, thickness, dashes) {
-  const { width, height } = current();
-  const labels = labelMap(packed, width * height);
-  context.lineWidth = thickness;
-  context.lineJoin = "round";
-  context.setLineDash(dashes);
-  for (const organ of data.organs.filter((o) => state.organs[o.name])) {
-    context.strokeStyle = colours[organ.name];
-    context.beginPath();
-    for (const loop of outlines(labels, width, height, organ.label)) {
-      loop.forEach(([x, y], i) => context[i ? "lineTo" : "moveTo"](
-        geometry.x + x * geometry.sx, geometry.y + y * geometry.sy));
-      context.closePath();
-    }
-    context.stroke();
-  }
-  context.setLineDash([]);
-}
-
-/** Which slices hold which organ, predicted above and true below, and each slice's Dice. */
-function drawStrip() {
-  const canvas = element("strip"), ratio = window.devicePixelRatio || 1, patient = current();
-  canvas.style.height = `${Math.max(58, 5.5 * organNames.length)}px`; // two lines for each organ
-  canvas.width = canvas.clientWidth * ratio;
-  canvas.height = canvas.clientHeight * ratio;
-  if (patient.failed) return;
-  const context = canvas.getContext("2d");
-  const count = patient.slices.length, step = canvas.width / count;
-  const row = canvas.height / (2.2 * organNames.length);
-  patient.held ??= [patient.predicted, patient.truth].map((maps) => (maps || []).map((packed) => {
-    const held = new Set();
-    eachRun(packed, (label) => held.add(label));
-    return held;
-  }));
-  data.organs.forEach((organ, i) => patient.held.forEach((slices, side) => {
-    context.fillStyle = side ? pale[organ.name] : colour[organ.name];
-    slices.forEach((held, k) => {
-      if (held.has(organ.label)) {
-        context.fillRect(k * step, (2.2 * i + side) * row, Math.ceil(step), row * 0.9);
-      }
-    });
-  }));
-  if (patient.sliceDice) {
-    context.strokeStyle = "#fff";
-    context.lineWidth = 1.5 * ratio;
-    context.beginPath();
-    let drawing = false;
-    patient.sliceDice.forEach((dice, k) => {
-      const y = (1 - dice) * (canvas.height - 4) + 2;
-      if (dice != null) context[drawing ? "lineTo" : "moveTo"]((k + 0.5) * step, y);
-      drawing = dice != null;
-    });
-    context.stroke();
-  }
-  context.strokeStyle = "#6ea8fe";
-  context.lineWidth = 2 * ratio;
-  context.strokeRect(state.slice * step, 1, Math.max(step, 3), canvas.height - 2);
-}
+// What stands about the planes, and moving about.
 
 // ---- panels ---------------------------------------------------------------------------------
 
@@ -237,14 +18,20 @@ function windowsOf(patient) {
   return known ? [...data.windows, ["Network's", levelHu, widthHu]] : data.windows;
 }
 
+/** [name, numbers] of the scored organs. */
+const worstFirst = (patient) => Object.entries(patient.organs)
+  .filter(([, organ]) => organ.dice != null).sort((a, b) => a[1].dice - b[1].dice);
+
 function list() {
   element("patients").replaceChildren(...data.patients.map((patient, index) => {
-    const scored = patient.failed ? [] : Object.entries(patient.organs)
-      .filter(([, organ]) => organ.dice != null).sort((a, b) => a[1].dice - b[1].dice);
+    const scored = patient.failed ? [] : worstFirst(patient);
     const flags = patient.failed ? 0 : patient.findings.filter((f) => f.severity === "reject").length;
     const line = make("small");
     if (patient.failed) line.append(make("span", { className: "bad" }, "no label map"));
-    else if (scored.length) {
+    else if (patient.questions?.length) {
+      const [{ organ, short }] = patient.questions;
+      line.append(dot(organ), `${organ}: ${short}`);
+    } else if (scored.length) {
       line.append(dot(scored[0][0]), `${scored[0][0]} ${number(scored[0][1].dice)}`);
     } else line.append(`${patient.depth} slices`);
     if (flags) line.append(make("span", { className: "flag", title: "implausible" }, `⚑ ${flags}`));
@@ -263,6 +50,7 @@ function bar() {
   if (patient.truth) {
     layers.push(toggle("True (dashed)", state.truth, () => { state.truth = !state.truth; }));
   }
+  layers.push(toggle("Crosshair", state.crosshair, () => { state.crosshair = !state.crosshair; }));
   for (const name of organNames) {
     const button = toggle(name, state.organs[name], () => { state.organs[name] = !state.organs[name]; },
       keyOf[name] && `key ${keyOf[name].toUpperCase()}`);
@@ -282,15 +70,21 @@ function toggle(name, pressed, change, title = "") {
 function numbers() {
   const patient = current();
   element("name").textContent = patient.name;
-  element("numbers").replaceChildren();
-  element("findings").replaceChildren();
+  for (const id of ["questions", "numbers", "findings"]) element(id).replaceChildren();
   if (patient.failed) return;
+  notes("In question", (patient.questions || []).map(question), "questions");
   const rows = Object.entries(patient.organs);
   const scored = rows.some(([, organ]) => organ.dice != null);
   if (scored) {
     element("numbers").append(tableOf(["", "Dice", "HD95 mm", "avg. HD mm", "sDice 2 mm"],
       rows.map(([name, organ]) => [name, number(organ.dice, 3), number(organ.hd95Mm, 1),
         number(organ.averageHdMm), number(organ.surfaceDice2)])));
+  }
+  if (scored) {
+    element("numbers").append(make("h3", {}, "To mend by hand"),
+      tableOf(["", "tolerance mm", "path to redraw, cm", "slices"], rows.map(([name, organ]) =>
+        [name, organ.toleranceMm ?? "–", number(organ.addedPathMm && organ.addedPathMm / 10, 1),
+          organ.slicesToTouch ?? "–"])));
   }
   element("numbers").append(make("h3", {}, "Volume, cm³"),
     tableOf(["", "predicted", ...(scored ? ["true", "difference"] : []), "plausible"],
@@ -312,8 +106,21 @@ function tableOf(header, rows) {
   return make("table", {}, make("tr", {}, ...header.map((text) => make("th", {}, text))), ...body);
 }
 
-function notes(title, items) {
-  if (items.length) element("findings").append(make("h3", {}, title), make("ul", {}, ...items));
+function notes(title, items, place = "findings") {
+  if (items.length) element(place).append(make("h3", {}, title), make("ul", {}, ...items));
+}
+
+/** What a person is asked to look at, with a button for each run of its slices. */
+function question({ organ, reason, slices }) {
+  const { first } = current();
+  return make("li", {}, dot(organ), ` ${organ}: ${reason} `, ...slices.map(([low, high]) =>
+    make("button", { type: "button", onclick: () => look(organ, low, high) },
+      low === high ? `${first + low + 1}` : `${first + low + 1}–${first + high + 1}`)));
+}
+
+function look(organ, low, high) {
+  state.at = centre(Math.floor((low + high) / 2), organ);
+  draw();
 }
 
 function means() {
@@ -337,30 +144,58 @@ function refresh() {
 
 function show(index, slice = null) {
   state.patient = index;
-  pictures = new Map();
   const patient = current();
+  volume = patient.failed ? null : volumeOf(patient);
   if (state.window >= windowsOf(patient).length) state.window = 0;
   element("slider").max = patient.failed ? 0 : patient.slices.length - 1;
-  state.slice = patient.failed ? 0 : slice ?? start(patient);
+  state.at = patient.failed ? [0, 0, 0] : slice != null ? centre(slice) : start(patient);
   for (const button of element("patients").children) {
     button.setAttribute("aria-current", button.dataset.patient === patient.name);
     if (button.dataset.patient === patient.name) button.scrollIntoView({ block: "nearest" });
   }
   numbers();
   refresh();
+  if (volume) decodeAll(volume);
 }
 
-/** The worst slice where there are contours, the middle one elsewhere. */
-const start = (patient) => worst(patient) ?? Math.floor(patient.slices.length / 2);
+/** The voxel in the middle of an organ of a slice, the worst unless told otherwise; of all organs,
+ * or of the picture, where there is none such. */
+function centre(slice, organ = null) {
+  const { patient, size: [width, height] } = volume, area = width * height;
+  const maps = [volume.predicted, volume.truth].filter(Boolean)
+    .map((labels) => labels.subarray(slice * area, (slice + 1) * area));
+  const wanted = [organ, ...worstFirst(patient).map(([name]) => name)].filter(Boolean)
+    .map((name) => data.organs.find((o) => o.name === name).label)
+    .find((label) => maps.some((labels) => labels.includes(label)));
+  let [x, y, count] = [0, 0, 0];
+  for (const labels of maps) {
+    labels.forEach((label, i) => {
+      if (!label || label !== (wanted ?? label)) return;
+      x += i % width;
+      y += Math.floor(i / width);
+      count++;
+    });
+  }
+  return [...(count ? [x / count, y / count] : [width / 2, height / 2]).map(Math.floor), slice];
+}
+
+/** What is in question first, else the worst slice where there are contours, else the middle. */
+function start(patient) {
+  const asked = patient.questions?.find(({ slices }) => slices.length);
+  if (!asked) return centre(worst(patient) ?? Math.floor(patient.slices.length / 2));
+  const [low, high] = asked.slices.reduce((a, b) => (b[1] - b[0] > a[1] - a[0] ? b : a));
+  return centre(Math.floor((low + high) / 2), asked.organ);
+}
 
 function worst(patient) {
   const known = (patient.sliceDice || []).map((dice, k) => [dice, k]).filter(([dice]) => dice != null);
   return known.length ? known.reduce((a, b) => (b[0] < a[0] ? b : a))[1] : null;
 }
 
-function move(slices) {
-  if (current().failed) return;
-  state.slice = Math.min(Math.max(state.slice + slices, 0), current().slices.length - 1);
+/** Moves the crosshair by some voxels along an axis: by slices, unless told otherwise. */
+function move(steps, axis = 2) {
+  if (!volume) return;
+  state.at[axis] = Math.min(Math.max(state.at[axis] + steps, 0), volume.size[axis] - 1);
   draw();
 }
 
@@ -375,7 +210,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key.toLowerCase() === "p") { state.predicted = !state.predicted; refresh(); }
   else if (event.key.toLowerCase() === "t") { state.truth = !state.truth; refresh(); }
   else if (event.key.toLowerCase() === "w" && !current().failed) {
-    move((worst(current()) ?? state.slice) - state.slice);
+    move((worst(current()) ?? state.at[2]) - state.at[2]);
   } else if (event.key > "0" && event.key <= String(windowsOf(current()).length)) {
     state.window = Number(event.key) - 1;
     refresh();
@@ -383,32 +218,46 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-element("view").addEventListener("wheel", (event) => {
-  event.preventDefault();
-  move(event.deltaY < 0 ? 1 : -1);
-}, { passive: false });
+for (const name in PLANES) {
+  const canvas = element(name);
+  const mark = (event) => {
+    const at = event.buttons === 1 && voxelAt(name, event);
+    if (!at) return;
+    state.at = at;
+    draw();
+  };
+  canvas.addEventListener("mousedown", mark);
+  canvas.addEventListener("mousemove", (event) => { mark(event); read(name, event); });
+  canvas.addEventListener("mouseleave", () => { element("readout").textContent = ""; });
+  canvas.addEventListener("dblclick", () => { element("stage").dataset.large = name; draw(); });
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    move(event.deltaY < 0 ? 1 : -1, PLANES[name].through);
+  }, { passive: false });
+  for (const [edge, letter] of Object.entries(PLANES[name].edges)) {
+    canvas.after(make("span", { className: `edge ${edge}` }, letter));
+  }
+}
 
-element("view").addEventListener("mousemove", (event) => {
-  const patient = current();
-  if (patient.failed || !geometry) return;
-  const x = Math.floor((event.offsetX * geometry.ratio - geometry.x) / geometry.sx);
-  const y = Math.floor((event.offsetY * geometry.ratio - geometry.y) / geometry.sy);
-  const within = x >= 0 && y >= 0 && x < patient.width && y < patient.height;
-  const at = y * patient.width + x;
-  const named = (maps) => data.organs.find((organ) =>
-    organ.label === labelMap(maps[state.slice], patient.width * patient.height)[at])?.name;
-  const parts = within ? [`about ${Math.round(huOfLevel[geometry.grey[at]])} HU`] : [];
-  if (within && named(patient.predicted)) parts.push(`predicted ${named(patient.predicted)}`);
-  if (within && patient.truth && named(patient.truth)) parts.push(`true ${named(patient.truth)}`);
+/** Writes what lies under the mouse. */
+function read(name, event) {
+  const at = voxelAt(name, event), parts = [];
+  if (at) {
+    const voxel = (at[2] * volume.size[1] + at[1]) * volume.size[0] + at[0];
+    const named = (labels) => data.organs.find((organ) => organ.label === labels?.[voxel])?.name;
+    parts.push(`about ${Math.round(huOfLevel[volume.grey[voxel]])} HU`);
+    if (named(volume.predicted)) parts.push(`predicted ${named(volume.predicted)}`);
+    if (named(volume.truth)) parts.push(`true ${named(volume.truth)}`);
+  }
   element("readout").textContent = parts.join(" · ");
-});
+}
 
-element("slider").addEventListener("input", (event) => move(event.target.value - state.slice));
+element("slider").addEventListener("input", (event) => move(event.target.value - state.at[2]));
 for (const kind of ["mousedown", "mousemove"]) {
   element("strip").addEventListener(kind, (event) => {
     if (event.buttons !== 1 || current().failed) return;
     const share = event.offsetX / element("strip").clientWidth;
-    move(Math.floor(share * current().slices.length) - state.slice);
+    move(Math.floor(share * current().slices.length) - state.at[2]);
   });
 }
 window.addEventListener("resize", draw);

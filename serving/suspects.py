@@ -1,0 +1,177 @@
+"""Ranks a dataset's contours by how surely networks that never saw them contradict them.
+
+  python -m trainer.cross_validate --flagfile=configs/all.flags --data=data/dataset --workdir=runs
+  python -m serving.suspects --runs=runs --data=data/dataset --output=suspects
+
+Each fold's network predicts the patients that it did not train on, from the dataset's records: no
+scan is read. Writes suspects.csv, the most suspicious contour first, and suspects.html, the same as
+a page with the slices in question. Repeat the same command to continue an interrupted one.
+"""
+
+import functools
+import hashlib
+
+import numpy as np
+from absl import flags
+
+from segthor import csv_files, files, startup
+from segthor.errors import InputError, hint, run
+from segthor.manifest import Built, Dataset
+from segthor.organs import Organs
+from serving.prediction import out_of_fold
+from serving.scoring import output, page, suspect_page, suspicion, tables
+from trainer import run as runs
+
+RUNS = flags.DEFINE_string("runs", None, "What trainer.cross_validate left.", required=True)
+DATA = flags.DEFINE_string("data", None, "The dataset of these runs.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Where the suspects go.", required=True)
+SHOWN = flags.DEFINE_integer("shown", 40, "How many patients the page shows.", lower_bound=1)
+CSV, PAGE = "suspects.csv", "suspects.html"
+PRINTED = 15
+
+
+def main(_):
+    """Predicts fold by fold, compares patient by patient, ranks, writes, prints."""
+    dataset = Dataset.load(DATA.value)
+    names = _check_runs(dataset)
+    organs = dataset.organs.only(names)
+    given = {flag.name: flag.value for flag in (RUNS, DATA)}
+    with output.alone(OUTPUT.value, (CSV, PAGE), given):
+        out_of_fold.clear_leftovers(OUTPUT.value)
+        disputes, failed = [], 0
+        for fold in range(dataset.folds):
+            found, unread = _compare(dataset, fold, organs)
+            disputes, failed = disputes + found, failed + unread
+        if not disputes:
+            raise InputError(f"{DATA.value}: no contours of {', '.join(names)} could be compared")
+        ranked = suspicion.rank(disputes)
+        csv_files.write_table(files.join(OUTPUT.value, CSV), list(map(_row, ranked)))
+        path, size = _write_page(dataset, ranked, organs)
+    print(f"\n{_table(ranked[:PRINTED])}\n")
+    print(f"Wrote {CSV} ({len(ranked)} contours) and {path} ({size / 1e6:.1f} MB); open the latter "
+          "in a browser. Nobody but a person can say who is right.")  # fmt: skip
+    if failed:
+        print(f"{failed} patients FAILED and are not among them; see the lines above.")
+    print(hint("beam_jobs.build", input="MENDED_PATIENTS", output="DATASET"))
+    return 1 if failed else 0
+
+
+def _check_runs(dataset: Dataset) -> list[str]:
+    """The organs that the networks outline.
+
+    Raises:
+      InputError: a fold's run is missing, has no checkpoint, or is of another fold or dataset.
+    """
+    if dataset.folds < 2:
+        raise InputError(f"{DATA.value}: expected at least 2 folds, found {dataset.folds}")
+    names = []
+    for fold in range(dataset.folds):
+        folder = _folder(fold)
+        runs.check_trained(folder, "best")
+        record = runs.read(folder)
+        config = record["config"]
+        if config["fold"] != fold or record["data"]["digest"] != dataset.digest():
+            raise InputError(
+                f"--runs={RUNS.value}: {folder} is no run of fold {fold} of {DATA.value} as it is "
+                "now, so that its network may have seen the patients; cross-validate again"
+            )
+        if config["task"] == runs.CLASSIFY:
+            raise InputError(f"--runs={RUNS.value}: classifiers draw no outlines to compare with")
+        names = record["organs"]
+    return names
+
+
+def _folder(fold: int) -> str:
+    return files.join(RUNS.value, f"fold_{fold}")
+
+
+def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicion.Dispute], int]:
+    """What speaks against the contours of a fold's patients, and how many could not be read."""
+    network, disputes, failed = functools.cache(lambda: _network(fold)), [], 0
+    patients = [one for one in dataset.patients if one.fold == fold]
+    for number, patient in enumerate(patients, 1):
+        print(f"fold {fold} [{number}/{len(patients)}] {patient.patient}", flush=True)
+        try:
+            prepared = out_of_fold.read(DATA.value, dataset, patient)
+        except InputError as error:
+            failed += 1
+            print(f"FAILED: {patient.patient}: {error}", flush=True)
+            continue
+        found = _predicted(patient, prepared, network, organs)
+        maps = prepared.truth, found.predicted, found.sure, prepared.spacing_mm
+        contoured = [organ for organ in organs if organ.name in patient.organs]
+        disputes += [suspicion.measure(patient.patient, *maps, one, organs) for one in contoured]
+    return disputes, failed
+
+
+def _predicted(patient: Built, prepared, network, organs: Organs) -> out_of_fold.Prediction:
+    """What was kept of an earlier run, or else what the network says now, which is then kept."""
+    key = _key(patient.fold)
+    found = out_of_fold.load(OUTPUT.value, patient.patient, key)
+    if found is None:
+        values = np.array([0, *organs.labels(organs.names)], np.uint8)
+        found = out_of_fold.predict(network(), prepared, values)
+        out_of_fold.save(OUTPUT.value, patient.patient, key, found)
+    return found
+
+
+@functools.cache
+def _key(fold: int) -> str:
+    """What a prediction depends on: the run and its checkpoint, whose index holds checksums."""
+    digest = hashlib.sha256(files.read_bytes(files.join(_folder(fold), runs.RUN)))
+    best = files.join(_folder(fold), runs.BEST)
+    for name in sorted(files.listdir(best)):
+        if not name.startswith(files.TEMPORARY_PREFIX) and ".data-" not in name:
+            digest.update(files.read_bytes(files.join(best, name)))
+    return digest.hexdigest()[:16]
+
+
+def _network(fold: int):
+    """Images uint8 [N, H, W, C] to probabilities [N, H, W, K], of the fold's best checkpoint."""
+    startup.load_tensorflow()
+    network, _ = runs.restore(_folder(fold))
+    return lambda images: network(images, training=False)[runs.SEGMENT]
+
+
+def _row(suspect: suspicion.Suspect) -> dict:
+    one = suspect.dispute
+    return {
+        "patient": one.patient,
+        "organ": one.organ,
+        "score": round(suspect.score, 4),
+        "slices": " ".join(
+            f"{first + 1}-{last + 1}" if last > first else f"{first + 1}"
+            for first, last in suspicion.runs_of(one.slices)
+        ),  # as people count them, from 1
+        "reason": suspect.reason,
+    }
+
+
+def _table(ranked) -> str:
+    rows = [list(_row(suspect).values()) for suspect in ranked]
+    return tables.aligned(("suspects", "organ", "score", "slices", "reason"), rows)
+
+
+def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
+    """The page of the patients with the most suspicious contours, in their order."""
+    names = list(dict.fromkeys(suspect.dispute.patient for suspect in ranked))[: SHOWN.value]
+    patients = {one.patient: one for one in dataset.patients}
+    entries = []
+    for name in names:
+        own = [one for one in ranked if one.dispute.patient == name]
+        entries.append(_entry(dataset, patients[name], own, organs))
+    path = files.join(OUTPUT.value, PAGE)
+    source = f"suspects in {files.name(files.absolute(DATA.value))}"
+    return path, page.write(path, entries, source, organs)
+
+
+def _entry(dataset: Dataset, patient: Built, own, organs: Organs) -> dict:
+    prepared = out_of_fold.read(DATA.value, dataset, patient)
+    found = out_of_fold.load(OUTPUT.value, patient.patient, _key(patient.fold))
+    maps = prepared.hu, prepared.truth, found.predicted, prepared.spacing_mm
+    window_hu = prepared.level_hu, prepared.width_hu
+    return suspect_page.entry(patient.patient, *maps, window_hu, patient.organs, own, organs)
+
+
+if __name__ == "__main__":
+    run(main)
