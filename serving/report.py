@@ -121,7 +121,12 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
         return viewer.patient(scan.name, ct, *arrays, scores, noted, organs)
     except InputError as error:
         print(f"FAILED: {scan.name}: {error}", flush=True)
-        shown = scan.ct, predicted_path, labels and labels.labels, PREDICTIONS.value
+        shown = (
+            scan.ct,
+            prediction and prediction.labels,
+            labels and labels.labels,
+            PREDICTIONS.value,
+        )
         return viewer.failed(scan.name, str(error), shown)
 
 
