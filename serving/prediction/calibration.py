@@ -33,8 +33,8 @@ class Tree:
     right: tuple[int, ...]
     value: tuple[float, ...]
 
-    def predict(self, features: np.ndarray) -> float:
-        """features: float32 [F]."""
+    def predict(self, features: list[float]) -> float:
+        """features: in the order of FEATURES."""
         node = 0
         while self.left[node]:
             goes_left = features[self.feature[node]] <= self.threshold[node]
@@ -54,7 +54,8 @@ class Fit:
 
     def expected(self, features: np.ndarray) -> float:
         """The mean of the trees; features: float32 [F]."""
-        return float(np.mean([tree.predict(features) for tree in self.trees]))
+        exact = features.tolist()  # else numpy would round the thresholds to float32
+        return float(np.mean([tree.predict(exact) for tree in self.trees]))
 
     def lower(self, expected: float) -> float:
         """What the truth reaches in COVERAGE of the cases with such an expectation."""
