@@ -9,6 +9,7 @@ from segthor.organs import SEGTHOR, Organs
 from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("page.js", "review.js")  # functions of either are there when the page starts
 _TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
 
 
@@ -32,7 +33,7 @@ def write(path: str, patients: list[dict], source: str, organs: Organs = SEGTHOR
     }
     parts = {
         "style": (_HERE / "page.css").read_text(),
-        "script": (_HERE / "page.js").read_text(),
+        "script": "".join((_HERE / name).read_text() for name in _SCRIPTS),
         "data": _embedded(data),
     }
     html = (_HERE / "page.html").read_text()
