@@ -12,6 +12,7 @@ RUNTIME = [
     "nibabel>=5.4",
     "numpy",
     "pillow",
+    "scikit-learn>=1.7,<2",  # serving.calibrate alone
     "scipy",
     "segmentation-models==1.0.1",
     "tensorboard",

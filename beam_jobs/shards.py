@@ -16,7 +16,7 @@ from beam_jobs.examine import Examined, examine, stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from beam_jobs.thumbnail import png_base64
-from segthor import fields, files, json_files, manifest, records, underway
+from segthor import fields, files, json_files, manifest, records, reference, underway
 from segthor.errors import InputError
 from segthor.findings import REJECT
 from segthor.geometry import Placement
@@ -25,7 +25,7 @@ from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
 STATISTICS = "statistics.json"  # lies among the parts: counts over all of them
-VERSION = 3  # raised whenever the same input gives another shard or part
+VERSION = 4  # raised whenever the same input gives another shard or part
 
 
 def part_path(output: str, name: str) -> str:
@@ -204,6 +204,7 @@ def _built_row(patient: Examined, plan: ShardPlan) -> manifest.Built:
         level_hu=patient.prepared.level_hu,
         placement=patient.prepared.placement.to_json(),
         audit=patient.audit(),
+        grey_shares=reference.grey_shares(patient.prepared.images),
     )
 
 

@@ -44,7 +44,7 @@ class Built:
     """One patient that was built. Its shard is the one that lists it.
 
     fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
-    placement: see `segthor.geometry`.
+    placement: see `segthor.geometry`. grey_shares: see `segthor.reference`.
     """
 
     patient: str
@@ -58,6 +58,7 @@ class Built:
     level_hu: float
     placement: dict
     audit: Audit
+    grey_shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from absl import flags
 from segthor import dicom, files, inputs, locks, progress, startup
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
-from serving.prediction import directory, walk
+from serving.prediction import directory, overview, walk
 
 MODEL = flags.DEFINE_list(
     "model",
@@ -73,7 +73,15 @@ MOST_SCAN = flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1e6,
 )
-for _number in (CASE_TIMEOUT, MOST_SCAN):
+REVIEW_RECALL = flags.DEFINE_float(
+    "review_recall",
+    0.95,
+    "Of the bad predictions, the share that the cases marked for review must hold (needs "
+    "serving.calibrate).",
+    lower_bound=0,
+    upper_bound=1,
+)
+for _number in (CASE_TIMEOUT, MOST_SCAN, REVIEW_RECALL):
     # NaN is neither below nor above a bound.
     flags.register_validator(_number, lambda value: value == value, "expected a number")
 
@@ -131,7 +139,23 @@ def _predict(found, worker, beam_options) -> int:
     else:
         _walk(todo, worker)
     worker.results.forget_notes()
+    _overview(found, worker)
     return _conclude(todo, worker.results)
+
+
+def _overview(found, worker) -> None:
+    """Judges anew what was done with another --review_recall; then says what to open first."""
+    for scan in found:
+        worker.review_again(scan)
+    rows = overview.write(worker.results, found, worker.models.organs)
+    marked = sum(row["review"] == "yes" for row in rows)
+    path = files.join(OUTPUT.value, overview.FILE_NAME)
+    print(f"{marked} of {len(rows)} cases are marked for review; {path} lists them, worst first.")
+    if not worker.judge.calibrated:
+        print(
+            "The model was not calibrated (serving.calibrate): it marks what is unlike its "
+            "training data or what the audit cannot believe, and expects no scores."
+        )
 
 
 def _formats() -> tuple[str, ...]:
@@ -154,6 +178,7 @@ def _plan():
         again=OVERWRITE.value,
         most_scan_bytes=int(MOST_SCAN.value * 1e9) or None,
         formats=_formats(),
+        review_recall=REVIEW_RECALL.value,
     )
 
 

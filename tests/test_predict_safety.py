@@ -217,4 +217,9 @@ def test_a_scan_beyond_the_memory_that_it_may_fill_fails_alone(tmp_path, model):
     done = predict(tmp_path, model, most_scan_gb=3e-4)
     assert done.returncode == 1 and "1 label maps written" in done.stdout
     assert "failed: B" in done.stdout and "--most_scan_gb of build and predict" in done.stdout
-    assert sorted(os.listdir(tmp_path / "out")) == ["A.nii.gz", "cases", "predictions.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "A.nii.gz",
+        "cases",
+        "predictions.csv",
+        "predictions.json",
+    ]

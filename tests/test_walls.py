@@ -23,6 +23,7 @@ ONLY_IN = {
     "pydicom": ("segthor.dicom.*",),
     "highdicom": ("segthor.dicom.*",),
     "segmentation_models": ("trainer.model",),
+    "sklearn": ("serving.calibration.fit",),
 }
 # What some modules may not import. segthor.errors starts the entries, so it parses their flags;
 # segthor.flags_of makes them.
@@ -38,7 +39,7 @@ OPENS_RUNS = ("serving.export", "serving.suspects")
 FLAGS_BESIDE_ENTRIES = ("segthor.errors", "segthor.flags_of")
 # What a module may not reach, however long the chain of imports inside the project.
 UNREACHED = [
-    ("serving.predict", (*KERAS, "trainer", "beam_jobs")),
+    ("serving.predict", (*KERAS, "trainer", "beam_jobs", "sklearn")),
     ("segthor.geometry", ("tensorflow",)),
     ("segthor.recipe", ("tensorflow",)),
     ("segthor.audit", ("tensorflow",)),

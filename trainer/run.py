@@ -152,6 +152,7 @@ def _record(config: Config, source, replicas: int) -> dict:
         "organ_table": source.organs.to_json(),
         "data": {"folder": source.folder, "digest": source.digest()},
         "replicas": replicas,
+        "reference": source.reference(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
     }

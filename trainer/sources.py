@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from segthor import files
+from segthor import files, reference
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
 from segthor.organs import Organs
@@ -36,6 +36,12 @@ class Source:
     def patients(self) -> tuple[str, ...]:
         """The validation patients, sorted."""
         return tuple(sorted(p for shard in self.validation for p in shard.patients))
+
+    def reference(self) -> dict | None:
+        """What the training patients measure; None where the dataset does not say."""
+        trained = {patient for shard in self.train for patient in shard.patients}
+        found = reference.of_dataset(p for p in self.dataset.patients if p.patient in trained)
+        return found and found.to_json()
 
     def count(self, shards) -> int:
         """Slices in these shards."""

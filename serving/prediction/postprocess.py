@@ -69,7 +69,8 @@ def apply(
 ) -> dict[str, dict]:
     """Applies the rules to labels uint8 [X, Y, Z], in place.
 
-    Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`.
+    Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`,
+    and the pieces that were removed.
     """
     voxel_cm3 = float(np.prod(spacing_mm)) / 1000
     boxes = label_boxes(labels)
@@ -89,6 +90,8 @@ def apply(
                 "removed_cm3": round(np.count_nonzero(removed) * voxel_cm3, 3),
                 "filled_cm3": round(np.count_nonzero(filled) * voxel_cm3, 3),
             }
+            if removed.any():
+                changes[name]["removed_pieces"] = int(ndimage.label(removed, _TOUCHING)[1])
     return changes
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor.errors import InputError
-from segthor.geometry import Placement
 from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Prepared, Recipe, prepare, with_context
+from segthor.reference import Reference
+from serving.prediction import calibration, evidence
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
+from serving.prediction.volume import Chances, Volume
 
 BATCH_SLICES = 16
 GATE_THRESHOLD = 0.5
@@ -50,51 +52,16 @@ class Segmentation:
     """One patient's result.
 
     labels: uint8 [X, Y, Z]. level_hu, width_hu: the (first) model's window.
-    probabilities: organ -> uint8 [X, Y, Z], 255 is certainty; empty unless asked for.
+    probabilities: organ -> uint8 [X, Y, Z], 255 is certainty; empty unless asked for. counts,
+    scan_evidence: see `serving.prediction.evidence`.
     """
 
     labels: np.ndarray
     level_hu: float
     width_hu: float
     probabilities: dict
-
-
-@dataclass(frozen=True)
-class _Chances:
-    """What the models of these organs give for some slices: float32 [N, H, W, K].
-
-    labels: uint8 [K], what stands for each class.
-    """
-
-    organs: tuple[str, ...]
-    labels: np.ndarray
-    values: np.ndarray
-    placement: Placement
-
-
-class _Volume:
-    """The result under construction, in the scan's canonical planes [Z, Y, X]."""
-
-    def __init__(self, shape, mapped):
-        """mapped: the organs whose probabilities are kept."""
-        self.labels = np.zeros(shape, np.uint8)
-        self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
-
-    def place(self, slices: range, given: list[_Chances]) -> None:
-        """Of the organs likelier than their background, the likeliest takes each voxel."""
-        part = slice(slices.start, slices.stop)
-        best = None
-        for one in given:
-            found, shares = one.placement.most_probable(one.values, one.labels)
-            if best is None:
-                self.labels[part], best = found, shares
-            else:
-                wins = shares > best
-                self.labels[part][wins], best[wins] = found[wins], shares[wins]
-            if self.maps:
-                planes = one.placement.planes(one.values[..., 1:])
-                for name, plane in zip(one.organs, np.moveaxis(planes, 1, 0), strict=True):
-                    self.maps[name][part] = np.rint(plane * 255)
+    counts: evidence.SliceCounts
+    scan_evidence: dict
 
 
 class Ensemble:
@@ -121,6 +88,9 @@ class Ensemble:
             gate.require(PRESENCE)
         _check_groups(self.groups)
         check_tables(self.bundles)
+        # What the first model's training patients measure; None of a model from before that.
+        stored = self.segmenters[0].training.get("reference")
+        self.reference = stored and Reference.from_json(stored)
 
     @property
     def bundles(self) -> list[Bundle]:
@@ -147,6 +117,15 @@ class Ensemble:
             for name in names
             if name in group[0].rules
         }
+
+    def calibrations(self) -> dict:
+        """Organ -> what `serving.calibrate` stored with its models; None where that differs."""
+        found = {}
+        for names, group in self.groups.items():
+            first, *others = (calibration.load(one.folder) for one in group)
+            agreed = first if all(other == first for other in others) else None
+            found |= dict.fromkeys(names, agreed)
+        return {name: found[name] for name in self.organs}
 
     @property
     def flips(self) -> list | bool:
@@ -177,7 +156,8 @@ class Ensemble:
         """
         seen = next(iter(inputs.values()))
         first, width_hu = seen.prepared, seen.recipe.window_width_hu
-        volume = _Volume(first.placement.planes_shape, self.organs if probabilities else ())
+        mapped = self.organs if probabilities else ()
+        volume = Volume(first.placement.planes_shape, mapped, self.organs)
         with ThreadPoolExecutor(max_workers=1) as helper:
             placing = []
             for start in range(0, len(volume.labels), BATCH_SLICES):
@@ -190,7 +170,9 @@ class Ensemble:
                 job.result()
         to_scan = first.placement.orientation.to_scan
         maps = {name: to_scan(array) for name, array in volume.maps.items()}
-        return Segmentation(to_scan(volume.labels), first.level_hu, width_hu, maps)
+        about = evidence.of_scan(first.placement, first.level_hu, first.images, self.reference)
+        labels = to_scan(volume.labels)
+        return Segmentation(labels, first.level_hu, width_hu, maps, volume.counts, about)
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -203,23 +185,24 @@ class Ensemble:
         """What the label values stand for."""
         return self.segmenters[0].table
 
-    def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> "_Chances":
+    def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> Chances:
         given = inputs[bundles[0].recipe.digest()]
-        values = self._average(bundles, given.batch(slices), slices)
+        values, agreed = self._average(bundles, given.batch(slices), slices)
         if self.gate:
             values = self._closed(values, names, inputs, slices)
         labels = label_values(names, self.table)
-        return _Chances(names, labels, values, given.prepared.placement)
+        return Chances(names, labels, values, given.prepared.placement, agreed)
 
-    def _average(self, bundles: list[Bundle], batch: np.ndarray, slices: range) -> np.ndarray:
-        """float32 [N, H, W, K], the mean over models and flips."""
+    def _average(self, bundles: list[Bundle], batch: np.ndarray, slices: range) -> tuple:
+        """float32 [N, H, W, K], the mean over models and flips; and how far they agree."""
         given = []
         for bundle in bundles:
             for axes in _flips(bundle) if self.tta else [()]:
                 found = bundle.probabilities(np.flip(batch, axes))
                 _check_probabilities(found, bundle, slices)
                 given.append(np.flip(found, axes))
-        return given[0] if len(given) == 1 else sum(given) / np.float32(len(given))
+        mean = given[0] if len(given) == 1 else sum(given) / np.float32(len(given))
+        return mean, evidence.agreement(mean, given)
 
     def _closed(self, chances: np.ndarray, names, inputs, slices: range) -> np.ndarray:
         """Slices that do not hold an organ: its probability falls to the others in proportion."""

@@ -159,6 +159,10 @@ class Results:
         known = self.facts(scan) if files.exists(self.path(scan)) else {"scan": {"path": scan.ct}}
         json_files.write(self.facts_path(scan), known | {"failed": reason})
 
+    def note(self, scan: Patient, **facts) -> None:
+        """Replaces some of a case's facts."""
+        json_files.write(self.facts_path(scan), self.facts(scan) | facts)
+
     def forget_failure(self, scan: Patient) -> None:
         """Removes the note of a failed try from a case that is finished."""
         known = self.facts(scan)

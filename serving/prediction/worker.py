@@ -1,15 +1,16 @@
 """What is done to one case: read, compute, write. The same for a local run and a Beam worker."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from segthor import audit, contours, nifti, plausibility, scans
 from segthor.dicom import RTSTRUCT
 from segthor.errors import InputError
+from segthor.findings import Finding
 from segthor.patients import Patient
-from serving.prediction import bundle, postprocess
+from serving.prediction import bundle, evidence, postprocess, review
 from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
 from serving.prediction.results import Results, mark_of
 
@@ -22,6 +23,7 @@ class Plan:
     post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
     whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
     None: what the worker's machine has for it. formats: of DICOM, see `segthor.dicom.FORMATS`.
+    review_recall: the share of bad predictions that reviews are to catch.
     """
 
     output: str
@@ -35,6 +37,7 @@ class Plan:
     again: bool = False
     most_scan_bytes: int | None = None
     formats: tuple[str, ...] = ()
+    review_recall: float = review.DEFAULT_RECALL
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Worker:
             # Crumbs far off would move the box about the organs; each of these is one piece.
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
             self.level_rules = pieces | (self.level.rules() if plan.rules else {})
+        self.judge = review.Judge(
+            self.models.calibrations(), self.models.reference, plan.review_recall
+        )
         self.results = Results(plan.output, self._settings(), self.models.table)
 
     @_noted
@@ -131,11 +137,32 @@ class Worker:
             },
             "findings": [finding.to_json() for finding in findings],
             "postprocess": changes,
+            **self._reviewed(found, measured, changes, findings),
         }
         if self.plan.formats:
             facts["objects"] = self._write_objects(case, labels, found.probabilities)
         maps = found.probabilities if self.plan.probabilities else {}
         self.results.write(case, computed.mark, labels, scan.grid, facts, maps)
+
+    def review_again(self, case: Patient) -> None:
+        """Judges a finished case by this plan's recall and the models' present calibration."""
+        facts = self.results.facts(case)
+        if "evidence" not in facts or not self.results.is_finished(case):
+            return
+        findings = [Finding(**one) for one in facts.get("findings", ())]
+        judged = self.judge.judge(**facts["evidence"], findings=findings)
+        if judged != facts["review"]:
+            self.results.note(case, review=judged)
+
+    def _reviewed(self, found: Segmentation, measured, changes: dict, findings) -> dict:
+        """Evidence and what follows from it."""
+        figures = {name: asdict(row) for name, row in measured.items()}
+        organs = evidence.of_labels(found.counts, figures, changes, self.models.reference)
+        judged = self.judge.judge(found.scan_evidence, organs, findings)
+        return {
+            "evidence": {"scan": found.scan_evidence, "organs": organs},
+            "review": judged,
+        }
 
     def _write_objects(self, case: Patient, labels: np.ndarray, maps: dict) -> dict:
         """DICOM format to whether there was something to write."""

@@ -12,7 +12,7 @@ class Facts:
     """organs: those that the model finds. failed: why there is no label map, or ''.
 
     level_hu, width_hu: the network's window, None where it is not known. postprocess: organ to what
-    post-processing removed and filled, in cm3.
+    post-processing removed and filled, in cm3. review: see `serving.prediction.review`.
     """
 
     organs: tuple[str, ...] = SEGTHOR.names
@@ -20,6 +20,7 @@ class Facts:
     level_hu: float | None = None
     width_hu: float | None = None
     postprocess: dict[str, dict[str, float]] = field(default_factory=dict)
+    review: dict = field(default_factory=dict)
 
 
 def read(folder: str, patient: str, organs: Organs = SEGTHOR) -> Facts:
@@ -52,6 +53,34 @@ def _is_ours(noted, organs: Organs) -> bool:
         and isinstance(changes, dict)
         and set(changes) <= set(organs.names)
         and all(map(_is_change, changes.values()))
+        and _is_review(noted.get("review", {}), organs)
+    )
+
+
+def _is_review(review, organs: Organs) -> bool:
+    """Whether a page can show it; facts from before there were reviews have none."""
+    if review == {}:
+        return True
+    rows = review.get("organs") if isinstance(review, dict) else None
+    return (
+        isinstance(rows, dict)
+        and set(rows) <= set(organs.names)
+        and isinstance(review.get("reason"), str)
+        and all(isinstance(review.get(key), bool) for key in ("review", "unlike_training"))
+        and (review.get("expected_dice") is None or _is_number(review["expected_dice"]))
+        and all(map(_is_reviewed_organ, rows.values()))
+    )
+
+
+def _is_reviewed_organ(row) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("reason"), str)
+        and isinstance(row.get("slices"), list)
+        and all(isinstance(z, int) for z in row["slices"])
+        and all(
+            row.get(key) is None or _is_number(row[key]) for key in ("expected_dice", "lower_dice")
+        )
     )
 
 

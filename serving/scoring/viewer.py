@@ -17,6 +17,7 @@ from segthor.findings import REJECT
 from segthor.geometry import canonical
 from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organ, Organs
+from serving.prediction import overview
 from serving.scoring.evaluation import Scores
 from serving.scoring.facts import Facts
 from serving.scoring.picture import slice_dice
@@ -75,6 +76,7 @@ def entry(
         },
         "findings": [],
         "postprocess": facts.postprocess,
+        "review": facts.review or None,
         "levelHu": facts.level_hu,
         "widthHu": facts.width_hu,
     }
@@ -133,10 +135,16 @@ def failed(name: str, reason: str, paths=()) -> dict:
 
 
 def badness(entry: dict) -> tuple:
-    """Sorts the worst first: failed, then by the worst organ's Dice, then by implausible organs."""
+    """Sorts the worst first: failed, then by the worst organ's Dice, then by implausible organs.
+
+    Without contours, as `predictions.csv` does: unlike the training data, then to be reviewed.
+    """
     if "failed" in entry:
         return (0, 0.0, 0, entry["name"])
     dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]
+    if not dice and entry.get("review"):
+        place, expected, name = overview.rank({"review": entry["review"]}, entry["name"])
+        return (place, expected, 0, name)
     flags = sum(finding["severity"] == REJECT for finding in entry["findings"])
     return (1, min(dice, default=1.0), -flags, entry["name"])
 

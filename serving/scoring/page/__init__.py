@@ -9,7 +9,7 @@ from segthor.organs import SEGTHOR, Organs
 from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("state.js", "volume.js", "planes.js", "page.js")
+_SCRIPTS = ("state.js", "volume.js", "planes.js", "review.js", "page.js")
 _TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
 
 

@@ -35,6 +35,7 @@ function list() {
       line.append(dot(scored[0][0]), `${scored[0][0]} ${number(scored[0][1].dice)}`);
     } else line.append(`${patient.depth} slices`);
     if (flags) line.append(make("span", { className: "flag", title: "implausible" }, `⚑ ${flags}`));
+    line.append(reviewMark(patient));
     const button = make("button", { type: "button", onclick: () => show(index) }, patient.name, line);
     button.dataset.patient = patient.name;
     return button;
@@ -94,6 +95,7 @@ function numbers() {
         ...(scored ? [number(organ.truthCm3, 1), organ.truthCm3 == null ? "–" :
           signed(organ.volumeCm3 - organ.truthCm3)] : []),
         organ.plausibleCm3 ? organ.plausibleCm3.join("–") : "–"])));
+  reviewNotes(patient);
   notes("What the audit says", patient.findings.map((f) =>
     make("li", { className: f.severity === "reject" ? "bad" : "" }, f.message)));
   notes("What post-processing did", Object.entries(patient.postprocess).map(([name, did]) =>
@@ -132,6 +134,7 @@ function means() {
     return dice.length ? make("span", {}, dot(name), ` ${name} ${mean.toFixed(3)}`) : "";
   });
   if (cells.some((cell) => cell !== "")) cells.unshift("mean Dice");
+  cells.push(...reviewOverview());
   element("means").replaceChildren(...cells);
 }
 

@@ -1,0 +1,220 @@
+"""How well the marks for review hold: the experiment of docs/review.md, which it writes.
+
+Run from the project's root: python -m benchmarks.review [FRESH PATIENTS, 40 unless told]
+
+60 small phantoms in 5 folds, trained for some minutes; a calibration; then fresh patients, half of
+them worsened in ways and strengths that the calibration did not see. All lies under
+build/benchmark/review; the same command goes on where an earlier one ended. About 30 minutes on 2
+cores.
+"""
+
+import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from segthor import nifti, phantom
+from segthor.geometry import Orientation
+from serving.calibration import cases, plot
+from serving.calibration.fit import auroc
+from serving.prediction import bundle, review
+from serving.prediction.calibration import BAD_DICE
+from serving.prediction.predictor import Ensemble
+
+FOLDER, DOC = Path("build/benchmark/review"), Path("docs/review.md")
+PICTURE = Path("docs/images/review-reliability.png")
+START, END = "<!-- written by benchmarks/review.py -->", "<!-- end -->"
+PATIENTS, FOLDS, SEED, FRESH_SEED = 60, 5, 7, 8
+DRAWS = 2000
+
+
+def main(number: str = "40"):
+    _train()
+    models = [str(FOLDER / f"calibration/models/fold_{fold}") for fold in range(FOLDS)]
+    one = Ensemble([bundle.load(models[0])])
+    all_folds = Ensemble([bundle.load(folder) for folder in models])
+    text = []
+    for title, name, ensemble in (
+        ("One network (fold 0)", "one", one),
+        ("The five folds averaged", "five", all_folds),
+    ):
+        rows = _fresh(int(number), ensemble, name)
+        told = {organ: _arrays(rows, organ) for organ in ensemble.organs}
+        text += [f"**{title}**", "", *_table(told), ""]
+        print("\n".join(text))
+        if ensemble is one:
+            plot.write(str(PICTURE), told)
+    text += [_kinds(rows), ""]
+    _document("\n".join(text), int(number))
+
+
+def _train() -> None:
+    """Phantoms, dataset, folds, calibration: each does only what is missing."""
+    patients, dataset, runs = (str(FOLDER / name) for name in ("patients", "dataset", "runs"))
+    _run("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}",
+         "--test_patients=0", "--size=small", f"--seed={SEED}")  # fmt: skip
+    _run("beam_jobs.build", f"--input={patients}", f"--output={dataset}", "--crop_mm=192",
+         "--pixel_mm=3", f"--folds={FOLDS}")  # fmt: skip
+    _run("trainer.cross_validate", "--flagfile=configs/smoke.flags", f"--data={dataset}",
+         f"--workdir={runs}", "--batch_size=16", "--epochs=0", "--steps=250",
+         "--validate_every=250", "--surface_distances=false")  # fmt: skip
+    _run("serving.calibrate", f"--runs={runs}", f"--data={dataset}",
+         f"--output={FOLDER / 'calibration'}")  # fmt: skip
+
+
+def _run(module, *arguments) -> None:
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+
+
+def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
+    """Rows of `cases.observe` with what the review says, of every fresh patient."""
+    judge = review.Judge(models.calibrations(), models.reference)
+    key = [one.digest for one in models.bundles]
+    rows = []
+    for patient in range(number):
+        path = FOLDER / f"fresh_{name}" / f"{patient:03d}.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        if kept.get("key") != key:
+            made = phantom.make(phantom.patient_seed(FRESH_SEED, patient))
+            grid = nifti.Grid.from_affine(made.hu.shape, made.affine)
+            scan, kind = nifti.Scan(made.hu, grid), cases.AS_IT_IS
+            if patient % 2:
+                kind = list(UNSEEN)[patient // 2 % len(UNSEEN)]
+                scan = _worse(kind, scan, np.random.default_rng([FRESH_SEED, patient]))
+            found = cases.observe(models, scan, made.labels, models.organs, str(patient), kind)
+            kept = {"key": key, "rows": found}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(kept))
+        organs = {row["organ"]: row["evidence"] for row in kept["rows"]}
+        judged = judge.judge(kept["rows"][0]["scan"], organs, ())
+        rows += [
+            row | {"judged": judged["organs"][row["organ"]], "unlike": judged["unlike_training"]}
+            for row in kept["rows"]
+        ]
+    return rows
+
+
+def _arrays(rows, organ: str) -> dict[str, np.ndarray]:
+    own = [row for row in rows if row["organ"] == organ]
+    return {
+        "expected": np.array([row["judged"]["expected_dice"] for row in own]),
+        "lower": np.array([row["judged"]["lower_dice"] for row in own]),
+        "marked": np.array([row["judged"]["review"] or row["unlike"] for row in own]),
+        "true": np.array([row["dice"] for row in own]),
+        "kind": np.array([row["kind"] for row in own]),
+    }
+
+
+def _measures(told: dict) -> dict:
+    """What is claimed, of one organ; None where there is nothing to measure it on."""
+    bad, own = told["true"] < BAD_DICE, told["kind"] == cases.AS_IT_IS
+    holds = told["true"] >= told["lower"]
+
+    def share(values):
+        return float(values.mean()) if len(values) else None
+
+    return {
+        "AUROC": auroc(told["expected"], bad),
+        "bound holds, undamaged": share(holds[own]),
+        "bad ones marked": share(told["marked"][bad]),
+        "good ones marked": share(told["marked"][~bad]),
+    }
+
+
+def _table(told: dict) -> list[str]:
+    """Markdown: each measure with its 95 % bootstrap interval over patients."""
+    titles = list(_measures(next(iter(told.values()))))
+    lines = [f"| organ | bad of all | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
+    for organ, one in told.items():
+        rng, count = np.random.default_rng(0), len(one["true"])
+        draws = [_measures({key: values[chosen] for key, values in one.items()})
+                 for chosen in rng.integers(0, count, (DRAWS, count))]  # fmt: skip
+        cells = []
+        for title, value in _measures(one).items():
+            known = [draw[title] for draw in draws if draw[title] is not None]
+            if value is None or not known:
+                cells.append("-")
+            else:
+                low, high = np.quantile(known, (0.025, 0.975))
+                cells.append(f"{value:.2f} ({low:.2f} to {high:.2f})")
+        bad = int((one["true"] < BAD_DICE).sum())
+        lines.append(f"| {organ} | {bad} of {count} | {' | '.join(cells)} |")
+    return lines
+
+
+def _kinds(rows) -> str:
+    """Of each way of worsening, the mean true Dice beside the expected one."""
+    lines = ["| the five folds averaged | scans | mean Dice | mean expected |", "|---|---|---|---|"]
+    for kind in (cases.AS_IT_IS, *UNSEEN):
+        own = [row for row in rows if row["kind"] == kind]
+        if own:
+            true = np.mean([row["dice"] for row in own])
+            expected = np.mean([row["judged"]["expected_dice"] for row in own])
+            scans = len({row["patient"] for row in own})
+            lines.append(f"| {kind} | {scans} | {true:.3f} | {expected:.3f} |")
+    return "\n".join(lines)
+
+
+def _document(text: str, number: int) -> None:
+    command = "python -m benchmarks.review" + (f" {number}" if number != 40 else "")
+    whole = DOC.read_text()
+    before, _, rest = whole.partition(START)
+    _, _, after = rest.partition(END)
+    DOC.write_text(f"{before}{START}\n\n`{command}`\n\n{text}{END}{after}")
+
+
+def _worse(kind: str, scan: nifti.Scan, rng) -> nifti.Scan:
+    orientation = Orientation.of(scan.grid.affine)
+    zyx = orientation.to_zyx(scan.array).astype(np.float32)
+    hu = orientation.to_scan(UNSEEN[kind](zyx, rng))
+    return nifti.Scan(np.rint(np.clip(hu, -32768, 32767)).astype(np.int16), scan.grid)
+
+
+def _slope(zyx, rng):
+    """A wrong slope."""
+    return (zyx + 1000) * rng.choice((rng.uniform(0.75, 0.95), rng.uniform(1.05, 1.3))) - 1000
+
+
+def _ghost(zyx, rng):
+    """The patient moved: two copies, some pixels apart."""
+    shift, share = rng.integers(2, 14, 2), rng.uniform(0.25, 0.5)
+    return (1 - share) * zyx + share * np.roll(zyx, tuple(shift), (1, 2))
+
+
+def _missing_slices(zyx, rng):
+    """A stack of slices of air."""
+    depth = len(zyx)
+    count = int(depth * rng.uniform(0.1, 0.4))
+    first = int(rng.integers(depth // 4, depth - count))
+    worse = zyx.copy()
+    worse[first : first + count] = -1000
+    return worse
+
+
+def _rings(zyx, rng):
+    """Rings about the middle of every slice."""
+    y, x = np.mgrid[: zyx.shape[1], : zyx.shape[2]]
+    radius = np.hypot(y - zyx.shape[1] / 2, x - zyx.shape[2] / 2)
+    return zyx + rng.uniform(30, 250) * np.sin(radius * rng.uniform(0.5, 2))
+
+
+def _shading(zyx, rng):
+    """Brighter towards one side."""
+    ramp = np.linspace(-1, 1, zyx.shape[2]) * rng.uniform(40, 250) * rng.choice((-1, 1))
+    return zyx + np.where(zyx > -500, ramp.astype(np.float32), 0)
+
+
+UNSEEN = {
+    "slope": _slope,
+    "ghost": _ghost,
+    "missing slices": _missing_slices,
+    "rings": _rings,
+    "shading": _shading,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""Learns from cross-validation what a prediction's evidence tells of its scores.
+
+  python -m trainer.cross_validate --data=DATASET --workdir=RUNS
+  python -m serving.calibrate --runs=RUNS --data=DATASET --output=CALIBRATION --model=MODEL
+
+Each patient is predicted by the fold that never saw it, as it is and worsened in seven ways. The
+calibration is stored with the models named, by default with the folds' own, which are exported into
+OUTPUT/models; serving.predict then expects scores and says which cases a person should open. The
+same command continues an interrupted one.
+"""
+
+import subprocess
+import sys
+
+from absl import flags
+
+from segthor import files, inputs, json_files, locks, startup
+from segthor.errors import InputError, hint, run
+from segthor.manifest import VALIDATION, Dataset
+from serving.prediction import directory
+from serving.scoring import output, tables
+
+RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)
+DATA = flags.DEFINE_string("data", None, "The dataset that it was trained on.", required=True)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Where rows, exported folds and the plot go.", required=True
+)
+MODEL = flags.DEFINE_list(
+    "model", [], "Models to store it with, of the same recipe and organs; the folds' own if none."
+)
+PLOT = "reliability.png"
+
+
+def main(_):
+    """Exports the folds, predicts the patients each left out, fits, stores."""
+    dataset = Dataset.load(DATA.value)
+    if dataset.folds < 2:
+        raise InputError(f"{DATA.value}: expected at least 2 folds, found {dataset.folds}")
+    targets = [directory.newest(folder) for folder in MODEL.value]
+    given = {"runs": RUNS.value, "data": DATA.value}
+    with output.alone(OUTPUT.value, (PLOT,), given):
+        models = [_exported(fold) for fold in range(dataset.folds)]
+        startup.load_tensorflow()
+        rows, names = _rows(dataset, models)
+        from serving.calibration import fit, plot  # scikit-learn takes a second
+
+        calibration, told = fit.calibrate(rows, names)
+        plot.write(files.join(OUTPUT.value, PLOT), told)
+        _store(calibration, targets or models)
+    columns = list(calibration.table[0])
+    lines = [[_cell(line[column]) for column in columns] for line in calibration.table]
+    print(tables.aligned(columns, lines))
+    stored = MODEL.value or [files.parent(model) for model in models]
+    print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
+
+
+def _exported(fold: int) -> str:
+    """The model of a fold, exported where it is not there or of another run; its version."""
+    workdir = files.join(RUNS.value, f"fold_{fold}")
+    folder = files.join(OUTPUT.value, "models", f"fold_{fold}")
+    run_json = json_files.read(files.join(workdir, "run.json"))
+    if files.exists(folder) and directory.versions(folder):
+        version = directory.newest(folder)
+        stored = json_files.read(directory.asset(version, directory.TRAINING))
+        if {key: stored.get(key) for key in run_json} == run_json:
+            return version
+    command = [sys.executable, "-m", "serving.export", f"--workdir={workdir}"]
+    done = subprocess.run([*command, f"--output={folder}"], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+        raise InputError(f"{workdir}: cannot be exported ({reason.removeprefix('error: ')})")
+    return directory.newest(folder)
+
+
+def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, ...]]:
+    """Rows of every patient, by the fold that left it out; and the organs that all folds find."""
+    from serving.calibration import cases
+    from serving.prediction import bundle
+    from serving.prediction.predictor import Ensemble
+
+    folder = files.join(OUTPUT.value, "cases")
+    contoured = {one.name: one for one in inputs.find_contours(DATA.value, dataset.organs)}
+    rows, done, names = [], 0, None
+    for fold, version in enumerate(models):
+        ensemble = Ensemble([bundle.load(version)])
+        names = names or ensemble.organs
+        if ensemble.organs != names:
+            raise InputError(f"{version}: finds {', '.join(ensemble.organs)}; the others not")
+        shards = dataset.shards_of(VALIDATION, fold)
+        for patient in sorted(name for shard in shards for name in shard.patients):
+            done += 1
+            print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
+            rows += cases.rows_of(contoured[patient], ensemble, folder)
+    return rows, names
+
+
+def _store(calibration, versions: list[str]) -> None:
+    for version in versions:
+        with locks.alone(version):
+            calibration.save(version)
+    print(f"Stored with {', '.join(versions)}.")
+
+
+def _cell(value) -> str:
+    return tables.number(value) if value is None or isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    run(main)

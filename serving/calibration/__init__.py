@@ -1,0 +1,1 @@
+"""How well a prediction's evidence tells its scores: worsened scans, rows of both, fits."""

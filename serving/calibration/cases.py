@@ -1,0 +1,86 @@
+"""Rows of evidence and true scores: each patient by a model that never saw it, well and worsened.
+
+The worsening is done to the scans, not to prepared slices: what a scanner or a protocol changes
+(spacing, field of view, HU) has to pass through the whole preparation as it does in a clinic.
+"""
+
+import hashlib
+from dataclasses import asdict
+
+import numpy as np
+
+from segthor import files, json_files, metrics, plausibility, scans
+from segthor.nifti import Scan
+from segthor.organs import Organs
+from segthor.patients import Patient
+from serving.calibration.worsen import KINDS, worsened
+from serving.prediction import evidence, postprocess
+from serving.prediction.predictor import Ensemble
+
+AS_IT_IS = "as it is"
+VERSION = 1  # raised whenever the same patient and model give other rows
+
+
+def rows_of(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
+    """A row per organ of the patient as it is and worsened in every way; kept in `folder`.
+
+    Raises InputError where the scan or its contours cannot be read.
+    """
+    path = files.inside(folder, f"{patient.name}.json")
+    key = [VERSION, scans.stamp(patient.ct), *(one.digest for one in models.bundles)]
+    if files.exists(path):
+        kept = json_files.read(path)
+        if isinstance(kept, dict) and kept.get("key") == key:
+            return kept["rows"]
+    scan, labels, names = _read(patient, models.table)
+    seed = int.from_bytes(hashlib.sha256(patient.name.encode(errors="replace")).digest()[:8], "big")
+    rows = observe(models, scan, labels, names, patient.name, AS_IT_IS)
+    for number, kind in enumerate(KINDS):
+        worse = worsened(kind, scan, labels, np.random.default_rng([seed, number]))
+        rows += observe(models, *worse, names, patient.name, kind)
+    json_files.write(path, {"key": key, "rows": rows})
+    return rows
+
+
+def _read(patient: Patient, organs: Organs) -> tuple[Scan, np.ndarray, tuple[str, ...]]:
+    scan = scans.read(patient.ct)
+    like = patient.ct, scan.grid
+    truth = scans.read_labels(
+        patient.labels, like, patient.label_values, organs=organs, ct=patient.ct
+    )
+    drawn = patient.organs if truth.organs is None else truth.organs
+    return scan, truth.array, tuple(name for name in patient.organs if name in drawn)
+
+
+def observe(
+    models: Ensemble, scan: Scan, labels: np.ndarray, names, patient: str, kind: str
+) -> list[dict]:
+    """Predicts one scan; a row per organ of `names`: evidence and true scores.
+
+    labels: uint8 [X, Y, Z], the contours; models that take level or centre from organs are given
+    these. `found` and `drawn` say whether prediction and contours hold the organ.
+    """
+    masks = labels if models.needs_masks else None
+    predicted = models.segment(models.inputs(scan, masks))
+    spacing_mm, organs = scan.grid.spacing_mm, models.table
+    changes = postprocess.apply(predicted.labels, spacing_mm, models.rules(), organs)
+    measured, _ = plausibility.measure(scan, predicted.labels, models.organs, organs)
+    figures = {name: asdict(row) for name, row in measured.items()}
+    found = evidence.of_labels(predicted.counts, figures, changes, models.reference)
+    names = [name for name in models.organs if name in names]
+    scores = metrics.score(predicted.labels, labels, spacing_mm, organs.labels(names))
+    drawn = set(np.unique(labels).tolist())
+    return [
+        {
+            "patient": patient,
+            "kind": kind,
+            "organ": name,
+            "found": bool(found[name]),
+            "drawn": organs[name].label in drawn,
+            "dice": round(score.dice, 4),
+            "surface_dice": round(score.surface_dice_2mm, 4),
+            "scan": predicted.scan_evidence,
+            "evidence": found[name],
+        }
+        for name, score in zip(names, scores.values(), strict=True)
+    ]

@@ -1,0 +1,155 @@
+"""From rows of evidence and true scores to a `Calibration`. The only module with scikit-learn."""
+
+import numpy as np
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.model_selection import GroupKFold
+
+from segthor.errors import InputError
+from serving.calibration.cases import AS_IT_IS
+from serving.prediction.calibration import (
+    BAD_DICE,
+    COVERAGE,
+    FORMAT,
+    Calibration,
+    Fit,
+    OrganFit,
+    Tree,
+)
+from serving.prediction.evidence import FEATURES, OF_SCAN, features
+
+FEWEST = 40  # rows of an organ
+_SETTINGS = {
+    "n_estimators": 40,
+    "max_depth": 5,
+    "min_samples_leaf": 5,
+    "max_features": 0.5,
+    "monotonic_cst": [-1] * len(FEATURES),  # more of any evidence never raises a score
+    "random_state": 0,
+}
+_GROUPS = 5  # of patients, each judged by forests of the others
+_RANGE_ROWS = 40  # in a range of expectations with a shortfall of its own, at least
+
+
+def calibrate(rows: list[dict], names) -> tuple[Calibration, dict[str, dict]]:
+    """rows: of `cases.observe`. names: the organs.
+
+    Returns the calibration and, per organ, what its forests of other patients expected, beside the
+    truth: arrays 'expected', 'lower', 'true', 'kind'.
+
+    Raises:
+      InputError: too few rows of an organ.
+    """
+    organs, crossed, table = {}, {}, []
+    for name in names:
+        own = [row for row in rows if row["organ"] == name and row["found"]]
+        patients = len({row["patient"] for row in own})
+        if len(own) < FEWEST or patients < _GROUPS:
+            raise InputError(
+                f"{name}: found in {len(own)} scans of {patients} patients; "
+                f"expected at least {FEWEST} scans of {_GROUPS} patients to calibrate on"
+            )
+        organs[name], crossed[name] = _organ(own)
+        table += _lines(name, crossed[name])
+    seen = {f: _seen(rows, f) for f in OF_SCAN}
+    patients = len({row["patient"] for row in rows})
+    scans = len({(row["patient"], row["kind"]) for row in rows})
+    seen = {name: span for name, span in seen.items() if span}
+    return Calibration(FORMAT, FEATURES, patients, scans, seen, organs, tuple(table)), crossed
+
+
+def _seen(rows, figure: str) -> tuple[float, ...]:
+    values = [row["scan"][figure][1] for row in rows if figure in row["scan"]]
+    return (min(values), max(values)) if values else ()
+
+
+def _organ(rows: list[dict]) -> tuple[OrganFit, dict]:
+    given = np.stack([features(row["scan"], row["evidence"]) for row in rows])
+    groups = [row["patient"] for row in rows]
+    fits, crossed = {}, {}
+    for score in ("dice", "surface_dice"):
+        true = np.array([row[score] for row in rows])
+        expected = _crossed(given, true, groups)
+        edges, shortfall = _shortfalls(expected, true)
+        forest = RandomForestRegressor(**_SETTINGS).fit(given, true)
+        trees = tuple(_tree(one.tree_) for one in forest.estimators_)
+        fits[score] = Fit(trees, edges, shortfall)
+        crossed[score] = expected
+    dice = np.array([row["dice"] for row in rows])
+    bad = tuple(float(x) for x in np.sort(crossed["dice"][dice < BAD_DICE]).round(4))
+    lower = np.array([fits["dice"].lower(x) for x in crossed["dice"]])
+    kinds = np.array([row["kind"] for row in rows])
+    told = {"expected": crossed["dice"], "lower": lower, "true": dice, "kind": kinds}
+    return OrganFit(fits["dice"], fits["surface_dice"], bad), told
+
+
+def _crossed(given, true, groups) -> np.ndarray:
+    """What forests that saw other patients alone expect of each row."""
+    expected = np.empty(len(true))
+    for others, own in GroupKFold(_GROUPS).split(given, true, groups):
+        forest = RandomForestRegressor(**_SETTINGS).fit(given[others], true[others])
+        expected[own] = forest.predict(given[own])
+    return expected
+
+
+def _shortfalls(expected, true) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Split conformal prediction, one-sided, in ranges of the expectation (Vovk's Mondrian kind).
+
+    In each range the shortfall is the ceil((n + 1) COVERAGE)-th smallest of its n.
+    """
+    count = max(1, min(6, len(true) // _RANGE_ROWS))
+    edges = np.unique(np.quantile(expected, np.arange(1, count) / count).round(4))
+    place, short = np.searchsorted(edges, expected, "right"), expected - true
+    limits = []
+    for number in range(len(edges) + 1):
+        own = np.sort(short[place == number])
+        rank = int(np.ceil((len(own) + 1) * COVERAGE))
+        limits.append(float(own[min(rank, len(own)) - 1]) if len(own) else float(short.max()))
+    return tuple(map(float, edges)), tuple(round(limit, 4) for limit in limits)
+
+
+def _tree(tree) -> Tree:
+    """Of scikit-learn's arrays; its leaves lead to -1."""
+    inner = tree.children_left >= 0
+    return Tree(
+        feature=tuple(int(x) for x in np.where(inner, tree.feature, 0)),
+        threshold=tuple(float(x) for x in np.where(inner, tree.threshold, 0)),
+        left=tuple(int(x) for x in np.where(inner, tree.children_left, 0)),
+        right=tuple(int(x) for x in np.where(inner, tree.children_right, 0)),
+        value=tuple(round(float(x), 5) for x in tree.value[:, 0, 0]),
+    )
+
+
+def _lines(name: str, told: dict) -> list[dict]:
+    """For people: per organ, of all scans and of those as they are."""
+    lines = []
+    for title, chosen in (
+        ("all", np.ones(len(told["true"]), bool)),
+        (AS_IT_IS, told["kind"] == AS_IT_IS),
+    ):
+        true, expected, lower = (told[key][chosen] for key in ("true", "expected", "lower"))
+        lines.append(
+            {
+                "organ": name,
+                "scans": title,
+                "count": int(chosen.sum()),
+                "mean_dice": _rounded(true.mean()),
+                "mean_expected": _rounded(expected.mean()),
+                "mean_error": _rounded(np.abs(expected - true).mean()),
+                "bad": int((true < BAD_DICE).sum()),
+                "auroc": auroc(expected, true < BAD_DICE),
+                "lower_bound_holds": _rounded((true >= lower).mean()),
+            }
+        )
+    return lines
+
+
+def auroc(expected: np.ndarray, bad: np.ndarray) -> float | None:
+    """The chance that a bad one is expected to score less than a good one; ties count half."""
+    if not bad.any() or bad.all():
+        return None
+    less = expected[bad][:, None] - expected[~bad][None]
+    return _rounded((less < 0).mean() + (less == 0).mean() / 2)
+
+
+def _rounded(value) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,38 @@
+"""The reliability plot: what was expected of each prediction beside what it was worth."""
+
+import io
+
+import matplotlib
+
+from segthor import files
+from serving.calibration.cases import AS_IT_IS
+
+
+def write(path: str, told: dict[str, dict]) -> None:
+    """A picture per organ; told: of `fit.calibrate` or alike, arrays by organ."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = min(4, len(told))
+    rows = -(-len(told) // columns)
+    size = (3.2 * columns, 3.3 * rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[len(told) :]:
+        axis.set_visible(False)
+    for axis, (name, one) in zip(axes.flat, told.items(), strict=False):
+        own = one["kind"] == AS_IT_IS
+        order = one["expected"].argsort()
+        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        axis.step(one["expected"][order], one["lower"][order], color="0.4", linewidth=1)
+        for chosen, label, colour in ((~own, "worsened", "tab:red"), (own, AS_IT_IS, "tab:blue")):
+            points = one["expected"][chosen], one["true"][chosen]
+            axis.scatter(*points, s=6, alpha=0.6, color=colour, label=label, linewidths=0)
+        axis.set(title=name, xlabel="expected Dice", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+    axes[0, 0].set_ylabel("true Dice")
+    axes[0, 0].legend(loc="upper left", fontsize=7)
+    figure.tight_layout()
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+    with files.atomic_write(path) as target:
+        target.write(stream.getvalue())

@@ -1,0 +1,215 @@
+"""What speaks for and against a prediction, from what its making leaves in hand. Numpy alone.
+
+Slice by slice, on the network's grid: how sure the averaged probabilities are inside each organ and
+at its border, and how far models and flips agree. Then, once, on the finished label map: pieces,
+gaps, what post-processing took away, and each organ's measures beside those of the training
+patients. The scan is not read again; what is kept grows by a few numbers a slice.
+"""
+
+import numpy as np
+
+from segthor.reference import Reference, grey_shares, organ_figures
+
+# What is counted per slice and organ: pixels of the organ, and the sum of their probability of
+# being it; the same of those at its border; the organ's probability summed over all pixels; and of
+# models and flips, each beside the average: pixels shared by both, and pixels of either, summed.
+PIXELS, SURE, BORDER, BORDER_SURE, MASS, SHARED, EITHER = range(7)
+_OUTSIDE = 0.95  # where background is likelier than this, no organ is near
+_FEWEST_PX = 4  # below it a slice's own shares say nothing
+_WEAK, _DISAGREEING = 0.4, 0.3  # loss and disagreement of a slice that is named
+_MOST_SLICES = 5  # to look at, per organ
+
+# What the calibration judges by; each is 0 or more, and more of it is worse.
+OF_ORGAN = (
+    "uncertainty",
+    "border_uncertainty",
+    "expected_loss",
+    "weak_share",
+    "removed_share",
+    "surplus_pieces",
+    "gap_share",
+    "volume_z",
+    "length_z",
+    "hu_z",
+    "place_z",
+)
+OF_SCAN = (
+    "slice_mm",
+    "pixel_mm",
+    "length_mm",
+    "width_mm",
+    "outside_share",
+    "level_hu",
+    "grey_distance",
+)
+FEATURES = (*OF_ORGAN, *OF_SCAN)
+
+
+class SliceCounts:
+    """Per organ a table float64 [Z, 7] of what is counted in each slice."""
+
+    def __init__(self, organs, num_slices: int):
+        self.tables = {name: np.zeros((num_slices, 7)) for name in organs}
+
+    def add(self, slices: range, organs, values: np.ndarray, agreed: np.ndarray | None) -> None:
+        """values: float32 [N, H, W, K], averaged. agreed: of `agreement`, where there is one."""
+        for n, z in enumerate(slices):
+            counts = _counts(values[n])
+            for k, name in enumerate(organs, 1):
+                self.tables[name][z, :SHARED] = counts[:, k]
+                if agreed is not None:
+                    self.tables[name][z, SHARED:] = agreed[n, :, k]
+
+
+def _counts(plane: np.ndarray) -> np.ndarray:
+    """float64 [5, K] of probabilities [H, W, K]; rows PIXELS to MASS."""
+    number = plane.shape[-1]
+    near = plane[..., 0] < _OUTSIDE
+    chances = plane[near]
+    if not len(chances):
+        return np.zeros((5, number))
+    found = chances.argmax(1)
+    sure = chances[np.arange(len(found)), found]
+    winner = np.zeros(near.shape, np.uint8)
+    winner[near] = found
+    border = _at_border(winner)[near]
+    return np.stack(
+        [
+            np.bincount(found, minlength=number),
+            np.bincount(found, sure, number),
+            np.bincount(found[border], minlength=number),
+            np.bincount(found[border], sure[border], number),
+            chances.sum(0, dtype=np.float64),
+        ]
+    )
+
+
+def _at_border(winner: np.ndarray) -> np.ndarray:
+    """Which pixels of [H, W] have a neighbour of another class beside or above or below them."""
+    border = np.zeros(winner.shape, bool)
+    for view, edge in ((winner, border), (winner.T, border.T)):
+        differs = view[1:] != view[:-1]
+        edge[1:] |= differs
+        edge[:-1] |= differs
+    return border
+
+
+def agreement(mean: np.ndarray, members: list[np.ndarray]) -> np.ndarray | None:
+    """float64 [N, 2, K], rows SHARED and EITHER, summed over members; None of a single one.
+
+    mean, members: float32 [N, H, W, K].
+    """
+    if len(members) < 2:
+        return None
+    result = np.zeros((len(mean), 2, mean.shape[-1]))
+    for n, plane in enumerate(mean):
+        near = plane[..., 0] < _OUTSIDE
+        ours, number = plane[near].argmax(1), mean.shape[-1]
+        for member in members:
+            theirs = member[n][near].argmax(1)
+            result[n, 0] += np.bincount(ours[ours == theirs], minlength=number)
+            result[n, 1] += np.bincount(ours, minlength=number) / 2
+            result[n, 1] += np.bincount(theirs, minlength=number) / 2
+    return result
+
+
+def of_organ(table: np.ndarray) -> dict:
+    """What a table [Z, 7] of counts says of its organ; empty of an organ without a pixel.
+
+    slices: those to look at first, counted from 1 from the feet. disagreement: 1 minus the Dice
+    of models and flips with their average, None where there is but one of them.
+    """
+    total = table.sum(0)
+    if not total[PIXELS]:
+        return {}
+    present = table[:, PIXELS] + table[:, MASS]
+    loss = 1 - 2 * table[:, SURE] / np.maximum(present, 1e-9)
+    apart = 1 - table[:, SHARED] / np.maximum(table[:, EITHER], 1e-9)
+    seen = present >= 2 * _FEWEST_PX
+    weak = seen & (loss > _WEAK)
+    disagreeing = (table[:, EITHER] >= _FEWEST_PX) & (apart > _DISAGREEING)
+    worst = np.argsort(-np.where(weak | disagreeing, loss * present, -1), kind="stable")
+    worst = [int(z) + 1 for z in worst[:_MOST_SLICES] if weak[z] or disagreeing[z]]
+    disagreement = 1 - total[SHARED] / total[EITHER] if total[EITHER] else None
+    return {
+        "uncertainty": _share(1 - total[SURE] / total[PIXELS]),
+        "border_uncertainty": _share(1 - total[BORDER_SURE] / max(1, total[BORDER])),
+        "expected_loss": _share(1 - 2 * total[SURE] / (total[PIXELS] + total[MASS])),
+        "weak_share": _share(weak.sum() / max(1, seen.sum())),
+        "weak_slices": int(weak.sum()),
+        "disagreement": disagreement if disagreement is None else _share(disagreement),
+        "disagreeing_slices": int(disagreeing.sum()),
+        "slices": sorted(worst),
+    }
+
+
+def of_scan(placement, level_hu: float, images: np.ndarray, reference: Reference | None) -> dict:
+    """Figure of OF_SCAN to [value, z-score against the training patients]; empty without them.
+
+    images: uint8 [Z, H, W], prepared.
+    """
+    if reference is None:
+        return {}
+    values = reference.scan_figures(placement, level_hu, grey_shares(images))
+    return {
+        name: [round(value, 4), reference.scan[name].z_score(name, value)]
+        for name, value in values.items()
+        if name in reference.scan
+    }
+
+
+def of_labels(
+    counts: SliceCounts, measured: dict, changes: dict, reference: Reference | None
+) -> dict[str, dict]:
+    """Organ to its evidence, of the finished label map; empty of an organ that is not there.
+
+    measured: organ to the fields of `figures.OrganFigures`. changes: of `postprocess.apply`.
+    """
+    figures = organ_figures(measured)
+    result = {}
+    for name, table in counts.tables.items():
+        row = of_organ(table)
+        result[name] = row if name in measured else {}
+        if row and name in measured:
+            spreads = reference.organs.get(name, {}) if reference else {}
+            held = np.count_nonzero(table[:, PIXELS])
+            row |= _of_shape(measured[name], changes.get(name, {}), held)
+            row |= _beside_training(figures[name], spreads)
+    return result
+
+
+def _of_shape(measured: dict, change: dict, slices: int) -> dict:
+    removed, kept = change.get("removed_cm3", 0.0), max(measured["volume_cm3"], 1e-3)
+    return {
+        "removed_share": _share(removed / (removed + kept)),
+        "surplus_pieces": measured["components"] - 1 + change.get("removed_pieces", 0),
+        "gap_share": _share(measured["gaps"] / (measured["gaps"] + slices)),
+        "gaps": measured["gaps"],
+    }
+
+
+def _beside_training(figures: dict, spreads: dict) -> dict:
+    """z-scores of an organ's figures, with their sign; 0 where nothing is known of them."""
+
+    def z_score(name):
+        known = name in spreads and name in figures
+        return spreads[name].z_score(name, figures[name]) if known else 0.0
+
+    places = [z_score(name) for name in ("left_mm", "posterior_mm", "superior_mm")]
+    return {
+        "volume_z": z_score("log_volume"),
+        "length_z": z_score("length_mm"),
+        "hu_z": z_score("mean_hu"),
+        "place_z": max(places, key=abs),
+    }
+
+
+def features(scan: dict, organ: dict) -> np.ndarray:
+    """float32 [F] in the order of FEATURES, each 0 or more; what is not known is 0."""
+    values = [organ.get(name, 0.0) for name in OF_ORGAN]
+    values += [scan.get(name, (0.0, 0.0))[1] for name in OF_SCAN]
+    return np.abs(np.array(values, np.float32))
+
+
+def _share(value: float) -> float:
+    return round(float(np.clip(value, 0, 1)), 4)

@@ -1,0 +1,55 @@
+"""`predictions.csv`: every case of a folder of predictions, the one to open first on top."""
+
+from segthor import csv_files, files
+from segthor.patients import Patient
+from serving.prediction.results import Results
+
+FILE_NAME = "predictions.csv"
+_COLUMNS = ("patient", "review", "expected_dice", "lower_dice", "organ", "slices", "reason")
+
+
+def write(results: Results, scans: list[Patient], names) -> list[dict]:
+    """Writes it beside the label maps, for these scans; returns its rows, worst first.
+
+    names: the organs that are predicted. Of each case, the organ with the lowest expectation is
+    named. A case without a label map comes first.
+    """
+    facts = {scan.name: results.facts(scan) for scan in scans}
+    order = sorted(facts, key=lambda name: rank(facts[name], name))
+    rows = [_row(name, facts[name]) for name in order]
+    expected = [f"expected_dice_{name}" for name in names]
+    path = files.join(results.folder, FILE_NAME)
+    csv_files.write_table(path, rows, (*_COLUMNS, *expected))
+    return rows
+
+
+def rank(facts: dict, name: str) -> tuple:
+    """Sorts cases worst first: failed, unlike the training data, to be reviewed, all others; each
+    by the lowest expected Dice.
+    """
+    if facts.get("failed") or "review" not in facts:
+        return (0, 0.0, name)
+    review = facts["review"]
+    place = 1 if review["unlike_training"] else 2 if review["review"] else 3
+    expected = review["expected_dice"]
+    return (place, 1.0 if expected is None else expected, name)
+
+
+def _row(name: str, facts: dict) -> dict:
+    failed = facts.get("failed", "")
+    review = facts.get("review")
+    if review is None:
+        return {"patient": name, "review": "yes", "reason": failed or "no label map"}
+    known = {o: row for o, row in review["organs"].items() if row["expected_dice"] is not None}
+    worst = min(known, key=lambda o: known[o]["expected_dice"], default=None)
+    told = known.get(worst) or next((r for r in review["organs"].values() if r["review"]), {})
+    return {
+        "patient": name,
+        "review": "yes" if review["review"] or failed else "no",
+        "expected_dice": review["expected_dice"],
+        "lower_dice": told.get("lower_dice"),
+        "organ": worst,
+        "slices": " ".join(map(str, told.get("slices", ()))),
+        "reason": "; ".join(filter(None, (failed, review["reason"]))),
+        **{f"expected_dice_{o}": row["expected_dice"] for o, row in known.items()},
+    }

@@ -1,0 +1,143 @@
+"""Which cases and organs a person should open, and why, in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segthor.findings import REJECT
+from segthor.reference import Reference
+from serving.prediction.calibration import BAD_DICE, Calibration
+from serving.prediction.evidence import features
+
+DEFAULT_RECALL = 0.95  # of the bad predictions
+_FAR, _VERY_FAR = 3.0, 6.0  # z-scores: worth saying; reason enough without a calibration
+_BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
+_MISSING = "organ_missing"  # the audit's, of what the organ's own row says
+_SCAN_WORDS = {
+    "slice_mm": "slices of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
+    "pixel_mm": "pixels of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
+    "length_mm": "{value:.0f} mm along the body, training {low:.0f} to {high:.0f} mm",
+    "width_mm": "a field of view of {value:.0f} mm, training {low:.0f} to {high:.0f} mm",
+    "outside_share": "{value:.0%} of the box outside the scan, training {low:.0%} to {high:.0%}",
+    "level_hu": "a window level of {value:.0f} HU, training {low:.0f} to {high:.0f} HU",
+    "grey_distance": "grey levels {value:.3f} from the training's mean, its own at most {high:.3f}",
+}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """calibrations: organ to what its models store, None where that is nothing. recall: the share
+    of bad predictions that is to be caught. reference: what the training patients measure.
+    """
+
+    calibrations: Mapping[str, Calibration | None]
+    reference: Reference | None
+    recall: float = DEFAULT_RECALL
+
+    def judge(self, scan: dict, organs: Mapping[str, dict], findings) -> dict:
+        """What a case's facts say under 'review'.
+
+        scan, organs: of `evidence.of_scan` and `evidence.of_labels`. findings: the audit's.
+        """
+        unlike = self._unlike(scan)
+        rows = {name: self._organ(name, scan, row) for name, row in organs.items()}
+        rejected = [f.message for f in findings if f.severity == REJECT and f.code != _MISSING]
+        flagged = {name: row for name, row in rows.items() if row["review"]}
+        reasons = [f"unlike the training data: {words}" for words in unlike]
+        reasons += [f"{name}: {row['reason']}" for name, row in flagged.items()]
+        reasons += rejected
+        expected = [r["expected_dice"] for r in rows.values() if r["expected_dice"] is not None]
+        return {
+            "calibrated": self.calibrated,
+            "recall": self.recall,
+            "review": bool(reasons),
+            "reason": "; ".join(reasons),
+            "unlike_training": bool(unlike),
+            "expected_dice": min(expected, default=None),
+            "organs": rows,
+        }
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every organ is."""
+        return bool(self.calibrations) and None not in self.calibrations.values()
+
+    def _unlike(self, scan: dict) -> list[str]:
+        """In words, what of the scan is far from the training data: the farthest first."""
+        far = sorted(scan, key=lambda name: -abs(scan[name][1]))
+        limits = {name: self._limits(name) for name in far}
+        beyond = (n for n in far if not limits[n][0] <= scan[n][1] <= limits[n][1])
+        spreads = self.reference.scan if self.reference else {}
+        return [
+            _SCAN_WORDS[n].format(value=scan[n][0], low=spreads[n].low, high=spreads[n].high)
+            for n in beyond
+        ]
+
+    def _limits(self, figure: str) -> tuple[float, float]:
+        """The lowest and highest z-score that can be judged: the calibration's, with some room.
+
+        grey_distance is a distance: one below the mean is no fault.
+        """
+        known = [one.seen[figure] for one in self.calibrations.values() if one]
+        if not known:
+            limits = -_VERY_FAR, _VERY_FAR
+        else:
+            low, high = zip(*known, strict=True)
+            limits = min(*low, -_FAR) - _BEYOND, max(*high, _FAR) + _BEYOND
+        return (float("-inf"), limits[1]) if figure == "grey_distance" else limits
+
+    def _organ(self, name: str, scan: dict, row: dict) -> dict:
+        fit = self.calibrations.get(name)
+        fit = fit and fit.organs.get(name)
+        scores = dict.fromkeys(
+            ("expected_dice", "lower_dice", "expected_surface_dice", "lower_surface_dice")
+        )
+        if not row:
+            scores = scores | dict.fromkeys(scores, 0.0 if fit else None)
+            return scores | {"review": True, "reason": "not found", "slices": []}
+        review, threshold = False, None
+        if fit:
+            # Models that outline it differently cannot all be right about it.
+            most = 1 - (row["disagreement"] or 0.0)
+            for score, one in (("dice", fit.dice), ("surface_dice", fit.surface_dice)):
+                fitted = one.expected(features(scan, row))
+                expected = min(fitted, most) if score == "dice" else fitted
+                scores[f"expected_{score}"] = round(expected, 3)
+                scores[f"lower_{score}"] = round(min(expected, one.lower(fitted)), 3)
+            threshold = fit.threshold(self.recall)
+            limit, given = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
+            review = scores[given] <= round(limit, 3)
+        words = _words(row)
+        if scores["expected_dice"] is not None:
+            words += [f"expected {scores['expected_dice']:.2f}"]
+        return scores | {"review": review, "reason": "; ".join(words), "slices": row["slices"]}
+
+
+def _words(row: dict) -> list[str]:
+    """What of an organ's evidence is unusual."""
+    words = []
+    if row["disagreeing_slices"]:
+        words.append(f"models or flips disagree over {_slices(row['disagreeing_slices'])}")
+    if row["weak_slices"]:
+        words.append(f"unsure over {_slices(row['weak_slices'])}")
+    if row["gaps"]:
+        words.append(f"breaks off for {_slices(row['gaps'])}")
+    if row["surplus_pieces"]:
+        words.append(f"{row['surplus_pieces'] + 1} pieces")
+    if row["removed_share"] >= 0.05:
+        words.append(f"post-processing removed {row['removed_share']:.0%}")
+    for name, less, more in (
+        ("volume_z", "smaller", "larger"),
+        ("length_z", "shorter", "longer"),
+        ("hu_z", "darker", "brighter"),
+    ):
+        if abs(row[name]) >= _FAR:
+            words.append(
+                f"{less if row[name] < 0 else more} than in training ({row[name]:+.1f} SD)"
+            )
+    if abs(row["place_z"]) >= _FAR:
+        words.append(f"placed unlike training ({row['place_z']:+.1f} SD)")
+    return words[:3]
+
+
+def _slices(count: int) -> str:
+    return f"{count} slice" + "s" * (count != 1)

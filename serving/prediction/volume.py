@@ -1,0 +1,49 @@
+"""The label map under construction: what the networks give for some slices finds its place."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segthor.geometry import Placement
+from serving.prediction.evidence import SliceCounts
+
+
+@dataclass(frozen=True)
+class Chances:
+    """What the models of these organs give for some slices: float32 [N, H, W, K].
+
+    labels: uint8 [K], what stands for each class. agreement: see `evidence.agreement`.
+    """
+
+    organs: tuple[str, ...]
+    labels: np.ndarray
+    values: np.ndarray
+    placement: Placement
+    agreement: np.ndarray | None = None
+
+
+class Volume:
+    """The result under construction, in the scan's canonical planes [Z, Y, X]."""
+
+    def __init__(self, shape, mapped, organs):
+        """mapped: the organs whose probabilities are kept. organs: all that are predicted."""
+        self.labels = np.zeros(shape, np.uint8)
+        self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
+        self.counts = SliceCounts(organs, shape[0])
+
+    def place(self, slices: range, given: list[Chances]) -> None:
+        """Of the organs likelier than their background, the likeliest takes each voxel."""
+        part = slice(slices.start, slices.stop)
+        best = None
+        for one in given:
+            self.counts.add(slices, one.organs, one.values, one.agreement)
+            found, shares = one.placement.most_probable(one.values, one.labels)
+            if best is None:
+                self.labels[part], best = found, shares
+            else:
+                wins = shares > best
+                self.labels[part][wins], best[wins] = found[wins], shares[wins]
+            if self.maps:
+                planes = one.placement.planes(one.values[..., 1:])
+                for name, plane in zip(one.organs, np.moveaxis(planes, 1, 0), strict=True):
+                    self.maps[name][part] = np.rint(plane * 255)

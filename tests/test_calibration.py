@@ -1,0 +1,171 @@
+"""Calibration: what it learns from rows, how it is stored, and the worsened scans it learns on."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.metrics import roc_auc_score
+
+from segthor import json_files, nifti, phantom
+from segthor.errors import InputError
+from segthor.geometry import canonical
+from serving.calibration import fit, worsen
+from serving.prediction import calibration
+from serving.prediction.evidence import FEATURES, OF_ORGAN, OF_SCAN, features
+
+
+def made_rows(patients=80, scans=6, seed=0, organ="heart"):
+    """Rows whose Dice falls with uncertainty and with slice thickness, and is noisy."""
+    rng, rows = np.random.default_rng(seed), []
+    for patient in range(patients):
+        for number in range(scans):
+            worse = rng.gamma(1, 0.12) if number else rng.uniform(0, 0.05)
+            row = dict.fromkeys(OF_ORGAN, 0.0) | {"uncertainty": round(worse, 4)}
+            dice = float(np.clip(0.95 - worse + rng.normal(0, 0.02), 0, 1))
+            scan = {name: [1.0, round(float(rng.normal()), 2)] for name in OF_SCAN}
+            rows.append({"patient": str(patient), "kind": fit.AS_IT_IS if number == 0 else "noise",
+                         "organ": organ, "found": True, "drawn": True, "dice": dice,
+                         "surface_dice": dice ** 2, "scan": scan, "evidence": row})  # fmt: skip
+    return rows
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    return fit.calibrate(made_rows(), ("heart",))[0]
+
+
+@pytest.fixture
+def version(tmp_path):
+    (tmp_path / "assets").mkdir()
+    return str(tmp_path)
+
+
+def test_numpy_evaluates_what_scikit_learn_fitted(calibrated):
+    rows = made_rows()
+    given = np.stack([features(row["scan"], row["evidence"]) for row in rows])
+    for score, one in (("dice", calibrated.organs["heart"].dice),
+                       ("surface_dice", calibrated.organs["heart"].surface_dice)):  # fmt: skip
+        forest = RandomForestRegressor(**fit._SETTINGS).fit(given, [row[score] for row in rows])
+        ours = [one.expected(row) for row in given[::7]]
+        np.testing.assert_allclose(ours, forest.predict(given[::7]), atol=1e-5)
+
+
+def test_it_is_the_same_after_storing(calibrated, version):
+    assert calibration.load(version) is None
+    calibrated.save(version)
+    assert calibration.load(version) == calibrated
+
+
+def test_worse_evidence_never_raises_the_expectation(calibrated):
+    one, rng = calibrated.organs["heart"].dice, np.random.default_rng(3)
+    for _ in range(60):
+        row = rng.gamma(1, 0.3, len(FEATURES)).astype(np.float32)
+        worse = row + np.where(rng.random(len(row)) < 0.3, 1, 0).astype(np.float32)
+        assert one.expected(worse) <= one.expected(row) + 1e-6
+
+
+def test_the_lower_bound_holds_for_nine_in_ten_fresh_patients(calibrated):
+    fresh = made_rows(patients=400, seed=9)
+    one = calibrated.organs["heart"].dice
+    holds = []
+    for row in fresh:
+        expected = one.expected(features(row["scan"], row["evidence"]))
+        holds.append(row["dice"] >= one.lower(expected))
+    assert 0.87 <= np.mean(holds) <= 0.95
+
+
+def test_the_threshold_catches_the_share_that_was_asked_for(calibrated):
+    organ, fresh = calibrated.organs["heart"], made_rows(patients=400, seed=9)
+    bad = [row for row in fresh if row["dice"] < calibration.BAD_DICE]
+    shares = []
+    for recall in (0.5, 0.8, 0.95):
+        limit = organ.threshold(recall)
+        found = [organ.dice.expected(features(r["scan"], r["evidence"])) <= limit for r in bad]
+        shares.append(np.mean(found))
+        assert shares[-1] >= recall - 0.05
+    assert shares == sorted(shares) and shares[0] < 0.75
+
+
+def test_too_few_bad_ones_set_no_threshold(calibrated):
+    organ = calibrated.organs["heart"]
+    few = calibration.OrganFit(organ.dice, organ.surface_dice, organ.expected_of_bad[:9])
+    assert few.threshold(0.95) is None
+
+
+def test_auroc_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    bad = rng.random(200) < 0.3
+    expected = (rng.normal(size=200) - bad).round(1)  # with ties
+    assert fit.auroc(expected, bad) == pytest.approx(roc_auc_score(bad, -expected), abs=1e-4)
+    assert fit.auroc(expected, np.zeros(200, bool)) is None
+
+
+def test_too_few_patients_are_told():
+    with pytest.raises(InputError, match="heart: found in 18 scans of 3 patients; expected"):
+        fit.calibrate(made_rows(patients=3), ("heart",))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda v: v.pop("seen"), "seen"),
+        (lambda v: v.update(format=9), "another version"),
+        (lambda v: v["organs"]["heart"]["dice"].update(trees=[]), "a tree makes no sense"),
+        (lambda v: v["organs"]["heart"]["dice"]["trees"][0]["left"].__setitem__(0, 9999), "a tree"),
+        (lambda v: v["organs"]["heart"]["dice"]["edges"].append(0.5), "ranges make no sense"),
+    ],
+)
+def test_a_damaged_review_json_is_one_line(calibrated, version, damage, message):
+    calibrated.save(version)
+    path = calibration.directory.asset(version, "review.json")
+    value = json.loads(open(path).read())
+    damage(value)
+    json_files.write(path, value)
+    with pytest.raises(InputError, match=message) as caught:
+        calibration.load(version)
+    assert "review.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("axcodes", ["LPS", "RAS", "ASL"])
+@pytest.mark.parametrize("kind", worsen.KINDS)
+def test_a_worsened_scan_keeps_its_organs_where_they_are(kind, axcodes):
+    made = phantom.tiny(3, axcodes=axcodes)
+    scan = nifti.Scan(made.hu, nifti.Grid.from_affine(made.hu.shape, made.affine))
+    before = made.hu.copy()
+    worse, labels = worsen.worsened(kind, scan, made.labels, np.random.default_rng(0))
+    assert worse.array.shape == labels.shape == worse.grid.shape
+    assert worse.array.dtype == np.int16 and labels.dtype == np.uint8
+    np.testing.assert_array_equal(made.hu, before)
+    moved = _mean_place(made.labels, made.affine, labels, worse.grid.affine)
+    changed = worse.array.shape != made.hu.shape or (worse.array != made.hu).mean() > 0.001
+    assert changed and moved.max() <= 0.5 * max(worse.grid.spacing_mm) + 1e-6
+    again = worsen.worsened(kind, scan, made.labels, np.random.default_rng(0))
+    np.testing.assert_array_equal(again[0].array, worse.array)
+
+
+def _mean_place(labels, affine, worse, worse_affine):
+    """How far in mm each voxel that is labelled in the worse map lies from one of its label."""
+    far = []
+    inverse = np.linalg.inv(affine)
+    for value in np.unique(worse[worse > 0]):
+        index = np.argwhere(worse == value)
+        place = index @ worse_affine[:3, :3].T + worse_affine[:3, 3]
+        back = place @ inverse[:3, :3].T + inverse[:3, 3]
+        near = np.clip(np.rint(back).astype(int), 0, np.array(labels.shape) - 1)
+        hit = labels[tuple(near.T)] == value
+        beside = np.linalg.norm((near - back) * np.linalg.norm(affine[:3, :3], axis=0), axis=1)
+        assert hit.mean() > 0.5
+        far.append(beside.max())
+    return np.array(far)
+
+
+def test_thicker_slices_are_thicker_and_a_smaller_view_smaller():
+    made = phantom.tiny(3)
+    scan = nifti.Scan(made.hu, nifti.Grid.from_affine(made.hu.shape, made.affine))
+    thick = worsen.worsened("slices", scan, made.labels, np.random.default_rng(1))[0]
+    z_mm, *_ = canonical(thick.grid.affine, thick.array)[0]
+    assert z_mm >= 2 * canonical(made.affine, made.hu)[0][0]
+    cut = worsen.worsened("cut", scan, made.labels, np.random.default_rng(1))[0]
+    assert cut.array.size < made.hu.size
+    assert cut.grid.spacing_mm == pytest.approx(scan.grid.spacing_mm)
