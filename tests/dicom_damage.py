@@ -334,6 +334,11 @@ def rescale_slope_is_zero(folder):
     field(folder, RescaleSlope=0)
 
 
+@damage("file_too_large")
+def slices_of_more_rows_than_a_label_map_can_have(folder):
+    field(folder, Rows=32768)
+
+
 @damage("series_duplicates")
 def slices_lie_there_twice(folder):
     for path in slices(folder)[:3]:

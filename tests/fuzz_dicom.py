@@ -27,7 +27,7 @@ from segthor.findings import CODES
 from segthor.manifest import Dataset
 from tests import dicom_damage, dicom_phantoms, fuzz, structure_cases
 
-RUN_SECONDS = 120
+RUN_SECONDS, ROUNDS = 300, 3
 ROOT = Path(__file__).resolve().parents[1]
 ENCODINGS = [{"syntax": syntax} for syntax in dicom_phantoms.SYNTAXES]
 ENCODINGS += [{"enhanced": True}, {"enhanced": True, "syntax": "jpeg_2000_lossless"}]
@@ -41,14 +41,17 @@ _OF_PIXELS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "Pixe
 _OF_VALUES = ("RescaleSlope", "RescaleIntercept", "PixelSpacing", "ImagePositionPatient")
 
 
-def run_case(seed: int, folder: Path, encodings=None) -> Counter:
-    """Damages and builds one tree; returns the codes found, 'built' and 'left aside' among them."""
+def run_case(seed: int, folder: Path, rounds: int = ROUNDS) -> Counter:
+    """Damages and builds one tree; returns the codes found, 'built' and 'left aside' among them.
+
+    rounds: how often each encoding occurs in the tree.
+    """
     rng = np.random.default_rng(seed)
     tree, output = folder / "tree", folder / "out"
     for place in (tree, output):
         shutil.rmtree(place, ignore_errors=True)
     names = []
-    for number, encoding in enumerate(encodings or ENCODINGS):
+    for number, encoding in enumerate(ENCODINGS * rounds):
         names.append(f"P{number:02d}")
         shutil.copytree(_healthy(folder.parent, number, encoding), tree / names[-1])
         if number:
@@ -246,7 +249,7 @@ def main(seconds: float, first_seed: int) -> int:
                 break
     for code, count in codes.most_common():
         print(f"{count:8} {code}")
-    patients = (seed - first_seed) * (len(ENCODINGS) - 1)
+    patients = (seed - first_seed) * (len(ENCODINGS) * ROUNDS - 1)
     took = time.monotonic() - began
     print(f"{patients} damaged patients in {seed - first_seed} builds and {took:.0f} s, ", end="")
     print(f"{failed} builds went wrong")

@@ -223,6 +223,18 @@ def test_a_second_scan_of_one_slice_is_left_out(tmp_path, patient):
     np.testing.assert_array_equal(read_stack(found.volumes[0]).array, hu)
 
 
+@pytest.mark.parametrize("count", [32767, 32768])
+def test_more_slices_than_a_label_map_can_have_are_refused(count):
+    planes = [headers.Plane((0, 0, k / 4), (1, 0, 0, 0, 1, 0), (1, 1)) for k in range(count)]
+    uids = ("patient", "1.2.840", "1.2", "1.3", "1.4", "1.5")
+    header = headers.Header("all.dcm", headers.CT, *uids, "1", 4, 4, True, planes=tuple(planes))
+    (found,) = stacks.of_series([header]).volumes
+    if count == 32767:
+        assert found.grid.shape == (4, 4, count)
+    else:
+        assert found.code == "file_too_large"
+
+
 @pytest.mark.parametrize("shift_mm, code", [(0.019, None), (0.05, None), (0.07, "series_uneven")])
 @pytest.mark.parametrize("axis", [0, 2])
 def test_a_slice_may_lie_a_hundredth_of_a_step_off(tmp_path, patient, shift_mm, code, axis):

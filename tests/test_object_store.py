@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from cases import save
+from structure_cases import write_patient
 from tiny_models import coded_scan, run_entry, save_coded
 
 from segthor import files, json_files, nifti, phantom
@@ -76,6 +77,21 @@ def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_pa
     count = len(found.shards)
     assert again.returncode == 0, again.stderr
     assert f"in {count} shards, {count} of them up to date" in again.stdout
+
+
+def test_a_dicom_tree_on_an_object_store_gives_the_shards_of_one_on_a_disk(store, tmp_path):
+    for name in "AB":
+        names = dict.fromkeys(("patient", "study", "series", "frame"), name)
+        write_patient(tmp_path / "tree" / name, phantom.tiny(ord(name)), enhanced=True, **names)
+    upload(tmp_path / "tree", "s3://clinic/tree")
+    on_disk = build(tmp_path / "tree", tmp_path / "dataset")
+    on_store = build("s3://clinic/tree", "s3://clinic/dicom", "--direct_num_workers=2")
+    assert (on_disk.returncode, on_store.returncode) == (0, 0), on_disk.stderr + on_store.stderr
+    expected = Dataset.load(str(tmp_path / "dataset"))
+    assert Dataset.load("s3://clinic/dicom").shards == expected.shards
+    assert len(expected.patients) == 2
+    again = build("s3://clinic/tree", "s3://clinic/dicom")
+    assert f"{len(expected.shards)} of them up to date" in again.stdout, again.stderr
 
 
 def test_model_scans_predictions_and_scores_may_lie_on_an_object_store(store, tmp_path):

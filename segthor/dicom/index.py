@@ -148,12 +148,10 @@ def find(root: str) -> list[str]:
         if real in seen:
             continue
         seen.add(real)
-        names = files.listdir(folder)
-        for name in () if PREDICTIONS in names else names:
-            path = files.join(folder, name)
-            if name.startswith("."):
-                continue
-            (waiting if files.is_dir(path) else found).append(path)
+        names, folders = files.entries(folder)
+        if PREDICTIONS not in names:
+            found += [files.join(folder, name) for name in names]
+            waiting += [files.join(folder, name) for name in folders]
     return sorted(found)
 
 

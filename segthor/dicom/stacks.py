@@ -12,6 +12,7 @@ from segthor.dicom.series import Instance, Stack
 _SAME_PLACE_MM = 0.01
 _SAME_COSINES, _SAME_SPACING_MM = 1e-3, 1e-3
 _STEP_MM, _STEP_SHARE, _DRIFT_SHARE = 0.02, 0.01, 0.1
+_MOST_ALONG_AXIS = 32767  # what a label map in NIfTI can have
 _TILTED_DEGREES, _MOST_DEGREES = 0.1, 45
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -150,6 +151,11 @@ def _stack(slices) -> Stack | DicomError:
     if len(kept) < 2:
         message = f"{path}: {len(slices)} images at one place; expected the slices of a volume"
         return DicomError("series_several_volumes", message)
+    shape = header.columns, header.rows, len(kept)
+    if max(shape) > _MOST_ALONG_AXIS:
+        found = " x ".join(map(str, shape))
+        message = f"{path}: expected at most {_MOST_ALONG_AXIS} voxels along an axis, found {found}"
+        return DicomError("file_too_large", message)
     positions = np.array([one.plane.position_mm for one in kept])
     problem = _step_problem(positions, normal, path)
     if problem:
@@ -163,7 +169,7 @@ def _stack(slices) -> Stack | DicomError:
     affine[:3] = _LPS_TO_RAS @ affine[:3]
     return Stack(
         instances=tuple(one.instance for one in kept),
-        shape=(header.columns, header.rows, len(kept)),
+        shape=shape,
         affine=affine,
         positions_mm=positions,
         orientation=plane.orientation,
