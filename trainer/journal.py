@@ -30,8 +30,11 @@ class Journal:
         self._told = 0.0
         self._calls = 0
 
-    def begin(self, step: int, steps: int, per_epoch: int, resumed: bool) -> None:
-        """Reads what an interrupted run logged, up to the step that it continues from."""
+    def begin(self, step: int, steps: int | None, per_epoch: int, resumed: bool) -> None:
+        """Reads what an interrupted run logged, up to the step that it continues from.
+
+        steps: None where they are still to be measured.
+        """
         self._steps, self._per_epoch = steps, per_epoch
         self._writer = tf.summary.create_file_writer(files.join(self._workdir, run.TENSORBOARD))
         path = files.join(self._workdir, run.LOG)
@@ -39,7 +42,7 @@ class Journal:
             rows = csv.DictReader(io.StringIO(files.read_bytes(path).decode()))
             self._rows = [row for row in rows if int(row["step"]) <= step]
         if resumed:
-            print(f"Continuing at step {step} of {steps}", flush=True)
+            print(f"Continuing at step {step} of {steps or 'those that fit'}", flush=True)
         elif not step:
             with self._writer.as_default():
                 choices = _plain(self._config.to_json())
@@ -48,6 +51,11 @@ class Journal:
                     metrics=[hparams.Metric(f"dice/{n}") for n in ("mean", *self._config.organs)],
                 )
                 hparams.hparams(choices)
+
+    def measured(self, steps: int, step_s: float) -> None:
+        """Notes how many steps fit into the run's time."""
+        self._steps = steps
+        self._tell(f"{step_s:.3f} s per step: {steps} steps fit")
 
     def before_call(self) -> None:
         """Starts the profiler for the third call: the first compiles, the second fills caches."""
@@ -68,7 +76,7 @@ class Journal:
             self._told = time.monotonic()
             end = "\r" if sys.stdout.isatty() else "\n"
             self._tell(
-                f"step {learner.step}/{self._steps}  loss {np.mean(losses):.4f}  "
+                f"{self._place(learner)}  loss {np.mean(losses):.4f}  "
                 f"rate {learner.rate:.2e}  {self._pace(learner)}",
                 end,
             )
@@ -101,7 +109,7 @@ class Journal:
         self._writer.flush()
         organs = "  ".join(f"{name} {shown(value)}" for name, value in scores.by_organ.items())
         self._tell(
-            f"step {learner.step}/{self._steps}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
+            f"{self._place(learner)}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
             f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
         )
 
@@ -124,12 +132,15 @@ class Journal:
         self._writer.close()
         return summary
 
+    def _place(self, learner) -> str:
+        return f"step {learner.step}/{self._steps or '?'}"
+
     def _rate(self) -> float:
         return self._slices / self._busy_s if self._busy_s else 0.0
 
     def _pace(self, learner) -> str:
-        if not self._slices:
-            return "the first steps compile"
+        if not self._slices or not self._steps:
+            return "the first steps compile" if self._steps else "measuring the first steps"
         left_s = (self._steps - learner.step) * learner.global_batch / self._rate()
         return f"{self._rate():.1f} slices/s  left {duration(left_s)}"
 
@@ -143,7 +154,7 @@ class Silent:
     def begin(self, *_) -> None:
         """Nothing, and so all the others."""
 
-    before_call = trained = validated = end = begin
+    before_call = measured = trained = validated = end = begin
 
 
 def shown(score: float | None) -> str:

@@ -12,7 +12,7 @@ import io
 import tensorflow as tf
 
 from segthor.errors import InputError
-from trainer import weights
+from trainer import layers, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
 LOGITS = "_logits"
@@ -29,7 +29,7 @@ _DEEPEST = {
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
-def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.keras.Model:
+def build(config: Config, size_px: int, context: int, fetch: bool = True) -> tf.keras.Model:
     """A network with the configuration's first weights.
 
     Takes images [N, size_px, size_px, context], 0 to 255, of any dtype. Gives a dict, float32:
@@ -38,8 +38,8 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
       'classify', of the tasks classify and joint: the probability that a slice holds the organ,
         [N, organs].
     The logits are the outputs of the layers 'segment_logits' and 'classify_logits'.
-    pretrained: whether the images are scaled as the published weights want them; by default where
-    the encoder starts from some.
+    Where the configuration names published weights, images are scaled as these want them. fetch:
+    whether they are loaded, too; never where all weights come from an earlier run.
 
     Raises:
       InputError: decoder or backbone cannot take this size, or the encoder weights this context.
@@ -54,14 +54,17 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
             f"--backbone=inceptionv3: expected slices of {_INCEPTION_PX} pixels or more, found "
             f"{size_px}; build the dataset with another --crop_mm"
         )
-    path = weights.find(config.encoder_weights, config.backbone)
-    if path and context != 3:
+    pretrained = config.encoder_weights != weights.NONE
+    scaling = weights.scaling(config.backbone if pretrained else None)
+    path = None
+    if fetch and not config.start_from:
+        path = weights.find(config.encoder_weights, config.backbone)
+    if (path or (pretrained and scaling)) and context != 3:
+        flag = "start_from" if config.start_from else "encoder_weights"
         raise InputError(
-            f"--encoder_weights={config.encoder_weights}: expected a dataset of 3 channels, found "
-            f"{context}; build it with --context=3, or train with --encoder_weights=none"
+            f"--{flag}={getattr(config, flag)}: expected a dataset of 3 channels, found "
+            f"{context}; build it with --context=3, or train from random weights"
         )
-    scaled = bool(path) if pretrained is None else pretrained
-    scaling = weights.scaling(config.backbone if scaled else None)
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(_POLICIES[config.precision])
     try:
@@ -93,7 +96,10 @@ def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
         outputs[SEGMENT] = _head(features[SEGMENT], SEGMENT, "softmax")
     if config.task != SEGMENT:
         pooled = tf.keras.layers.GlobalAveragePooling2D(dtype="float32")(features[CLASSIFY])
-        logits = tf.keras.layers.Dense(len(config.organs), dtype="float32")(pooled)
+        dense = tf.keras.layers.Dense(
+            len(config.organs), dtype="float32", name=layers.CLASSIFY_HEAD
+        )
+        logits = dense(pooled)
         outputs[CLASSIFY] = _head(logits, CLASSIFY, "sigmoid")
     return tf.keras.Model(images, outputs)
 
