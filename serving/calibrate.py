@@ -15,9 +15,9 @@ import sys
 from absl import flags
 
 from segthor import files, inputs, json_files, locks, startup
+from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.manifest import VALIDATION, Dataset
-from serving.prediction import directory
 from serving.scoring import output, tables
 
 RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)

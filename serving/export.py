@@ -38,6 +38,7 @@ def main(_):
         training=record,
         versions=_versions(),
         organs=run.table(record),
+        weight_names=run.weight_names(network),
     )
     written = bundle.load(version)  # it must load and give the stored output
     print(f"Wrote {version}: organs {', '.join(record['organs'])}; the stored example agrees.")

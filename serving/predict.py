@@ -11,9 +11,10 @@ import time
 from absl import flags
 
 from segthor import dicom, files, inputs, locks, progress, startup
+from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
-from serving.prediction import directory, overview, walk
+from serving.prediction import overview, walk
 
 MODEL = flags.DEFINE_list(
     "model",

@@ -13,9 +13,10 @@ import math
 from absl import flags
 
 from segthor import files, inputs, locks
+from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
-from serving.prediction import candidates, directory, postprocess, results
+from serving.prediction import candidates, postprocess, results
 from serving.scoring import tables
 from serving.scoring.pairs import contours_of, table_of
 from serving.scoring.pairs import read as read_pair

@@ -176,7 +176,7 @@ def test_a_module_of_one_line_too_many_is_found(tmp_path):
 ORGANS_NAMED = ("segthor.organs", "segthor.phantom.*")
 SEGTHOR_TAKEN = (
     *("beam_jobs.build", "segthor.manifest", "trainer.run"),
-    *("serving.prediction.directory", "serving.prediction.bundle", "serving.prediction.results"),
+    *("segthor.model_directory", "serving.prediction.bundle", "serving.prediction.results"),
     *("serving.scoring.pairs", "serving.scoring.tables", "serving.evaluate"),
 )
 TABLES = [organ_table.read(str(path)) for path in (ROOT / "configs" / "organs").glob("*.csv")]

@@ -13,7 +13,10 @@ DECODERS = ("unet", "fpn", "linknet", "pspnet")
 BACKBONES = (
     *("vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50", "resnext101", "densenet121", "densenet169", "densenet201"),
-    *("inceptionv3", "inceptionresnetv2"),
+    *("inceptionv3", "inceptionresnetv2", "mobilenet", "mobilenetv2"),
+    *("seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152"),
+    *("seresnext50", "seresnext101", "senet154"),
+    *(f"efficientnetb{number}" for number in range(8)),
 )
 LOSSES = ("dice", "ce", "dice_ce", "focal", "tversky", "bce_dice")
 OPTIMIZERS = ("adamw", "sgd")
@@ -37,6 +40,11 @@ class Config:
         -1, "Fold to validate on, training on the others; -1: the split as built.", (-1, 999)
     )
 
+    patients: int = option(0, "Train on so many of the training patients; 0: on all.", (0, 10**9))
+    draw: int = option(
+        0, "Which draw of --patients: of one draw, fewer patients are part of more.", SEEDS
+    )
+
     decoder: str = option("unet", "The decoder.", DECODERS)
     backbone: str = option("resnet34", "The encoder.", BACKBONES)
     encoder_weights: str = option(
@@ -45,10 +53,25 @@ class Config:
         "(fetched once), a weights file, or a folder of such files; ./imagenet is a path.",
     )
 
+    start_from: str = option(
+        "",
+        "Start with the weights of this run's best checkpoint or exported model: encoder, decoder, "
+        "and the outputs of the organs that both know by name; images are scaled as there.",
+    )
+    freeze_encoder_steps: int = option(
+        0, "Steps at the beginning in which the encoder stays as it is.", (0, 10**9)
+    )
+
     epochs: int = option(
         60, "Passes over the training slices; counts where --steps is 0.", (0, 100_000)
     )
     steps: int = option(0, "Training steps; 0: as --epochs says.", (0, 10**9))
+    minutes: float = option(
+        0.0,
+        "End in so many minutes, with the steps that fit: the first ones are measured, and the "
+        "schedule is laid over all; 0: as --steps or --epochs say.",
+        (0, 100_000),
+    )
     batch_size: int = option(16, "Slices per step and device.", (1, 65_536))
     oversample: float = option(
         0.0,
@@ -105,7 +128,14 @@ class Config:
         if self.task == CLASSIFY:
             require(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
             require(not self.surface_distances, "surface_distances", "a network of outlines", True)
-        require(self.steps or self.epochs, "steps", "steps or epochs above 0", self.steps)
+        for other in ("steps", "freeze_encoder_steps") if self.minutes else ():
+            require(not getattr(self, other), "minutes", f"0 beside --{other}", self.minutes)
+        require(
+            self.steps or self.epochs or self.minutes,
+            "steps",
+            "steps or epochs above 0",
+            self.steps,
+        )
 
     @property
     def held_out_fold(self) -> int | None:

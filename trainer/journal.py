@@ -13,10 +13,11 @@ from tensorboard.plugins.hparams import api as hparams
 from segthor import csv_files, files, json_files
 from segthor.organs import SEGTHOR, Organs
 from segthor.progress import duration
-from trainer import pictures, run
+from trainer import diagnosis, pictures, run
 
 _TELL_EVERY_S = 10  # where the terminal is a file
 _PROFILED_CALL = 2
+_WARN_AFTER = 100  # steps
 
 
 class Journal:
@@ -29,9 +30,13 @@ class Journal:
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
         self._told = 0.0
         self._calls = 0
+        self._warned = False
 
-    def begin(self, step: int, steps: int, per_epoch: int, resumed: bool) -> None:
-        """Reads what an interrupted run logged, up to the step that it continues from."""
+    def begin(self, step: int, steps: int | None, per_epoch: int, resumed: bool) -> None:
+        """Reads what an interrupted run logged, up to the step that it continues from.
+
+        steps: None where they are still to be measured.
+        """
         self._steps, self._per_epoch = steps, per_epoch
         self._writer = tf.summary.create_file_writer(files.join(self._workdir, run.TENSORBOARD))
         path = files.join(self._workdir, run.LOG)
@@ -39,7 +44,7 @@ class Journal:
             rows = csv.DictReader(io.StringIO(files.read_bytes(path).decode()))
             self._rows = [row for row in rows if int(row["step"]) <= step]
         if resumed:
-            print(f"Continuing at step {step} of {steps}", flush=True)
+            print(f"Continuing at step {step} of {steps or 'those that fit'}", flush=True)
         elif not step:
             with self._writer.as_default():
                 choices = _plain(self._config.to_json())
@@ -48,6 +53,11 @@ class Journal:
                     metrics=[hparams.Metric(f"dice/{n}") for n in ("mean", *self._config.organs)],
                 )
                 hparams.hparams(choices)
+
+    def measured(self, steps: int, step_s: float) -> None:
+        """Notes how many steps fit into the run's time."""
+        self._steps = steps
+        self._tell(f"{step_s:.3f} s per step: {steps} steps fit")
 
     def before_call(self) -> None:
         """Starts the profiler for the third call: the first compiles, the second fills caches."""
@@ -64,14 +74,23 @@ class Journal:
             self._slices += len(losses) * learner.global_batch
             self._busy_s += seconds
             self._waited_s += waited_s
+        self._warn_of_waiting(learner)
         if sys.stdout.isatty() or time.monotonic() - self._told > _TELL_EVERY_S:
             self._told = time.monotonic()
             end = "\r" if sys.stdout.isatty() else "\n"
             self._tell(
-                f"step {learner.step}/{self._steps}  loss {np.mean(losses):.4f}  "
+                f"{self._place(learner)}  loss {np.mean(losses):.4f}  "
                 f"rate {learner.rate:.2e}  {self._pace(learner)}",
                 end,
             )
+
+    def _warn_of_waiting(self, learner) -> None:
+        """Says once, after a hundred steps, that input bounds the run, where it does."""
+        if not self._warned and self._slices >= _WARN_AFTER * learner.global_batch:
+            self._warned = True
+            line = diagnosis.waiting_line(self._waited_s / self._busy_s)
+            if line:
+                self._tell(line)
 
     def validated(self, learner, source, scores, better: bool) -> None:
         """Notes a validation: one row of the log, one step of TensorBoard with its worst slices."""
@@ -82,7 +101,7 @@ class Journal:
             "learning_rate": learner.rate,
             "slices_per_s": self._rate(),
             "input_wait": self._waited_s / max(self._busy_s, 1e-9),
-            "memory_gb": _memory_gb(),
+            "memory_gb": memory_gb(),
             "dice": scores.mean,
             **{f"dice_{name}": value for name, value in scores.by_organ.items()},
         }
@@ -101,7 +120,7 @@ class Journal:
         self._writer.flush()
         organs = "  ".join(f"{name} {shown(value)}" for name, value in scores.by_organ.items())
         self._tell(
-            f"step {learner.step}/{self._steps}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
+            f"{self._place(learner)}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
             f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
         )
 
@@ -124,12 +143,15 @@ class Journal:
         self._writer.close()
         return summary
 
+    def _place(self, learner) -> str:
+        return f"step {learner.step}/{self._steps or '?'}"
+
     def _rate(self) -> float:
         return self._slices / self._busy_s if self._busy_s else 0.0
 
     def _pace(self, learner) -> str:
-        if not self._slices:
-            return "the first steps compile"
+        if not self._slices or not self._steps:
+            return "the first steps compile" if self._steps else "measuring the first steps"
         left_s = (self._steps - learner.step) * learner.global_batch / self._rate()
         return f"{self._rate():.1f} slices/s  left {duration(left_s)}"
 
@@ -143,7 +165,7 @@ class Silent:
     def begin(self, *_) -> None:
         """Nothing, and so all the others."""
 
-    before_call = trained = validated = end = begin
+    before_call = measured = trained = validated = end = begin
 
 
 def shown(score: float | None) -> str:
@@ -175,7 +197,7 @@ def _by_patient(scores) -> list[dict]:
     ]
 
 
-def _memory_gb() -> float:
+def memory_gb() -> float:
     """Peak memory: of the first GPU where there is one, else of this process."""
     if tf.config.list_logical_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from segthor import records
 from segthor.organs import Organs
-from trainer import augment, data, devices, losses, model, schedules, sources
+from trainer import augment, data, devices, layers, losses, model, schedules, sources, start
 from trainer.config import CLASSIFY, SEGMENT
 
 TRUE = 2  # where the counts say how large the organ is
@@ -23,7 +23,7 @@ class Learner:
     ):
         """stop_asked: says, from any thread, whether training is to stop after the next step."""
         self._stop_asked = stop_asked
-        self.config, self.strategy, self.total_steps = config, strategy, total_steps
+        self.config, self.strategy = config, strategy
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)
         self._places = tf.constant(source.organs.places(config.organs))
@@ -35,8 +35,10 @@ class Learner:
                 self.averaged.set_weights(self.model.get_weights())
             self.optimizer = _optimizer(config)
             self.optimizer.build(self.model.trainable_variables)
+            self._total = tf.Variable(total_steps, trainable=False, dtype=tf.int64)
             self.drop = tf.Variable(1.0, trainable=False, name="drop")  # of the plateau schedule
         self.logits = _logits(self.model)
+        self._encoder, self._frozen = layers.encoder(self.model), False
         # Summing over replicas cannot be compiled, so each replica's share is.
         self._own_gradients = (
             tf.function(self._share, jit_compile=True) if config.xla else self._share
@@ -57,21 +59,40 @@ class Learner:
         """The learning rate of the step last taken."""
         return float(_plain(self.optimizer).learning_rate.numpy())
 
-    @tf.function
+    def start_from(self) -> dict:
+        """Takes the first weights from where the configuration says; see `start.begin`."""
+        with self.strategy.scope():
+            taken = start.begin(self.model, self.config)
+            if self.averaged:
+                self.averaged.set_weights(self.model.get_weights())
+        return taken
+
     def train(self, iterator, count):
         """Takes `count` steps, or fewer where it is asked to stop.
 
-        Gives the losses of the steps taken, float32 [steps], and seconds spent waiting for input.
+        All or none of them are below `freeze_encoder_steps`. Gives the losses of the steps taken,
+        float32 [steps], and seconds spent waiting for input.
         """
+        frozen = self.step < self.config.freeze_encoder_steps
+        if frozen != self._frozen:
+            self._frozen = frozen
+            for layer in self._encoder:  # BatchNorm then leaves its statistics alone, too
+                layer.trainable = not frozen
+        return self._train(iterator, count, frozen)
+
+    @tf.function
+    def _train(self, iterator, count, frozen: bool):
+        del frozen  # one graph for each, made while the layers are as it says
         result = tf.TensorArray(tf.float32, count)
         waited = tf.constant(0.0, tf.float64)
         i, stopping = tf.constant(0), tf.constant(False)
         while i < count and not stopping:
-            start = self._now()
+            before = self._now()
             batch = next(iterator)
-            waited += self._now() - start
+            waited += self._now() - before
             step = self.optimizer.iterations
-            rate = schedules.learning_rate(self.config, step, self.total_steps, self.drop)
+            total = tf.cast(self._total, tf.float32)
+            rate = schedules.learning_rate(self.config, step, total, self.drop)
             _plain(self.optimizer).learning_rate.assign(rate)
             loss = self.strategy.run(self._replica_step, (batch,))
             loss = self.strategy.reduce("SUM", loss, None)
@@ -103,6 +124,16 @@ class Learner:
             return here
         return float(self._sum(tf.constant(float(here)))) > 0
 
+    def mean_of_processes(self, value: float) -> float:
+        """The same in every process, from what each of them measured."""
+        if not devices.several_processes():
+            return value
+        return float(self._sum(tf.constant(value))) / self.strategy.num_replicas_in_sync
+
+    def lay_schedule(self, total_steps: int) -> None:
+        """Lays the learning rate's schedule over so many steps, those taken included."""
+        self._total.assign(total_steps)
+
     @tf.function
     def _sum(self, value):
         return self.strategy.reduce("SUM", self.strategy.run(tf.identity, (value,)), None)
@@ -120,22 +151,28 @@ class Learner:
     def finish_average(self):
         """Gives the moving average the BatchNorm statistics, which are averages already."""
         if self.averaged:
-            pairs = zip(
-                self.averaged.non_trainable_variables,
-                self.model.non_trainable_variables,
-                strict=True,
-            )
-            for average, value in pairs:
+            for average, value in self._pairs(learned=False):
                 average.assign(value.numpy())
+
+    def _pairs(self, learned: bool):
+        """(of the average, of the network) weights that are learned, or BatchNorm's statistics.
+
+        The average is never frozen, so it says which are which.
+        """
+        ids = {id(variable) for variable in self.averaged.trainable_variables}
+        pairs = zip(self.averaged.variables, self.model.variables, strict=True)
+        return [(average, value) for average, value in pairs if (id(average) in ids) == learned]
 
     def gradients(self, batch):
         """In a replica: its share of the loss, and the gradient summed over all replicas."""
         truth, contoured = self._truth(batch[records.LABELS]), self._contoured(batch)
-        loss, found = self._own_gradients(batch[records.IMAGE], truth, contoured)
+        images = batch[records.IMAGE]
+        loss, found = self._own_gradients(images, truth, contoured, self._frozen)
         return loss, tf.distribute.get_replica_context().all_reduce("SUM", found)
 
-    def _share(self, images, truth, contoured):
+    def _share(self, images, truth, contoured, frozen: bool):
         """One replica's share of loss and gradient, before it meets the others'."""
+        del frozen  # see `_train`
         with tf.GradientTape() as tape:
             logits = self.logits(images, training=True)
             loss = tf.reduce_sum(self._losses(logits, truth, contoured)) / self.global_batch
@@ -169,8 +206,7 @@ class Learner:
             return
         step = tf.cast(self.optimizer.iterations, tf.float32)
         decay = tf.minimum(self.config.ema, (1 + step) / (10 + step))  # forget the random start
-        pairs = zip(self.averaged.trainable_variables, self.model.trainable_variables, strict=True)
-        for average, value in pairs:
+        for average, value in self._pairs(learned=True):
             self.strategy.extended.update(
                 average, lambda a, v, d: a.assign_sub((1 - d) * (a - v)), args=(value, decay)
             )

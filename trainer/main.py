@@ -11,13 +11,14 @@ import os
 import select
 import signal
 import sys
+import time
 
 from absl import flags
 
 from segthor import errors, files, flags_of, startup
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET
-from trainer import devices, run, sources
+from trainer import devices, length, run, sources, start
 from trainer.config import Config
 
 DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
@@ -35,14 +36,16 @@ flags_of.define(Config)
 
 def main(_):
     """Checks everything, then trains."""
+    began_s = time.monotonic()
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the run, found nothing")
+    run.check_folder(_WORKDIR.value)
     config = flags_of.read(Config)
-    source = sources.open_source(DATA.value, config.held_out_fold)
-    config = config.of_table(source.organs)
+    which = (config.held_out_fold, config.patients, config.draw)
+    source = sources.open_source(DATA.value, *which)
+    config = start.settle(config.of_table(source.organs), _WORKDIR.value)
     unscored = sources.require_contours(source, config.organs)
     sources.steps_per_epoch(source, config.batch_size)
-    run.check_folder(_WORKDIR.value)
     chief, several = devices.is_chief(), devices.several_processes()
     startup.load_tensorflow()
     from trainer import failures, loop, surfaces  # take seconds; bad input is told before
@@ -55,12 +58,13 @@ def main(_):
         failures.in_one_line(source, _WORKDIR.value, several),
     ):
         stop_asked, stop_status = _on_signals()
-        steps = loop.total_steps(config, source, config.batch_size * replicas)
-        _announce(config, source, replicas, steps, unscored)
+        known = length.known(config, source, _WORKDIR.value, config.batch_size * replicas)
+        _announce(config, source, replicas, known, unscored)
         journal = Silent()
         if chief:
             journal = Journal(_WORKDIR.value, config, _PROFILE.value, source.organs)
-        finished = loop.train(config, source, _WORKDIR.value, strategy, journal, stop_asked, chief)
+        inputs = (config, source, _WORKDIR.value, strategy, journal, stop_asked, chief, began_s)
+        finished = loop.train(*inputs)
         summary = journal.end(finished)
         if finished and chief and config.surface_distances:
             surfaces.score(_WORKDIR.value, source)
@@ -85,15 +89,16 @@ def _devices(config):
     return devices.strategy()
 
 
-def _announce(config, source, replicas: int, steps: int, unscored: list[str]) -> None:
+def _announce(config, source, replicas: int, known, unscored: list[str]) -> None:
     batch = config.batch_size * replicas
+    steps = f"{known.steps} steps" if known else f"steps that fit into {config.minutes:g} minutes"
     print(
-        f"{source.count(source.train)} training slices, {source.count(source.validation)} held out "
+        f"{source.train_slices} training slices, {source.count(source.validation)} held out "
         f"({len(source.patients)} patients); {config.decoder}-{config.backbone}, {config.task} "
         f"{', '.join(config.organs)}"
     )
     print(
-        f"{replicas} device(s) x {config.batch_size} slices = {batch} per step, {steps} steps, "
+        f"{replicas} device(s) x {config.batch_size} slices = {batch} per step, {steps}, "
         f"highest learning rate {config.learning_rate:g}",
         flush=True,
     )

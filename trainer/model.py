@@ -12,7 +12,7 @@ import io
 import tensorflow as tf
 
 from segthor.errors import InputError
-from trainer import weights
+from trainer import layers, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
 LOGITS = "_logits"
@@ -25,11 +25,16 @@ _DEEPEST = {
     "densenet": "relu",
     "inceptionv3": "mixed10",
     "inceptionresnetv2": "conv_7b_ac",
+    "mobilenetv2": "out_relu",
+    "mobilenet": "conv_pw_13_relu",
+    "seresnet18": "relu1",
+    "seresnet34": "relu1",
+    "efficientnet": "top_activation",
 }
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
-def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.keras.Model:
+def build(config: Config, size_px: int, context: int, fetch: bool = True) -> tf.keras.Model:
     """A network with the configuration's first weights.
 
     Takes images [N, size_px, size_px, context], 0 to 255, of any dtype. Gives a dict, float32:
@@ -38,8 +43,8 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
       'classify', of the tasks classify and joint: the probability that a slice holds the organ,
         [N, organs].
     The logits are the outputs of the layers 'segment_logits' and 'classify_logits'.
-    pretrained: whether the images are scaled as the published weights want them; by default where
-    the encoder starts from some.
+    Where the configuration names published weights, images are scaled as these want them. fetch:
+    whether they are loaded, too; never where all weights come from an earlier run.
 
     Raises:
       InputError: decoder or backbone cannot take this size, or the encoder weights this context.
@@ -54,14 +59,17 @@ def build(config: Config, size_px: int, context: int, pretrained=None) -> tf.ker
             f"--backbone=inceptionv3: expected slices of {_INCEPTION_PX} pixels or more, found "
             f"{size_px}; build the dataset with another --crop_mm"
         )
-    path = weights.find(config.encoder_weights, config.backbone)
-    if path and context != 3:
+    pretrained = config.encoder_weights != weights.NONE
+    scaling = weights.scaling(config.backbone if pretrained else None)
+    path = None
+    if fetch and not config.start_from:
+        path = weights.find(config.encoder_weights, config.backbone)
+    if (path or (pretrained and scaling)) and context != 3:
+        flag = "start_from" if config.start_from else "encoder_weights"
         raise InputError(
-            f"--encoder_weights={config.encoder_weights}: expected a dataset of 3 channels, found "
-            f"{context}; build it with --context=3, or train with --encoder_weights=none"
+            f"--{flag}={getattr(config, flag)}: expected a dataset of 3 channels, found "
+            f"{context}; build it with --context=3, or train from random weights"
         )
-    scaled = bool(path) if pretrained is None else pretrained
-    scaling = weights.scaling(config.backbone if scaled else None)
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(_POLICIES[config.precision])
     try:
@@ -93,7 +101,10 @@ def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
         outputs[SEGMENT] = _head(features[SEGMENT], SEGMENT, "softmax")
     if config.task != SEGMENT:
         pooled = tf.keras.layers.GlobalAveragePooling2D(dtype="float32")(features[CLASSIFY])
-        logits = tf.keras.layers.Dense(len(config.organs), dtype="float32")(pooled)
+        dense = tf.keras.layers.Dense(
+            len(config.organs), dtype="float32", name=layers.CLASSIFY_HEAD
+        )
+        logits = dense(pooled)
         outputs[CLASSIFY] = _head(logits, CLASSIFY, "sigmoid")
     return tf.keras.Model(images, outputs)
 
@@ -122,7 +133,7 @@ def _body(config, shape, path) -> tf.keras.Model:
     if config.task != CLASSIFY:
         outputs[SEGMENT] = body.output
     if config.task != SEGMENT:
-        outputs[CLASSIFY] = body.get_layer(_deepest(decoder, config.backbone)).output
+        outputs[CLASSIFY] = _deepest(body, decoder, config.backbone).output
     return tf.keras.Model(body.input, outputs, name=config.backbone)
 
 
@@ -156,11 +167,15 @@ def _compilable(body: tf.keras.Model) -> tf.keras.Model:
     return copy
 
 
-def _deepest(decoder: str, backbone: str) -> str:
+def _deepest(body, decoder: str, backbone: str) -> tf.keras.layers.Layer:
     """The layer that the classifier looks at; the pyramid decoder leaves out the last stages."""
     if decoder == "pspnet":
-        return "aggregation_relu"
-    return next(name for family, name in _DEEPEST.items() if backbone.startswith(family))
+        return body.get_layer("aggregation_relu")
+    for family, name in _DEEPEST.items():
+        if backbone.startswith(family):
+            return body.get_layer(name)
+    # The deeper squeeze-and-excitation networks name no layer; the decoders name theirs.
+    return layers.last_numbered(body, "activation")
 
 
 def _head(logits, name: str, activation: str):

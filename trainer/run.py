@@ -119,7 +119,7 @@ def restore(workdir: str, which: str = "best"):
     """
     import tensorflow as tf  # here, so that what the checks of this module refuse is told before
 
-    from trainer import model, weights
+    from trainer import model
     from trainer.checkpoints import DAMAGED
 
     check_trained(workdir, which)
@@ -128,10 +128,8 @@ def restore(workdir: str, which: str = "best"):
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
     config, recipe = Config.from_json(record["config"]), Recipe.from_json(record["recipe"])
-    pretrained = config.encoder_weights != weights.NONE
-    plain = {"encoder_weights": weights.NONE, "precision": "float32", "xla": False}
-    plain = dataclasses.replace(config, **plain)
-    network = model.build(plain, recipe.size_px, recipe.context, pretrained)
+    plain = dataclasses.replace(config, precision="float32", xla=False)
+    network = model.build(plain, recipe.size_px, recipe.context, fetch=False)
     key = "averaged" if which == "last" and config.ema else "model"
     reader = tf.train.Checkpoint(**{key: network})
     try:
@@ -142,6 +140,24 @@ def restore(workdir: str, which: str = "best"):
             f"({str(error).strip().splitlines()[0]})"
         ) from error
     return network, record
+
+
+def weight_names(network) -> list[str]:
+    """The name of each of `network.variables`: see `layers.by_name`."""
+    from trainer import layers
+
+    return list(layers.by_name(network))
+
+
+def note(workdir: str, **facts) -> None:
+    """Adds what became known after `claim` to run.json."""
+    path = files.join(workdir, RUN)
+    json_files.write(path, json_files.read(path) | facts)
+
+
+def begun(workdir: str) -> bool:
+    """Whether the folder holds a checkpoint to continue from."""
+    return files.exists(files.join(workdir, LAST, "checkpoint"))  # TensorFlow's list of them
 
 
 def _record(config: Config, source, replicas: int) -> dict:

@@ -6,6 +6,7 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
   organs.json    what the network's classes mean: names, label values, colours
   organ_table.json  every organ of the dataset, with all that its table says (segthor.organs)
   training.json  the run that made the network
+  weights.json   the layers' names of the SavedModel's weights, in their order (may be missing)
   model.json     digest of the weights, versions of the libraries
   example.npz    an input and the output it must give
   postprocess.json  what is done to each organ afterwards (from serving.tune; may be missing)
@@ -13,7 +14,6 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
 It loads with `tf.saved_model.load`, without Keras and without this package.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -24,10 +24,11 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import files, json_files
+from segthor import model_directory as directory
 from segthor.errors import InputError
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
 from segthor.recipe import Recipe
-from serving.prediction import directory, postprocess
+from serving.prediction import postprocess
 
 PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
 # Another processor adds in another order and a GPU may round factors to 10 bits: probabilities
@@ -89,13 +90,15 @@ def save(
     training: dict,
     versions: dict,
     organs: Organs = SEGTHOR,
+    weight_names: list[str] | None = None,
 ) -> str:
     """Writes the next FOLDER/<version>/ under a temporary name, then renames it.
 
     network: callable, float32 [N, H, W, C] of 0..255 to a dict of what it gives, float32:
       'probabilities' [N, H, W, K] that sum to 1, or 'presence' [N, K - 1], or both.
     variables: every tf.Variable that `network` reads. names: the organs of classes 1 to K - 1.
-    organs: the dataset's table. Returns the folder of the version.
+    organs: the dataset's table. weight_names: one for each of `variables`, by which a run that
+      starts from the model finds them. Returns the folder of the version.
     """
     signatures = _signatures(network, recipe, label_values(names, organs))
     example = _example(recipe)
@@ -104,20 +107,20 @@ def save(
         for name, call in signatures.items()
         if name in (PROBABILITIES, PRESENCE)
     }
+    weights = _arrays(variables)
+    digest = directory.weights_digest(weights, recipe, names, organs, weight_names)
     assets = {
         directory.RECIPE: _json(recipe.to_json()),
         directory.ORGANS: _json(_organ_rows(names, organs)),
         directory.TABLE: _json(organs.to_json()),
         directory.TRAINING: _json(training),
         directory.MODEL: _json(
-            {
-                "format": directory.FORMAT,
-                "digest": _digest(variables, recipe, names, organs),
-                "versions": versions,
-            }
+            {"format": directory.FORMAT, "digest": digest, "versions": versions}
         ),
         directory.EXAMPLE: _npz(images=example, **expected),
     }
+    if weight_names is not None:
+        assets[directory.WEIGHTS] = _json(weight_names)
     with tempfile.TemporaryDirectory() as source:
         servable = tf.Module(name="segthor")  # holds the variables, and no Keras object
         servable.weights, servable.assets = list(variables), []
@@ -143,7 +146,7 @@ def load(folder: str) -> Bundle:
     """
     version = directory.newest(folder)
     digest = directory.digest(version)
-    organs = directory.table(version)
+    organs, weight_names = directory.table(version), directory.weight_names(version)
     recipe, names, training = _assets(version, organs)
     try:
         with directory.local(version) as path:
@@ -151,10 +154,11 @@ def load(folder: str) -> Bundle:
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
-    if digest != _digest(getattr(loaded, "weights", ()), recipe, names, organs):
+    weights = _arrays(getattr(loaded, "weights", ()))
+    if digest != directory.weights_digest(weights, recipe, names, organs, weight_names):
         raise InputError(
-            f"{version}: weights, recipe.json, organs.json or organ_table.json are not those that "
-            "were exported; export the model again"
+            f"{version}: weights, recipe.json, organs.json, organ_table.json or weights.json are "
+            "not those that were exported; export the model again"
         )
     bundle = Bundle(
         folder=version,
@@ -280,13 +284,8 @@ def _organ_rows(names, organs: Organs) -> list[dict]:
     return rows + [{"name": o.name, "label": o.label, "rgb": list(o.rgb)} for o in known]
 
 
-def _digest(variables, recipe: Recipe, names, organs: Organs) -> str:
-    # SegTHOR's table adds nothing, so that models from before there was another keep their name.
-    table = [] if organs == SEGTHOR else [organs.digest()]
-    digest = hashlib.sha256(json.dumps([recipe.digest(), list(names), *table]).encode())
-    for variable in variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()[:16]
+def _arrays(variables):
+    return (variable.numpy() for variable in variables)
 
 
 def _json(value) -> bytes:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segthor import fields, files, json_files
+from segthor import model_directory as directory
 from segthor.errors import InputError
-from serving.prediction import directory
 from serving.prediction.evidence import FEATURES
 
 FORMAT = 1

@@ -6,10 +6,10 @@ import numpy as np
 from scipy import ndimage
 
 from segthor import files, json_files
+from segthor import model_directory as directory
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
-from serving.prediction import directory
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
 

@@ -1,20 +1,28 @@
-"""Where things lie in a model directory: FOLDER/<version>/assets/<file>. No tensorflow."""
+"""Where things lie in a model directory: FOLDER/<version>/assets/<file>. No tensorflow.
+
+The package that writes it and the trainer, which may begin with its weights, agree here.
+"""
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 import uuid
 
 import fsspec
+import numpy as np
 
 from segthor import files, json_files, locks
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
+from segthor.recipe import Recipe
 
 MODEL, RECIPE, ORGANS, TRAINING = "model.json", "recipe.json", "organs.json", "training.json"
 TABLE, EXAMPLE, RULES = "organ_table.json", "example.npz", "postprocess.json"
 REVIEW = "review.json"
+WEIGHTS = "weights.json"
 FORMAT = 1
 
 
@@ -52,6 +60,37 @@ def digest(version: str) -> str:
             "export it again with python -m serving.export"
         )
     return model["digest"]
+
+
+def weights_digest(
+    weights, recipe: Recipe, names, organs: Organs = SEGTHOR, weight_names: list[str] | None = None
+) -> str:
+    """What `digest` must be: of arrays, recipe, the network's organs, their table, weights' names.
+
+    What SegTHOR's table and weights without names would add is left out, so that models from before
+    there was another table, or names, keep their digest.
+    """
+    more = [] if organs == SEGTHOR else [organs.digest()]
+    more += [] if weight_names is None else [weight_names]
+    found = hashlib.sha256(json.dumps([recipe.digest(), list(names), *more]).encode())
+    for array in weights:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def weight_names(version: str) -> list[str] | None:
+    """The names of the SavedModel's weights, in their order; None where it was exported without.
+
+    Raises:
+      InputError: they make no sense.
+    """
+    path = asset(version, WEIGHTS)
+    if not files.exists(path):
+        return None
+    found = json_files.read(path)
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise InputError(f"{path}: expected a list of names; export the model again")
+    return found
 
 
 def table(version: str) -> Organs:

@@ -1,0 +1,61 @@
+"""How many steps a run takes, and how many fit into some minutes."""
+
+import json
+import signal
+import time
+
+import pytest
+import slices
+from test_replicas import finish, start
+from test_trainer import command, last_step
+
+from segthor.errors import InputError
+from trainer import length, run, sources
+from trainer.config import Config
+
+
+@pytest.mark.parametrize("validate_every", [0, 7])
+@pytest.mark.parametrize("step_s, validation_s", [(0.01, 0.0), (0.5, 3.0), (1.9, 40.0)])
+def test_the_steps_and_validations_that_fit_fill_the_time_and_no_more(
+    step_s, validation_s, validate_every
+):
+    found = length.fitting(26, 600, step_s, validation_s, validate_every)
+    times = range(27, found.steps + 1)
+    validations = sum(step % found.validate_every == 0 or step == found.steps for step in times)
+    took = len(times) * step_s + validations * validation_s
+    assert took <= 600
+    assert took > 0.9 * 600 - validation_s - step_s
+    assert validate_every or validations * validation_s <= 0.2 * 600 + validation_s
+
+
+def test_without_time_there_is_one_step_more():
+    assert length.fitting(26, -5, 1.0, 10.0).steps == 27
+
+
+def test_minutes_stand_alone():
+    for other in ("steps", "freeze_encoder_steps"):
+        with pytest.raises(InputError, match=f"minutes: expected 0 beside --{other}, found 1"):
+            Config(minutes=1, **{other: 5})
+    assert Config(minutes=1, epochs=0).minutes == 1
+
+
+def test_a_timed_run_keeps_the_steps_that_it_chose_when_it_is_killed_and_goes_on(tmp_path):
+    slices.make(tmp_path / "data", size=96)
+    workdir = tmp_path / "run"
+    flags = ["--minutes=0.4", "--checkpoint_every=2", "--ema=0", "--augment_elastic_px=0"]
+    process = start(command(tmp_path / "data", workdir, *flags))
+    while process.poll() is None and last_step(workdir) <= 6 + length.MEASURED_STEPS:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    said = process.communicate()[0]
+    assert "steps that fit into 0.4 minutes" in said
+    record = json.loads((workdir / run.RUN).read_text())
+    (output,) = finish([start(command(tmp_path / "data", workdir, *flags))])
+    assert "Continuing at step" in output and "s per step: " not in output
+    summary = json.loads((workdir / run.SUMMARY).read_text())
+    assert summary["finished"] and summary["steps"] == record["length"]["steps"] > 26
+    source = sources.open_source(str(tmp_path / "data"), None)
+    config = Config.from_json(record["config"])
+    known = length.known(config, source, str(workdir), 4)
+    assert known.steps == record["length"]["steps"]
+    assert length.known(config, source, str(tmp_path / "other"), 4) is None
