@@ -36,6 +36,12 @@ def main(_):
     dataset = Dataset.load(DATA.value)
     if dataset.folds < 2:
         raise InputError(f"{DATA.value}: expected at least 2 folds, found {dataset.folds}")
+    for fold in range(dataset.folds):
+        summary = files.join(RUNS.value, f"fold_{fold}", "summary.json")
+        if not files.exists(summary):
+            raise InputError(
+                f"{summary}: expected a finished run of every fold; repeat the training"
+            )
     targets = [directory.newest(folder) for folder in MODEL.value]
     given = {"runs": RUNS.value, "data": DATA.value}
     with output.alone(OUTPUT.value, (PLOT,), given):
