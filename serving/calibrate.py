@@ -52,7 +52,11 @@ def main(_):
 
         calibration, told = fit.calibrate(rows, names)
         plot.write(files.join(OUTPUT.value, PLOT), told)
-        _store(calibration, targets or models)
+        for version in targets or models:
+            with locks.alone(version):
+                calibration.save(version)
+                plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
+    print(f"Stored with {', '.join(targets or models)}.")
     columns = list(calibration.table[0])
     lines = [[_cell(line[column]) for column in columns] for line in calibration.table]
     print(tables.aligned(columns, lines))
@@ -98,13 +102,6 @@ def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, .
             print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
             rows += cases.rows_of(contoured[patient], ensemble, folder)
     return rows, names
-
-
-def _store(calibration, versions: list[str]) -> None:
-    for version in versions:
-        with locks.alone(version):
-            calibration.save(version)
-    print(f"Stored with {', '.join(versions)}.")
 
 
 def _cell(value) -> str:

@@ -14,7 +14,7 @@ from segthor.organs import SEGTHOR, Organs
 
 MODEL, RECIPE, ORGANS, TRAINING = "model.json", "recipe.json", "organs.json", "training.json"
 TABLE, EXAMPLE, RULES = "organ_table.json", "example.npz", "postprocess.json"
-REVIEW = "review.json"
+REVIEW, REVIEW_PLOT = "review.json", "review.png"
 FORMAT = 1
 
 
