@@ -21,8 +21,7 @@ from segthor.recipe import Recipe
 
 MODEL, RECIPE, ORGANS, TRAINING = "model.json", "recipe.json", "organs.json", "training.json"
 TABLE, EXAMPLE, RULES = "organ_table.json", "example.npz", "postprocess.json"
-REVIEW = "review.json"
-WEIGHTS = "weights.json"
+REVIEW, REVIEW_PLOT, WEIGHTS = "review.json", "review.png", "weights.json"
 FORMAT = 1
 
 

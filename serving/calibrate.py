@@ -36,6 +36,12 @@ def main(_):
     dataset = Dataset.load(DATA.value)
     if dataset.folds < 2:
         raise InputError(f"{DATA.value}: expected at least 2 folds, found {dataset.folds}")
+    for fold in range(dataset.folds):
+        summary = files.join(RUNS.value, f"fold_{fold}", "summary.json")
+        if not files.exists(summary):
+            raise InputError(
+                f"{summary}: expected a finished run of every fold; repeat the training"
+            )
     targets = [directory.newest(folder) for folder in MODEL.value]
     given = {"runs": RUNS.value, "data": DATA.value}
     with output.alone(OUTPUT.value, (PLOT,), given):
@@ -46,7 +52,11 @@ def main(_):
 
         calibration, told = fit.calibrate(rows, names)
         plot.write(files.join(OUTPUT.value, PLOT), told)
-        _store(calibration, targets or models)
+        for version in targets or models:
+            with locks.alone(version):
+                calibration.save(version)
+                plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
+    print(f"Stored with {', '.join(targets or models)}.")
     columns = list(calibration.table[0])
     lines = [[_cell(line[column]) for column in columns] for line in calibration.table]
     print(tables.aligned(columns, lines))
@@ -92,13 +102,6 @@ def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, .
             print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
             rows += cases.rows_of(contoured[patient], ensemble, folder)
     return rows, names
-
-
-def _store(calibration, versions: list[str]) -> None:
-    for version in versions:
-        with locks.alone(version):
-            calibration.save(version)
-    print(f"Stored with {', '.join(versions)}.")
 
 
 def _cell(value) -> str:

@@ -73,6 +73,7 @@ MISSING = {
     "beam_jobs.build": ["--input=nowhere", "--output=OUT"],
     "beam_jobs.inspect": ["--data=nowhere"],
     "beam_jobs.verify": ["--data=nowhere"],
+    "serving.calibrate": ["--runs=nowhere", "--data=nowhere", "--output=OUT"],
     "serving.evaluate": ["--predictions=nowhere", "--labels=nowhere", "--output=OUT"],
     "serving.export": ["--workdir=nowhere", "--output=OUT"],
     "serving.predict": ["--model=nowhere", "--input=SCAN", "--output=OUT"],

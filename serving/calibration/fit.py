@@ -20,13 +20,14 @@ from serving.prediction.evidence import FEATURES, OF_SCAN, features
 FEWEST = 40  # rows of an organ
 _SETTINGS = {
     "n_estimators": 40,
-    "max_depth": 5,
-    "min_samples_leaf": 5,
-    "max_features": 0.5,
+    "max_depth": 7,
+    "min_samples_leaf": 3,
+    "max_features": 0.8,
     "monotonic_cst": [-1] * len(FEATURES),  # more of any evidence never raises a score
     "random_state": 0,
 }
 _GROUPS = 5  # of patients, each judged by forests of the others
+_MOST_RANGES = 12
 _RANGE_ROWS = 40  # in a range of expectations with a shortfall of its own, at least
 
 
@@ -96,7 +97,7 @@ def _shortfalls(expected, true) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
     In each range the shortfall is the ceil((n + 1) COVERAGE)-th smallest of its n.
     """
-    count = max(1, min(6, len(true) // _RANGE_ROWS))
+    count = max(1, min(_MOST_RANGES, len(true) // _RANGE_ROWS))
     edges = np.unique(np.quantile(expected, np.arange(1, count) / count).round(4))
     place, short = np.searchsorted(edges, expected, "right"), expected - true
     limits = []

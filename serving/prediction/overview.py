@@ -39,7 +39,8 @@ def _row(name: str, facts: dict) -> dict:
     failed = facts.get("failed", "")
     review = facts.get("review")
     if review is None:
-        return {"patient": name, "review": "yes", "reason": failed or "no label map"}
+        before = "no evidence was noted; predict again with --overwrite" if "job" in facts else ""
+        return {"patient": name, "review": "yes", "reason": failed or before or "no label map"}
     known = {o: row for o, row in review["organs"].items() if row["expected_dice"] is not None}
     worst = min(known, key=lambda o: known[o]["expected_dice"], default=None)
     told = known.get(worst) or next((r for r in review["organs"].values() if r["review"]), {})

@@ -42,7 +42,7 @@ class Judge:
         rows = {name: self._organ(name, scan, row) for name, row in organs.items()}
         rejected = [f.message for f in findings if f.severity == REJECT and f.code != _MISSING]
         flagged = {name: row for name, row in rows.items() if row["review"]}
-        reasons = [f"unlike the training data: {words}" for words in unlike]
+        reasons = [f"unlike the training data: {' and '.join(unlike)}"] if unlike else []
         reasons += [f"{name}: {row['reason']}" for name, row in flagged.items()]
         reasons += rejected
         expected = [r["expected_dice"] for r in rows.values() if r["expected_dice"] is not None]
@@ -77,7 +77,9 @@ class Judge:
 
         grey_distance is a distance: one below the mean is no fault.
         """
-        known = [one.seen[figure] for one in self.calibrations.values() if one]
+        known = [
+            one.seen[figure] for one in self.calibrations.values() if one and figure in one.seen
+        ]
         if not known:
             limits = -_VERY_FAR, _VERY_FAR
         else:

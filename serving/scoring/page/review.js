@@ -25,8 +25,7 @@ function reviewNotes(patient) {
   const items = rows.filter(([, organ]) => organ.review || organ.slices.length)
     .map(([name, organ]) => make("li", { className: organ.review ? "bad" : "" },
       `${name}: ${organ.reason || "look at"} `, ...organ.slices.map((z) => sliceButton(patient, z))));
-  if (review.unlike_training) items.unshift(make("li", { className: "bad" }, review.reason.split("; ")
-    .filter((text) => text.startsWith("unlike")).join("; ")));
+  if (review.unlike_training) items.unshift(make("li", { className: "bad" }, review.reason.split("; ")[0]));
   if (items.length) notes(review.review ? "Review" : "Not marked for review", items);
 }
 
