@@ -148,8 +148,11 @@ def _row(suspect: suspicion.Suspect) -> dict:
 
 
 def _table(ranked) -> str:
-    rows = [list(_row(suspect).values()) for suspect in ranked]
-    return tables.aligned(("suspects", "organ", "score", "slices", "reason"), rows)
+    """The suspects for the terminal, each line followed by its reason."""
+    rows = [list(_row(suspect).values())[:-1] for suspect in ranked]
+    head, rule, *lines = tables.aligned(("suspects", "organ", "score", "slices"), rows).split("\n")
+    told = [f"{line}  {one.reason}" for line, one in zip(lines, ranked, strict=True)]
+    return "\n".join([head, rule, *told])
 
 
 def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:

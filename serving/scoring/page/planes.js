@@ -8,7 +8,7 @@ async function draw() {
   document.body.dataset.patient = patient.name;
   element("failure").hidden = !patient.failed;
   if (patient.failed) {
-    for (const name in PLANES) element(name).getContext("2d").reset();
+    for (const name in PLANES) element(name).width = 1; // which empties it
     for (const id of ["caption", "readout"]) element(id).textContent = "";
     element("failure").textContent = patient.failed;
     drawStrip();
