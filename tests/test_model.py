@@ -4,7 +4,9 @@ import dataclasses
 import inspect
 import re
 import sys
+import types
 
+import efficientnet.model as eff
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -81,10 +83,53 @@ def test_images_are_scaled_as_the_published_weights_were_trained(backbone):
     np.testing.assert_allclose(x, expected, atol=1e-4)
 
 
+def asked_for(backbone):
+    """What the library fetches for the encoder: file, address, checksum ('' for none)."""
+
+    class Asked(Exception):
+        pass
+
+    def get_file(name, url, file_hash="", **_):
+        raise Asked(name, url, file_hash)
+
+    utils = types.SimpleNamespace(**vars(tf.keras.utils) | {"get_file": get_file})
+    keras = {n: getattr(tf.keras, n) for n in ("backend", "layers", "models")}
+    with pytest.raises(Asked) as asked:
+        Backbones.get_backbone(
+            backbone, input_shape=(224, 224, 3), weights="imagenet", include_top=False,
+            **keras, utils=utils,
+        )  # fmt: skip
+    return asked.value.args
+
+
+def test_every_encoder_of_the_library_is_there():
+    assert sorted(BACKBONES) == sorted(Backbones.models_names())
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "seresnet18", "seresnet50"])
+def test_a_classifier_looks_at_the_encoders_deepest_layer(backbone):
+    config = Config(task="classify", loss="ce", backbone=backbone, organs=("heart",))
+    body = model.build(config, 32, 3).get_layer(backbone)
+    keras = {n: getattr(tf.keras, n) for n in ("backend", "layers", "models", "utils")}
+    shape = {"input_shape": (32, 32, 3), "weights": None, "include_top": False}
+    library = Backbones.get_backbone(backbone, **shape, **keras)
+    assert body.output["classify"].shape == library.output.shape
+    assert len(body.get_weights()) == len(library.get_weights())
+
+
 @pytest.mark.parametrize("backbone, chosen", weights.PUBLISHED)
 def test_the_table_of_weights_is_the_libraries_own(backbone, chosen):
     name, folder, md5 = weights.PUBLISHED[backbone, chosen]
-    if backbone.startswith("res"):
+    if backbone.startswith("efficientnet"):
+        stem = backbone.replace("efficientnetb", "efficientnet-b")
+        assert (folder, md5) == (eff.BASE_WEIGHTS_PATH, eff.WEIGHTS_HASHES[stem][1])
+        assert name == f"{stem}_weights_tf_dim_ordering_tf_kernels_autoaugment_notop.h5"
+        assert "'_weights_tf_dim_ordering_tf_kernels_autoaugment_notop.h5'" in inspect.getsource(
+            eff
+        )
+    elif backbone.startswith("mobilenet"):  # joins the name while it builds
+        assert asked_for(backbone) == (name, folder + name, md5)
+    elif backbone.startswith(("res", "se")):
         (row,) = [
             row
             for row in WEIGHTS_COLLECTION

@@ -10,7 +10,13 @@ import slices
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("network", ["vgg16-fpn", "resnet18-linknet", "densenet121-pspnet"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        *("vgg16-fpn", "resnet18-linknet", "densenet121-pspnet"),
+        *("mobilenetv2-pspnet", "seresnet18-pspnet", "efficientnetb0-pspnet"),
+    ],
+)
 def test_a_network_builds_takes_a_step_and_exports(network, tmp_path):
     slices.make(tmp_path, patients=3, size=96 if network.endswith("pspnet") else 32)
     command = [sys.executable, "-m", "benchmarks.networks", f"--one={network}"]

@@ -13,7 +13,10 @@ DECODERS = ("unet", "fpn", "linknet", "pspnet")
 BACKBONES = (
     *("vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50", "resnext101", "densenet121", "densenet169", "densenet201"),
-    *("inceptionv3", "inceptionresnetv2"),
+    *("inceptionv3", "inceptionresnetv2", "mobilenet", "mobilenetv2"),
+    *("seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152"),
+    *("seresnext50", "seresnext101", "senet154"),
+    *(f"efficientnetb{number}" for number in range(8)),
 )
 LOSSES = ("dice", "ce", "dice_ce", "focal", "tversky", "bce_dice")
 OPTIMIZERS = ("adamw", "sgd")
@@ -35,6 +38,11 @@ class Config:
     )
     fold: int = option(
         -1, "Fold to validate on, training on the others; -1: the split as built.", (-1, 999)
+    )
+
+    patients: int = option(0, "Train on so many of the training patients; 0: on all.", (0, 10**9))
+    draw: int = option(
+        0, "Which draw of --patients: of one draw, fewer patients are part of more.", SEEDS
     )
 
     decoder: str = option("unet", "The decoder.", DECODERS)

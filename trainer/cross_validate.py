@@ -8,24 +8,16 @@ one. Exit status: 0; 2 for an error; 143 where SIGTERM stopped a run after a che
 
 import contextlib
 import csv
-import ctypes
 import io
-import signal
-import subprocess
-import sys
 import warnings
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from segthor import csv_files, errors, files, locks
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
-from trainer import devices, run
-
-STOPPED = 128 + signal.SIGTERM
-_TOLD_WHY = (2, STOPPED)  # the trainer has said it in one line
-_PR_SET_PDEATHSIG = 1
+from trainer import child, devices, run
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, one in each fold_K.")
@@ -45,7 +37,7 @@ def main(argv):
     with locks.alone(_WORKDIR.value) if chief else contextlib.nullcontext():
         for fold in range(folds):
             status = _train(fold, folds, argv[1:])
-            if status in _TOLD_WHY:
+            if status in child.TOLD_WHY:
                 return status
             if status:
                 raise InputError(
@@ -66,21 +58,8 @@ def _folder(fold: int) -> str:
 def _train(fold: int, folds: int, flags_of_trainer) -> int:
     """One run of the trainer, in a process of its own; a finished one returns at once."""
     print(f"Fold {fold} of {folds}", flush=True)
-    command = [sys.executable, "-m", "trainer.main", *flags_of_trainer, f"--fold={fold}"]
-    command += [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
-    command += [f"--verbosity={logging.get_verbosity()}"]
-    process = subprocess.Popen(command, preexec_fn=_end_with_parent)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    return process.wait()
-
-
-def _end_with_parent() -> None:
-    """In the trainer's process: Linux ends it with this one, in whatever way this one ends.
-
-    Otherwise it would train on after a kill -9, and keep its folder from the repeated command.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    where = [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
+    return child.train([*flags_of_trainer, f"--fold={fold}", *where])
 
 
 def _patients(fold: int) -> list[dict]:

@@ -115,12 +115,25 @@ def _epoch(source: Source, config, repeats, epoch):
             deterministic=True,
         )
     )
+    if source.chosen is not None:
+        slices = slices.filter(_is_of(source.chosen))
     if repeats is not None:
         slices = slices.enumerate().flat_map(
             _repeat_rare(source.organs, config.organs, repeats, keys[1])
         )
     seed = tf.cast(keys[2][0], tf.int64)
     return slices.shuffle(config.shuffle_buffer, seed, reshuffle_each_iteration=False)
+
+
+def _is_of(patients: tuple[str, ...]):
+    """Whether a serialized slice is of one of these patients."""
+    names, feature = tf.constant(patients), {records.PATIENT: tf.io.FixedLenFeature([], tf.string)}
+
+    def belongs(serialized):
+        found = tf.io.parse_single_example(serialized, feature)[records.PATIENT]
+        return tf.reduce_any(names == found)
+
+    return belongs
 
 
 def _repeats(source: Source, config) -> np.ndarray:

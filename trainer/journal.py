@@ -13,10 +13,11 @@ from tensorboard.plugins.hparams import api as hparams
 from segthor import csv_files, files, json_files
 from segthor.organs import SEGTHOR, Organs
 from segthor.progress import duration
-from trainer import pictures, run
+from trainer import diagnosis, pictures, run
 
 _TELL_EVERY_S = 10  # where the terminal is a file
 _PROFILED_CALL = 2
+_WARN_AFTER = 100  # steps
 
 
 class Journal:
@@ -29,6 +30,7 @@ class Journal:
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
         self._told = 0.0
         self._calls = 0
+        self._warned = False
 
     def begin(self, step: int, steps: int | None, per_epoch: int, resumed: bool) -> None:
         """Reads what an interrupted run logged, up to the step that it continues from.
@@ -72,6 +74,7 @@ class Journal:
             self._slices += len(losses) * learner.global_batch
             self._busy_s += seconds
             self._waited_s += waited_s
+        self._warn_of_waiting(learner)
         if sys.stdout.isatty() or time.monotonic() - self._told > _TELL_EVERY_S:
             self._told = time.monotonic()
             end = "\r" if sys.stdout.isatty() else "\n"
@@ -80,6 +83,14 @@ class Journal:
                 f"rate {learner.rate:.2e}  {self._pace(learner)}",
                 end,
             )
+
+    def _warn_of_waiting(self, learner) -> None:
+        """Says once, after a hundred steps, that input bounds the run, where it does."""
+        if not self._warned and self._slices >= _WARN_AFTER * learner.global_batch:
+            self._warned = True
+            line = diagnosis.waiting_line(self._waited_s / self._busy_s)
+            if line:
+                self._tell(line)
 
     def validated(self, learner, source, scores, better: bool) -> None:
         """Notes a validation: one row of the log, one step of TensorBoard with its worst slices."""
@@ -90,7 +101,7 @@ class Journal:
             "learning_rate": learner.rate,
             "slices_per_s": self._rate(),
             "input_wait": self._waited_s / max(self._busy_s, 1e-9),
-            "memory_gb": _memory_gb(),
+            "memory_gb": memory_gb(),
             "dice": scores.mean,
             **{f"dice_{name}": value for name, value in scores.by_organ.items()},
         }
@@ -186,7 +197,7 @@ def _by_patient(scores) -> list[dict]:
     ]
 
 
-def _memory_gb() -> float:
+def memory_gb() -> float:
     """Peak memory: of the first GPU where there is one, else of this process."""
     if tf.config.list_logical_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9

@@ -16,7 +16,7 @@ BEFORE_ORGANS = {SEGMENT_HEAD: 1, CLASSIFY_HEAD: 0}
 
 # segmentation_models' names of a decoder's layers; those of its last one differ, see `_named`.
 _DECODER = re.compile(r"(decoder|center|fpn|segm|aggregation|psp|final_stage)_")
-_NUMBERED = re.compile(r"(conv2d|batch_normalization|depthwise_conv2d|separable_conv2d|dense)_?\d*")
+_NUMBERED = re.compile(r"(conv2d|batch_normalization)(_\d+)?")
 
 
 def by_name(network: tf.keras.Model) -> dict[str, tf.Variable]:
@@ -41,6 +41,12 @@ def encoder(network: tf.keras.Model) -> list[tf.keras.layers.Layer]:
         for name, layer in _named(network).items()
         if name not in BEFORE_ORGANS and not _DECODER.match(name)
     ]
+
+
+def last_numbered(network: tf.keras.Model, kind: str) -> tf.keras.layers.Layer:
+    """The last made of the layers that Keras numbered under this name."""
+    found = [layer for layer in _leaves(network) if re.fullmatch(rf"{kind}(_\d+)?", layer.name)]
+    return max(found, key=lambda layer: _number(layer.name))
 
 
 def _named(network) -> dict[str, tf.keras.layers.Layer]:

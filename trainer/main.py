@@ -42,7 +42,8 @@ def main(_):
         raise InputError("--workdir: expected the folder of the run, found nothing")
     run.check_folder(_WORKDIR.value)
     config = flags_of.read(Config)
-    source = sources.open_source(DATA.value, config.held_out_fold)
+    which = (config.held_out_fold, config.patients, config.draw)
+    source = sources.open_source(DATA.value, *which)
     config = start.settle(config.of_table(source.organs), _WORKDIR.value)
     unscored = sources.require_contours(source, config.organs)
     sources.steps_per_epoch(source, config.batch_size)
@@ -93,7 +94,7 @@ def _announce(config, source, replicas: int, known, unscored: list[str]) -> None
     batch = config.batch_size * replicas
     steps = f"{known.steps} steps" if known else f"steps that fit into {config.minutes:g} minutes"
     print(
-        f"{source.count(source.train)} training slices, {source.count(source.validation)} held out "
+        f"{source.train_slices} training slices, {source.count(source.validation)} held out "
         f"({len(source.patients)} patients); {config.decoder}-{config.backbone}, {config.task} "
         f"{', '.join(config.organs)}"
     )

@@ -25,6 +25,11 @@ _DEEPEST = {
     "densenet": "relu",
     "inceptionv3": "mixed10",
     "inceptionresnetv2": "conv_7b_ac",
+    "mobilenetv2": "out_relu",
+    "mobilenet": "conv_pw_13_relu",
+    "seresnet18": "relu1",
+    "seresnet34": "relu1",
+    "efficientnet": "top_activation",
 }
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -128,7 +133,7 @@ def _body(config, shape, path) -> tf.keras.Model:
     if config.task != CLASSIFY:
         outputs[SEGMENT] = body.output
     if config.task != SEGMENT:
-        outputs[CLASSIFY] = body.get_layer(_deepest(decoder, config.backbone)).output
+        outputs[CLASSIFY] = _deepest(body, decoder, config.backbone).output
     return tf.keras.Model(body.input, outputs, name=config.backbone)
 
 
@@ -162,11 +167,15 @@ def _compilable(body: tf.keras.Model) -> tf.keras.Model:
     return copy
 
 
-def _deepest(decoder: str, backbone: str) -> str:
+def _deepest(body, decoder: str, backbone: str) -> tf.keras.layers.Layer:
     """The layer that the classifier looks at; the pyramid decoder leaves out the last stages."""
     if decoder == "pspnet":
-        return "aggregation_relu"
-    return next(name for family, name in _DEEPEST.items() if backbone.startswith(family))
+        return body.get_layer("aggregation_relu")
+    for family, name in _DEEPEST.items():
+        if backbone.startswith(family):
+            return body.get_layer(name)
+    # The deeper squeeze-and-excitation networks name no layer; the decoders name theirs.
+    return layers.last_numbered(body, "activation")
 
 
 def _head(logits, name: str, activation: str):

@@ -1,8 +1,11 @@
 """The dataset as the trainer uses it, checked before anything waits for TensorFlow."""
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+
+import numpy as np
 
 from segthor import files
 from segthor.errors import InputError
@@ -18,6 +21,14 @@ class Source:
     dataset: Dataset
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
+    chosen: tuple[str, ...] | None = None  # training patients, where not all of the shards' are
+
+    @property
+    def train_slices(self) -> int:
+        """Training slices, of the chosen patients alone."""
+        if self.chosen is None:
+            return self.count(self.train)
+        return sum(row.slices for row in self.dataset.patients if row.patient in self.chosen)
 
     @property
     def size_px(self) -> int:
@@ -49,8 +60,11 @@ class Source:
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def open_source(folder: str, fold: int | None) -> Source:
+def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0) -> Source:
     """Reads the manifest and checks every shard against it.
+
+    patients: how many of the training patients to train on, all where 0; draw: which. The fewer
+    are always part of the more of the same draw.
 
     Raises:
       InputError: no dataset, a fold that it lacks, a shard that is missing or of another size, or
@@ -62,6 +76,8 @@ def open_source(folder: str, fold: int | None) -> Source:
     source = Source(
         folder, dataset, dataset.shards_of(TRAIN, fold), dataset.shards_of(VALIDATION, fold)
     )
+    if patients:
+        source = _subset(source, patients, draw)
     for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
         if source.count(shards) == 0:
             raise InputError(f"{files.join(folder, FILE_NAME)}: no {split} slices; build again")
@@ -71,6 +87,19 @@ def open_source(folder: str, fold: int | None) -> Source:
     return source
 
 
+def _subset(source: Source, count: int, draw: int) -> Source:
+    known = sorted(_patients_of(source.train))
+    if count > len(known):
+        raise InputError(
+            f"--patients: expected at most the {len(known)} training patients of {source.folder}, "
+            f"found {count}"
+        )
+    order = np.random.default_rng(draw).permutation(len(known))
+    chosen = tuple(sorted(known[place] for place in order[:count]))
+    shards = tuple(shard for shard in source.train if set(shard.patients) & set(chosen))
+    return dataclasses.replace(source, train=shards, chosen=chosen)
+
+
 def require_contours(source: Source, names) -> list[str]:
     """Those of the organs that no validation patient has: they are trained and have no score.
 
@@ -78,7 +107,8 @@ def require_contours(source: Source, names) -> list[str]:
       InputError: one that nobody contoured in training, or none to be scored; the message ends
         with the --organs that would work.
     """
-    train, held_out = (_contoured(source, shards) for shards in (source.train, source.validation))
+    train = _contoured(source, source.chosen or _patients_of(source.train))
+    held_out = _contoured(source, source.patients)
     missing = [name for name in names if name not in train]
     unscored = [name for name in names if name not in held_out]
     if not missing and len(unscored) < len(names):
@@ -92,19 +122,23 @@ def require_contours(source: Source, names) -> list[str]:
     )
 
 
-def _contoured(source: Source, shards) -> set[str]:
-    """The organs that somebody contoured in at least one patient of these shards."""
-    patients = {patient for shard in shards for patient in shard.patients}
+def _patients_of(shards) -> set[str]:
+    return {patient for shard in shards for patient in shard.patients}
+
+
+def _contoured(source: Source, patients) -> set[str]:
+    """The organs that somebody contoured in at least one of these patients."""
+    patients = set(patients)
     return {o for row in source.dataset.patients if row.patient in patients for o in row.organs}
 
 
 def steps_per_epoch(source: Source, global_batch: int) -> int:
     """Whole batches in an epoch; raises InputError where there is not one."""
-    steps = source.count(source.train) // global_batch
+    steps = source.train_slices // global_batch
     if not steps:
         raise InputError(
             f"--batch_size: a batch of {global_batch} slices over all devices, but {source.folder} "
-            f"holds only {source.count(source.train)} training slices"
+            f"holds only {source.train_slices} training slices"
         )
     return steps
 

@@ -1,7 +1,8 @@
 """Where an encoder's ImageNet weights come from, and the scaling of images they were made with.
 
-Files, addresses and md5 sums are those of the libraries themselves: classification_models and
-keras_applications; a test compares. No table entry means that nobody published such weights.
+Files, addresses and checksums are those of the libraries themselves: classification_models,
+keras_applications and efficientnet; a test compares. No table entry means that nobody published
+such weights.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from segthor.errors import InputError
 _QUBVEL = "https://github.com/qubvel/classification_models/releases/download/0.0.1/"
 _CHOLLET = "https://github.com/fchollet/deep-learning-models/releases/download/"
 _KERAS = "https://github.com/keras-team/keras-applications/releases/download/densenet/"
+_MOBILE = "https://github.com/JonathanCMitchell/mobilenet_v2_keras/releases/download/v1.1/"
+_EFFICIENT = "https://github.com/Callidior/keras-applications/releases/download/efficientnet/"
 _ORDER = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _RESNETS = (
     ("resnet18_imagenet_1000", "318e3ac0cd98d51e917526c9f62f0b50"),
@@ -26,8 +29,27 @@ _RESNETS = (
     ("resnet152_imagenet11k_11221", "25ab66dec217cb774a27d0f3659cafb3"),
     ("resnext50_imagenet_1000", "7ade5c8aac9194af79b1724229bdaa50"),
     ("resnext101_imagenet_1000", "91fe0126320e49f6ee607a0719828c7e"),
+    ("seresnet50_imagenet_1000", "043777781b0d5ca756474d60bf115ef1"),
+    ("seresnet101_imagenet_1000", "1c373b0c196918713da86951d1239007"),
+    ("seresnet152_imagenet_1000", "f58d4c1a511c7445ab9a2c2b83ee4e7b"),
+    ("seresnext50_imagenet_1000", "b0f23d2e1cd406d67335fb92d85cc279"),
+    ("seresnext101_imagenet_1000", "e48708cbe40071cc3356016c37f6c9c7"),
+    ("senet154_imagenet_1000", "d854ff2cd7e6a87b05a8124cd283e0f2"),
+    ("seresnet18_imagenet_1000", "a46e5cd4114ac946ecdc58741e8d92ea"),
+    ("seresnet34_imagenet_1000", "3348fd049f1f9ad307c070ff2b6ec4cb"),
 )
-# (backbone, weights) -> (file, folder of the address, md5)
+_EFFICIENT_SHA256 = (
+    "c1421ad80a9fc67c2cc4000f666aa50789ce39eedb4e06d531b0c593890ccff3",  # b0
+    "75de265d03ac52fa74f2f510455ba64f9c7c5fd96dc923cd4bfefa3d680c4b68",  # b1
+    "433b60584fafba1ea3de07443b74cfd32ce004a012020b07ef69e22ba8669333",  # b2
+    "c5d42eb6cfae8567b418ad3845cfd63aa48b87f1bd5df8658a49375a9f3135c7",  # b3
+    "7942c1407ff1feb34113995864970cd4d9d91ea64877e8d9c38b6c1e0767c411",  # b4
+    "9d197bc2bfe29165c10a2af8c2ebc67507f5d70456f09e584c71b822941b1952",  # b5
+    "1d0923bb038f2f8060faaf0a0449db4b96549a881747b7c7678724ac79f427ed",  # b6
+    "60b56ff3a8daccc8d96edfd40b204c113e51748da657afd58034d54d3cec2bac",  # b7
+)
+# (backbone, weights) -> (file, folder of the address, checksum): an md5; efficientnet's library
+# gives a sha256, and that of the mobilenets none.
 PUBLISHED = {
     tuple(stem.split("_")[:2]): (f"{stem}_no_top.h5", _QUBVEL, md5) for stem, md5 in _RESNETS
 }
@@ -41,6 +63,13 @@ for _name, _folder, _md5 in (
     ("inception_resnet_v2", _CHOLLET + "v0.7/", "d19885ff4a710c122648d3b5c3b684e4"),
 ):
     PUBLISHED[_name.replace("_", ""), "imagenet"] = (_name + _ORDER, _folder, _md5)
+for _number, _sha256 in enumerate(_EFFICIENT_SHA256):
+    _name = f"efficientnet-b{_number}" + _ORDER.replace("notop", "autoaugment_notop")
+    PUBLISHED[f"efficientnetb{_number}", "imagenet"] = (_name, _EFFICIENT, _sha256)
+_name = "mobilenet_1_0_224_tf_no_top.h5"
+PUBLISHED["mobilenet", "imagenet"] = (_name, _CHOLLET + "v0.6/", "")
+_name = "mobilenet_v2" + _ORDER.replace("notop", "1.0_224_no_top")
+PUBLISHED["mobilenetv2", "imagenet"] = (_name, _MOBILE, "")
 
 NONE = "none"
 _CACHE = "~/.keras/models"
@@ -80,12 +109,12 @@ def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
     segmentation_models, which a test compares.
     """
     rescale, family = tf.keras.layers.Rescaling, backbone or "inception"
-    if family.startswith("res"):
+    if family.startswith("res") or family in ("seresnet18", "seresnet34"):
         return []  # their first layer is a BatchNorm
     if family.startswith("vgg"):
         swap = tf.keras.layers.Lambda(lambda rgb: rgb[..., ::-1], name="rgb_to_bgr")
         return [rescale(1.0, [-mean for mean in _CAFFE_MEAN_RGB], dtype="float32"), swap]
-    if family.startswith("densenet"):
+    if family.startswith(("densenet", "se", "efficientnet")):
         offset = [-m / s for m, s in zip(_TORCH_MEAN_RGB, _TORCH_STD_RGB, strict=True)]
         return [rescale([1 / 255 / s for s in _TORCH_STD_RGB], offset, dtype="float32")]
     return [rescale(1 / 127.5, -1.0, dtype="float32")]
@@ -93,34 +122,42 @@ def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
 
 def _in_folder(folder: str, backbone: str) -> str:
     published = [entry for (owner, _), entry in PUBLISHED.items() if owner == backbone]
-    for name, _, md5 in published:
+    for name, _, checksum in published:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
-            return _checked(path, md5)
-    wanted = "; ".join(f"{name} from {url}{name} (md5 {md5})" for name, url, md5 in published)
+            return _checked(path, checksum)
+    wanted = "; ".join(f"{n} from {url}{n} ({_told(checksum)})" for n, url, checksum in published)
     raise InputError(
         f"--encoder_weights: {folder} holds no weights of {backbone}; put there: {wanted}"
     )
 
 
-def _fetch(name: str, folder_url: str, md5: str) -> str:
+def _fetch(name: str, folder_url: str, checksum: str) -> str:
     path = os.path.join(os.path.expanduser(_CACHE), name)
     if os.path.isfile(path):
-        return _checked(path, md5)
+        return _checked(path, checksum)
     print(f"Fetching {folder_url}{name}", flush=True)
     try:
         return tf.keras.utils.get_file(
-            name, folder_url + name, cache_subdir="models", file_hash=md5, hash_algorithm="md5"
+            name, folder_url + name, cache_subdir="models", file_hash=checksum or None
         )
     except Exception as error:  # Keras raises a bare Exception
         raise InputError(
             f"--encoder_weights: {folder_url}{name} could not be fetched ({error}); put the file "
-            f"(md5 {md5}) at {path}, or name a file or folder that holds it"
+            f"({_told(checksum)}) at {path}, or name a file or folder that holds it"
         ) from error
 
 
-def _checked(path: str, md5: str) -> str:
-    found = hashlib.md5(files.read_bytes(path)).hexdigest()
-    if found != md5:
-        raise InputError(f"{path}: expected md5 {md5}, found {found}; fetch the file again")
+def _checked(path: str, checksum: str) -> str:
+    found = hashlib.new(_kind(checksum), files.read_bytes(path)).hexdigest()
+    if checksum and found != checksum:
+        raise InputError(f"{path}: expected {_told(checksum)}, found {found}; fetch the file again")
     return path
+
+
+def _kind(checksum: str) -> str:
+    return "sha256" if len(checksum) == 64 else "md5"
+
+
+def _told(checksum: str) -> str:
+    return f"{_kind(checksum)} {checksum}" if checksum else "no checksum is published"

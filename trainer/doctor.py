@@ -1,0 +1,80 @@
+"""Measures for a minute what bounds a training run, and says which flag to change.
+
+python -m trainer.doctor --flagfile=configs/all.flags --data=DATASET
+
+Takes the trainer's flags, trains a network of its own for some steps and writes nothing.
+"""
+
+from absl import flags
+
+from segthor import errors, flags_of, startup
+from segthor.manifest import DEFAULT_DATASET
+from segthor.progress import duration
+from trainer import devices, diagnosis, length, sources
+from trainer.config import Config
+
+_DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
+_SECONDS = flags.DEFINE_float(
+    "seconds", 40, "Time to measure in; building and compiling come on top.", lower_bound=1
+)
+flags_of.define(Config)
+
+
+def main(_):
+    """Checks what the trainer checks, measures, tells."""
+    config = flags_of.read(Config)
+    which = (config.held_out_fold, config.patients, config.draw)
+    source = sources.open_source(_DATA.value, *which)
+    config = config.of_table(source.organs)
+    sources.require_contours(source, config.organs)
+    sources.steps_per_epoch(source, config.batch_size)
+    startup.load_tensorflow()
+    from trainer import failures, stopwatch
+
+    strategy = devices.strategy()
+    with failures.in_one_line(source, "nowhere", devices.several_processes()):
+        print("Building and compiling the network, then measuring", flush=True)
+        times = stopwatch.measure(config, source, strategy, _SECONDS.value)
+    print(_table(times, strategy.num_replicas_in_sync))
+    for line in diagnosis.advice(times, config):
+        print(line[0].upper() + line[1:])
+    print(_end(times, config, source))
+    return 0
+
+
+def _table(times, count: int) -> str:
+    rows = {
+        "reading the shards": times.read_s,
+        "the whole input (reading, decoding, mixing)": times.input_s,
+        "augmentation": times.augment_s,
+        "step on a batch that lies ready": times.step_s,
+        "step of the run": times.whole_s,
+        f"step on a ready batch of {times.larger} times the slices": times.larger_s,
+    }
+    lines = [f"{count} device(s), {times.batch} slices per step"]
+    for name, seconds in rows.items():
+        cell = "does not fit" if seconds is None else f"{seconds * 1000:10.1f} ms per batch"
+        lines.append(f"  {name:52}{cell}")
+    lines.append(f"  {'validation':52}{times.validation_s:10.1f} s, compilation included")
+    lines.append(f"  {'waiting for input':52}{times.waits:10.0%} of the time")
+    lines.append(f"  {'page faults':52}{times.faults_per_step:10.0f} per step")
+    lines.append(f"  {'peak memory':52}{times.memory_gb:10.1f} GB")
+    return "\n".join(lines)
+
+
+def _end(times, config, source) -> str:
+    """How long the run would take."""
+    step_s = max(times.whole_s, times.input_s)  # batches fetched before are used up sooner or later
+    rate = f"{times.batch / step_s:.1f} slices/s"
+    if config.minutes:
+        return f"{rate}; the run ends after {config.minutes:g} minutes"
+    known = length.known(config, source, "", times.batch)
+    validations = -(-known.steps // known.validate_every)
+    seconds = known.steps * step_s + validations * times.validation_s
+    return (
+        f"{rate}: {known.steps} steps and {validations} validations take about {duration(seconds)}"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,176 @@
+"""How much would more patients help? Trains on nested subsets of the training patients.
+
+python -m trainer.learning_curve --flagfile=configs/all.flags --steps=2000 --sizes=5,10,20,40 \
+    --data=DATASET --workdir=RUNS
+
+Every other flag is the trainer's. Each size and draw is one run of as many steps, scored once, at
+its end, on the validation patients. Writes RUNS/learning_curve.csv and RUNS/learning_curve.png.
+Repeat the same command to continue an interrupted one. Exit status: as trainer.cross_validate.
+"""
+
+import csv
+import io
+
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from segthor import csv_files, errors, files, locks
+from segthor.errors import InputError
+from segthor.manifest import DEFAULT_DATASET, Dataset
+from trainer import child, power_law, run, sources
+
+_DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, one in each SIZE_DRAW.")
+_SIZES = flags.DEFINE_list("sizes", ["5", "10", "20", "40"], "Numbers of training patients.")
+_DRAWS = flags.DEFINE_integer(
+    "draws", 3, "Subsets of each size; those of one draw are nested.", lower_bound=1
+)
+_SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
+_OURS = ("patients", "draw", "minutes", "validate_every")
+MEAN = "mean"
+
+
+def main(argv):
+    """Trains run after run, then writes table and picture."""
+    if not _WORKDIR.value:
+        raise InputError("--workdir: expected the folder of the runs, found nothing")
+    sizes = _sizes(_SIZES.value)
+    given = {argument.lstrip("-").partition("=")[0] for argument in argv[1:]}
+    for name in sorted(given & set(_OURS)):
+        raise InputError(f"--{name}: is chosen here; leave it out")
+    if "steps" not in given:
+        raise InputError("--steps: expected as many for each size (epochs differ), found nothing")
+    organs = Dataset.load(_DATA.value).organs
+    sources.open_source(_DATA.value, None, sizes[-1])  # so many patients there are
+    with locks.alone(_WORKDIR.value):
+        for size in sizes:
+            for draw in range(_DRAWS.value):
+                status = _train(size, draw, argv[1:])
+                if status in child.TOLD_WHY:
+                    return status
+                if status:
+                    raise InputError(
+                        f"{_folder(size, draw)} ended with status {status}; mend that and repeat "
+                        "the command"
+                    )
+        scores = _scores(sizes, organs.names)
+        rows = table(sizes, scores)
+        path = files.join(_WORKDIR.value, "learning_curve.csv")
+        csv_files.write_table(path, rows)
+        _tell(rows)
+        picture = files.join(_WORKDIR.value, "learning_curve.png")
+        with files.atomic_write(picture) as stream:
+            figure(sizes, scores, organs).savefig(stream, format="png", dpi=100)
+        print(f"Wrote {path} and {picture}")
+    return 0
+
+
+def _sizes(texts) -> list[int]:
+    if not all(text.isdecimal() and int(text) for text in texts) or len(set(texts)) < 3:
+        found = ",".join(texts)
+        raise InputError(f"--sizes: expected three or more numbers of patients, found {found}")
+    return sorted({int(text) for text in texts})
+
+
+def _folder(size: int, draw: int) -> str:
+    return files.join(_WORKDIR.value, f"{size}_{draw}")
+
+
+def _train(size: int, draw: int, flags_of_trainer) -> int:
+    print(f"{size} patients, draw {draw + 1} of {_DRAWS.value}", flush=True)
+    chosen = [f"--patients={size}", f"--draw={draw}", *_SCORED_ONCE]
+    where = [f"--data={_DATA.value}", f"--workdir={_folder(size, draw)}"]
+    return child.train([*flags_of_trainer, *chosen, *where])
+
+
+def _scores(sizes, names) -> dict[str, np.ndarray]:
+    """Organ -> Dice, float [sizes, draws, validation patients]; NaN where not contoured."""
+    found = [[_patients(size, draw) for draw in range(_DRAWS.value)] for size in sizes]
+    names = [name for name in names if name in found[0][0][0]]
+    scores = {
+        name: np.array([[_column(rows, name) for rows in draws] for draws in found])
+        for name in names
+    }
+    return scores | {MEAN: np.nanmean(np.stack(list(scores.values())), 0)}
+
+
+def _column(rows, name: str) -> list[float]:
+    return [float(row[name] or "nan") for row in rows]
+
+
+def _patients(size: int, draw: int) -> list[dict]:
+    text = files.read_bytes(files.join(_folder(size, draw), run.PATIENTS)).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def table(sizes, scores: dict[str, np.ndarray]) -> list[dict]:
+    """A row per organ and size, then what twice the patients would bring, by the fitted law.
+
+    low and high: 95 % of the bootstrap over draws and validation patients.
+    """
+    rows = []
+    for organ, dice in scores.items():
+        laws = power_law.bootstrap(sizes, dice)
+        law = power_law.fit(sizes, np.nanmean(dice, (1, 2)))
+        for size, values in zip(sizes, dice, strict=True):
+            means = _resampled(values)
+            rows.append(_row(organ, size, "measured", np.nanmean(values), means))
+        twice = 2 * sizes[-1]
+        # A measured point would have the spread of its draws, too.
+        noise = _resampled(dice[-1]) - np.nanmean(dice[-1])
+        predicted = [other.dice(twice) for other in laws] + noise[: len(laws)]
+        rows.append(_row(organ, twice, "predicted", law.dice(twice), predicted))
+    return rows
+
+
+def _resampled(values: np.ndarray) -> np.ndarray:
+    """Means of resampled draws and patients of one size [draws, patients]."""
+    rng = np.random.default_rng(0)
+    picks = [[rng.integers(n, size=n) for n in values.shape] for _ in range(power_law.RESAMPLES)]
+    return np.array([np.nanmean(values[draws][:, patients]) for draws, patients in picks])
+
+
+def _row(organ, patients, kind, dice, values) -> dict:
+    low, high = power_law.interval(np.clip(values, 0, 1))
+    figures = {"dice": float(dice), "low": low, "high": high}
+    return {"organ": organ, "patients": patients, "kind": kind} | figures
+
+
+def _tell(rows) -> None:
+    for row in rows:
+        told = f"{row['dice']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        print(f"{row['organ']:16}{row['patients']:6} patients  {row['kind']:10}{told}")
+
+
+def figure(sizes, scores, organs) -> Figure:
+    """Dice over the number of training patients: points with their 95 % intervals, and the law."""
+    picture = Figure(figsize=(8, 5), layout="constrained")
+    axes = picture.subplots()
+    reach = np.geomspace(sizes[0], 2 * sizes[-1], 50)
+    rows = table(sizes, scores)
+    for organ, dice in scores.items():
+        colour = np.array(organs[organ].rgb) / 255 if organ != MEAN else "black"
+        measured = [r for r in rows if r["organ"] == organ and r["kind"] == "measured"]
+        (predicted,) = [r for r in rows if r["organ"] == organ and r["kind"] == "predicted"]
+        for points, marker in ((measured, "o"), ([predicted], "D")):
+            y = np.array([row["dice"] for row in points])
+            low, high = (np.array([row[key] for row in points]) for key in ("low", "high"))
+            spread = np.clip([y - low, high - y], 0, None)
+            x = [row["patients"] for row in points]
+            label = organ if marker == "o" else None
+            axes.errorbar(x, y, spread, fmt=marker, color=colour, capsize=3, label=label)
+        law = power_law.fit(sizes, np.nanmean(dice, (1, 2)))
+        axes.plot(reach, law.dice(reach), color=colour, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks([*sizes, 2 * sizes[-1]], labels=[*map(str, sizes), str(2 * sizes[-1])])
+    axes.minorticks_off()
+    axes.set(xlabel="training patients", ylabel="volume Dice (mean, 95 % interval)")
+    axes.set_title("diamonds: predicted by the fitted power law", fontsize=10)
+    axes.legend(loc="lower right", fontsize=9)
+    axes.grid(alpha=0.3)
+    return picture
+
+
+if __name__ == "__main__":
+    errors.run(main, known_only=True)
