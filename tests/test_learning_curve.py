@@ -31,13 +31,15 @@ def test_subsets_of_a_draw_are_nested_and_draws_differ(folder):
             assert set(fewer) < set(more)
     assert len({subsets[1] for subsets in drawn}) > 1
     assert len({subsets[3] for subsets in drawn}) == 1  # all of them
-    with pytest.raises(InputError, match="--patients: expected at most the 6 training patients"):
+    with pytest.raises(
+        InputError, match="--train_patients: expected at most the 6 training patients"
+    ):
         sources.open_source(folder, None, 7)
 
 
 def test_a_run_on_some_patients_reads_their_slices_alone_and_each_once_in_an_epoch(folder):
     source = sources.open_source(folder, None, 2, 1)
-    config = Config(organs=("heart",), batch_size=2, shuffle_buffer=8, patients=2, draw=1)
+    config = Config(organs=("heart",), batch_size=2, shuffle_buffer=8, train_patients=2, draw=1)
     steps = sources.steps_per_epoch(source, 2)
     expected = sum(row.slices for row in source.dataset.patients if row.patient in source.chosen)
     assert source.train_slices == expected and steps == expected // 2
@@ -92,7 +94,10 @@ def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
         (["--sizes=1,2", "--steps=1"], "--sizes: expected three or more numbers"),
         (["--sizes=1,2,4"], "--steps: expected as many for each size"),
         (["--sizes=1,2,4", "--steps=1", "--draw=2"], "--draw: is chosen here; leave it out"),
-        (["--sizes=1,2,9", "--steps=1"], "--patients: expected at most the 6 training patients"),
+        (
+            ["--sizes=1,2,9", "--steps=1"],
+            "--train_patients: expected at most the 6 training patients",
+        ),
     ],
 )
 def test_what_cannot_be_a_curve_is_one_line(folder, tmp_path, flags, message):

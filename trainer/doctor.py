@@ -23,7 +23,7 @@ flags_of.define(Config)
 def main(_):
     """Checks what the trainer checks, measures, tells."""
     config = flags_of.read(Config)
-    which = (config.held_out_fold, config.patients, config.draw)
+    which = (config.held_out_fold, config.train_patients, config.draw)
     source = sources.open_source(_DATA.value, *which)
     config = config.of_table(source.organs)
     sources.require_contours(source, config.organs)

@@ -27,7 +27,7 @@ _DRAWS = flags.DEFINE_integer(
     "draws", 3, "Subsets of each size; those of one draw are nested.", lower_bound=1
 )
 _SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
-_OURS = ("patients", "draw", "minutes", "validate_every")
+_OURS = ("train_patients", "draw", "minutes", "validate_every")
 MEAN = "mean"
 
 
@@ -79,7 +79,7 @@ def _folder(size: int, draw: int) -> str:
 
 def _train(size: int, draw: int, flags_of_trainer) -> int:
     print(f"{size} patients, draw {draw + 1} of {_DRAWS.value}", flush=True)
-    chosen = [f"--patients={size}", f"--draw={draw}", *_SCORED_ONCE]
+    chosen = [f"--train_patients={size}", f"--draw={draw}", *_SCORED_ONCE]
     where = [f"--data={_DATA.value}", f"--workdir={_folder(size, draw)}"]
     return child.train([*flags_of_trainer, *chosen, *where])
 

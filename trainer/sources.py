@@ -91,7 +91,7 @@ def _subset(source: Source, count: int, draw: int) -> Source:
     known = sorted(_patients_of(source.train))
     if count > len(known):
         raise InputError(
-            f"--patients: expected at most the {len(known)} training patients of {source.folder}, "
+            f"--train_patients: expected at most the {len(known)} training patients of {source.folder}, "
             f"found {count}"
         )
     order = np.random.default_rng(draw).permutation(len(known))
