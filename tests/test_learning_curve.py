@@ -11,7 +11,7 @@ from test_replicas import finish, start
 
 from segthor import records
 from segthor.errors import InputError
-from trainer import data, learning_curve, power_law, sources
+from trainer import data, growth, power_law, sources
 from trainer.config import Config
 
 
@@ -72,7 +72,7 @@ def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(
     sizes, held, widths = [4, 8, 16, 32], 0, []
     for seed in range(12):
         dice = planted(sizes, seed)
-        *_, row = learning_curve.table(sizes[:3], {"heart": dice[:3]})
+        *_, row = growth.table(sizes[:3], {"heart": dice[:3]})
         assert (row["patients"], row["kind"]) == (32, "predicted")
         held += row["low"] <= dice[3].mean() <= row["high"]
         widths.append(row["high"] - row["low"])
@@ -83,7 +83,7 @@ def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(
 def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
     dice = planted([4, 8, 16], 0)
     dice[:, :, 0] = np.nan
-    rows = learning_curve.table([4, 8, 16], {"heart": dice})
+    rows = growth.table([4, 8, 16], {"heart": dice})
     assert rows[0]["dice"] == pytest.approx(np.nanmean(dice[0]))
     assert all(np.isfinite([row["low"], row["high"]]).all() for row in rows)
 
