@@ -50,7 +50,7 @@ def slow_disk(monkeypatch):
 
     def delay(record):
         with disk:
-            time.sleep(0.4)
+            time.sleep(0.7)
         return record
 
     def throttled(*arguments, **options):
@@ -97,6 +97,7 @@ def test_a_tiny_batch_is_named_and_no_augmentation_is_not(source):
     "changed, expected",
     [
         ({}, "the network bounds the run"),
+        ({"input_s": 2.0, "read_s": 1.9}, "reading bounds the run: 50% of the"),
         ({"waiting": 0.4, "read_s": 0.3, "input_s": 0.5}, "reading bounds the run: 40% of the"),
         ({"waiting": 0.4, "read_s": 0.1, "input_s": 0.5}, "decoding and mixing bounds the run"),
         ({"augment_s": 0.5}, "augmentation bounds the run: it takes 50% of a step"),

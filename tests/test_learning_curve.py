@@ -11,7 +11,7 @@ from test_replicas import finish, start
 
 from segthor import records
 from segthor.errors import InputError
-from trainer import data, learning_curve, power_law, sources
+from trainer import data, growth, power_law, sources
 from trainer.config import Config
 
 
@@ -31,13 +31,15 @@ def test_subsets_of_a_draw_are_nested_and_draws_differ(folder):
             assert set(fewer) < set(more)
     assert len({subsets[1] for subsets in drawn}) > 1
     assert len({subsets[3] for subsets in drawn}) == 1  # all of them
-    with pytest.raises(InputError, match="--patients: expected at most the 6 training patients"):
+    with pytest.raises(
+        InputError, match="--train_patients: expected at most the 6 training patients"
+    ):
         sources.open_source(folder, None, 7)
 
 
 def test_a_run_on_some_patients_reads_their_slices_alone_and_each_once_in_an_epoch(folder):
     source = sources.open_source(folder, None, 2, 1)
-    config = Config(organs=("heart",), batch_size=2, shuffle_buffer=8, patients=2, draw=1)
+    config = Config(organs=("heart",), batch_size=2, shuffle_buffer=8, train_patients=2, draw=1)
     steps = sources.steps_per_epoch(source, 2)
     expected = sum(row.slices for row in source.dataset.patients if row.patient in source.chosen)
     assert source.train_slices == expected and steps == expected // 2
@@ -70,7 +72,7 @@ def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(
     sizes, held, widths = [4, 8, 16, 32], 0, []
     for seed in range(12):
         dice = planted(sizes, seed)
-        *_, row = learning_curve.table(sizes[:3], {"heart": dice[:3]})
+        *_, row = growth.table(sizes[:3], {"heart": dice[:3]})
         assert (row["patients"], row["kind"]) == (32, "predicted")
         held += row["low"] <= dice[3].mean() <= row["high"]
         widths.append(row["high"] - row["low"])
@@ -81,7 +83,7 @@ def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(
 def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
     dice = planted([4, 8, 16], 0)
     dice[:, :, 0] = np.nan
-    rows = learning_curve.table([4, 8, 16], {"heart": dice})
+    rows = growth.table([4, 8, 16], {"heart": dice})
     assert rows[0]["dice"] == pytest.approx(np.nanmean(dice[0]))
     assert all(np.isfinite([row["low"], row["high"]]).all() for row in rows)
 
@@ -92,7 +94,10 @@ def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
         (["--sizes=1,2", "--steps=1"], "--sizes: expected three or more numbers"),
         (["--sizes=1,2,4"], "--steps: expected as many for each size"),
         (["--sizes=1,2,4", "--steps=1", "--draw=2"], "--draw: is chosen here; leave it out"),
-        (["--sizes=1,2,9", "--steps=1"], "--patients: expected at most the 6 training patients"),
+        (
+            ["--sizes=1,2,9", "--steps=1"],
+            "--train_patients: expected at most the 6 training patients",
+        ),
     ],
 )
 def test_what_cannot_be_a_curve_is_one_line(folder, tmp_path, flags, message):

@@ -40,9 +40,11 @@ class Config:
         -1, "Fold to validate on, training on the others; -1: the split as built.", (-1, 999)
     )
 
-    patients: int = option(0, "Train on so many of the training patients; 0: on all.", (0, 10**9))
+    train_patients: int = option(
+        0, "Train on so many of the training patients; 0: on all.", (0, 10**9)
+    )
     draw: int = option(
-        0, "Which draw of --patients: of one draw, fewer patients are part of more.", SEEDS
+        0, "Which draw of --train_patients: of one draw, fewer patients are part of more.", SEEDS
     )
 
     decoder: str = option("unet", "The decoder.", DECODERS)

@@ -35,6 +35,11 @@ class Times:
     memory_gb: float
 
     @property
+    def waits(self) -> float:
+        """Share of a long run in which the device waits; at first, fetched batches may hide it."""
+        return max(self.waiting, 1 - self.step_s / self.input_s)
+
+    @property
     def gain(self) -> float:
         """How many times the slices per second a larger batch gives."""
         return self.larger * self.step_s / self.larger_s if self.larger_s else 0.0
@@ -42,7 +47,7 @@ class Times:
 
 def bound(times: Times) -> str:
     """What a run spends its time on: one of BOUNDS."""
-    if times.waiting > WAITING:
+    if times.waits > WAITING:
         return READING if times.read_s > times.input_s / 2 else DECODING
     if times.augment_s > _AUGMENTING * times.step_s:
         return AUGMENTING
@@ -51,7 +56,7 @@ def bound(times: Times) -> str:
 
 def advice(times: Times, config) -> list[str]:
     """Sentences: what bounds the run, with a number and the flag to change; what else is wrong."""
-    share = f"{times.waiting:.0%} of the time the device waits for input"
+    share = f"{times.waits:.0%} of the time the device waits for input"
     augmenting = times.augment_s / times.step_s
     larger = times.batch * times.larger
     said = {

@@ -23,7 +23,7 @@ flags_of.define(Config)
 def main(_):
     """Checks what the trainer checks, measures, tells."""
     config = flags_of.read(Config)
-    which = (config.held_out_fold, config.patients, config.draw)
+    which = (config.held_out_fold, config.train_patients, config.draw)
     source = sources.open_source(_DATA.value, *which)
     config = config.of_table(source.organs)
     sources.require_contours(source, config.organs)
@@ -56,7 +56,7 @@ def _table(times, count: int) -> str:
         cell = "does not fit" if seconds is None else f"{seconds * 1000:10.1f} ms per batch"
         lines.append(f"  {name:52}{cell}")
     lines.append(f"  {'validation':52}{times.validation_s:10.1f} s, compilation included")
-    lines.append(f"  {'waiting for input':52}{times.waiting:10.0%} of the time")
+    lines.append(f"  {'waiting for input':52}{times.waits:10.0%} of the time")
     lines.append(f"  {'page faults':52}{times.faults_per_step:10.0f} per step")
     lines.append(f"  {'peak memory':52}{times.memory_gb:10.1f} GB")
     return "\n".join(lines)
@@ -64,12 +64,13 @@ def _table(times, count: int) -> str:
 
 def _end(times, config, source) -> str:
     """How long the run would take."""
-    rate = f"{times.batch / times.whole_s:.1f} slices/s"
+    step_s = max(times.whole_s, times.input_s)  # batches fetched before are used up sooner or later
+    rate = f"{times.batch / step_s:.1f} slices/s"
     if config.minutes:
         return f"{rate}; the run ends after {config.minutes:g} minutes"
     known = length.known(config, source, "", times.batch)
     validations = -(-known.steps // known.validate_every)
-    seconds = known.steps * times.whole_s + validations * times.validation_s
+    seconds = known.steps * step_s + validations * times.validation_s
     return (
         f"{rate}: {known.steps} steps and {validations} validations take about {duration(seconds)}"
     )

@@ -13,12 +13,11 @@ import io
 
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from segthor import csv_files, errors, files, locks
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
-from trainer import child, power_law, run, sources
+from trainer import child, growth, run, sources
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, one in each SIZE_DRAW.")
@@ -27,8 +26,7 @@ _DRAWS = flags.DEFINE_integer(
     "draws", 3, "Subsets of each size; those of one draw are nested.", lower_bound=1
 )
 _SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
-_OURS = ("patients", "draw", "minutes", "validate_every")
-MEAN = "mean"
+_OURS = ("train_patients", "draw", "minutes", "validate_every")
 
 
 def main(argv):
@@ -55,13 +53,13 @@ def main(argv):
                         "the command"
                     )
         scores = _scores(sizes, organs.names)
-        rows = table(sizes, scores)
+        rows = growth.table(sizes, scores)
         path = files.join(_WORKDIR.value, "learning_curve.csv")
         csv_files.write_table(path, rows)
         _tell(rows)
         picture = files.join(_WORKDIR.value, "learning_curve.png")
         with files.atomic_write(picture) as stream:
-            figure(sizes, scores, organs).savefig(stream, format="png", dpi=100)
+            growth.figure(sizes, scores, organs).savefig(stream, format="png", dpi=100)
         print(f"Wrote {path} and {picture}")
     return 0
 
@@ -79,7 +77,7 @@ def _folder(size: int, draw: int) -> str:
 
 def _train(size: int, draw: int, flags_of_trainer) -> int:
     print(f"{size} patients, draw {draw + 1} of {_DRAWS.value}", flush=True)
-    chosen = [f"--patients={size}", f"--draw={draw}", *_SCORED_ONCE]
+    chosen = [f"--train_patients={size}", f"--draw={draw}", *_SCORED_ONCE]
     where = [f"--data={_DATA.value}", f"--workdir={_folder(size, draw)}"]
     return child.train([*flags_of_trainer, *chosen, *where])
 
@@ -92,7 +90,7 @@ def _scores(sizes, names) -> dict[str, np.ndarray]:
         name: np.array([[_column(rows, name) for rows in draws] for draws in found])
         for name in names
     }
-    return scores | {MEAN: np.nanmean(np.stack(list(scores.values())), 0)}
+    return scores | {growth.MEAN: np.nanmean(np.stack(list(scores.values())), 0)}
 
 
 def _column(rows, name: str) -> list[float]:
@@ -104,72 +102,10 @@ def _patients(size: int, draw: int) -> list[dict]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def table(sizes, scores: dict[str, np.ndarray]) -> list[dict]:
-    """A row per organ and size, then what twice the patients would bring, by the fitted law.
-
-    low and high: 95 % of the bootstrap over draws and validation patients.
-    """
-    rows = []
-    for organ, dice in scores.items():
-        laws = power_law.bootstrap(sizes, dice)
-        law = power_law.fit(sizes, np.nanmean(dice, (1, 2)))
-        for size, values in zip(sizes, dice, strict=True):
-            means = _resampled(values)
-            rows.append(_row(organ, size, "measured", np.nanmean(values), means))
-        twice = 2 * sizes[-1]
-        # A measured point would have the spread of its draws, too.
-        noise = _resampled(dice[-1]) - np.nanmean(dice[-1])
-        predicted = [other.dice(twice) for other in laws] + noise[: len(laws)]
-        rows.append(_row(organ, twice, "predicted", law.dice(twice), predicted))
-    return rows
-
-
-def _resampled(values: np.ndarray) -> np.ndarray:
-    """Means of resampled draws and patients of one size [draws, patients]."""
-    rng = np.random.default_rng(0)
-    picks = [[rng.integers(n, size=n) for n in values.shape] for _ in range(power_law.RESAMPLES)]
-    return np.array([np.nanmean(values[draws][:, patients]) for draws, patients in picks])
-
-
-def _row(organ, patients, kind, dice, values) -> dict:
-    low, high = power_law.interval(np.clip(values, 0, 1))
-    figures = {"dice": float(dice), "low": low, "high": high}
-    return {"organ": organ, "patients": patients, "kind": kind} | figures
-
-
 def _tell(rows) -> None:
     for row in rows:
         told = f"{row['dice']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         print(f"{row['organ']:16}{row['patients']:6} patients  {row['kind']:10}{told}")
-
-
-def figure(sizes, scores, organs) -> Figure:
-    """Dice over the number of training patients: points with their 95 % intervals, and the law."""
-    picture = Figure(figsize=(8, 5), layout="constrained")
-    axes = picture.subplots()
-    reach = np.geomspace(sizes[0], 2 * sizes[-1], 50)
-    rows = table(sizes, scores)
-    for organ, dice in scores.items():
-        colour = np.array(organs[organ].rgb) / 255 if organ != MEAN else "black"
-        measured = [r for r in rows if r["organ"] == organ and r["kind"] == "measured"]
-        (predicted,) = [r for r in rows if r["organ"] == organ and r["kind"] == "predicted"]
-        for points, marker in ((measured, "o"), ([predicted], "D")):
-            y = np.array([row["dice"] for row in points])
-            low, high = (np.array([row[key] for row in points]) for key in ("low", "high"))
-            spread = np.clip([y - low, high - y], 0, None)
-            x = [row["patients"] for row in points]
-            label = organ if marker == "o" else None
-            axes.errorbar(x, y, spread, fmt=marker, color=colour, capsize=3, label=label)
-        law = power_law.fit(sizes, np.nanmean(dice, (1, 2)))
-        axes.plot(reach, law.dice(reach), color=colour, linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xticks([*sizes, 2 * sizes[-1]], labels=[*map(str, sizes), str(2 * sizes[-1])])
-    axes.minorticks_off()
-    axes.set(xlabel="training patients", ylabel="volume Dice (mean, 95 % interval)")
-    axes.set_title("diamonds: predicted by the fitted power law", fontsize=10)
-    axes.legend(loc="lower right", fontsize=9)
-    axes.grid(alpha=0.3)
-    return picture
 
 
 if __name__ == "__main__":

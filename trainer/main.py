@@ -41,7 +41,7 @@ def main(_):
         raise InputError("--workdir: expected the folder of the run, found nothing")
     run.check_folder(_WORKDIR.value)
     config = flags_of.read(Config)
-    which = (config.held_out_fold, config.patients, config.draw)
+    which = (config.held_out_fold, config.train_patients, config.draw)
     source = sources.open_source(DATA.value, *which)
     config = start.settle(config.of_table(source.organs), _WORKDIR.value)
     unscored = sources.require_contours(source, config.organs)

@@ -94,8 +94,8 @@ def _subset(source: Source, count: int, draw: int) -> Source:
     known = sorted(_patients_of(source.train))
     if count > len(known):
         raise InputError(
-            f"--patients: expected at most the {len(known)} training patients of {source.folder}, "
-            f"found {count}"
+            f"--train_patients: expected at most the {len(known)} training patients of "
+            f"{source.folder}, found {count}"
         )
     order = np.random.default_rng(draw).permutation(len(known))
     chosen = tuple(sorted(known[place] for place in order[:count]))

@@ -1,0 +1,71 @@
+"""Scores over numbers of training patients: a table with intervals, and its picture."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from segthor.organs import Organs
+from trainer import power_law
+
+MEAN = "mean"
+
+
+def table(sizes, scores: dict[str, np.ndarray]) -> list[dict]:
+    """A row per organ and size, then what twice the patients would bring, by the fitted law.
+
+    low and high: 95 % of the bootstrap over draws and validation patients.
+    """
+    rows = []
+    for organ, dice in scores.items():
+        laws = power_law.bootstrap(sizes, dice)
+        law = power_law.fit(sizes, np.nanmean(dice, (1, 2)))
+        for size, values in zip(sizes, dice, strict=True):
+            means = _resampled(values)
+            rows.append(_row(organ, size, "measured", np.nanmean(values), means))
+        twice = 2 * sizes[-1]
+        # A measured point would have the spread of its draws, too.
+        noise = _resampled(dice[-1]) - np.nanmean(dice[-1])
+        predicted = [other.dice(twice) for other in laws] + noise[: len(laws)]
+        rows.append(_row(organ, twice, "predicted", law.dice(twice), predicted))
+    return rows
+
+
+def _resampled(values: np.ndarray) -> np.ndarray:
+    """Means of resampled draws and patients of one size [draws, patients]."""
+    rng = np.random.default_rng(0)
+    picks = [[rng.integers(n, size=n) for n in values.shape] for _ in range(power_law.RESAMPLES)]
+    return np.array([np.nanmean(values[draws][:, patients]) for draws, patients in picks])
+
+
+def _row(organ, patients, kind, dice, values) -> dict:
+    low, high = power_law.interval(np.clip(values, 0, 1))
+    figures = {"dice": float(dice), "low": low, "high": high}
+    return {"organ": organ, "patients": patients, "kind": kind} | figures
+
+
+def figure(sizes, scores, organs: Organs) -> Figure:
+    """Dice over the number of training patients: points with their 95 % intervals, and the law."""
+    picture = Figure(figsize=(8, 5), layout="constrained")
+    axes = picture.subplots()
+    reach = np.geomspace(sizes[0], 2 * sizes[-1], 50)
+    rows = table(sizes, scores)
+    for organ, dice in scores.items():
+        colour = np.array(organs[organ].rgb) / 255 if organ != MEAN else "black"
+        measured = [r for r in rows if r["organ"] == organ and r["kind"] == "measured"]
+        (predicted,) = [r for r in rows if r["organ"] == organ and r["kind"] == "predicted"]
+        for points, marker in ((measured, "o"), ([predicted], "D")):
+            y = np.array([row["dice"] for row in points])
+            low, high = (np.array([row[key] for row in points]) for key in ("low", "high"))
+            spread = np.clip([y - low, high - y], 0, None)
+            x = [row["patients"] for row in points]
+            label = organ if marker == "o" else None
+            axes.errorbar(x, y, spread, fmt=marker, color=colour, capsize=3, label=label)
+        law = power_law.fit(sizes, np.nanmean(dice, (1, 2)))
+        axes.plot(reach, law.dice(reach), color=colour, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks([*sizes, 2 * sizes[-1]], labels=[*map(str, sizes), str(2 * sizes[-1])])
+    axes.minorticks_off()
+    axes.set(xlabel="training patients", ylabel="volume Dice (mean, 95 % interval)")
+    axes.set_title("diamonds: predicted by the fitted power law", fontsize=10)
+    axes.legend(loc="lower right", fontsize=9)
+    axes.grid(alpha=0.3)
+    return picture
