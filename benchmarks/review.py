@@ -44,10 +44,10 @@ def main(number: str = "40"):
         rows = _fresh(int(number), ensemble, name)
         told = {organ: _arrays(rows, organ) for organ in ensemble.organs}
         text += [f"**{title}**", "", *_table(told), ""]
-        print("\n".join(text))
         if ensemble is one:
             plot.write(str(PICTURE), told)
     text += [_kinds(rows), ""]
+    print("\n".join(text))
     _document("\n".join(text), int(number))
 
 
