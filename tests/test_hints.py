@@ -81,7 +81,7 @@ def test_from_phantoms_to_the_report_each_hint_leads_to_the_next(tmp_path):
     named = {"best_patients.csv"}  # and TensorBoard's pictures, as pixels
     assert {path.name for path in holding(b"Patient_", folder / "RUN")} == named
     assert holding(b"Patient_", folder / "MODEL") == []
-    named = {f"Patient_0{number}.json" for number in (1, 3)}
+    named = {"predictions.csv", *(f"Patient_0{number}.json" for number in (1, 3))}
     assert {path.name for path in holding(b"Patient_", folder / "PREDICTIONS")} == named
     # The scans from a plain folder, which knows no split.
     predictions, dataset = (shlex.quote(places[word]) for word in ("PREDICTIONS", "DATASET"))

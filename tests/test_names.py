@@ -208,7 +208,7 @@ def test_the_real_programs_write_into_their_output_alone(model, tmp_path_factory
     assert set(os.listdir(predictions / "probabilities")) == {
         f"{name}_{organ}.nii.gz" for name in names for organ in organs.SEGTHOR.names
     }
-    assert len(os.listdir(predictions)) == len(names) + 3  # cases, probabilities, predictions.json
+    assert len(os.listdir(predictions)) == len(names) + 4  # cases, probabilities, predictions.*
     assert set(os.listdir(out)) == {"data", "predictions"}
 
 
