@@ -16,6 +16,7 @@ from segthor import files, inputs, locks
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
+from segthor.patients import Patient
 from serving.prediction import candidates, postprocess, results
 from serving.scoring import tables
 from serving.scoring.pairs import contours_of, table_of
@@ -66,7 +67,8 @@ def _score(pairs, predictions, organs: Organs) -> list:
     """The scores of every candidate, patient by patient."""
     patients = []
     for number, labels in enumerate(pairs, 1):
-        predicted, truth = read_pair(labels, predictions[labels.name], organs=organs)
+        prediction = Patient(labels.name, "", predictions[labels.name])
+        predicted, truth = read_pair(labels, prediction, organs=organs)
         facts = results.facts_of(PREDICTIONS.value, labels.name)
         names = [n for n in truth.organs if n in facts.get("organs", organs.names)]
         patients.append(
