@@ -111,8 +111,7 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
             names = [name for name in noted.organs if name in truth.organs]
             scores = evaluation.score(predicted, truth, names, organs)
         else:
-            drawn_on = {"ct": prediction.ct, "among": prediction.ct_files}
-            predicted = scans.read_labels(prediction.labels, like, organs=organs, **drawn_on)
+            predicted = pairs.labels_of(prediction, like, organs)
         for warning in (*predicted.warnings, *(truth.warnings if truth else ())):
             print(f"warning: {warning}", flush=True)
         arrays = predicted.array, truth.array if truth else None

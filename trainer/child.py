@@ -7,18 +7,27 @@ import sys
 
 from absl import logging
 
+from segthor.errors import InputError
+
 # Exit statuses whose reason the trainer has said in one line.
-TOLD_WHY = (2, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+_TOLD_WHY = (2, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 
 
-def train(flags_of_trainer) -> int:
-    """Trains with these flags; SIGTERM is handed on. Returns the exit status."""
+def train(flags_of_trainer, name: str) -> int:
+    """Trains with these flags; SIGTERM is handed on.
+
+    Returns 0, or an exit status whose reason the trainer has said. Raises InputError, with the
+    run's name in front, where it ended in another one.
+    """
     command = [sys.executable, "-m", "trainer.main", *flags_of_trainer]
     command += [f"--verbosity={logging.get_verbosity()}"]
     process = subprocess.Popen(command, preexec_fn=_end_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    return process.wait()
+    status = process.wait()
+    if status and status not in _TOLD_WHY:
+        raise InputError(f"{name} ended with status {status}; mend that and repeat the command")
+    return status
 
 
 def _end_with_parent() -> None:

@@ -119,24 +119,30 @@ def read(
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
-
-    def labels(one: Patient, like) -> LabelMap:
-        return scans.read_labels(
-            one.labels,
-            like,
-            one.label_values,
-            organs=organs,
-            ct=one.ct,
-            roi_names=roi_names,
-            among=one.ct_files,
-        )
-
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
-    found = labels(predicted, ct)
-    truth = labels(contours, (predicted.labels, found.grid))
+    found = labels_of(predicted, ct, organs, roi_names)
+    truth = labels_of(contours, (predicted.labels, found.grid), organs, roi_names)
     told = contours.organs if truth.organs is None else truth.organs
     drawn = tuple(name for name in contours.organs if name in told)
     return found, replace(truth, organs=drawn)
+
+
+def labels_of(
+    one: Patient, like: tuple[str, Grid] | None, organs: Organs = SEGTHOR, roi_names=()
+) -> LabelMap:
+    """A patient's contours or prediction; like: path and grid of what it must lie on.
+
+    Raises InputError as `segthor.scans.read_labels` does.
+    """
+    return scans.read_labels(
+        one.labels,
+        like,
+        one.label_values,
+        organs=organs,
+        ct=one.ct,
+        roi_names=roi_names,
+        among=one.ct_files,
+    )
 
 
 def why_missing(folder: str, patient: str, organs: Organs = SEGTHOR) -> str:
