@@ -262,6 +262,20 @@ def test_cosine_warms_up_linearly():
     assert found[-1] == pytest.approx(0, abs=1e-6) and (np.diff(found[26:]) < 0).all()
 
 
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_a_timed_run_has_the_rates_of_one_whose_length_was_given_bit_for_bit(schedule):
+    """Its length is a variable, which TensorFlow cannot fold into the graph as it does a number."""
+    config, total = Config(schedule=schedule), 819
+    length = tf.Variable(total)
+
+    def compiled(of_total):
+        rate = tf.function(lambda step: schedules.learning_rate(config, step, of_total(), 1.0))
+        return [float(rate(tf.constant(step))) for step in range(total)]
+
+    timed = compiled(lambda: tf.cast(length, tf.float32))
+    assert timed == compiled(lambda: total)
+
+
 def test_plateau_follows_the_drop_and_constant_stays():
     np.testing.assert_allclose(rates(schedule="plateau"), 1.0)
     np.testing.assert_allclose(rates(schedule="constant"), 2.0)

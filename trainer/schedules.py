@@ -14,7 +14,8 @@ def learning_rate(config, step, total_steps: int, drop):
     rises linearly from 0 and falls to 0; plateau is the peak times `drop`, which the loop halves
     after `patience` validations without a better score.
     """
-    done = tf.cast(step, tf.float32) / total_steps
+    # Not a division: of a constant, TensorFlow makes this product of it, and a timed run has none.
+    done = tf.cast(step, tf.float32) * (1 / total_steps)
     warmup = max(config.warmup, 1e-9)
     falling = (done - config.warmup) / (1 - config.warmup)
     if config.schedule == "onecycle":
