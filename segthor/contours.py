@@ -2,8 +2,9 @@
 
 A plane is [X, Y]; a point is (x, y) in pixels, pixel centres at whole numbers. A ring is float64
 [N, 2], N >= 3, closed by itself: its first point is not repeated. A pixel is inside where its
-centre is, even-odd. A centre exactly on an edge belongs to the side of larger x, and on an edge
-along x to the side of larger y, so rings that share an edge never share or leave out a pixel.
+centre is, even-odd. A centre exactly on an edge belongs to the side of smaller x, and on an edge
+along x to the side of larger y, so rings that share an edge never share or leave out a pixel. (Of
+the eight such rules this one is nearest to how plastimatch fills LUNG1-002's five organs.)
 """
 
 from collections import Counter
@@ -146,7 +147,7 @@ def _fill_box(rings, shape):
         row = np.arange(len(edge)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
         row += first[edge]
         (x0, y0), (dx, dy) = low[edge].T, (high - low)[edge].T
-        column = -(-(x0 * dy + (row * _UNITS - y0) * dx) // (dy * _UNITS))
+        column = (x0 * dy + (row * _UNITS - y0) * dx) // (dy * _UNITS) + 1
         place = (row - starts[1]) * (width + 1) + np.clip(column - starts[0], 0, width)
         toggles ^= (np.bincount(place, minlength=len(toggles)) & 1).astype(np.uint8)
     toggles = toggles.reshape(height, width + 1)[:, :width]
@@ -244,7 +245,7 @@ def _is_in(points: np.ndarray, ring: np.ndarray) -> bool:
         x, y = some.T[..., None]
         (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
         with np.errstate(divide="ignore", invalid="ignore"):
-            crossed = ((y0 <= y) != (y1 <= y)) & (x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x)
+            crossed = ((y0 <= y) != (y1 <= y)) & (x0 + (y - y0) * (x1 - x0) / (y1 - y0) < x)
         outside = some[np.count_nonzero(crossed, axis=1) % 2 == 0]
         if len(outside) and not _is_along(outside, ring):
             return False
