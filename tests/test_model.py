@@ -15,7 +15,7 @@ from segmentation_models.backbones.backbones_factory import Backbones
 
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
-from trainer import model, schedules, weights
+from trainer import layers, model, schedules, weights
 from trainer.config import BACKBONES, DECODERS, Config
 from trainer.strengths import Strengths
 
@@ -34,6 +34,19 @@ def test_every_decoder_gives_probabilities_of_every_voxel(decoder):
     output = network(images(size=size))["segment"].numpy()
     assert output.shape == (2, size, size, 5) and output.dtype == np.float32
     np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_an_organ_begins_with_a_hundredth_of_the_pixels(decoder):
+    size = 96 if decoder == "pspnet" else 32
+    for xla in (False, True):
+        network = model.build(dataclasses.replace(SMALL, decoder=decoder, xla=xla), size, 3)
+        by_name = layers.by_name(network)
+        by_name[f"{layers.SEGMENT_HEAD}/kernel"].assign(
+            tf.zeros_like(by_name[f"{layers.SEGMENT_HEAD}/kernel"])
+        )
+        share = network(images(size=size))["segment"].numpy()
+        np.testing.assert_allclose(share[..., 1:] / share[..., :1], 0.01, rtol=1e-5)
 
 
 def test_heads_follow_the_task_and_the_organs():

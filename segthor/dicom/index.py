@@ -93,9 +93,13 @@ def of_folder(root: str) -> Index:
 
 def of_files(paths, root: str) -> Index:
     """The index of some files below a folder, or of all that `find` found there."""
+    return of_headers(headers(paths), root)
+
+
+def headers(paths) -> list[Header]:
+    """Of each file; many at a time where they lie behind a network, which is what takes time."""
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        each = pool.map if files.is_url(root) else map
-        return of_headers(each(read, paths), root)
+        return list((pool.map if any(map(files.is_url, paths)) else map)(read, paths))
 
 
 def of_headers(found, root: str) -> Index:

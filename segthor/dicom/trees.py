@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 
 from segthor import fields, files, json_files, layouts
 from segthor.dicom import DicomError, index, matching, places, rois
-from segthor.dicom.headers import DAMAGED, DRAFT, STRUCTURES, UNREADABLE, read
+from segthor.dicom.headers import DAMAGED, DRAFT, STRUCTURES, UNREADABLE
 from segthor.errors import InputError
 from segthor.organs import Organs
 from segthor.patients import Patient
@@ -75,8 +75,8 @@ def drawn_on(root: str, scans) -> list[Patient]:
     scans: patients with a CT elsewhere. Gives those of them that have a structure set, with it; its
     `fault` says why there is none to choose. A CT that cannot be read has none.
     """
-    headers = [read(path) for path in index.find(root)]
-    structure_sets = [header for header in headers if header.kind in (STRUCTURES, DRAFT)]
+    found = index.headers(index.find(root))
+    structure_sets = [header for header in found if header.kind in (STRUCTURES, DRAFT)]
     found = []
     for scan in scans:
         try:
