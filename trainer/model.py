@@ -18,8 +18,8 @@ from trainer.config import CLASSIFY, SEGMENT, Config
 
 LOGITS = "_logits"
 
-# The share of pixels that an organ begins with (Lin et al., ICCV 2017). Beginning with equal shares,
-# the first steps push every organ down everywhere, and a small one may never come back.
+# The share of pixels that an organ begins with (Lin et al., ICCV 2017). Where all begin alike, the
+# first steps push every organ down everywhere, and a small one may never come back.
 _FIRST_SHARE = 0.01
 _PSPNET_PX = 48  # its pyramid pools an eighth of the image in 1, 2, 3 and 6 parts
 _INCEPTION_PX = 75  # keras.applications refuses less
