@@ -32,6 +32,7 @@ TABLE = flags.DEFINE_string("table", "docs/comparison.md", "Where the table goes
 BATCH, CALIBRATION_STEPS = 8, 40
 NAMES = SEGTHOR.names
 OWN_LEVEL = f"--window_level=mean:{','.join(NAMES)}"
+ABOUT_BODY = ("--crop_mm=264", "--pixel_mm=2.75")
 ABOUT_ORGANS = (f"--crop_center=organs:{','.join(NAMES)}", "--crop_mm=192", "--pixel_mm=2")
 DATASETS = {  # all of 96x96 pixels
     "fixed": ("--window_level=50",),
@@ -77,7 +78,7 @@ def make_dataset(dataset):
     if not files.exists(patients):
         program("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}")
     if not files.exists(f"{folder}/dataset.json"):
-        recipe = ("--flagfile=configs/demo_build.flags", *DATASETS[dataset])
+        recipe = (*ABOUT_BODY, *DATASETS[dataset])
         recipe += ("--split=hash", f"--validation_fraction={HELD_OUT}")
         program("beam_jobs.build", f"--input={patients}", f"--output={folder}", *recipe)
 
