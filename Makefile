@@ -55,8 +55,9 @@ demo: $(STAMP)  ## phantoms, data job, training, prediction and scores, all unde
 	@echo "The picture, predicted and true contours on CT: $(DEMO)/evaluation/overlay.png"
 	@echo "Watch the training:  $(VENV)/bin/tensorboard --logdir=$(DEMO)/run"
 
+# Two at a time, since much of each is one program's start; a file's tests share what they made.
 test: $(STAMP)  ## run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(STAMP)  ## check style and the import walls
 	$(PY) -m ruff check .

@@ -38,6 +38,7 @@ EXTRAS = {
         *DICOM,
         "hypothesis",
         "pytest",
+        "pytest-xdist",
         "ruff",
         # Independent implementations that the tests compare with.
         "scikit-image",
