@@ -87,7 +87,8 @@ def test_two_processes_equal_one_of_the_same_batch_after_twenty_steps(data, tmp_
     """BatchNorm, whose statistics are each replica's own, aside."""
 
     def child(name, batch):
-        steps, rate = "20", "0.01"
+        # Without BatchNorm's statistics, higher rates shake the network and blow up rounding.
+        steps, rate = "20", "0.001"
         program = [ROOT / "tests" / "replica_child.py", data, tmp_path / name, 1, batch]
         return [*program, steps, rate]
 
