@@ -13,9 +13,6 @@ from trainer.config import CLASSIFY, SEGMENT
 SEGMENT_HEAD, CLASSIFY_HEAD = f"{SEGMENT}_head", f"{CLASSIFY}_head"
 # How many channels of a head come before the first organ's: the outlines' background.
 BEFORE_ORGANS = {SEGMENT_HEAD: 1, CLASSIFY_HEAD: 0}
-# An organ's probability beside the background's, to begin with (Lin et al., ICCV 2017). Where all
-# begin alike, the first steps push organs down everywhere, and a small one may never come back.
-FIRST_SHARE = 0.01
 
 # segmentation_models' names of a decoder's layers; those of its last one differ, see `_named`.
 _DECODER = re.compile(r"(decoder|center|fpn|segm|aggregation|psp|final_stage)_")

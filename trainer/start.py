@@ -40,8 +40,7 @@ def begin(network, config: Config) -> dict:
     """Gives the network (tf.keras.Model) the weights that `--start_from` names; says which.
 
     A weight is taken where a layer of that name has one of that shape; the last layers' channel by
-    channel, as organs have names. The others stay as they are. A new organ begins as a small share
-    of what is background: beside trained channels, one of random weights learns nothing for long.
+    channel, as organs have names. The others stay as they are.
 
     Returns:
       A dict for run.json: 'from', 'digest' of all weights there, 'taken' (how many), 'fresh' (names
@@ -60,8 +59,7 @@ def begin(network, config: Config) -> dict:
             fresh.append(name)
         elif head:
             before = layers.BEFORE_ORGANS[layer]
-            fresh_value, share = variable.numpy(), layers.FIRST_SHARE
-            variable.assign(_channels(fresh_value, found, config.organs, known, before, share))
+            variable.assign(_channels(variable.numpy(), found, config.organs, known, before))
             organs |= set(config.organs) & set(known)
         else:
             variable.assign(found)
@@ -88,19 +86,13 @@ def told(start: dict) -> str:
     return "; ".join(lines)
 
 
-def _channels(value, found, organs, known: dict[str, int], before: int, share) -> np.ndarray:
-    """`value` [..., before + organs] with the channels of `found` for the organs known there.
-
-    A new organ's are the background's, where there is one, and `share` of its probability.
-    """
+def _channels(value, found, organs, known: dict[str, int], before: int) -> np.ndarray:
+    """`value` [..., before + organs] with the channels of `found` for the organs known there."""
     value = value.copy()
     value[..., :before] = found[..., :before]
-    is_bias = value.ndim == 1
     for place, name in enumerate(organs):
         if name in known:
             value[..., before + place] = found[..., before + known[name]]
-        elif before:
-            value[..., before + place] = found[..., 0] + (np.log(share) if is_bias else 0)
     return value
 
 
