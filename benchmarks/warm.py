@@ -13,7 +13,6 @@ It writes the tables and goes on in build/warm where an earlier call ended. Abou
 cores.
 """
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from segthor import files, json_files, nifti
+from segthor import csv_files, files, json_files, nifti
 from segthor.geometry import Orientation
 
 REAL = flags.DEFINE_string("real", "../shared/data/lung1_002", "A patient's folder.")
@@ -95,10 +94,7 @@ def slabs(patient: Path, folder: Path) -> None:
             "split": "validation" if number % 2 else "train",
             "organs": "esophagus;heart",
         })  # fmt: skip
-    with open(folder / "patients.csv", "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    csv_files.write_table(str(folder / "patients.csv"), rows)
 
 
 def build(folder: Path, name: str, recipe, given: Path) -> None:
