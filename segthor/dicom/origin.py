@@ -78,8 +78,11 @@ def patient_and_study(stack: Stack) -> Dataset:
     return dataset
 
 
-def write(path: str, dataset: Dataset, transfer_syntax: str) -> None:
-    """Writes an object as a file, atomically; the same object gives the same bytes."""
+def write(path: str, dataset: Dataset, transfer_syntax: str, encoded: bytes = b"") -> None:
+    """Writes an object as a file, atomically; the same object gives the same bytes.
+
+    encoded: its last elements, where they are not in the dataset.
+    """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -91,3 +94,4 @@ def write(path: str, dataset: Dataset, transfer_syntax: str) -> None:
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     with files.atomic_write(path) as stream:
         stream.write(buffer.getbuffer())
+        stream.write(encoded)

@@ -4,13 +4,18 @@ Frames without a voxel are kept: viewers misplace segments where they were left 
 """
 
 import logging
+import struct
 
 import highdicom
 import numpy as np
 from highdicom.seg import SegmentationTypeValues, SegmentDescription
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
@@ -24,6 +29,7 @@ logging.getLogger("highdicom").addHandler(logging.NullHandler())
 logging.getLogger("highdicom").propagate = False
 BINARY, LABELMAP = "binary", "labelmap"
 _ANATOMY = codes.SCT.AnatomicalStructure
+_ITEM = struct.Struct("<HHL")
 _METHOD = codes.DCM.ArtificialIntelligence
 
 
@@ -46,7 +52,7 @@ def write_segmentation(
         segments[organ.label] = number
     planes = np.empty(labels.shape[::-1], np.uint8)
     for y in range(planes.shape[1]):  # by rows: both sides stay in the processor's cache
-        planes[:, y] = segments[labels[:, y].astype(np.uint8, copy=False)].T
+        planes[:, y] = np.take(segments, labels[:, y].astype(np.uint8, copy=False)).T
     names = f"{kind} {organs.digest()}".encode()
     made = highdicom.seg.Segmentation(
         source_images=_sources(stack),
@@ -70,7 +76,9 @@ def write_segmentation(
         omit_empty_frames=False,
     )
     _settle(made, stack, origin)
-    write(path, made, ExplicitVRLittleEndian)
+    frames, pixels = made.pop(Tag("PerFrameFunctionalGroupsSequence")), made.pop(Tag("PixelData"))
+    pixels.VR = "OB"  # samples of at most 8 bits
+    write(path, made, ExplicitVRLittleEndian, _encode_frames(frames) + _encode(pixels))
 
 
 def _segment(number, organ, origin) -> SegmentDescription:
@@ -165,6 +173,34 @@ def _refer_to_frames(made, stack) -> None:
         once.append(image)
     made.SourceImageSequence = once
     made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = once
+
+
+def _encode_frames(frames: DataElement) -> bytes:
+    """As pydicom would, but what frames share is encoded once: a third of the time for the file.
+
+    A plane's position and source are the same for all segments, a segment's number for all planes.
+    """
+    encoded, items = {}, []
+    for frame in frames.value:
+        *segment, plane = frame.FrameContentSequence[0].DimensionIndexValues
+        follows_from = {"FrameContentSequence": (*segment, plane)}
+        follows_from["SegmentIdentificationSequence"] = tuple(segment)
+        parts = [(element, follows_from.get(element.keyword, plane)) for element in frame]
+        for element, key in parts:
+            if (element.tag, key) not in encoded:
+                encoded[element.tag, key] = _encode(element)
+        content = b"".join(encoded[element.tag, key] for element, key in parts)
+        items.append(_ITEM.pack(0xFFFE, 0xE000, len(content)) + content)
+    value = b"".join(items)
+    return _encode(RawDataElement(frames.tag, "SQ", len(value), value, 0, False, True))
+
+
+def _encode(element: DataElement | RawDataElement) -> bytes:
+    """In explicit VR, little endian."""
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = False, True
+    write_data_element(stream, element)
+    return stream.getvalue()
 
 
 def _decimals(numbers) -> list[DSfloat]:

@@ -33,9 +33,10 @@ def outlines(labels: np.ndarray, organs: Organs, margin=None) -> list[tuple[Orga
     drawn = [(organ, {}) for organ in organs if organ.label in boxes]
     for k in range(labels.shape[2]):  # slice by slice: the organs of one share their probabilities
         for organ, rings in drawn:
-            box = boxes[organ.label][2]
-            if box.start <= k < box.stop:
-                inside = labels[..., k] == organ.label
+            along_x, along_y, along_z = boxes[organ.label]
+            if along_z.start <= k < along_z.stop:
+                inside = np.zeros(labels.shape[:2], bool)
+                inside[along_x, along_y] = labels[along_x, along_y, k] == organ.label
                 pieces = contours.outline(inside, margin and margin(organ, k))
                 if pieces:
                     rings[k] = [contours.keyhole(piece) for piece in pieces]
