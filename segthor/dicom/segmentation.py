@@ -182,7 +182,8 @@ def _encode_frames(frames: DataElement) -> bytes:
     """
     encoded, items = {}, []
     for frame in frames.value:
-        *segment, plane = frame.FrameContentSequence[0].DimensionIndexValues
+        # One number where all segments share a frame.
+        *segment, plane = np.atleast_1d(frame.FrameContentSequence[0].DimensionIndexValues)
         follows_from = {"FrameContentSequence": (*segment, plane)}
         follows_from["SegmentIdentificationSequence"] = tuple(segment)
         parts = [(element, follows_from.get(element.keyword, plane)) for element in frame]
