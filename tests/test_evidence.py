@@ -5,7 +5,7 @@ import pytest
 
 from segthor.figures import OrganFigures
 from serving.prediction import evidence
-from serving.prediction.evidence import SliceCounts, agreement, of_labels, of_organ
+from serving.prediction.evidence import SliceCounts, of_labels, of_organ
 
 ORGANS = ("heart", "aorta")
 
@@ -49,7 +49,7 @@ def slowly(plane):
 def test_counts_are_those_of_a_plain_loop():
     values = chances()
     counts = SliceCounts(ORGANS, 5)
-    counts.add(range(1, 4), ORGANS, values, None)
+    counts.add(range(1, 4), ORGANS, values, [values])
     for n in range(3):
         expected = slowly(values[n])
         for k, name in enumerate(ORGANS, 1):
@@ -59,7 +59,7 @@ def test_counts_are_those_of_a_plain_loop():
 
 def evidence_of(values, members=()):
     counts = SliceCounts(("heart",), len(values))
-    counts.add(range(len(values)), ("heart",), values, agreement(values, list(members)))
+    counts.add(range(len(values)), ("heart",), values, list(members) or [values])
     return of_organ(counts.tables["heart"])
 
 
@@ -105,9 +105,23 @@ def test_members_that_disagree_are_found_where_they_do():
     assert found["disagreement"] == pytest.approx(1 - shared / either, abs=1e-4)
 
 
+def test_averaged_models_are_as_sure_as_they_are_on_average():
+    members = [chances(seed=1), chances(seed=2)]
+    counts = SliceCounts(ORGANS, 3)
+    counts.add(range(3), ORGANS, sum(members) / 2, members)
+    for n in range(3):
+        expected = (slowly(members[0][n]) + slowly(members[1][n])) / 2
+        for k, name in enumerate(ORGANS, 1):
+            np.testing.assert_allclose(counts.tables[name][n, :5], expected[:, k], rtol=1e-5)
+    apart, one = discs(sharp=30), np.roll(discs(sharp=30), 6, axis=2)
+    sure, alone = evidence_of((apart + one) / 2, [apart, one]), evidence_of(apart)
+    for name in ("uncertainty", "border_uncertainty", "expected_loss"):
+        assert sure[name] == alone[name], name  # their mean would look unsure where they differ
+
+
 def test_an_organ_that_is_not_there_has_no_evidence():
     counts = SliceCounts(ORGANS, 4)
-    counts.add(range(4), ("heart",), discs(4, sharp=30), None)
+    counts.add(range(4), ("heart",), discs(4, sharp=30), [discs(4, sharp=30)])
     measured = {"heart": vars(OrganFigures(500.0, 90.0, 40.0, 2, 1, (0.0, 0.0, 0.0)))}
     found = of_labels(counts, measured, {"heart": {"removed_cm3": 500.0}}, None)
     assert found["aorta"] == {}

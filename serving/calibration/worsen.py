@@ -11,6 +11,7 @@ from scipy import ndimage
 from segthor.geometry import Orientation
 from segthor.nifti import Grid, Scan
 
+_AIR_HU = -1000
 _BLOOD_HU = 45.0
 _ENHANCED_HU = (70.0, 500.0)  # medians of organs that hold contrast agent
 
@@ -101,6 +102,17 @@ def _streaks(scan, labels, rng):
     return _with(scan, orientation.to_scan(zyx)), labels
 
 
+def _lost(scan, labels, rng):
+    """5 to 45 % of the slices hold nothing but air."""
+    axis = Orientation.of(scan.grid.affine).axes[2]
+    hu = scan.array.copy()
+    slices = np.moveaxis(hu, axis, 0)
+    held = max(1, int(len(slices) * rng.uniform(0.05, 0.45)))
+    first = int(rng.integers(0, len(slices) - held + 1))
+    slices[first : first + held] = _AIR_HU
+    return Scan(hu, scan.grid), labels
+
+
 KINDS = {
     "noise": _noise,
     "blur": _blur,
@@ -109,6 +121,7 @@ KINDS = {
     "level": _level,
     "contrast": _contrast,
     "streaks": _streaks,
+    "lost": _lost,
 }
 
 

@@ -1,8 +1,9 @@
 """What speaks for and against a prediction, from what its making leaves in hand. Numpy alone.
 
-Slice by slice, on the network's grid: how sure the averaged probabilities are inside each organ and
-at its border, and how far models and flips agree. Then, once, on the finished label map: pieces,
-gaps, what post-processing took away, and each organ's measures beside those of the training
+Slice by slice, on the network's grid: how sure each model and flip is inside each organ and at its
+border, on average, and how far they agree. (Their averaged probabilities look less sure than those
+of single networks, with which a calibration is made.) Then, once, on the finished label map:
+pieces, gaps, what post-processing took away, and each organ's measures beside those of the training
 patients. The scan is not read again; what is kept grows by a few numbers a slice.
 """
 
@@ -51,10 +52,11 @@ class SliceCounts:
     def __init__(self, organs, num_slices: int):
         self.tables = {name: np.zeros((num_slices, 7)) for name in organs}
 
-    def add(self, slices: range, organs, values: np.ndarray, agreed: np.ndarray | None) -> None:
-        """values: float32 [N, H, W, K], averaged. agreed: of `agreement`, where there is one."""
+    def add(self, slices: range, organs, mean: np.ndarray, members: list[np.ndarray]) -> None:
+        """mean, members: float32 [N, H, W, K]; of each model and flip, and averaged."""
+        agreed = agreement(mean, members)
         for n, z in enumerate(slices):
-            counts = _counts(values[n])
+            counts = sum(_counts(member[n]) for member in members) / len(members)
             for k, name in enumerate(organs, 1):
                 self.tables[name][z, :SHARED] = counts[:, k]
                 if agreed is not None:

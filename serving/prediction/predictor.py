@@ -187,37 +187,46 @@ class Ensemble:
 
     def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> Chances:
         given = inputs[bundles[0].recipe.digest()]
-        values, agreed = self._average(bundles, given.batch(slices), slices)
+        members = self._members(bundles, given.batch(slices), slices)
+        mean = members[0] if len(members) == 1 else sum(members) / np.float32(len(members))
         if self.gate:
-            values = self._closed(values, names, inputs, slices)
+            absent = self._absent(names, inputs, slices)
+            mean, *members = (_closed(chances, absent) for chances in (mean, *members))
         labels = label_values(names, self.table)
-        return Chances(names, labels, values, given.prepared.placement, agreed)
+        return Chances(names, labels, mean, members, given.prepared.placement)
 
-    def _average(self, bundles: list[Bundle], batch: np.ndarray, slices: range) -> tuple:
-        """float32 [N, H, W, K], the mean over models and flips; and how far they agree."""
-        given = []
+    def _members(self, bundles, batch: np.ndarray, slices: range) -> list[np.ndarray]:
+        """float32 [N, H, W, K] of each model and flip."""
+        members = []
         for bundle in bundles:
             for axes in _flips(bundle) if self.tta else [()]:
                 found = bundle.probabilities(np.flip(batch, axes))
                 _check_probabilities(found, bundle, slices)
-                given.append(np.flip(found, axes))
-        mean = given[0] if len(given) == 1 else sum(given) / np.float32(len(given))
-        return mean, evidence.agreement(mean, given)
+                members.append(np.flip(found, axes))
+        return members
 
-    def _closed(self, chances: np.ndarray, names, inputs, slices: range) -> np.ndarray:
-        """Slices that do not hold an organ: its probability falls to the others in proportion."""
+    def _absent(self, names, inputs, slices: range) -> dict[int, np.ndarray]:
+        """Class -> bool [N], the slices in which the gate finds no such organ."""
         given = inputs[self.gate.recipe.digest()]
-        presence, chances = self.gate.presence(given.batch(slices)), chances.copy()
+        presence = self.gate.presence(given.batch(slices))
         wrong = ~((presence >= -_PROBABILITY_SLACK) & (presence <= 1 + _PROBABILITY_SLACK)).all(-1)
         _refuse(wrong, self.gate, slices, "presences from 0 to 1")
-        for index, name in enumerate(names, 1):
-            if name in self.gate.organs:
-                absent = presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
-                closed = chances[absent]
-                closed[..., index] = 0
-                closed[..., 0] += closed.sum(-1) == 0
-                chances[absent] = closed / closed.sum(-1, keepdims=True)
-        return chances
+        return {
+            index: presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
+            for index, name in enumerate(names, 1)
+            if name in self.gate.organs
+        }
+
+
+def _closed(chances: np.ndarray, absent: dict[int, np.ndarray]) -> np.ndarray:
+    """Where a class is absent, its probability falls to the others in proportion."""
+    chances = chances.copy()
+    for index, slices in absent.items():
+        closed = chances[slices]
+        closed[..., index] = 0
+        closed[..., 0] += closed.sum(-1) == 0
+        chances[slices] = closed / closed.sum(-1, keepdims=True)
+    return chances
 
 
 def _check_probabilities(values: np.ndarray, bundle: Bundle, slices: range) -> None:

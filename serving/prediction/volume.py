@@ -10,16 +10,16 @@ from serving.prediction.evidence import SliceCounts
 
 @dataclass(frozen=True)
 class Chances:
-    """What the models of these organs give for some slices: float32 [N, H, W, K].
+    """What the models of these organs give for some slices: float32 [N, H, W, K], averaged.
 
-    labels: uint8 [K], what stands for each class. agreement: see `evidence.agreement`.
+    labels: uint8 [K], what stands for each class. members: the same of each model and flip.
     """
 
     organs: tuple[str, ...]
     labels: np.ndarray
     values: np.ndarray
+    members: list[np.ndarray]
     placement: Placement
-    agreement: np.ndarray | None = None
 
 
 class Volume:
@@ -36,7 +36,7 @@ class Volume:
         part = slice(slices.start, slices.stop)
         best = None
         for one in given:
-            self.counts.add(slices, one.organs, one.values, one.agreement)
+            self.counts.add(slices, one.organs, one.values, one.members)
             found, shares = one.placement.most_probable(one.values, one.labels)
             if best is None:
                 self.labels[part], best = found, shares
