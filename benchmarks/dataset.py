@@ -1,6 +1,6 @@
-"""The dataset that the trainer's benchmarks share: full-size phantoms as slices of 224x224x3.
+"""The datasets that the trainer's benchmarks share, made once, under build/benchmark/.
 
-Made once, under build/benchmark/, by the project's own programs.
+full: full-size phantoms as slices of 224x224x3. small: small ones as the demo has them.
 """
 
 import subprocess
@@ -11,17 +11,18 @@ from segthor.manifest import FILE_NAME
 from trainer import sources
 
 FOLDER = "build/benchmark"
+RECIPES = {"full": ("--crop_mm=224",), "small": ("--flagfile=configs/demo_build.flags",)}
 PATIENTS = 12
 
 
-def source() -> sources.Source:
+def source(size: str = "full") -> sources.Source:
     """The dataset, opened with fold 0 held out."""
-    dataset = f"{FOLDER}/dataset"
+    dataset = f"{FOLDER}/{size}_dataset"
     if not files.exists(f"{dataset}/{FILE_NAME}"):
-        patients = f"{FOLDER}/patients"
-        print(f"Making {PATIENTS} full-size phantoms in {FOLDER} (once, some minutes)", flush=True)
-        _run("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}", "--size=full")
-        _run("beam_jobs.build", f"--input={patients}", f"--output={dataset}", "--crop_mm=224")
+        patients = f"{FOLDER}/{size}_patients"
+        print(f"Making {PATIENTS} {size} phantoms in {FOLDER} (once, some minutes)", flush=True)
+        _run("segthor.phantom", f"--output={patients}", f"--patients={PATIENTS}", f"--size={size}")
+        _run("beam_jobs.build", f"--input={patients}", f"--output={dataset}", *RECIPES[size])
     return sources.open_source(dataset, 0)
 
 
