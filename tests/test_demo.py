@@ -1,4 +1,4 @@
-"""The commands of `make demo`, on fewer patients and two steps: they work, and nobody else talks."""
+"""The commands of `make demo` on fewer patients and two steps: they work, and only they talk."""
 
 import re
 import shlex
