@@ -4,6 +4,7 @@ Run from the project's root: python -m benchmarks.engines
 It needs packages that the project does not: pip install openvino torch segmentation-models-pytorch
 
 tensorflow  the exported model, as serving.predict calls it
+frozen      the same with its weights as constants, so that TensorFlow can fold batch normalisation
 openvino    the same SavedModel
 torch       a network of the same shape, by the same author, in channels_last, without gradients
 
@@ -31,7 +32,8 @@ def main() -> int:
     images = np.random.default_rng(0).integers(0, 256, (SLICES, SIZE_PX, SIZE_PX, 3), np.uint8)
     ours = bundle.load(folder).probabilities
     engines = {"tensorflow": ours} | {
-        name: make(folder) for name, make in (("openvino", _openvino), ("torch", _torch))
+        name: make(folder)
+        for name, make in (("frozen", _frozen), ("openvino", _openvino), ("torch", _torch))
     }
     far = np.abs(engines["openvino"](images[:4]) - ours(images[:4])).max()
     print(f"{os.cpu_count()} cores; OpenVINO's probabilities differ by at most {far:.1e}")
@@ -50,6 +52,17 @@ def main() -> int:
             rate = SLICES / seconds
             print(f"batch {size:3}  {name:12}{rate:6.1f} slices/s  {ratio:.2f} x", flush=True)
     return 0
+
+
+def _frozen(folder: str):
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2 as freeze,
+    )
+
+    loaded = tf.saved_model.load(model_directory.newest(folder))
+    constant = freeze(loaded.signatures[bundle.PROBABILITIES])
+    return lambda images: constant(images=tf.constant(images))[0].numpy()
 
 
 def _openvino(folder: str):

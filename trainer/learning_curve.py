@@ -26,6 +26,7 @@ _DRAWS = flags.DEFINE_integer(
     "draws", 3, "Subsets of each size; those of one draw are nested.", lower_bound=1
 )
 _SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
+_FEWEST_PASSES = 4  # at one pass 32 patients scored less than 16, see docs/training.md
 _OURS = ("train_patients", "draw", "minutes", "validate_every")
 
 
@@ -40,18 +41,21 @@ def main(argv):
     if "steps" not in given:
         raise InputError("--steps: expected as many for each size (epochs differ), found nothing")
     organs = Dataset.load(_DATA.value).organs
-    sources.open_source(_DATA.value, None, sizes[-1])  # so many patients there are
+    largest = sources.open_source(_DATA.value, None, sizes[-1])  # so many patients there are
     with locks.alone(_WORKDIR.value):
         for size in sizes:
             for draw in range(_DRAWS.value):
                 status = _train(size, draw, argv[1:])
                 if status:
                     return status
+                if (size, draw) == (sizes[0], 0):  # early enough to begin anew with more
+                    _warn_of_few_steps(size, largest)
         scores = _scores(sizes, organs.names)
         rows = growth.table(sizes, scores)
         path = files.join(_WORKDIR.value, "learning_curve.csv")
         csv_files.write_table(path, rows)
         _tell(rows)
+        _warn_of_few_steps(sizes[-1], largest)
         picture = files.join(_WORKDIR.value, "learning_curve.png")
         with files.atomic_write(picture) as stream:
             growth.figure(sizes, scores, organs).savefig(stream, format="png", dpi=100)
@@ -75,6 +79,20 @@ def _train(size: int, draw: int, flags_of_trainer) -> int:
     chosen = [f"--train_patients={size}", f"--draw={draw}", *_SCORED_ONCE]
     where = [f"--data={_DATA.value}", f"--workdir={_folder(size, draw)}"]
     return child.train([*flags_of_trainer, *chosen, *where], _folder(size, draw))
+
+
+def _warn_of_few_steps(size: int, largest) -> None:
+    """largest: the source of the most patients. A run of any size says how long all runs are."""
+    record = run.read(_folder(size, 0))
+    steps, batch = (record["config"][name] for name in ("steps", "batch_size"))
+    passes = steps * batch * record["replicas"] / largest.train_slices
+    if passes < _FEWEST_PASSES:
+        print(
+            f"WARNING: {steps} steps are {passes:.1f} passes over the slices of the most patients, "
+            f"expected at least {_FEWEST_PASSES}. More patients may score less so, which no power "
+            "law follows. Give more --steps.",
+            flush=True,
+        )
 
 
 def _scores(sizes, names) -> dict[str, np.ndarray]:
