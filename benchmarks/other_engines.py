@@ -1,0 +1,47 @@
+"""The engines of `benchmarks.engines` that need another environment; nothing of the project's.
+
+Reads lines 'ENGINE BATCH SLICES SIZE_PX' and answers each with the seconds that they took.
+"""
+
+import sys
+import time
+
+import numpy as np
+import openvino
+import segmentation_models_pytorch
+import torch
+
+
+def main(folder: str) -> None:
+    engines = {"openvino": with_openvino(folder), "torch": with_torch()}
+    for line in sys.stdin:
+        name, *numbers = line.split()
+        batch, slices, size_px = map(int, numbers)
+        images = np.random.default_rng(0).integers(0, 256, (batch, size_px, size_px, 3), np.uint8)
+        began = time.perf_counter()
+        for _ in range(slices // batch):
+            engines[name](images)
+        print(time.perf_counter() - began, flush=True)
+
+
+def with_openvino(folder: str):
+    model = openvino.convert_model(folder)
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}  # else half precision, where the processor has it
+    compiled = openvino.compile_model(model, "CPU", precise)
+    return lambda images: compiled([images])
+
+
+def with_torch():
+    network = segmentation_models_pytorch.Unet("resnet34", encoder_weights=None, classes=5)
+    network = network.eval().to(memory_format=torch.channels_last)
+
+    def forward(images):
+        with torch.inference_mode():
+            given = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+            return network(given).softmax(1).permute(0, 2, 3, 1).numpy()
+
+    return forward
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
