@@ -68,6 +68,16 @@ def in_place(path, stack, pixels) -> np.ndarray:
     return found
 
 
+@pytest.mark.parametrize("kind", [BINARY, LABELMAP])
+def test_pydicom_would_encode_every_element_so(tmp_path, stack, labels, kind):
+    path, again = tmp_path / "seg.dcm", tmp_path / "again.dcm"
+    write_segmentation(str(path), stack, labels, USED, ORIGIN, kind)
+    dataset = pydicom.dcmread(path)
+    dataset.walk(lambda within, element: within.set_original_encoding(None, None))
+    pydicom.dcmwrite(again, dataset, implicit_vr=False, little_endian=True)
+    assert again.read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize("tilt", TILTS)
 @pytest.mark.parametrize("pose", [*POSITIONS, "HFDR"])
 def test_simpleitk_reads_the_voxels_in_place(tmp_path, pose, tilt):
