@@ -44,9 +44,11 @@ def version(tmp_path):
 def test_numpy_evaluates_what_scikit_learn_fitted(calibrated):
     rows = made_rows()
     given = np.stack([features(row["scan"], row["evidence"]) for row in rows])
+    weights = fit._weights(np.array([row["kind"] for row in rows]))
     for score, one in (("dice", calibrated.organs["heart"].dice),
                        ("surface_dice", calibrated.organs["heart"].surface_dice)):  # fmt: skip
-        forest = RandomForestRegressor(**fit._SETTINGS).fit(given, [row[score] for row in rows])
+        true = [row[score] for row in rows]
+        forest = RandomForestRegressor(**fit._SETTINGS).fit(given, true, weights)
         ours = [one.expected(row) for row in given[::7]]
         np.testing.assert_allclose(ours, forest.predict(given[::7]), atol=1e-5)
 
@@ -73,6 +75,36 @@ def test_the_lower_bound_holds_for_nine_in_ten_fresh_patients(calibrated):
         expected = one.expected(features(row["scan"], row["evidence"]))
         holds.append(row["dice"] >= one.lower(expected))
     assert 0.87 <= np.mean(holds) <= 0.95
+
+
+def test_the_bound_of_good_scans_does_not_follow_from_worsened_ones_that_look_as_good():
+    """Five worsened scans of a patient beside one as it is, all with the same evidence."""
+
+    def alike(patients, seed):
+        rows = made_rows(patients=patients, seed=seed)
+        for row in rows:
+            shift = 0 if row["kind"] == fit.AS_IT_IS else -0.1
+            row["dice"] += row["evidence"]["uncertainty"] + shift  # undoes what evidence tells
+            row["evidence"]["uncertainty"] = 0.0
+        return rows
+
+    made = fit.calibrate(alike(120, 0), ("heart",))[0].organs["heart"].dice
+    own = [row for row in alike(400, 9) if row["kind"] == fit.AS_IT_IS]
+    lower = [made.lower(made.expected(features(r["scan"], r["evidence"]))) for r in own]
+    assert np.mean(lower) > 0.82  # rows of equal weight would put it near 0.8
+    shares = fit._weights(np.array([row["kind"] for row in alike(120, 0)]))
+    assert shares[::6].sum() == pytest.approx(0.8 * shares.sum())
+
+
+def test_a_range_falls_short_by_what_nine_tenths_of_its_weight_do():
+    rng = np.random.default_rng(5)
+    true, weights = rng.random(200).round(3), rng.choice((0.25, 1.0), 200)
+    expected = np.full(200, 0.5)
+    edges, (limit,) = fit._shortfalls(expected, true, weights)
+    short, total = expected - true, weights.sum() + weights.max()
+    assert edges == () or edges == (0.5,)
+    assert weights[short <= limit + 1e-9].sum() >= 0.9 * total
+    assert weights[short < limit - 1e-9].sum() < 0.9 * total
 
 
 def test_the_threshold_catches_the_share_that_was_asked_for(calibrated):
