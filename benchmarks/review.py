@@ -33,18 +33,18 @@ DRAWS = 2000
 
 def main(number: str = "120"):
     _train()
-    models = [str(FOLDER / f"calibration/models/fold_{fold}") for fold in range(FOLDS)]
-    one = Ensemble([bundle.load(models[0])])
-    all_folds = Ensemble([bundle.load(folder) for folder in models])
+    bundles = [bundle.load(str(FOLDER / f"calibration/models/fold_{n}")) for n in range(FOLDS)]
+    single = [Ensemble([one]) for one in bundles]
+    ones = [row for n, one in enumerate(single) for row in _fresh(int(number), one, f"fold_{n}")]
+    rows = _fresh(int(number), Ensemble(bundles), "five")
     text = []
-    for title, name, ensemble in (
-        ("One network (fold 0)", "one", one),
-        ("The five folds averaged", "five", all_folds),
+    for title, found in (
+        ("One network, each of the five in turn", ones),
+        ("The five folds averaged", rows),
     ):
-        rows = _fresh(int(number), ensemble, name)
-        told = {organ: _arrays(rows, organ) for organ in ensemble.organs}
+        told = {organ: _arrays(found, organ) for organ in single[0].organs}
         text += [f"**{title}**", "", *_table(told), ""]
-        if ensemble is one:
+        if found is ones:
             plot.write(str(PICTURE), told)
     text += [_kinds(rows), ""]
     print("\n".join(text))
@@ -106,6 +106,7 @@ def _arrays(rows, organ: str) -> dict[str, np.ndarray]:
         "marked": np.array([row["judged"]["review"] or row["unlike"] for row in own]),
         "true": np.array([row["dice"] for row in own]),
         "kind": np.array([row["kind"] for row in own]),
+        "patient": np.array([int(row["patient"]) for row in own]),
     }
 
 
@@ -130,9 +131,11 @@ def _table(told: dict) -> list[str]:
     titles = list(_measures(next(iter(told.values()))))
     lines = [f"| organ | bad of all | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
     for organ, one in told.items():
-        rng, count = np.random.default_rng(0), len(one["true"])
-        draws = [_measures({key: values[chosen] for key, values in one.items()})
-                 for chosen in rng.integers(0, count, (DRAWS, count))]  # fmt: skip
+        count, patients = len(one["true"]), len(np.unique(one["patient"]))
+        of_patient = np.argsort(one["patient"], kind="stable").reshape(patients, -1)
+        drawn = np.random.default_rng(0).integers(0, patients, (DRAWS, patients))
+        draws = [_measures({key: values[of_patient[chosen].ravel()] for key, values in one.items()})
+                 for chosen in drawn]  # fmt: skip
         cells = []
         for title, value in _measures(one).items():
             known = [draw[title] for draw in draws if draw[title] is not None]
