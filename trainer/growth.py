@@ -66,6 +66,6 @@ def figure(sizes, scores, organs: Organs) -> Figure:
     axes.minorticks_off()
     axes.set(xlabel="training patients", ylabel="volume Dice (mean, 95 % interval)")
     axes.set_title("diamonds: predicted by the fitted power law", fontsize=10)
-    axes.legend(loc="lower right", fontsize=9)
+    picture.legend(loc="outside center right", fontsize=9)
     axes.grid(alpha=0.3)
     return picture

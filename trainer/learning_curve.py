@@ -26,7 +26,7 @@ _DRAWS = flags.DEFINE_integer(
     "draws", 3, "Subsets of each size; those of one draw are nested.", lower_bound=1
 )
 _SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
-_FEWEST_PASSES = 4  # at one pass 32 patients scored less than 16, see docs/training.md
+_FEWEST_PASSES = 4  # at 1.2 passes 32 patients scored less than predicted, see docs/training.md
 _OURS = ("train_patients", "draw", "minutes", "validate_every")
 
 
