@@ -111,8 +111,8 @@ def _crossed(given, true, weights, groups) -> np.ndarray:
 def _shortfalls(expected, true, weights) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Split conformal prediction, one-sided, in ranges of the expectation (Vovk's Mondrian kind).
 
-    In each range the shortfall is the smallest that COVERAGE of its weight does not exceed, the
-    scan in question counted as one more, of the largest weight and beyond it (Tibshirani et al.,
+    In each range the shortfall is the smallest within which COVERAGE of the weight stays, where the
+    scan in question counts as one more, of the largest weight and outside (Tibshirani et al.,
     Conformal Prediction Under Covariate Shift, 2019).
     """
     count = max(1, min(_MOST_RANGES, len(true) // _RANGE_ROWS))
