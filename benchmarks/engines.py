@@ -5,7 +5,8 @@ PYTHON is the interpreter of another environment, since torch and TensorFlow do 
 process: pip install openvino torch segmentation-models-pytorch
 
 tensorflow  the exported model, as serving.predict calls it
-frozen      the same with its weights as constants, so that TensorFlow can fold batch normalisation
+frozen      the same with its weights as constants, so that TensorFlow can fold batch normalisation;
+            its start and its difference from the first are printed too
 openvino    the same SavedModel
 torch       a network of the same shape, by the same author, in channels_last, without gradients
 
@@ -33,9 +34,12 @@ OTHERS = ("openvino", "torch")
 def main(python: str) -> int:
     """Prints slices per second of each engine, and each beside TensorFlow."""
     memory.keep_freed()
-    folder = predict._model(4)
-    ours = {"tensorflow": bundle.load(folder).probabilities, "frozen": _frozen(folder)}
+    folder = predict.model_folder(4)
+    tensorflow, frozen = bundle.load(folder).probabilities, _frozen(folder)
+    ours = {"tensorflow": tensorflow, "frozen": frozen}
     images = np.random.default_rng(0).integers(0, 256, (SLICES, SIZE_PX, SIZE_PX, 3), np.uint8)
+    far = np.abs(tensorflow(images[:4]) - frozen(images[:4])).max()
+    print(f"frozen: probabilities differ by at most {far:.1e}")
     command = [python, "benchmarks/other_engines.py", model_directory.newest(folder)]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for size in BATCHES:
@@ -63,9 +67,13 @@ def main(python: str) -> int:
 
 def _frozen(folder: str):
     loaded = tf.saved_model.load(model_directory.newest(folder))
+    began = time.perf_counter()
     constant = convert_variables_to_constants_v2(loaded.signatures[bundle.PROBABILITIES])
+    print(f"frozen: made in {time.perf_counter() - began:.1f} s")
     return lambda images: constant(images=tf.constant(images))[0].numpy()
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) != 2:
+        sys.exit("expected one argument: the interpreter of an environment with torch and OpenVINO")
+    sys.exit(main(sys.argv[1]))

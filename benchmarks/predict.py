@@ -48,7 +48,7 @@ def main(number: str = "4", memory_is: str = "kept"):
     if memory_is != GIVEN_BACK:  # as in every program of the project
         memory.keep_freed()
     organs = int(number)
-    scan, folder = _scan(), _model(organs)
+    scan, folder = _scan(), model_folder(organs)
     loaded = bundle.load(folder)
     given = predictor.Input.of(loaded.recipe, nifti.read(str(scan)))
     batches = [
@@ -141,7 +141,8 @@ def _scan() -> Path:
     return path
 
 
-def _model(number: int) -> str:
+def model_folder(number: int) -> str:
+    """Of a network of so many organs, made where it is not there."""
     folder = FOLDER / f"model_{number}"
     if not folder.exists():
         recipe = Recipe()

@@ -150,15 +150,27 @@ def _table(told: dict) -> list[str]:
 
 
 def _kinds(rows) -> str:
-    """Of each way of worsening, the mean true Dice beside the expected one."""
-    lines = ["| the five folds averaged | scans | mean Dice | mean expected |", "|---|---|---|---|"]
+    """Of each way of worsening, the mean true Dice beside the expected one, and what was missed."""
+    columns = (
+        "the five folds averaged",
+        "scans",
+        "mean Dice",
+        "mean expected",
+        "bad organs",
+        "not marked",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for kind in (cases.AS_IT_IS, *UNSEEN):
         own = [row for row in rows if row["kind"] == kind]
         if own:
             true = np.mean([row["dice"] for row in own])
             expected = np.mean([row["judged"]["expected_dice"] for row in own])
             scans = len({row["patient"] for row in own})
-            lines.append(f"| {kind} | {scans} | {true:.3f} | {expected:.3f} |")
+            bad = [row for row in own if row["dice"] < BAD_DICE]
+            missed = sum(not (row["judged"]["review"] or row["unlike"]) for row in bad)
+            lines.append(
+                f"| {kind} | {scans} | {true:.3f} | {expected:.3f} | {len(bad)} | {missed} |"
+            )
     return "\n".join(lines)
 
 

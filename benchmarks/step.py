@@ -31,13 +31,13 @@ from trainer.strengths import Strengths
 from trainer.config import Config
 from trainer.learner import Learner
 
-BATCH, ROUNDS, STEPS_PER_ROUND = 8, 9, 3
+ROUNDS, STEPS_PER_ROUND = 9, 3
 MOST_OF_BARE, MOST_OF_CACHED, MOST_FAULTS = 1.10, 1.05, 2000
 KEPT, GIVEN_BACK = "kept", "given_back"
-
-
-CASES = {"default": ("full", ("--backbone=resnet34", f"--batch_size={BATCH}")),
-         "demo": ("small", ("--flagfile=configs/smoke.flags",))}  # fmt: skip
+CASES = {
+    "default": ("full", ("--backbone=resnet34", "--batch_size=8")),
+    "demo": ("small", ("--flagfile=configs/smoke.flags",)),
+}
 flags_of.define(Config)
 
 
@@ -48,13 +48,14 @@ def main(argv):
     case, memory_is = argv[1:]
     if memory_is == KEPT:  # as in every program of the project
         memory.keep_freed()
-    size, chosen = CASES[case]
-    flags.FLAGS([argv[0], *chosen])
+    size, settings = CASES[case]
+    flags.FLAGS([argv[0], *settings])
     source = dataset.source(size)
     config = flags_of.read(Config).of_table(source.organs)
     strategy = tf.distribute.get_strategy()
     bare = dataclasses.replace(config, augment=Strengths.none())
-    rows = data.per_replica(data.training(source, config, BATCH), BATCH)
+    batch = config.batch_size
+    rows = data.per_replica(data.training(source, config, batch), batch)
     cached = rows.take(1).cache().repeat()
     learners = {
         name: Learner(chosen, source, strategy, 1000)
@@ -66,7 +67,7 @@ def main(argv):
         "real": (learners["augmented"], iter(rows)),
     }
     print(f"{case}, freed memory is {memory_is.replace('_', ' ')}")
-    return report(*measure(contenders))
+    return report(*measure(contenders), batch)
 
 
 def one_of_four(case, memory_is):
@@ -90,7 +91,7 @@ def measure(contenders):
     return [{name: statistics.median(v) for name, v in each.items()} for each in (times, faults)]
 
 
-def report(seconds, faults):
+def report(seconds, faults, batch):
     ratios = {
         "augmented / bare": (seconds["augmented"] / seconds["bare"], MOST_OF_BARE),
         "real / augmented": (seconds["real"] / seconds["augmented"], MOST_OF_CACHED),
@@ -98,7 +99,7 @@ def report(seconds, faults):
     }
     for name, value in seconds.items():
         print(
-            f"{name:18}{value:8.3f} s per step{BATCH / value:8.2f} slices/s"
+            f"{name:18}{value:8.3f} s per step{batch / value:8.2f} slices/s"
             f"{faults[name]:10.0f} page faults per step"
         )
     for name, (ratio, most) in ratios.items():

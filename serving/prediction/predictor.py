@@ -188,12 +188,13 @@ class Ensemble:
     def _run(self, names, bundles, inputs: dict[str, Input], slices: range) -> Chances:
         given = inputs[bundles[0].recipe.digest()]
         members = self._members(bundles, given.batch(slices), slices)
-        mean = members[0] if len(members) == 1 else sum(members) / np.float32(len(members))
+        several = len(members) > 1  # else the one is its own mean
+        found = [sum(members) / np.float32(len(members)), *members] if several else members
         if self.gate:
             absent = self._absent(names, inputs, slices)
-            mean, *members = (_closed(chances, absent) for chances in (mean, *members))
+            found = [_closed(chances, absent) for chances in found]
         labels = label_values(names, self.table)
-        return Chances(names, labels, mean, members, given.prepared.placement)
+        return Chances(names, labels, found[0], found[several:], given.prepared.placement)
 
     def _members(self, bundles, batch: np.ndarray, slices: range) -> list[np.ndarray]:
         """float32 [N, H, W, K] of each model and flip."""
