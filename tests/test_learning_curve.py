@@ -129,4 +129,4 @@ def test_killed_and_repeated_it_ends_with_one_table_and_a_picture(folder, tmp_pa
     assert float(rows[0]["dice"]) == pytest.approx(np.mean(scores))
     assert (tmp_path / "runs/learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert "heart" in output and "8 patients  predicted" in output
-    assert output.count("WARNING: 1 steps are") == 2
+    assert output.count("warning: 1 steps are") == 2

@@ -88,7 +88,7 @@ def _warn_of_few_steps(size: int, largest) -> None:
     passes = steps * batch * record["replicas"] / largest.train_slices
     if passes < _FEWEST_PASSES:
         print(
-            f"WARNING: {steps} steps are {passes:.1f} passes over the slices of the most patients, "
+            f"warning: {steps} steps are {passes:.1f} passes over the slices of the most patients, "
             f"expected at least {_FEWEST_PASSES}. More patients may score less so, which no power "
             "law follows. Give more --steps.",
             flush=True,
