@@ -6,8 +6,9 @@ Counts are name -> value -> number: 'slices' by organ, 'hu/ORGAN' by bin, spacin
 import numpy as np
 
 from beam_jobs.examine import Examined
-from segthor.boxes import label_boxes
+from segthor.boxes import nonzero_box
 from segthor.organs import SEGTHOR, Organs
+from segthor.records import present_in
 
 HU_BIN = 4
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
@@ -22,14 +23,13 @@ def of_patient(patient: Examined, organs: Organs = SEGTHOR) -> dict[str, dict[st
         "spacing_between_slices_mm": {str(round(z_mm, 3)): 1},
         "slices": {"all": len(prepared.labels)},
     }
-    boxes = label_boxes(prepared.labels)
-    labelled = prepared.labels[prepared.labels > 0]
-    for name in patient.source.organs:
-        label = organs[name].label
-        box = boxes.get(label, (slice(0, 0),) * 3)
-        mask = prepared.labels[box] == label
-        counts["slices"][name] = int(np.count_nonzero(mask.any((1, 2))))
-        counts[f"hu/{name}"] = _histogram(prepared.labelled_hu[labelled == label])
+    held = np.array([present_in(plane, organs) for plane in prepared.labels]).sum(0)
+    inner = prepared.labels[nonzero_box(prepared.labels)]
+    labelled = inner[inner > 0]
+    names = patient.source.organs
+    for name, number in zip(names, held[organs.places(names)], strict=True):
+        counts["slices"][name] = int(number)
+        counts[f"hu/{name}"] = _histogram(prepared.labelled_hu[labelled == organs[name].label])
     return counts
 
 

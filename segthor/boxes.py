@@ -36,9 +36,10 @@ def nonzero_box(volume: np.ndarray) -> Box:
     backward = [volume.strides[axis] < 0 for axis in order]
     steps = tuple(slice(None, None, -1 if back else 1) for back in backward)
     ordered = volume.transpose(order)[steps]
-    flat = np.bitwise_or.reduce(ordered, axis=1)
-    first, last = support(flat.T), support(flat)
-    middle = support(np.bitwise_or.reduce(ordered[first, :, last], axis=0).T)
+    # Whole planes at once are read as fast as memory gives them; then only the part that holds it.
+    plane = np.bitwise_or.reduce(ordered, axis=0)
+    middle, last = support(plane.T), support(plane)
+    first = support(np.bitwise_or.reduce(ordered[:, middle, last], axis=1).T)
     box = [
         slice(length - part.stop, length - part.start) if back and part.stop else part
         for part, back, length in zip((first, middle, last), backward, ordered.shape, strict=True)

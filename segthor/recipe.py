@@ -13,7 +13,7 @@ import numpy as np
 
 from segthor import fields
 from segthor.body import body_center_px, organ_center_px
-from segthor.boxes import Box, label_boxes
+from segthor.boxes import Box, around, label_boxes, nonzero_box
 from segthor.errors import InputError
 from segthor.geometry import Orientation, Placement, canonical
 from segthor.options import check, option, require
@@ -170,11 +170,13 @@ def prepare(
 def _images(hu, placement: Placement, level_hu, width_hu, labels) -> tuple[np.ndarray, np.ndarray]:
     """Windowed slices, and the HU under their labels, taken while a slice lies in the cache."""
     images = np.empty((placement.num_slices, placement.size_px, placement.size_px), np.uint8)
+    held, *box = around([]) if labels is None else nonzero_box(labels)
+    box = tuple(box)
     labelled_hu = [np.empty(0, np.float32)]
     for z, plane in enumerate(placement.image_to_model(hu)):
         images[z] = window(plane, level_hu, width_hu)
-        if labels is not None:
-            labelled_hu.append(plane[labels[z] > 0])
+        if held.start <= z < held.stop:
+            labelled_hu.append(plane[box][labels[z][box] > 0])
     return images, np.concatenate(labelled_hu)
 
 
@@ -191,9 +193,10 @@ def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
-def context_indices(z: int, num_slices: int, context: int) -> np.ndarray:
+def context_indices(z: int, num_slices: int, context: int) -> list[int]:
     """The `context` slice numbers about z; beyond either end the end slice stands in."""
-    return np.clip(np.arange(context) - context // 2 + z, 0, num_slices - 1)
+    first = z - context // 2
+    return [min(max(n, 0), num_slices - 1) for n in range(first, first + context)]
 
 
 def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:

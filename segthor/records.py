@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from segthor import files
 from segthor.errors import InputError
-from segthor.organs import MOST_LABEL, SEGTHOR, Organs
+from segthor.organs import SEGTHOR, Organs
 
 PATIENT = "patient"  # bytes: the patient's name
 Z = "z"  # int64: the slice's number, from inferior to superior
@@ -59,9 +59,8 @@ class Slice:
 
 def present_in(labels: np.ndarray, organs: Organs) -> tuple[int, ...]:
     """1 per organ that has a voxel in a slice's labels, uint8 [H, W]."""
-    found = np.zeros(1 + MOST_LABEL, np.uint8)
-    found[labels] = 1
-    return tuple(found[organs.labels(organs.names)].tolist())
+    plane = labels.tobytes().strip(b"\0")  # in bytes, looking for one is the C library's work
+    return tuple(int(organ.label in plane) for organ in organs)
 
 
 def encode(record: Slice) -> bytes:
@@ -211,7 +210,12 @@ def _flat(array: np.ndarray) -> memoryview:
 
 
 def _bytes(key: str, value: bytes | memoryview) -> tuple:
-    return _entry(key, _field(1, *_field(1, value)))
+    return _head(key, len(value)), value
+
+
+@functools.lru_cache(4096)  # whatever the value, what goes before it follows from its length
+def _head(key: str, length: int) -> bytes:
+    return b"".join(_entry(key, _field(1, *_field(1, bytes(length))))[:-1])
 
 
 def _floats(key: str, values) -> tuple[bytes]:

@@ -122,9 +122,9 @@ def test_air_alone_is_refused():
 
 
 def test_context_repeats_the_end_slice():
-    assert context_indices(0, 5, 3).tolist() == [0, 0, 1]
-    assert context_indices(4, 5, 5).tolist() == [2, 3, 4, 4, 4]
-    assert context_indices(0, 1, 3).tolist() == [0, 0, 0]
+    assert context_indices(0, 5, 3) == [0, 0, 1]
+    assert context_indices(4, 5, 5) == [2, 3, 4, 4, 4]
+    assert context_indices(0, 1, 3) == [0, 0, 0]
     slices = np.arange(4 * 2 * 2).reshape(4, 2, 2)
     np.testing.assert_array_equal(with_context(slices, 1, 3)[..., 0], slices[0])
     np.testing.assert_array_equal(with_context(slices, 1, 3)[..., 2], slices[2])
