@@ -29,13 +29,17 @@ DICOM = [
     "python-gdcm",  # decodes JPEG Lossless, which pydicom alone cannot
 ]
 
+OPENVINO = ["openvino>=2026.2"]  # reads a SavedModel as it is; the fastest on many processors
+
 EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     "gcp": ["apache-beam[gcp]", "gcsfs"],
     "aws": ["apache-beam[aws]", "s3fs>=2025.1"],
     "dicom": DICOM,
+    "openvino": OPENVINO,
     "test": [
         *DICOM,
+        *OPENVINO,
         "hypothesis",
         "pytest",
         "pytest-xdist",

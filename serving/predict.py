@@ -14,7 +14,7 @@ from segthor import dicom, files, inputs, locks, progress, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
-from serving.prediction import overview, walk
+from serving.prediction import engine, overview, walk
 
 MODEL = flags.DEFINE_list(
     "model",
@@ -55,6 +55,13 @@ FORMATS = flags.DEFINE_list(
     ["nifti"],
     "What to write of each scan: nifti, always; of DICOM scans also rtstruct (a structure set, for "
     "planning systems), seg (for research viewers) or labelmap (the newer kind of SEG).",
+)
+ENGINE = flags.DEFINE_enum(
+    "engine",
+    engine.TENSORFLOW,
+    engine.ENGINES,
+    "What computes the networks: openvino is faster on many processors (pip install "
+    "segthor[openvino]); its label maps differ at most where two organs are equally likely.",
 )
 RUNNER = flags.DEFINE_string(
     "runner", None, "Run as a job of Apache Beam on this runner; its own options pass through."
@@ -101,6 +108,7 @@ def main(argv):
     if unknown:
         known = ", ".join(("nifti", *dicom.FORMATS))
         raise InputError(f"--formats: expected some of {known}; found {unknown[0]!r}")
+    engine.require(ENGINE.value)
     startup.load_tensorflow()
     from serving.prediction.worker import Worker  # takes seconds; bad input is told before
 
@@ -180,6 +188,7 @@ def _plan():
         most_scan_bytes=int(MOST_SCAN.value * 1e9) or None,
         formats=_formats(),
         review_recall=REVIEW_RECALL.value,
+        engine=ENGINE.value,
     )
 
 

@@ -17,7 +17,7 @@ from tiny_models import run_entry, save_coded
 from segthor import model_directory
 from segthor.errors import InputError
 from segthor.recipe import Recipe
-from serving.prediction import bundle
+from serving.prediction import bundle, example
 from trainer import data, layers, model, run, sources
 from trainer import start as starts
 from trainer.config import Config
@@ -66,7 +66,7 @@ def test_from_a_run_or_its_export_the_first_predictions_are_the_same_bit_for_bit
         said.append(taken["digest"])
     assert said[0] == said[1] == bundle.load(str(earlier[1])).digest
     exported = bundle.load(str(earlier[1])).probabilities(images().astype(np.uint8))
-    np.testing.assert_allclose(exported, expected, atol=bundle.EXAMPLE_TOLERANCE)
+    np.testing.assert_allclose(exported, expected, atol=example.EXAMPLE_TOLERANCE)
 
 
 def test_outputs_go_with_the_organs_names_and_a_new_organ_starts_fresh(earlier):

@@ -13,9 +13,9 @@ from segthor.recipe import Prepared, Recipe, prepare, with_context
 from segthor.reference import Reference
 from serving.prediction import calibration, evidence
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
+from serving.prediction.engine import BATCH_SLICES
 from serving.prediction.volume import Chances, Volume
 
-BATCH_SLICES = 16
 GATE_THRESHOLD = 0.5
 # Float32 sums over a few classes are exact to 1e-6; a network trained in half precision but
 # exported in float32 is as exact. What is further off was not made by a softmax.
@@ -138,6 +138,11 @@ class Ensemble:
         return [bundle for group in self.groups.values() for bundle in group]
 
     @property
+    def batch_slices(self) -> int:
+        """How many slices the engine is given at once."""
+        return BATCH_SLICES[self.segmenters[0].engine]
+
+    @property
     def needs_masks(self) -> bool:
         """Whether a recipe takes level or centre from organs."""
         return any(bundle.recipe.needs_masks for bundle in self.bundles)
@@ -160,8 +165,8 @@ class Ensemble:
         volume = Volume(first.placement.planes_shape, mapped, self.organs)
         with ThreadPoolExecutor(max_workers=1) as helper:
             placing = []
-            for start in range(0, len(volume.labels), BATCH_SLICES):
-                slices = range(start, min(start + BATCH_SLICES, len(volume.labels)))
+            for start in range(0, len(volume.labels), self.batch_slices):
+                slices = range(start, min(start + self.batch_slices, len(volume.labels)))
                 given = [self._run(*group, inputs, slices) for group in self.groups.items()]
                 placing.append(helper.submit(volume.place, slices, given))
                 if len(placing) > 1:

@@ -11,6 +11,7 @@ from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.patients import Patient
 from serving.prediction import bundle, evidence, postprocess, review
+from serving.prediction.engine import TENSORFLOW
 from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
 from serving.prediction.results import Results, mark_of
 
@@ -23,7 +24,8 @@ class Plan:
     post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
     whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
     None: what the worker's machine has for it. formats: of DICOM, see `segthor.dicom.FORMATS`.
-    review_recall: the share of bad predictions that reviews are to catch.
+    review_recall: the share of bad predictions that reviews are to catch. engine: one of
+    `engine.ENGINES`.
     """
 
     output: str
@@ -38,6 +40,7 @@ class Plan:
     most_scan_bytes: int | None = None
     formats: tuple[str, ...] = ()
     review_recall: float = review.DEFAULT_RECALL
+    engine: str = TENSORFLOW
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,13 @@ class Worker:
     def __init__(self, plan: Plan):
         """Raises InputError for a model that is missing or does not fit the others."""
         self.plan = plan
-        gate = bundle.load(plan.gate) if plan.gate else None
-        self.models = Ensemble([bundle.load(path) for path in plan.models], gate, plan.tta)
-        self.level = None
-        if plan.level_models:
-            self.level = Ensemble([bundle.load(path) for path in plan.level_models])
+
+        def loaded(paths):
+            return [bundle.load(path, plan.engine) for path in paths]
+
+        (gate,) = loaded([plan.gate]) if plan.gate else [None]
+        self.models = Ensemble(loaded(plan.models), gate, plan.tta)
+        self.level = Ensemble(loaded(plan.level_models)) if plan.level_models else None
         _check_passes(self.models, self.level)
         self.rules = self.models.rules() if plan.rules else {}
         self.level_rules = {}
@@ -129,6 +134,7 @@ class Worker:
         measured, findings = plausibility.measure(scan, labels, self.models.organs, organs)
         facts = {
             "organs": list(self.models.organs),
+            "engine": self.plan.engine,
             "level_hu": found.level_hu,
             "width_hu": found.width_hu,
             "volumes_cm3": {
@@ -183,6 +189,8 @@ class Worker:
             "postprocess": _plain(self.rules, self.models),
             "level_postprocess": _plain(self.level_rules, self.level),
             "probabilities": self.plan.probabilities,
+            # Left out for the usual one: jobs of before there was a choice go on.
+            **({"engine": self.plan.engine} if self.plan.engine != TENSORFLOW else {}),
         }
 
 
