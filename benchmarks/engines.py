@@ -5,9 +5,10 @@ PYTHON is the interpreter of another environment, since torch and TensorFlow do 
 process: pip install openvino torch segmentation-models-pytorch
 
 tensorflow  the exported model, as serving.predict calls it
+ours        the same by serving.predict --engine=openvino
 frozen      the same with its weights as constants, so that TensorFlow can fold batch normalisation;
             its start and its difference from the first are printed too
-openvino    the same SavedModel
+openvino    the same SavedModel by OpenVINO alone
 torch       a network of the same shape, by the same author, in channels_last, without gradients
 
 The contenders take turns; of each, the quietest round counts. Batches of 16 slices and of 4.
@@ -25,7 +26,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from benchmarks import predict
 from segthor import memory, model_directory
-from serving.prediction import bundle
+from serving.prediction import bundle, engine
 
 ROUNDS, SLICES, SIZE_PX, BATCHES = 5, 32, 256, (16, 4)
 OTHERS = ("openvino", "torch")
@@ -36,7 +37,8 @@ def main(python: str) -> int:
     memory.keep_freed()
     folder = predict.model_folder(4)
     tensorflow, frozen = bundle.load(folder).probabilities, _frozen(folder)
-    ours = {"tensorflow": tensorflow, "frozen": frozen}
+    openvino = bundle.load(folder, engine.OPENVINO).probabilities
+    ours = {"tensorflow": tensorflow, "frozen": frozen, "ours": openvino}
     images = np.random.default_rng(0).integers(0, 256, (SLICES, SIZE_PX, SIZE_PX, 3), np.uint8)
     far = np.abs(tensorflow(images[:4]) - frozen(images[:4])).max()
     print(f"frozen: probabilities differ by at most {far:.1e}")
@@ -46,10 +48,10 @@ def main(python: str) -> int:
         batches = np.split(images, SLICES // size)
         seconds = {name: [] for name in (*ours, *OTHERS)}
         for _ in range(ROUNDS + 1):  # the first one compiles
-            for name, engine in ours.items():
+            for name, forward in ours.items():
                 began = time.perf_counter()
                 for batch in batches:
-                    engine(batch)
+                    forward(batch)
                 seconds[name].append(time.perf_counter() - began)
             for name in OTHERS:
                 print(name, size, SLICES, SIZE_PX, file=other.stdin, flush=True)

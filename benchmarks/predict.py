@@ -1,6 +1,7 @@
 """Times prediction from file to file beside the network's own forward pass, in one process.
 
-Run from the project's root: python -m benchmarks.predict [NUMBER OF ORGANS, 4 unless told]
+Run from the project's root: python -m benchmarks.predict [NUMBER OF ORGANS, 4 unless told] [ENGINE,
+tensorflow unless told]
 
 network  the model's forward pass on the prepared slices, nothing else
 predict  serving.predict's walk: read, audit, prepare, network, way back, post-process, write
@@ -31,6 +32,7 @@ from segthor import inputs, memory, nifti, phantom
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
 from serving.prediction import bundle, evidence, predictor, walk
+from serving.prediction.engine import BATCH_SLICES, TENSORFLOW
 from serving.prediction.worker import Plan, Worker
 from trainer import model
 from trainer.config import Config
@@ -44,18 +46,19 @@ GIVEN_BACK = "given_back"
 DISCS = ((0.62, 0.5, 0.025), (0.45, 0.55, 0.14), (0.55, 0.5, 0.03), (0.6, 0.58, 0.04))
 
 
-def main(number: str = "4", memory_is: str = "kept"):
+def main(number: str = "4", engine: str = TENSORFLOW, memory_is: str = "kept"):
     if memory_is != GIVEN_BACK:  # as in every program of the project
         memory.keep_freed()
     organs = int(number)
     scan, folder = _scan(), model_folder(organs)
-    loaded = bundle.load(folder)
+    loaded = bundle.load(folder, engine)
     given = predictor.Input.of(loaded.recipe, nifti.read(str(scan)))
+    batch = BATCH_SLICES[engine]
     batches = [
-        given.batch(range(start, min(start + predictor.BATCH_SLICES, SLICES)))
-        for start in range(0, SLICES, predictor.BATCH_SLICES)
+        given.batch(range(start, min(start + batch, SLICES))) for start in range(0, SLICES, batch)
     ]
-    worker = Worker(Plan(str(FOLDER / f"out_{organs}"), (folder,)))
+    output = str(FOLDER / f"out_{organs}_{engine}")
+    worker = Worker(Plan(output, (folder,), engine=engine))
     (case,) = inputs.find(str(scan))
     one, many = [case], [case] * 3
     loaded.probabilities(batches[0])
@@ -76,8 +79,8 @@ def main(number: str = "4", memory_is: str = "kept"):
     # Whatever else the machine does only adds: of each, the quietest round counts.
     network, alone, steady, *faults = (min(column) for column in zip(*rows, strict=True))
     ratios = alone / network, steady / network
-    peak = _peak_bytes(folder, scan)
-    print(f"\nfreed memory is {memory_is.replace('_', ' ')}")
+    peak = _peak_bytes(folder, scan, engine)
+    print(f"\n{engine}, batches of {batch}; freed memory is {memory_is.replace('_', ' ')}")
     print(f"{organs} organs, {SLICES} slices of {loaded.recipe.size_px}x{loaded.recipe.size_px}, "
           f"{os.cpu_count()} cores")  # fmt: skip
     said = (
@@ -92,7 +95,7 @@ def main(number: str = "4", memory_is: str = "kept"):
     extra = _evidence(loaded, batches, worker, one)
     print(f"evidence               {extra:.3f} of the network's processor time")
     if memory_is != GIVEN_BACK:
-        command = [sys.executable, "-m", "benchmarks.predict", number, GIVEN_BACK]
+        command = [sys.executable, "-m", "benchmarks.predict", number, engine, GIVEN_BACK]
         subprocess.run(command, check=False)
     return int(max(ratios) > MOST or peak > MOST_BYTES or extra > MOST_EVIDENCE)
 
@@ -182,9 +185,10 @@ def _discs(size: int, number: int) -> np.ndarray:
     return (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def _peak_bytes(folder: str, scan: Path) -> int:
+def _peak_bytes(folder: str, scan: Path, engine: str) -> int:
     output = FOLDER / "out_of_entry"
     flags = (f"--model={folder}", f"--input={scan}", f"--output={output}", "--overwrite")
+    flags += (f"--engine={engine}",)
     return peak_bytes("import runpy; runpy.run_module('serving.predict', None, '__main__')", *flags)
 
 

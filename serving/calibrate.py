@@ -3,7 +3,7 @@
   python -m trainer.cross_validate --data=DATASET --workdir=RUNS
   python -m serving.calibrate --runs=RUNS --data=DATASET --output=CALIBRATION --model=MODEL
 
-Each patient is predicted by the fold that never saw it, as it is and worsened in eight ways. The
+Each patient is predicted by the fold that never saw it, as it is and worsened in nine ways. The
 calibration is stored with the models named, by default with the folds' own, which are exported into
 OUTPUT/models; serving.predict then expects scores and says which cases a person should open. The
 same command continues an interrupted one.

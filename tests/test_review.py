@@ -16,7 +16,7 @@ from segthor.manifest import Audit, Built
 from segthor.recipe import prepare
 from serving.prediction import overview
 from serving.prediction.evidence import OF_ORGAN
-from serving.prediction.review import Judge
+from serving.prediction.review import Judge, of_average
 from serving.prediction.worker import Plan, Worker
 
 FINE = dict.fromkeys(OF_ORGAN, 0.0) | {
@@ -87,6 +87,29 @@ def test_models_that_disagree_bound_the_expectation(calibrated):  # noqa: F811
     torn = FINE | {"disagreement": 0.5}
     row = judge(calibrated).judge(SCAN, {"heart": torn}, ())["organs"]["heart"]
     assert row["expected_dice"] == 0.5 and row["lower_dice"] <= 0.5
+
+
+@pytest.mark.parametrize(("shared_px", "own_px"), [(4, 4), (6, 2), (8, 8), (5, 0)])
+def test_the_average_is_expected_to_be_as_good_as_averaged_outlines_are(shared_px, own_px):
+    """Outlines about a disc of 120 pixels, with errors that five models share and their own."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:400, :400] - 199.5
+    radius, angle = np.hypot(y, x), ((np.arctan2(y, x) / (2 * np.pi) + 0.5) * 60).astype(int) % 60
+
+    def dice(one, other):
+        return 2 * np.count_nonzero(one & other) / (one.sum() + other.sum())
+
+    true, found = radius <= 120, []
+    for _ in range(4):
+        errors = rng.normal(0, shared_px, 60) + rng.normal(0, own_px, (5, 60))
+        outlines = [radius <= 120 + error[angle] for error in errors]
+        chances = [1 / (1 + np.exp((radius - 120 - error[angle]) / 6)) for error in errors]
+        average = np.mean(chances, 0) > 0.5
+        each, apart = (np.mean([dice(one, to) for one in outlines]) for to in (true, average))
+        found.append((of_average(each, 1 - apart), dice(average, true), each))
+    expected, reached, each = np.mean(found, 0)
+    assert expected == pytest.approx(reached, abs=0.001)
+    assert reached >= each + (0.005 if own_px >= 4 else -1e-9)
 
 
 def test_more_recall_marks_more(calibrated):  # noqa: F811

@@ -1,5 +1,6 @@
 """Which cases and organs a person should open, and why, in words."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,13 +99,14 @@ class Judge:
             return scores | {"review": True, "reason": "not found", "slices": []}
         review, threshold = False, None
         if fit:
-            # Models that outline it differently cannot all be right about it.
-            most = 1 - (row["disagreement"] or 0.0)
+            apart = row["disagreement"] or 0.0
             for score, one in (("dice", fit.dice), ("surface_dice", fit.surface_dice)):
                 fitted = one.expected(features(scan, row))
-                expected = min(fitted, most) if score == "dice" else fitted
+                expected, lower = fitted, one.lower(fitted)
+                if score == "dice":
+                    expected, lower = (of_average(dice, apart) for dice in (expected, lower))
                 scores[f"expected_{score}"] = round(expected, 3)
-                scores[f"lower_{score}"] = round(min(expected, one.lower(fitted)), 3)
+                scores[f"lower_{score}"] = round(min(expected, lower), 3)
             threshold = fit.threshold(self.recall)
             limit, given = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
             review = scores[given] <= round(limit, 3)
@@ -112,6 +114,18 @@ class Judge:
         if scores["expected_dice"] is not None:
             words += [f"expected {scores['expected_dice']:.2f}"]
         return scores | {"review": review, "reason": "; ".join(words), "slices": row["slices"]}
+
+
+def of_average(dice: float, apart: float) -> float:
+    """What models and flips reach together, from what one of them is expected to reach.
+
+    apart: 1 minus their Dice with their average, on average. A Dice's loss grows with how far an
+    outline lies from the true one, and the squared error of an average is that of its members less
+    their spread about it (Krogh and Vedelsby, Neural Network Ensembles, Cross Validation, and
+    Active Learning, 1995). What they disagree about they cannot all be right about, so that loss
+    stays.
+    """
+    return 1 - max(math.sqrt(max((1 - dice) ** 2 - apart**2, 0.0)), apart)
 
 
 def _words(row: dict) -> list[str]:
