@@ -24,6 +24,7 @@ ONLY_IN = {
     "highdicom": ("segthor.dicom.*",),
     "segmentation_models": ("trainer.model",),
     "sklearn": ("serving.calibration.fit",),
+    "openvino": ("serving.prediction.engine",),
 }
 # What some modules may not import. segthor.errors starts the entries, so it parses their flags;
 # segthor.flags_of makes them.
