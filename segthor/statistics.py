@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 10_000
 
@@ -89,6 +88,8 @@ def paired_test(a: Sequence[float | None], b: Sequence[float | None], seed: int 
     left_out = len(a) - len(difference)
     if not len(difference):
         return PairedTest(0, left_out, None, None, None, None)
+    from scipy import stats  # here: it takes a third of a second, and --help waits for nothing
+
     p_value = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
     interval = bootstrap_interval(difference, seed)
     return PairedTest(len(difference), left_out, float(difference.mean()), *interval, p_value)
