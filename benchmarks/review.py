@@ -4,7 +4,7 @@ Run from the project's root: python -m benchmarks.review [FRESH PATIENTS, 240 un
 
 60 small phantoms in 5 folds, trained for some minutes; a calibration; then fresh patients, half of
 them worsened in ways and strengths that the calibration did not see. All lies under
-build/benchmark/review; the same command goes on where an earlier one ended. About 40 minutes on 2
+build/benchmark/review; the same command goes on where an earlier one ended. About an hour on 2
 cores.
 """
 

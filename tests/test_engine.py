@@ -112,14 +112,14 @@ def test_one_folder_holds_the_results_of_one_engine(coded, tmp_path):
 
 def test_the_stored_example_is_tried_on_the_engine(coded, monkeypatch):
     def wrong(path):
-        return "probabilities", lambda images: np.full((*images.shape[:3], 5), 0.2, np.float32)
+        return {"probabilities": lambda images: np.full((*images.shape[:3], 5), 0.2, np.float32)}
 
     monkeypatch.setattr(engine, "with_openvino", wrong)
     with pytest.raises(InputError, match="stored example should give the stored output"):
         bundle.load(str(coded[0]), engine.OPENVINO)
 
 
-def test_without_the_package_one_line_says_what_to_install(coded, tmp_path, monkeypatch):
+def test_without_the_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match=r"pip install segthor\[openvino\]"):
         engine.require(engine.OPENVINO)

@@ -157,7 +157,7 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
     try:
         with directory.local(version) as path:
             loaded = tf.saved_model.load(path)
-            others = dict([engines.with_openvino(path)]) if engine == engines.OPENVINO else {}
+            others = engines.with_openvino(path) if engine == engines.OPENVINO else {}
     except InputError:
         raise
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged

@@ -19,8 +19,8 @@ def require(engine: str) -> None:
         _openvino()
 
 
-def with_openvino(path: str) -> tuple[str, object]:
-    """(name of the output, its callable) of the signature that a SavedModel serves by default.
+def with_openvino(path: str) -> dict:
+    """Output -> its callable, of the signature that a SavedModel serves by default.
 
     The callable takes uint8 [N, H, W, C] and gives float32. It computes in float32 also where the
     processor has half precisions, which OpenVINO would take by itself.
@@ -42,7 +42,7 @@ def with_openvino(path: str) -> tuple[str, object]:
         with alone:  # the thread of a case that was given up may still be in here
             return request.infer([np.ascontiguousarray(images)], share_inputs=True)[0]
 
-    return model.output(0).get_any_name(), call
+    return {model.output(0).get_any_name(): call}
 
 
 def _openvino():
