@@ -2,13 +2,15 @@
 
 Run from the project's root: python -m benchmarks.build [floor] [workers] [scaling]
 
-floor    six full-size phantoms: one worker's seconds per patient beside the floor, its peak memory
-workers  24 patients, the six under four names: two workers beside one, start-up included
+floor    24 patients, six full-size phantoms under four names each: one worker's seconds per
+         patient beside the floor, its peak memory
+workers  the same 24: two workers beside one, start-up included
 scaling  10, 100 and 1000 small patients beside one: time per patient, and peak memory
 
 Processor seconds are there for a busy machine, whose wall time says little. Every build is a
 process of its own, `python -m beam_jobs.build` as its user types it. The floor is compared with a
-build less its start-up, which is what the same command takes where all shards are up to date.
+build less its start-up, which is what the same command takes where all shards are up to date; of
+only six patients, each would carry a sixth of that difference's own noise.
 """
 
 import os
@@ -34,17 +36,17 @@ def main(parts):
 
 def floor_part():
     """Alternates floor and build, so that a busy moment of the machine hits both."""
-    sources, folder = made("full", FULL), FOLDER / f"full{FULL}"
+    sources, (csv, count) = made("full", FULL), full_table()
     floors, builds, startups, memory = [], [], [], []
     for _ in range(3):
         floors.append(floor_seconds(sources) / FULL)
-        full, peak = build(folder, "--direct_num_workers=1")
-        again, _ = build(folder, "--direct_num_workers=1", fresh=False)
-        builds.append((full - again) / FULL)
+        full, peak = build(csv, "--direct_num_workers=1")
+        again, _ = build(csv, "--direct_num_workers=1", fresh=False)
+        builds.append((full - again) / count)
         startups.append(again)
         memory.append(peak)
     floor, one, startup = (np.median(times, axis=0) for times in (floors, builds, startups))
-    print(f"{FULL} full-size patients, one worker, medians of 3; seconds: wall, processor")
+    print(f"{count} full-size patients, one worker, medians of 3; seconds: wall, processor")
     print(f"  floor: read, ISA-L, cast   {floor[0]:6.3f} {floor[1]:6.3f} per patient")
     print(f"  beam_jobs.build            {one[0]:6.3f} {one[1]:6.3f} per patient")
     print(f"  times the floor            {one[0] / floor[0]:6.2f} {one[1] / floor[1]:6.2f}")
@@ -53,14 +55,13 @@ def floor_part():
 
 
 def workers_part():
-    sources = made("full", FULL)
-    csv = table("full24", [(f"{s.name}_{n}", s) for n in range(4) for s in sources])
+    csv, count = full_table()
     walls = {1: [], 2: []}
     for _ in range(3):
         for workers, times in walls.items():
             times.append(build(csv, f"--direct_num_workers={workers}")[0])
     one, two = (np.median(times, axis=0) for times in walls.values())
-    print("24 full-size patients, start-up included, medians of 3; seconds: wall, processor")
+    print(f"{count} full-size patients, start-up included, medians of 3; seconds: wall, processor")
     print(f"  one worker    {one[0]:6.1f} {one[1]:6.1f}")
     print(f"  two workers   {two[0]:6.1f} {two[1]:6.1f}, {two[0] / one[0]:.2f} of the wall time")
 
@@ -131,6 +132,12 @@ def made(size: str, count: int):
     folder = str(FOLDER / f"{size}{count}")
     phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
     return inputs.find(folder)
+
+
+def full_table() -> tuple[Path, int]:
+    """The CSV of the full-size patients, and how many it lists."""
+    named = [(f"{s.name}_{n}", s) for n in range(4) for s in made("full", FULL)]
+    return table(f"full{len(named)}", named), len(named)
 
 
 def table(name: str, named) -> Path:

@@ -159,29 +159,33 @@ def to_labels(
         for name, value in label_values:
             if name in organs:
                 stored[given == value] = organs[name].label
-    unknown, expected = _unknown(stored, organs)
+    highest = stored.max()
+    unknown, expected = _unknown(stored, highest, organs)
     if len(unknown):
         values = unknown[:5].tolist()
         add("labels_unknown", f"label values {values} stand for no organ; expected {expected}")
         return None, found
-    if stored.max() == 0:
+    if highest == 0:
         add("labels_empty", "no voxel is labelled")
     return stored.astype(np.uint8, copy=False), found
 
 
-def _unknown(stored: np.ndarray, organs: Organs) -> tuple[np.ndarray, str]:
-    """The values that are no organ's, sorted, and in words those that may be there."""
-    labels, highest = sorted(organs.labels(organs.names)), organs.highest_label
-    if (stored.dtype.kind != "u" and stored.min() < 0) or stored.max() > highest:
-        outside = stored[(stored < 0) | (stored > highest)]
-    elif len(labels) < highest:  # the table leaves values out
-        known = np.zeros(1 + highest, bool)
+def _unknown(stored: np.ndarray, highest, organs: Organs) -> tuple[np.ndarray, str]:
+    """The values that are no organ's, sorted, and in words those that may be there.
+
+    highest: of `stored`.
+    """
+    labels, last = sorted(organs.labels(organs.names)), organs.highest_label
+    if (stored.dtype.kind != "u" and stored.min() < 0) or highest > last:
+        outside = stored[(stored < 0) | (stored > last)]
+    elif len(labels) < last:  # the table leaves values out
+        known = np.zeros(1 + last, bool)
         known[[0, *labels]] = True
         outside = stored[~known[stored.astype(np.uint8, copy=False)]]
     else:
         outside = stored[:0]
-    gaps = len(labels) < highest
-    expected = ", ".join(map(str, [0, *labels])) if gaps else f"0 to {highest}"
+    gaps = len(labels) < last
+    expected = ", ".join(map(str, [0, *labels])) if gaps else f"0 to {last}"
     return np.unique(outside), expected
 
 

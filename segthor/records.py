@@ -59,7 +59,7 @@ class Slice:
 
 def present_in(labels: np.ndarray, organs: Organs) -> tuple[int, ...]:
     """1 per organ that has a voxel in a slice's labels, uint8 [H, W]."""
-    plane = labels.tobytes().strip(b"\0")  # in bytes, looking for one is the C library's work
+    plane = labels.tobytes()  # in bytes, looking for one is the C library's work
     return tuple(int(organ.label in plane) for organ in organs)
 
 
