@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from unittest import mock
 
@@ -32,7 +33,7 @@ from segthor import inputs, memory, nifti, phantom
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
 from serving.prediction import bundle, evidence, predictor, walk
-from serving.prediction.engine import BATCH_SLICES, TENSORFLOW
+from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE, TENSORFLOW
 from serving.prediction.worker import Plan, Worker
 from trainer import model
 from trainer.config import Config
@@ -101,9 +102,11 @@ def main(number: str = "4", engine: str = TENSORFLOW, memory_is: str = "kept"):
 
 
 def _network(loaded, batches) -> float:
+    """As many batches at once as in prediction, which is the quickest way (`engine`)."""
     began = time.perf_counter()
-    for batch in batches:
-        loaded.probabilities(batch)
+    with ThreadPool(BATCHES_AT_ONCE[loaded.engine]) as threads:
+        for _ in threads.imap(loaded.probabilities, batches):
+            pass
     return time.perf_counter() - began
 
 

@@ -6,14 +6,23 @@ patient's right to the left, as a radiologist views it. `Placement` holds one pa
 and the exact way back. Numpy only.
 """
 
+import functools
 import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy import sparse
 
 from segthor import fields
-from segthor.boxes import Box, around, support
-from segthor.resample import linear_weights, resample, resample_labels, resample_maps
+from segthor.boxes import Box, around
+from segthor.resample import (
+    largest,
+    linear_weights,
+    reach,
+    resample,
+    resample_labels,
+    resample_maps,
+)
 
 AIR_HU = -1000
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -176,7 +185,7 @@ class Placement:
         values = np.arange(probabilities.shape[-1], dtype=np.uint8) if values is None else values
         classes = np.zeros((len(probabilities), *self._plane_shape()), np.uint8)
         shares = np.zeros(classes.shape, np.float32)
-        rows, columns = self._weights_back()
+        back, there = self._way_back
         for n, plane in enumerate(probabilities):
             # A pixel all of whose neighbours are more likely background than not is background:
             # only the box about the others is resampled.
@@ -184,20 +193,19 @@ class Placement:
             inner = tuple(np.flatnonzero(likely.any(axis)) for axis in (1, 0))
             if not len(inner[0]):
                 continue
-            outer = tuple(
-                support(w[:, px[0] : px[-1] + 1].T)
-                for w, px in zip((rows, columns), inner, strict=True)
+            region = tuple(
+                reach(weights, slice(px[0], px[-1] + 1))
+                for weights, px in zip(there, inner, strict=True)
             )
-            maps = resample_maps(plane, rows[outer[0]], columns[outer[1]])
-            winner = maps.argmax(0)
-            classes[n][outer] = values[winner]
-            shares[n][outer] = np.where(winner, maps.max(0), 0)
+            winner, share = largest(resample_maps(plane, *back, region))
+            classes[n][region] = values[winner]
+            np.copyto(shares[n][region], share, where=winner > 0)
         return classes, shares
 
     def planes(self, maps: np.ndarray) -> np.ndarray:
         """Maps [N, H, W, K] of any slices to the scan's canonical planes, float32 [N, K, Y, X]."""
-        rows, columns = self._weights_back()
-        return np.stack([resample_maps(plane, rows, columns) for plane in maps])
+        region = tuple(slice(0, length) for length in self._plane_shape())
+        return np.stack([resample_maps(plane, *self._way_back[0], region) for plane in maps])
 
     def labels_outside(self, labels: np.ndarray, boxes: dict[int, Box]) -> int:
         """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0.
@@ -262,3 +270,9 @@ class Placement:
                 self.first_px, self.step_px, self._plane_shape(), strict=True
             )
         )
+
+    @functools.cached_property
+    def _way_back(self) -> tuple[tuple, tuple]:
+        """`_weights_back` without its zeros, and the same transposed."""
+        back = [sparse.csr_array(weights) for weights in self._weights_back()]
+        return tuple(back), tuple(sparse.csr_array(weights.T) for weights in back)

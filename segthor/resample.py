@@ -49,16 +49,38 @@ def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: fl
         yield from prepared.reshape(len(planes), len(rows), len(columns))
 
 
-def resample_maps(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Maps [H, W, K] of one plane to float32 [K, Y, X]: rows [Y, H], columns [X, W]; 0 outside."""
-    y, x = support(rows), support(columns)
+def resample_maps(
+    maps: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array, region
+) -> np.ndarray:
+    """The region (two slices of the target) of maps [H, W, K] of one plane, float32 [K, Y, X].
+
+    rows [all rows, H], columns [all columns, W]: weights. 0 where they are.
+    """
+    y, x = reach(rows, region[0]), reach(columns, region[1])
     height, width, count = maps[y, x].shape
-    tall = sparse.csr_array(rows[:, y]).dot(maps[y, x].reshape(height, width * count))
-    tall = (
-        tall.reshape(len(rows), width, count).transpose(1, 2, 0).reshape(width, count * len(rows))
-    )
-    wide = sparse.csr_array(columns[:, x]).dot(tall)
-    return wide.reshape(len(columns), count, len(rows)).transpose(1, 2, 0)
+    tall = rows[region[0], y].dot(maps[y, x].reshape(height, width * count))
+    long = len(tall)
+    tall = tall.reshape(long, width, count).transpose(1, 2, 0).reshape(width, count * long)
+    wide = columns[region[1], x].dot(tall)
+    return wide.reshape(len(wide), count, long).transpose(1, 2, 0)
+
+
+def reach(weights: sparse.csr_array, rows: slice) -> slice:
+    """From the first to the last column that these rows of a sparse matrix use."""
+    used = weights.indices[weights.indptr[rows.start] : weights.indptr[rows.stop]]
+    return slice(int(used.min()), int(used.max()) + 1) if len(used) else slice(0, 0)
+
+
+def largest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the maps [K, ...] is the largest, uint8, the first of equal ones; and how large.
+
+    Map by map: numpy's argmax along the first axis is some times slower.
+    """
+    winner, most = np.zeros(maps.shape[1:], np.uint8), maps[0].copy()
+    for number, one in enumerate(maps[1:], 1):
+        np.copyto(winner, number, where=one > most)
+        np.maximum(most, one, out=most)
+    return winner, most
 
 
 def resample_labels(

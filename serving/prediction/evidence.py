@@ -10,6 +10,7 @@ patients. The scan is not read again; what is kept grows by a few numbers a slic
 import numpy as np
 
 from segthor.reference import Reference, grey_shares, organ_figures
+from segthor.resample import largest
 
 # What is counted per slice and organ: pixels of the organ, and the sum of their probability of
 # being it; the same of those at its border; the organ's probability summed over all pixels; and of
@@ -66,24 +67,28 @@ class SliceCounts:
 def _counts(plane: np.ndarray) -> np.ndarray:
     """float64 [5, K] of probabilities [H, W, K]; rows PIXELS to MASS."""
     number = plane.shape[-1]
-    near = plane[..., 0] < _OUTSIDE
-    chances = plane[near]
-    if not len(chances):
+    near = np.flatnonzero(plane[..., 0] < _OUTSIDE)
+    if not len(near):
         return np.zeros((5, number))
-    found = chances.argmax(1)
-    sure = chances[np.arange(len(found)), found]
-    winner = np.zeros(near.shape, np.uint8)
-    winner[near] = found
-    border = _at_border(winner)[near]
+    chances = _of_pixels(plane, near)
+    found, sure = largest(chances)
+    winner = np.zeros(plane.shape[:2], np.uint8)
+    winner.flat[near] = found
+    border = _at_border(winner).flat[near]
     return np.stack(
         [
             np.bincount(found, minlength=number),
             np.bincount(found, sure, number),
             np.bincount(found[border], minlength=number),
             np.bincount(found[border], sure[border], number),
-            chances.sum(0, dtype=np.float64),
+            chances.sum(1, dtype=np.float64),
         ]
     )
+
+
+def _of_pixels(plane: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """[K, number of places] of probabilities [H, W, K]."""
+    return np.ascontiguousarray(plane.reshape(-1, plane.shape[-1]).take(places, 0).T)
 
 
 def _at_border(winner: np.ndarray) -> np.ndarray:
@@ -105,10 +110,10 @@ def agreement(mean: np.ndarray, members: list[np.ndarray]) -> np.ndarray | None:
         return None
     result = np.zeros((len(mean), 2, mean.shape[-1]))
     for n, plane in enumerate(mean):
-        near = plane[..., 0] < _OUTSIDE
-        ours, number = plane[near].argmax(1), mean.shape[-1]
+        near = np.flatnonzero(plane[..., 0] < _OUTSIDE)
+        (ours, _), number = largest(_of_pixels(plane, near)), mean.shape[-1]
         for member in members:
-            theirs = member[n][near].argmax(1)
+            theirs, _ = largest(_of_pixels(member[n], near))
             result[n, 0] += np.bincount(ours[ours == theirs], minlength=number)
             result[n, 1] += np.bincount(ours, minlength=number) / 2
             result[n, 1] += np.bincount(theirs, minlength=number) / 2

@@ -1,8 +1,9 @@
 """From a scan in memory to its labels: prepare, networks in batches, decide, the way back."""
 
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from segthor.recipe import Prepared, Recipe, prepare, with_context
 from segthor.reference import Reference
 from serving.prediction import calibration, evidence
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
-from serving.prediction.engine import BATCH_SLICES
+from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE
 from serving.prediction.volume import Chances, Volume
 
 GATE_THRESHOLD = 0.5
@@ -138,11 +139,6 @@ class Ensemble:
         return [bundle for group in self.groups.values() for bundle in group]
 
     @property
-    def batch_slices(self) -> int:
-        """How many slices the engine is given at once."""
-        return BATCH_SLICES[self.segmenters[0].engine]
-
-    @property
     def needs_masks(self) -> bool:
         """Whether a recipe takes level or centre from organs."""
         return any(bundle.recipe.needs_masks for bundle in self.bundles)
@@ -157,7 +153,7 @@ class Ensemble:
     def segment(self, inputs: dict[str, Input], probabilities: bool = False) -> Segmentation:
         """Runs every model batch by batch; memory beyond the result is that of some batches.
 
-        What the networks gave for one batch is brought to the scan's grid while they run the next.
+        What they gave for one batch is brought to the scan's grid while they run the next ones.
         """
         seen = next(iter(inputs.values()))
         groups = [(n, group, inputs[group[0].recipe.digest()]) for n, group in self.groups.items()]
@@ -165,16 +161,17 @@ class Ensemble:
         first, width_hu = seen.prepared, seen.recipe.window_width_hu
         mapped = self.organs if probabilities else ()
         volume = Volume(first.placement.planes_shape, mapped, self.organs)
-        with ThreadPoolExecutor(max_workers=1) as helper:
-            placing = []
-            for start in range(0, len(volume.labels), self.batch_slices):
-                slices = range(start, min(start + self.batch_slices, len(volume.labels)))
-                found = [self._run(*group, gated, slices) for group in groups]
-                placing.append(helper.submit(volume.place, slices, found))
-                if len(placing) > 1:
-                    placing.pop(0).result()
-            for job in placing:
-                job.result()
+        engine, number = self.segmenters[0].engine, len(volume.labels)
+        size, running = BATCH_SLICES[engine], deque()
+        most_running = BATCHES_AT_ONCE[engine] + 1  # one waits, so that no thread does
+        # Not an executor, whose threads would keep a process alive where a case is given up.
+        with ThreadPool(BATCHES_AT_ONCE[engine]) as networks:
+            for start in range(0, number, size):
+                slices = range(start, min(start + size, number))
+                running.append((slices, networks.apply_async(self._run, (groups, gated, slices))))
+                while len(running) > (most_running if slices.stop < number else 0):
+                    placed, found = running.popleft()
+                    volume.place(placed, found.get())
         to_scan = first.placement.orientation.to_scan
         maps = {name: to_scan(array) for name, array in volume.maps.items()}
         about = evidence.of_scan(first.placement, first.level_hu, first.images, self.reference)
@@ -192,7 +189,12 @@ class Ensemble:
         """What the label values stand for."""
         return self.segmenters[0].table
 
-    def _run(self, names, bundles, given: Input, gated: Input | None, slices: range) -> Chances:
+    def _run(self, groups, gated: Input | None, slices: range) -> list[Chances]:
+        return [self._run_group(*group, gated, slices) for group in groups]
+
+    def _run_group(
+        self, names, bundles, given: Input, gated: Input | None, slices: range
+    ) -> Chances:
         members = self._members(bundles, given.batch(slices), slices)
         several = len(members) > 1  # else the one is its own mean
         found = [sum(members) / np.float32(len(members)), *members] if several else members
