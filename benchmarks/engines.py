@@ -5,13 +5,14 @@ PYTHON is the interpreter of another environment, since torch and TensorFlow do 
 process: pip install openvino torch segmentation-models-pytorch
 
 tensorflow  the exported model, as serving.predict calls it
-ours        the same by serving.predict --engine=openvino
+ours        the same by serving.predict --engine=openvino, a batch on each core
 frozen      the same with its weights as constants, so that TensorFlow can fold batch normalisation;
             its start and its difference from the first are printed too
-openvino    the same SavedModel by OpenVINO alone
+openvino    the same SavedModel by OpenVINO alone, batch by batch
+streams     the same with a batch on each core
 torch       a network of the same shape, by the same author, in channels_last, without gradients
 
-The contenders take turns; of each, the quietest round counts. Batches of 16 slices and of 4.
+The contenders take turns; of each, the quietest round counts. Batches of 16, 4 and 2 slices.
 """
 
 import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
@@ -19,6 +20,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import tensorflow as tf
@@ -28,8 +30,8 @@ from benchmarks import predict
 from segthor import memory, model_directory
 from serving.prediction import bundle, engine
 
-ROUNDS, SLICES, SIZE_PX, BATCHES = 5, 32, 256, (16, 4)
-OTHERS = ("openvino", "torch")
+ROUNDS, SLICES, SIZE_PX, BATCHES = 5, 32, 256, (16, 4, 2)
+OTHERS = ("openvino", "streams", "torch")
 
 
 def main(python: str) -> int:
@@ -49,10 +51,11 @@ def main(python: str) -> int:
         seconds = {name: [] for name in (*ours, *OTHERS)}
         for _ in range(ROUNDS + 1):  # the first one compiles
             for name, forward in ours.items():
-                began = time.perf_counter()
-                for batch in batches:
-                    forward(batch)
-                seconds[name].append(time.perf_counter() - began)
+                at_once = engine.BATCHES_AT_ONCE[engine.OPENVINO] if name == "ours" else 1
+                with ThreadPool(at_once) as threads:
+                    began = time.perf_counter()
+                    threads.map(forward, batches, 1)
+                    seconds[name].append(time.perf_counter() - began)
             for name in OTHERS:
                 print(name, size, SLICES, SIZE_PX, file=other.stdin, flush=True)
                 seconds[name].append(float(other.stdout.readline()))
