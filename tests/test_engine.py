@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 
 import nibabel
 import numpy as np
@@ -74,6 +75,15 @@ def test_a_later_batch_leaves_an_earlier_result_as_it_is(networks):
     before = found.copy()
     openvino.probabilities(255 - images)
     np.testing.assert_array_equal(found, before)
+
+
+def test_many_batches_at_once_are_those_one_after_the_other(networks):
+    rng, (_, openvino) = np.random.default_rng(8), networks
+    batches = [rng.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8) for _ in range(24)]
+    alone = [openvino.probabilities(batch) for batch in batches]
+    with ThreadPool(2 * engine.BATCHES_AT_ONCE[engine.OPENVINO]) as threads:
+        together = threads.map(openvino.probabilities, batches, 1)
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_what_is_not_served_by_default_is_tensorflows(networks):

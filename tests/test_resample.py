@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segthor.boxes import label_boxes
-from segthor.resample import linear_weights, resample, resample_labels
+from segthor.resample import largest, linear_weights, resample, resample_labels
 
 RNG = np.random.default_rng(4)
 
@@ -47,3 +47,11 @@ def test_labels_are_decided_as_if_every_map_were_resampled_whole(plane, target, 
     assert decided.mean() > 0.9
     found = resample_labels(zyx, label_boxes(zyx), rows, columns)
     np.testing.assert_array_equal(found[decided], expected[decided])
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (2, 0), (5, 7, 9), (200, 3, 4)])
+def test_the_largest_map_is_the_first_of_equal_ones(shape):
+    maps = np.random.default_rng(3).integers(0, 4, shape).astype(np.float32)
+    winner, most = largest(maps)
+    np.testing.assert_array_equal(winner, maps.argmax(0))
+    np.testing.assert_array_equal(most, maps.max(0))
