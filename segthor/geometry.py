@@ -3,7 +3,7 @@
 A scan in memory is [X, Y, Z] in the file's order. The network sees [Z, H, W] in canonical (LPS)
 orientation: z runs from inferior to superior, rows from anterior to posterior, columns from the
 patient's right to the left, as a radiologist views it. `Placement` holds one patient's way there
-and the exact way back. Numpy only.
+and the exact way back. Numpy and scipy only.
 """
 
 import functools
