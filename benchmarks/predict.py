@@ -102,7 +102,7 @@ def main(number: str = "4", engine: str = TENSORFLOW, memory_is: str = "kept"):
 
 
 def _network(loaded, batches) -> float:
-    """As many batches at once as in prediction, which is the quickest way (`engine`)."""
+    """As many batches at once as in prediction (`serving.prediction.engine`)."""
     began = time.perf_counter()
     with ThreadPool(BATCHES_AT_ONCE[loaded.engine]) as threads:
         for _ in threads.imap(loaded.probabilities, batches):

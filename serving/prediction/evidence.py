@@ -1,4 +1,4 @@
-"""What speaks for and against a prediction, from what its making leaves in hand. Numpy alone.
+"""What speaks for and against a prediction, from what its making leaves in hand. Numpy, scipy.
 
 Slice by slice, on the network's grid: how sure each model and flip is inside each organ and at its
 border, on average, and how far they agree. (Their averaged probabilities look less sure than those
