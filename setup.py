@@ -23,10 +23,10 @@ RUNTIME = [
 DICOM = [
     "contourpy",  # outlines at sub-pixel accuracy
     "highdicom>=0.28",
+    "imagecodecs>=2025.3.30",  # libjpeg-turbo, CharLS, OpenJPEG; newer ones need Python 3.11
     "pydicom>=3.0.2,<4",
     "pylibjpeg",
     "pylibjpeg-rle",  # RLE ten times faster
-    "python-gdcm",  # decodes JPEG Lossless, which pydicom alone cannot
 ]
 
 OPENVINO = ["openvino>=2026.2"]  # reads a SavedModel as it is; the fastest on many processors
@@ -43,6 +43,7 @@ EXTRAS = {
         "hypothesis",
         "pytest",
         "pytest-xdist",
+        "python-gdcm",  # compresses the phantoms' pixels
         "ruff",
         # Independent implementations that the tests compare with.
         "scikit-image",

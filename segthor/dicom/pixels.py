@@ -1,7 +1,6 @@
 """The pixels of one DICOM file, in HU."""
 
 import io
-import struct
 
 import numpy as np
 import pydicom
@@ -10,23 +9,16 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID_dictionary
 
-from segthor.dicom import DicomError, elements
+from segthor.dicom import DicomError, decoder, elements
 
-# Transfer syntax: the decoder that is tried first, where there is a choice.
-SYNTAXES = {
-    "1.2.840.10008.1.2": "",  # implicit little endian
-    "1.2.840.10008.1.2.1": "",  # explicit little endian
-    "1.2.840.10008.1.2.1.99": "",  # deflated
-    "1.2.840.10008.1.2.2": "",  # explicit big endian
-    "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
-    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.80": "gdcm",  # JPEG-LS
-    "1.2.840.10008.1.2.4.81": "gdcm",  # JPEG-LS, near-lossless
-    "1.2.840.10008.1.2.4.90": "gdcm",  # JPEG 2000, lossless
-    "1.2.840.10008.1.2.4.91": "gdcm",  # JPEG 2000
-}
-_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = list(SYNTAXES)[:2] + ["1.2.840.10008.1.2.2"]
+_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.2",
+)
+_DEFLATED, _RUN_LENGTH = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
+SYNTAXES = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN, _RUN_LENGTH, *decoder.SYNTAXES)
+_RLE = "pylibjpeg"  # decodes run lengths ten times faster than pydicom; written in Rust
 
 
 class Image:
@@ -66,7 +58,10 @@ class Image:
         except (DicomError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # many kinds: a panic of Rust's is no Exception
-            message = f"{self._path}: the pixels cannot be decoded ({type(error).__name__})"
+            # A text may quote the header; that of our own decoder does not.
+            own = isinstance(error, decoder.DecodeError)
+            reason = str(error) if own else type(error).__name__
+            message = f"{self._path}: the pixels cannot be decoded ({reason})"
             raise DicomError("file_damaged", f"{message}; copy it again") from error
 
     def _transfer_syntax(self) -> str:
@@ -106,57 +101,55 @@ class Image:
     def _stored(self, frame: int) -> np.ndarray:
         if "PixelData" not in self._dataset:
             raise self._truncated("no pixel data")
-        decoder = get_decoder(self._syntax)
-        if decoder.is_native:
-            expected, found = get_expected_length(self._dataset), len(self._dataset.PixelData)
-            if found < expected:
-                raise self._truncated(f"{found} bytes of pixels instead of {expected}")
-        else:
-            self._check_codestream(frame)
-        plugin = SYNTAXES[self._syntax]
-        usable = plugin if plugin in decoder.available_plugins else ""
-        options = {"decoding_plugin": usable, "raw": True}
-        array = decoder.as_array(self._dataset, index=frame, **options)[0]
-        if array.shape != self._size():
-            raise ValueError("several samples per pixel")
         bits = self._dataset.BitsStored
         if self._dataset.get("HighBit", bits - 1) != bits - 1:
             raise ValueError("bits at an unusual place")
-        # A codestream of 16 bits may hold signed values of fewer: their sign is the highest stored
-        # bit, which pydicom looks at in uncompressed pixels alone.
-        spare = 0 if decoder.is_native else max(0, 8 * array.itemsize - bits)
-        return array << spare >> spare if spare else array
+        if self._syntax in decoder.SYNTAXES:
+            return self._decompressed(frame)
+        decode = get_decoder(self._syntax)
+        if decode.is_native:
+            expected, found = get_expected_length(self._dataset), len(self._dataset.PixelData)
+            if found < expected:
+                raise self._truncated(f"{found} bytes of pixels instead of {expected}")
+        usable = _RLE if _RLE in decode.available_plugins else ""
+        array = decode.as_array(self._dataset, index=frame, decoding_plugin=usable, raw=True)[0]
+        if array.shape != self._size():
+            raise ValueError("several samples per pixel")
+        # pydicom looks at the highest stored bit, the sign, in uncompressed pixels alone.
+        return array if decode.is_native else _with_sign(array, bits)
 
-    def _check_codestream(self, frame: int) -> None:
-        """Raises where the compressed image claims another size: decoders make room for it."""
-        count = int(self._dataset.get("NumberOfFrames") or 1)
-        encoded = get_frame(self._dataset.PixelData, frame, number_of_frames=count)
-        size = _codestream_size(encoded) if self._syntax.startswith(_JPEG) else self._size()
-        if size != self._size():
+    def _decompressed(self, frame: int) -> np.ndarray:
+        dataset = self._dataset
+        count = int(dataset.get("NumberOfFrames") or 1)
+        encoded = get_frame(dataset.PixelData, frame, number_of_frames=count)
+        codestream = decoder.Codestream.read(encoded)
+        # Decoders make room for what the codestream claims.
+        if codestream[:2] != self._size():
             raise ValueError("the compressed image has another size")
+        allocated, bits = dataset.BitsAllocated, dataset.BitsStored
+        if (
+            dataset.SamplesPerPixel != 1
+            or not 0 < bits <= allocated
+            or allocated not in (8, 16, 32)
+        ):
+            raise ValueError("several samples per pixel, or bits of no kind")
+        values = decoder.decode(self._syntax, encoded, codestream)
+        # The sign is the highest bit of a value, which the data set may say otherwise than JPEG-LS
+        # and JPEG 2000 do. JPEG Lossless knows no sign, and may claim more bits than are used.
+        if self._syntax not in decoder.JPEG_LOSSLESS:
+            bits = min(bits, codestream.precision)
+        kind = "i" if dataset.PixelRepresentation else "u"
+        return _with_sign(values.astype(f"{kind}{allocated // 8}"), bits)
 
     def _truncated(self, found: str) -> DicomError:
         message = f"{self._path}: truncated, found {found}; copy it again"
         return DicomError("file_truncated", message)
 
 
-_JPEG = "1.2.840.10008.1.2.4."
-
-
-def _codestream_size(encoded: bytes) -> tuple[int, int]:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 image says of itself."""
-    if encoded[:2] == b"\xff\xd8":
-        at = 2
-        while encoded[at : at + 1] == b"\xff":
-            marker, length = encoded[at + 1], struct.unpack_from(">H", encoded, at + 2)[0]
-            is_start = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-            if is_start or marker == 0xF7:  # 0xF7: of JPEG-LS
-                return struct.unpack_from(">HH", encoded, at + 5)
-            at += 2 + length
-        raise ValueError("no start of frame")
-    at = encoded.index(b"\xff\x4f\xff\x51")  # JPEG 2000; a JP2 file's boxes may come before
-    right, bottom, left, top = struct.unpack_from(">IIII", encoded, at + 8)
-    return bottom - top, right - left
+def _with_sign(values: np.ndarray, bits: int) -> np.ndarray:
+    """Of each value its lowest bits alone; the highest of them is the sign where there is one."""
+    spare = max(0, 8 * values.itemsize - bits)
+    return values << spare >> spare if spare else values
 
 
 def _scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
