@@ -16,7 +16,7 @@ from absl import flags
 
 from segthor import csv_files, files, startup
 from segthor.errors import InputError, hint, run
-from segthor.manifest import Built, Dataset
+from segthor.manifest import VALIDATION, Built, Dataset
 from segthor.organs import Organs
 from serving.prediction import out_of_fold
 from serving.scoring import output, page, suspect_page, suspicion, tables
@@ -40,16 +40,18 @@ def main(_):
         out_of_fold.clear_leftovers(OUTPUT.value)
         disputes, failed = [], 0
         for fold in range(dataset.folds):
-            found, unread = _compare(dataset, fold, organs)
-            disputes, failed = disputes + found, failed + unread
+            of_fold, unread = _compare(dataset, fold, organs)
+            disputes, failed = disputes + of_fold, failed + unread
         if not disputes:
             raise InputError(f"{DATA.value}: no contours of {', '.join(names)} could be compared")
         ranked = suspicion.rank(disputes)
         csv_files.write_table(files.join(OUTPUT.value, CSV), list(map(_row, ranked)))
         path, size = _write_page(dataset, ranked, organs)
     print(f"\n{_table(ranked[:PRINTED])}\n")
-    print(f"Wrote {CSV} ({len(ranked)} contours) and {path} ({size / 1e6:.1f} MB); open the latter "
-          "in a browser. Nobody but a person can say who is right.")  # fmt: skip
+    print(
+        f"Wrote {CSV} ({len(ranked)} contours) and {path} ({size / 1e6:.1f} MB); open the latter "
+        "in a browser. Only a person can decide who is right."
+    )
     if failed:
         print(f"{failed} patients FAILED and are not among them; see the lines above.")
     print(hint("beam_jobs.build", input="MENDED_PATIENTS", output="DATASET"))
@@ -86,33 +88,33 @@ def _folder(fold: int) -> str:
 
 
 def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicion.Dispute], int]:
-    """What speaks against the contours of a fold's patients, and how many could not be read."""
-    network, disputes, failed = functools.cache(lambda: _network(fold)), [], 0
-    patients = [one for one in dataset.patients if one.fold == fold]
-    for number, patient in enumerate(patients, 1):
-        print(f"fold {fold} [{number}/{len(patients)}] {patient.patient}", flush=True)
-        try:
-            prepared = out_of_fold.read(DATA.value, dataset, patient)
-        except InputError as error:
-            failed += 1
-            print(f"FAILED: {patient.patient}: {error}", flush=True)
-            continue
-        found = _predicted(patient, prepared, network, organs)
-        maps = prepared.truth, found.predicted, found.sure, prepared.spacing_mm
-        contoured = [organ for organ in organs if organ.name in patient.organs]
-        disputes += [suspicion.measure(patient.patient, *maps, one, organs) for one in contoured]
+    """Disputes about the contours of a fold's patients, and how many patients cannot be read."""
+    network, disputes, failed, number = functools.cache(lambda: _network(fold)), [], 0, 0
+    count = sum(row.fold == fold for row in dataset.patients)
+    for shard in dataset.shards_of(VALIDATION, fold):
+        for row, stored in out_of_fold.read(DATA.value, dataset, shard):
+            number += 1
+            print(f"fold {fold} [{number}/{count}] {row.patient}", flush=True)
+            if isinstance(stored, InputError):
+                failed += 1
+                print(f"FAILED: {row.patient}: {stored}", flush=True)
+                continue
+            prediction = _predict(row, stored.images, network, organs)
+            maps = stored.truth, prediction.predicted, prediction.sure, stored.spacing_mm
+            contoured = [organ for organ in organs if organ.name in row.organs]
+            disputes += [suspicion.measure(row.patient, *maps, one, organs) for one in contoured]
     return disputes, failed
 
 
-def _predicted(patient: Built, prepared, network, organs: Organs) -> out_of_fold.Prediction:
-    """What was kept of an earlier run, or else what the network says now, which is then kept."""
-    key = _key(patient.fold)
-    found = out_of_fold.load(OUTPUT.value, patient.patient, key)
-    if found is None:
+def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.Prediction:
+    """The prediction that an earlier run stored, or a new one, which is then stored."""
+    key = _key(row.fold)
+    prediction = out_of_fold.load(OUTPUT.value, row.patient, key)
+    if prediction is None:
         values = np.array([0, *organs.labels(organs.names)], np.uint8)
-        found = out_of_fold.predict(network(), prepared, values)
-        out_of_fold.save(OUTPUT.value, patient.patient, key, found)
-    return found
+        prediction = out_of_fold.predict(network(), images, values)
+        out_of_fold.save(OUTPUT.value, row.patient, key, prediction)
+    return prediction
 
 
 @functools.cache
@@ -151,29 +153,32 @@ def _table(ranked) -> str:
     """The suspects for the terminal, each line followed by its reason."""
     rows = [list(_row(suspect).values())[:-1] for suspect in ranked]
     head, rule, *lines = tables.aligned(("suspects", "organ", "score", "slices"), rows).split("\n")
-    told = [f"{line}  {one.reason}" for line, one in zip(lines, ranked, strict=True)]
-    return "\n".join([head, rule, *told])
+    rows = [f"{line}  {one.reason}" for line, one in zip(lines, ranked, strict=True)]
+    return "\n".join([head, rule, *rows])
 
 
 def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
-    """The page of the patients with the most suspicious contours, in their order."""
+    """Writes the page of the patients with the most suspicious contours, in their order."""
     names = list(dict.fromkeys(suspect.dispute.patient for suspect in ranked))[: SHOWN.value]
-    patients = {one.patient: one for one in dataset.patients}
-    entries = []
-    for name in names:
-        own = [one for one in ranked if one.dispute.patient == name]
-        entries.append(_entry(dataset, patients[name], own, organs))
+    entries = {}
+    for shard in dataset.shards:
+        if set(shard.patients) & set(names):
+            for row, stored in out_of_fold.read(DATA.value, dataset, shard):
+                if row.patient in names:
+                    own = [one for one in ranked if one.dispute.patient == row.patient]
+                    entries[row.patient] = _entry(row, stored, own, organs)
     path = files.join(OUTPUT.value, PAGE)
     source = f"suspects in {files.name(files.absolute(DATA.value))}"
-    return path, page.write(path, entries, source, organs)
+    return path, page.write(path, [entries[name] for name in names], source, organs)
 
 
-def _entry(dataset: Dataset, patient: Built, own, organs: Organs) -> dict:
-    prepared = out_of_fold.read(DATA.value, dataset, patient)
-    found = out_of_fold.load(OUTPUT.value, patient.patient, _key(patient.fold))
-    maps = prepared.hu, prepared.truth, found.predicted, prepared.spacing_mm
-    window_hu = prepared.level_hu, prepared.width_hu
-    return suspect_page.entry(patient.patient, *maps, window_hu, patient.organs, own, organs)
+def _entry(row: Built, stored, own, organs: Organs) -> dict:
+    if isinstance(stored, InputError):  # the shard changed since it was compared
+        raise stored
+    prediction = out_of_fold.load(OUTPUT.value, row.patient, _key(row.fold))
+    maps = stored.hu, stored.truth, prediction.predicted, stored.spacing_mm
+    window_hu = stored.level_hu, stored.width_hu
+    return suspect_page.entry(row.patient, *maps, window_hu, row.organs, own, organs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Label suspects: what counts as disputed, planted errors first, and the program on real folds."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -12,7 +13,7 @@ from test_trainer import NETWORK
 from tiny_models import killed_while_writing, run_entry
 
 from benchmarks import planted
-from segthor import organs, phantom
+from segthor import organs, phantom, records
 from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR
 from serving.prediction import out_of_fold
@@ -179,11 +180,41 @@ def test_every_contour_is_ranked_by_a_network_that_did_not_see_it_and_nothing_is
     assert same == [False, False, True, True, True, True]
 
 
+def read_all(folder, dataset):
+    return [one for s in dataset.shards for one in out_of_fold.read(str(folder), dataset, s)]
+
+
+def test_a_shard_of_many_patients_is_decoded_once(tmp_path, monkeypatch):
+    dataset = slices.make(tmp_path)
+    alone = {row.patient: stored for row, stored in read_all(tmp_path, dataset)}
+    merged = tmp_path / "merged.tfrecord"
+    merged.write_bytes(b"".join((tmp_path / shard.file).read_bytes() for shard in dataset.shards))
+    names = tuple(alone)[:-1]  # a patient of another shard in this file is passed over
+    shard = dataclasses.replace(dataset.shards[0], file=merged.name, patients=names)
+
+    decoded = []
+    decode = records.decode
+    monkeypatch.setattr(records, "decode", lambda data: decoded.append(1) or decode(data))
+    together = list(out_of_fold.read(str(tmp_path), dataset, shard))
+    assert len(decoded) == sum(row.slices for row in dataset.patients)
+    assert [row.patient for row, _ in together] == list(names)
+    for row, stored in together:
+        for name, value in vars(alone[row.patient]).items():
+            np.testing.assert_array_equal(getattr(stored, name), value)
+
+    (row, _), *rest = together
+    rows = [dataclasses.replace(one, slices=99) if one == row else one for one in dataset.patients]
+    short = dataclasses.replace(dataset, patients=tuple(rows))
+    (_, problem), *others = out_of_fold.read(str(tmp_path), short, shard)
+    assert f"expected 99 slices of {row.patient}" in str(problem)
+    assert [stored.images.shape for _, stored in others] == [s.images.shape for _, s in rest]
+
+
 def by_hand(folder, output, key, wrong):
     """Predictions as sure as can be: the truth, but for one patient whose aorta is elsewhere."""
     dataset = Dataset.load(str(folder / "data"))
-    for patient in dataset.patients:
-        truth = out_of_fold.read(str(folder / "data"), dataset, patient).truth
+    for patient, stored in read_all(folder / "data", dataset):
+        truth = stored.truth
         if patient.patient == wrong:
             truth = np.where(truth == 4, 0, truth).astype(np.uint8)
             truth[:, :8, :8][truth[:, :8, :8] == 0] = 4

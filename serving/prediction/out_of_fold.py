@@ -1,10 +1,12 @@
-"""What a network says of patients that it did not train on, from the dataset's own records.
+"""Predictions of a dataset's own records by a network that did not train on them.
 
-No scan is needed. One file per patient holds the labels and where the network is sure of them, so
-that a job that was killed goes on where it was.
+The scans are not read. One file per patient holds the labels and where the network is sure of them,
+so that an interrupted job continues where it was.
 """
 
 import zipfile
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +14,22 @@ import numpy as np
 from segthor import files, records
 from segthor.errors import InputError
 from segthor.geometry import Placement
-from segthor.manifest import Built, Dataset
+from segthor.manifest import Built, Dataset, Shard
 
-SURE = 0.9  # probability from which on a network's word counts as sure
+SURE = 0.9  # the network is sure of a voxel from this probability on
 _BATCH = 8  # slices
 _FOLDER = "out_of_fold"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class StoredPatient:
     """One patient's slices as the dataset holds them.
 
-    images: uint8 [Z, H, W, C], windowed, with neighbours as channels. truth: uint8 [Z, H, W].
-    spacing_mm: of z, y, x. level_hu, width_hu: the window.
+    images: uint8 [Z, H, W, C], windowed, with neighbours as channels.
+    truth: uint8 [Z, H, W], label values.
+    spacing_mm: Spacing of z, y, x.
+    level_hu: Window level.
+    width_hu: Window width.
     """
 
     images: np.ndarray
@@ -35,7 +40,7 @@ class Prepared:
 
     @property
     def hu(self) -> np.ndarray:
-        """int16 [Z, H, W], cut off at the window's ends."""
+        """int16 [Z, H, W], clipped to the window."""
         grey = self.images[..., self.images.shape[-1] // 2] / 255
         return np.rint((grey - 0.5) * self.width_hu + self.level_hu).astype(np.int16)
 
@@ -48,62 +53,80 @@ class Prediction:
     sure: np.ndarray
 
 
-def read(folder: str, dataset: Dataset, patient: Built) -> Prepared:
-    """A patient's slices from its shard.
+def read(
+    folder: str, dataset: Dataset, shard: Shard
+) -> Iterator[tuple[Built, StoredPatient | InputError]]:
+    """Yields every patient of a shard: its row in the manifest and its slices.
 
-    Raises:
-      InputError: the shard is damaged, or does not hold as many slices as the manifest says.
+    The shard is read once. In place of slices that cannot be used stands the error that says why.
     """
-    path = files.join(folder, dataset.shard_of(patient.patient).file)
-    slices = [one for one in records.slices(path) if one.patient == patient.patient]
+    path, rows = files.join(folder, shard.file), {row.patient: row for row in dataset.patients}
+    slices, damage = defaultdict(list), None
+    try:
+        for record in records.slices(path):
+            slices[record.patient].append(record)
+    except InputError as error:
+        damage = error
+    for name in shard.patients:
+        try:
+            yield rows[name], damage or _stack(rows[name], slices.pop(name, []), path)
+        except InputError as error:
+            yield rows[name], error
+
+
+def _stack(row: Built, slices: list[records.Slice], path: str) -> StoredPatient:
     slices.sort(key=lambda one: one.z)
-    if [one.z for one in slices] != list(range(patient.slices)):
+    if [one.z for one in slices] != list(range(row.slices)):
         raise InputError(
-            f"{path}: expected {patient.slices} slices of {patient.patient} as the manifest says, "
+            f"{path}: expected {row.slices} slices of {row.patient} as the manifest says, "
             f"found {len(slices)}; build the dataset again"
         )
-    place = Placement.from_json(patient.placement)
-    z_mm, *plane_mm = place.spacing_zyx_mm
-    pixel_mm = (mm * step for mm, step in zip(plane_mm, place.step_px, strict=True))
+    placement = Placement.from_json(row.placement)
+    z_mm, *plane_mm = placement.spacing_zyx_mm
+    pixel_mm = (mm * step for mm, step in zip(plane_mm, placement.step_px, strict=True))
     images, truth = (np.stack([getattr(s, key) for s in slices]) for key in ("image", "labels"))
-    return Prepared(images, truth, (z_mm, *pixel_mm), slices[0].level_hu, slices[0].width_hu)
+    first = slices[0]
+    return StoredPatient(images, truth, (z_mm, *pixel_mm), first.level_hu, first.width_hu)
 
 
-def predict(network, prepared: Prepared, values: np.ndarray) -> Prediction:
-    """network: images uint8 [N, H, W, C] to probabilities [N, H, W, K], background first.
+def predict(network, images: np.ndarray, values: np.ndarray) -> Prediction:
+    """Predicts the slices of one patient.
 
+    network: Callable from images uint8 [N, H, W, C] to probabilities [N, H, W, K], background
+      first.
+    images: uint8 [Z, H, W, C].
     values: uint8 [K], the label value of each class.
     """
     labels, sure = [], []
-    for first in range(0, len(prepared.images), _BATCH):
-        probabilities = np.asarray(network(prepared.images[first : first + _BATCH]))
+    for first in range(0, len(images), _BATCH):
+        probabilities = np.asarray(network(images[first : first + _BATCH]))
         labels.append(values[probabilities.argmax(-1)])
         sure.append(probabilities.max(-1) >= SURE)
     return Prediction(np.concatenate(labels), np.concatenate(sure))
 
 
 def save(output: str, patient: str, key: str, prediction: Prediction) -> None:
-    """Keeps a prediction; key: whatever it depends on."""
+    """Stores a prediction; key: Names all that it depends on."""
     with files.atomic_write(_path(output, patient)) as stream:
         np.savez_compressed(stream, key=key, **vars(prediction))
 
 
 def load(output: str, patient: str, key: str) -> Prediction | None:
-    """What was kept under this key; None where there is no such thing, or it is damaged."""
+    """The prediction stored under this key; None where there is none, or it is damaged."""
     path = _path(output, patient)
     if not files.exists(path):
         return None
     try:
-        with files.open_read(path) as stream, np.load(stream, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
+        with files.open_read(path) as stream, np.load(stream, allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
                 return None
-            return Prediction(kept["predicted"], kept["sure"])
+            return Prediction(stored["predicted"], stored["sure"])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def clear_leftovers(output: str) -> None:
-    """Removes what killed jobs left half-written; only for who holds the folder's lock."""
+    """Removes the temporary files of killed jobs; the caller must hold the folder's lock."""
     folder = files.join(output, _FOLDER)
     if files.exists(folder):
         files.remove_partial(folder)
