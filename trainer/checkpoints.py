@@ -13,9 +13,7 @@ import tensorflow as tf
 from segthor import files
 from segthor.errors import InputError
 from trainer import run
-
-# A checksum that does not fit, a missing file: OpError and its kinds. A short file: IndexError.
-DAMAGED = (tf.errors.OpError, IndexError)
+from trainer.failures import DAMAGED
 
 
 class Checkpoints:

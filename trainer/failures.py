@@ -10,6 +10,8 @@ from segthor import files, records
 from segthor.errors import InputError
 from trainer import sources
 
+# A damaged checkpoint: OpError for a wrong checksum or a missing file, IndexError for a short file.
+DAMAGED = (tf.errors.OpError, IndexError)
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
 # What TensorFlow makes of a full or a read-only disk.
 _REFUSED = (

@@ -9,9 +9,7 @@ from segthor import files, json_files, locks
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
-from trainer.config import CLASSIFY, SEGMENT, Config
-
-__all__ = ["CLASSIFY", "SEGMENT", "claim", "read", "restore", "table"]
+from trainer.config import CLASSIFY, SEGMENT, Config  # noqa: F401 (serving names tasks by run.*)
 
 RUN, LOG, SUMMARY = "run.json", "log.csv", "summary.json"
 LAST, BEST = "checkpoints", "best"  # folders
@@ -120,7 +118,7 @@ def restore(workdir: str, which: str = "best"):
     import tensorflow as tf  # here, so that what the checks of this module refuse is told before
 
     from trainer import model
-    from trainer.checkpoints import DAMAGED
+    from trainer.failures import DAMAGED
 
     check_trained(workdir, which)
     record, folder = read(workdir), files.join(workdir, _FOLDERS[which])
