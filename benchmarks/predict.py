@@ -34,7 +34,8 @@ from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
 from serving.prediction import bundle, evidence, predictor, walk
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE, TENSORFLOW
-from serving.prediction.worker import Plan, Worker
+from serving.prediction.plan import Plan
+from serving.prediction.worker import Worker
 from trainer import model
 from trainer.config import Config
 

@@ -39,15 +39,17 @@ def read(kind, prefix: str = "", **others):
 
 
 def _define(spec, name: str) -> None:
-    default, text, within = spec.default, spec.metadata["help"], spec.metadata["within"]
-    if within and isinstance(within[0], str):
+    kind, text, within = options.kind_of(spec), spec.metadata["help"], spec.metadata["within"]
+    required = spec.default is dataclasses.MISSING
+    default = None if required else spec.default
+    if within and kind is str:
         flags.DEFINE_enum(name, default, within, text)
-    elif isinstance(default, bool):
+    elif kind is bool:
         flags.DEFINE_bool(name, default, text)
-    elif isinstance(default, tuple):
-        flags.DEFINE_list(name, list(default), text)
-    elif isinstance(default, int | float):
-        make = flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_float
+    elif kind is tuple:
+        flags.DEFINE_list(name, default and list(default), text, required=required)
+    elif kind in (int, float):
+        make = flags.DEFINE_integer if kind is int else flags.DEFINE_float
         make(name, default, f"{text} [{options.range_text(spec)}]")
     else:
-        flags.DEFINE_string(name, default, text)
+        flags.DEFINE_string(name, default, text, required=required)

@@ -1,24 +1,32 @@
-"""What a user may choose: fields of frozen dataclasses that say default, meaning and range.
+"""What a user may choose: fields of frozen dataclasses with default, meaning and range.
 
-Each field stands in one place; `segthor.flags_of` makes the flags of the programs from it.
+`segthor.flags_of` makes the flags of the programs from these fields.
 """
 
 import dataclasses
 import numbers
+import typing
 
 from segthor.errors import InputError
 
 SEEDS = (0, 2**31 - 1)  # what every random generator used here takes
+_WORDS = {bool: "true or false", tuple: "a list of names", str: "a text"}
 
 
 def option(default, text: str, within: tuple = (), flag: str | None = None):
     """A dataclass's field that is a flag.
 
-    within: for a number the lowest and the highest value, both included; for a text the values that
-    it may have, any where empty. flag: the flag's name where it is not the field's.
+    within: For a number the lowest and the highest value, both included; for a text the values that
+      it may have; empty: any.
+    flag: The flag's name; None: the field's name.
     """
     metadata = {"help": text, "within": within} | ({"flag": flag} if flag else {})
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def required(text: str, flag: str | None = None):
+    """A field that is a flag without a default: a text, or a list of names if typed as a tuple."""
+    return option(dataclasses.MISSING, text, flag=flag)
 
 
 def part(default, prefix: str):
@@ -50,7 +58,8 @@ def check(value) -> None:
     for spec in dataclasses.fields(value):
         if "within" in spec.metadata:
             found = getattr(value, spec.name)
-            require(_fits(spec, found), flag_name(spec), range_text(spec) or _kind(spec), found)
+            expected = range_text(spec) or _WORDS[kind_of(spec)]
+            require(_fits(spec, found), flag_name(spec), expected, found)
 
 
 def require(holds: bool, name: str, expected: str, found) -> None:
@@ -59,18 +68,21 @@ def require(holds: bool, name: str, expected: str, found) -> None:
         raise InputError(f"{name}: expected {expected}, found {found}")
 
 
+def kind_of(spec: dataclasses.Field) -> type:
+    """The type of an option's values: bool, int, float, tuple (of names) or str."""
+    if spec.default is dataclasses.MISSING:
+        return typing.get_origin(spec.type) or spec.type
+    return str if spec.default is None else type(spec.default)
+
+
 def _fits(spec, found) -> bool:
-    default, within = spec.default, spec.metadata["within"]
-    if isinstance(default, bool):
+    default, within, kind = spec.default, spec.metadata["within"], kind_of(spec)
+    if kind is bool:
         return isinstance(found, bool)
-    if isinstance(default, int | float):
-        number = numbers.Integral if isinstance(default, int) else numbers.Real
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
         right = isinstance(found, number) and not isinstance(found, bool)
         return right and within[0] <= found <= within[1]
-    if isinstance(default, tuple):
+    if kind is tuple:
         return isinstance(found, tuple) and all(isinstance(one, str) for one in found)
     return found in within if within else found is default or isinstance(found, str)
-
-
-def _kind(spec) -> str:
-    return {bool: "true or false", tuple: "a list of names"}.get(type(spec.default), "a text")

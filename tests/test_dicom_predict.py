@@ -7,7 +7,8 @@ from test_predict import affine_of, planted
 from tiny_models import coded_scan, save_coded
 
 from segthor import inputs
-from serving.prediction.worker import Plan, Worker
+from serving.prediction.plan import Plan
+from serving.prediction.worker import Worker
 from tests import dicom_phantoms
 
 

@@ -14,6 +14,7 @@ from beam_jobs.driver import Settings
 from segthor import flags_of, options
 from segthor.errors import InputError
 from segthor.recipe import Recipe
+from serving.prediction.plan import Plan
 from trainer import main  # noqa: F401  which defines its flags
 from trainer.config import Config
 from trainer.strengths import Strengths
@@ -24,6 +25,7 @@ KINDS = {
     Strengths: Strengths,
     Recipe: Recipe,
     Settings: lambda **values: Settings("in", "out", **values),
+    Plan: lambda **values: Plan("out", ("model",), **values),
 }
 NUMBERS = [
     (kind, spec)

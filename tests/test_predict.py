@@ -24,8 +24,9 @@ from segthor.errors import InputError
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 from serving.prediction import bundle, walk
+from serving.prediction.plan import Plan
 from serving.prediction.predictor import Ensemble
-from serving.prediction.worker import Plan, Worker
+from serving.prediction.worker import Worker
 from serving.scoring import pairs
 
 SHAPE = (44, 38, 30)
@@ -487,9 +488,9 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
         ({"output": "{tmp}/list"}, "expected the settings that serving.predict writes"),
         ({"split": "validation"}, "knows no split"),
         ({"case_timeout": "soon"}, "case_timeout"),
-        ({"case_timeout": "inf"}, "case_timeout=inf"),
-        ({"case_timeout": "nan"}, "case_timeout=nan: expected a number"),
-        ({"most_scan_gb": "nan"}, "most_scan_gb=nan: expected a number"),
+        ({"case_timeout": "inf"}, "--case_timeout: expected 0.1 to 1e+06, found inf"),
+        ({"case_timeout": "nan"}, "--case_timeout: expected 0.1 to 1e+06, found nan"),
+        ({"most_scan_gb": "nan"}, "--most_scan_gb: expected 0 to 1e+06, found nan"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(model, tmp_path, flags, words):

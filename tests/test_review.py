@@ -16,8 +16,9 @@ from segthor.manifest import Audit, Built
 from segthor.recipe import prepare
 from serving.prediction import overview
 from serving.prediction.evidence import OF_ORGAN
+from serving.prediction.plan import Plan
 from serving.prediction.review import Judge, of_average
-from serving.prediction.worker import Plan, Worker
+from serving.prediction.worker import Worker
 
 FINE = dict.fromkeys(OF_ORGAN, 0.0) | {
     "gaps": 0,

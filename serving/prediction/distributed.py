@@ -7,7 +7,8 @@ import apache_beam as beam
 
 from segthor import memory, runners
 from serving.prediction import walk
-from serving.prediction.worker import Plan, Worker
+from serving.prediction.plan import Plan
+from serving.prediction.worker import Worker
 
 CASES_PER_ELEMENT = 4  # enough to read ahead and write behind, few enough to spread
 
@@ -29,8 +30,7 @@ class Predict(beam.DoFn):
         An element that a runner hands out twice costs nothing: finished cases are skipped.
         """
         worker = self._worker
-        formats = self._plan.formats
-        todo = [c for c in cases if self._plan.again or not worker.results.is_finished(c, formats)]
+        todo = [c for c in cases if self._plan.overwrite or not worker.is_finished(c)]
         for outcome in walk.walk(
             todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
         ):

@@ -9,7 +9,6 @@ from segthor.reference import Reference
 from serving.prediction.calibration import BAD_DICE, Calibration
 from serving.prediction.evidence import features
 
-DEFAULT_RECALL = 0.95  # of the bad predictions
 _FAR, _VERY_FAR = 3.0, 6.0  # z-scores: worth saying; reason enough without a calibration
 _BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
 _MISSING = "organ_missing"  # the audit's, of what the organ's own row says
@@ -32,7 +31,7 @@ class Judge:
 
     calibrations: Mapping[str, Calibration | None]
     reference: Reference | None
-    recall: float = DEFAULT_RECALL
+    recall: float = 0.95
 
     def judge(self, scan: dict, organs: Mapping[str, dict], findings) -> dict:
         """What a case's facts say under 'review'.

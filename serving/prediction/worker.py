@@ -12,35 +12,9 @@ from segthor.findings import Finding
 from segthor.patients import Patient
 from serving.prediction import bundle, evidence, postprocess, review
 from serving.prediction.engine import TENSORFLOW
+from serving.prediction.plan import Plan
 from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
 from serving.prediction.results import Results, mark_of
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A prediction job in plain values, so that it can travel to other machines.
-
-    models, level_models: model directories. gate: one, or ''. rules: whether the models' own
-    post-processing is applied. case_timeout_s: for each of reading, computing and writing. again:
-    whether finished cases are predicted once more. most_scan_bytes: memory that one scan may fill;
-    None: what the worker's machine has for it. formats: of DICOM, see `segthor.dicom.FORMATS`.
-    review_recall: the share of bad predictions that reviews are to catch. engine: one of
-    `engine.ENGINES`.
-    """
-
-    output: str
-    models: tuple[str, ...]
-    level_models: tuple[str, ...] = ()
-    gate: str = ""
-    tta: bool = False
-    rules: bool = True
-    probabilities: bool = False
-    case_timeout_s: float = 1800.0
-    again: bool = False
-    most_scan_bytes: int | None = None
-    formats: tuple[str, ...] = ()
-    review_recall: float = review.DEFAULT_RECALL
-    engine: str = TENSORFLOW
 
 
 @dataclass(frozen=True)
@@ -86,24 +60,28 @@ class Worker:
         self.models = Ensemble(loaded(plan.models), gate, plan.tta)
         self.level = Ensemble(loaded(plan.level_models)) if plan.level_models else None
         _check_passes(self.models, self.level)
-        self.rules = self.models.rules() if plan.rules else {}
+        self.rules = self.models.rules() if plan.postprocess else {}
         self.level_rules = {}
         if self.level:
             # Crumbs far off would move the box about the organs; each of these is one piece.
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
-            self.level_rules = pieces | (self.level.rules() if plan.rules else {})
+            self.level_rules = pieces | (self.level.rules() if plan.postprocess else {})
         self.judge = review.Judge(
             self.models.calibrations(), self.models.reference, plan.review_recall
         )
         self.results = Results(plan.output, self._settings(), self.models.table)
+
+    def is_finished(self, case: Patient) -> bool:
+        """Whether a run of this plan finished the case, in all formats."""
+        return self.results.is_finished(case, self.plan.dicom_formats)
 
     @_noted
     def read(self, case: Patient) -> ReadScan:
         """Reads and prepares; raises InputError where the scan cannot be used."""
         if case.fault:
             raise InputError(case.fault)
-        if self.plan.formats and not scans.is_dicom(case.ct):
-            named = ", ".join(self.plan.formats)
+        if self.plan.dicom_formats and not scans.is_dicom(case.ct):
+            named = ", ".join(self.plan.dicom_formats)
             raise InputError(f"{case.ct}: --formats={named} needs DICOM images to refer to")
         mark = mark_of(case) if scans.exists(case.ct) else {}
         scan = scans.read(case.ct, None, self.plan.most_scan_bytes, case.ct_files)
@@ -122,7 +100,7 @@ class Worker:
             spacing_mm = given.scan.grid.spacing_mm
             postprocess.apply(masks, spacing_mm, self.level_rules, self.level.table)
             inputs = self.models.inputs(given.scan, masks)
-        maps = self.plan.probabilities or RTSTRUCT in self.plan.formats
+        maps = self.plan.probabilities or RTSTRUCT in self.plan.dicom_formats
         return Computed(given.scan, given.mark, self.models.segment(inputs, maps))
 
     @_noted
@@ -145,7 +123,7 @@ class Worker:
             "postprocess": changes,
             **self._reviewed(found, measured, changes, findings),
         }
-        if self.plan.formats:
+        if self.plan.dicom_formats:
             facts["objects"] = self._write_objects(case, labels, found.probabilities)
         maps = found.probabilities if self.plan.probabilities else {}
         self.results.write(case, computed.mark, labels, scan.grid, facts, maps)
@@ -172,7 +150,9 @@ class Worker:
 
     def _write_objects(self, case: Patient, labels: np.ndarray, maps: dict) -> dict:
         """DICOM format to whether there was something to write."""
-        paths = {kind: self.results.object_path(case.name, kind) for kind in self.plan.formats}
+        paths = {
+            kind: self.results.object_path(case.name, kind) for kind in self.plan.dicom_formats
+        }
         organs = self.models.table.only(self.models.organs)
         made = self.results.origin()
         # Models of other organs each have a background of their own: then half-way it is.
