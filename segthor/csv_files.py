@@ -9,20 +9,38 @@ from segthor.errors import InputError
 _FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 
-def read_lines(path: str) -> list[tuple[int, list[str]]]:
-    """(number, values without blanks around them) of each row that is not empty, the header first.
+def read_table(
+    path: str, columns: tuple[str, ...] = (), needed: tuple[str, ...] = (), comment: str = ""
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV with a header, each with its line number; empty rows are left out.
 
-    Raises InputError where the file cannot be read or is no CSV in UTF-8.
+    Columns without a name and without a value, which spreadsheets write, are passed over.
+
+    Args:
+      path: The file.
+      columns: Known names, in lower case; the header's are then lowered, too. Empty: any.
+      needed: Names that must be there.
+      comment: Start of rows that are left out; '' for none.
+
+    Raises:
+      InputError: The file cannot be read, its columns are others, or a row has another number of
+        values than the header.
     """
-    try:
-        text = files.read_bytes(path).decode("utf-8-sig")
-        if "\0" in text:
-            raise csv.Error("a zero byte")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
-    stripped = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, 1)]
-    return [(number, row) for number, row in stripped if any(row)]
+    numbered = _read_lines(path, comment)
+    header = _without_empty_end(numbered[0][1]) if numbered else []
+    if columns:
+        header = [name.lower() for name in header]
+    names = [name for name in header if name]
+    unknown = set(names) - set(columns or names)
+    if not names or unknown or set(needed) - set(names) or len(set(names)) < len(names):
+        expected = f"the columns {','.join(columns)}" if columns else "a line of columns"
+        at_least = f" ({' and '.join(needed)} at least)" if needed else ""
+        raise InputError(
+            f"{path}: expected {expected}{at_least}, found {','.join(header) or 'nothing'}"
+        )
+    return [
+        (line, _named_values(header, row, f"{path}, line {line}")) for line, row in numbered[1:]
+    ]
 
 
 def write_table(path: str, rows: list[dict], columns=None) -> None:
@@ -53,3 +71,44 @@ def _no_formula(value):
     except ValueError:
         return f"'{value}"
     return value
+
+
+def _read_lines(path: str, comment: str) -> list[tuple[int, list[str]]]:
+    """(number, values without blanks around them) of each row that holds anything."""
+    try:
+        text = files.read_bytes(path).decode("utf-8-sig")
+        if "\0" in text:
+            raise csv.Error("a zero byte")
+        stream = io.StringIO(text, newline="")
+        rows = list(csv.reader(stream, delimiter=_delimiter(text, comment), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
+    stripped = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, 1)]
+    filled = [(number, row) for number, row in stripped if any(row)]
+    return [one for one in filled if not comment or not one[1][0].startswith(comment)]
+
+
+def _delimiter(text: str, comment: str) -> str:
+    """A comma, or a semicolon where the header has no comma: Excel writes so in half of Europe."""
+    lines = (line for line in text.splitlines() if line.strip(" ,;\t"))
+    header = next((one for one in lines if not comment or not one.startswith(comment)), "")
+    return ";" if ";" in header and "," not in header else ","
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    last = max((number for number, cell in enumerate(cells, 1) if cell), default=0)
+    return cells[:last]
+
+
+def _named_values(header: list[str], row: list[str], where: str) -> dict[str, str]:
+    """Column's name to value, of the columns with a name."""
+    row = row[: len(header)] + _without_empty_end(row[len(header) :])
+    if len(row) != len(header):
+        raise InputError(f"{where}: expected {len(header)} values, found {len(row)}")
+    for number, (name, value) in enumerate(zip(header, row, strict=True), 1):
+        if value and not name:
+            raise InputError(
+                f"{where}: expected nothing in column {number}, which has no name in the first "
+                f"line; found {value!r}"
+            )
+    return {name: value for name, value in zip(header, row, strict=True) if name}

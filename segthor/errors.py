@@ -68,6 +68,15 @@ def _listed(values) -> str:
     return line.getvalue()
 
 
+def message_line(message: object, number: int = 0) -> str:
+    """One line of an error's message: the first, or the last with -1.
+
+    The error's kind where its message is empty, as some of TensorFlow's and numpy's are.
+    """
+    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    return lines[number] if lines else type(message).__name__
+
+
 def printable(text: str) -> str:
     """The text with all that a terminal would obey, or not show, written as an escape (\\x1b)."""
     if text.isprintable():

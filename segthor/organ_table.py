@@ -29,23 +29,12 @@ def read(path: str) -> Organs:
     """
     if path.lower().endswith(".json"):
         return Organs.from_json(json_files.read(path), path)
-    numbered = [
-        (number, line) for number, line in csv_files.read_lines(path) if not line[0].startswith("#")
-    ]
-    header = [column.lower() for column in numbered[0][1]] if numbered else []
-    if not {"name", "label"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
-        raise InputError(
-            f"{path}: expected the columns {','.join(COLUMNS)} (name and label at least), found "
-            f"{','.join(header) or 'nothing'}"
-        )
     rows = []
-    for number, cells in numbered[1:]:
+    for line, cells in csv_files.read_table(path, COLUMNS, ("name", "label"), comment="#"):
         try:
-            if len(cells) != len(header):
-                raise InputError(f"expected {len(header)} values, found {len(cells)}")
-            rows.append(_organ(dict(zip(header, cells, strict=True)), len(rows)))
+            rows.append(_organ(cells, len(rows)))
         except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from error
+            raise InputError(f"{path}, line {line}: {error}") from error
     try:
         return Organs(tuple(rows))
     except InputError as error:
@@ -58,17 +47,15 @@ def read_roi_names(path: str, organs: Organs) -> tuple[tuple[str, str], ...]:
     Raises:
       InputError: no such file, other columns, an organ that is not in the table, or no name.
     """
-    lines = csv_files.read_lines(path)
-    if not lines or [cell.lower() for cell in lines[0][1]] != ["organ", "name"]:
-        raise InputError(f"{path}: expected the columns organ,name")
+    rows = csv_files.read_table(path, ("organ", "name"), ("organ", "name"))
     known = ", ".join(organs.names)
-    for number, values in lines[1:]:
-        if len(values) != 2 or values[0] not in organs or not values[1]:
-            found = ",".join(values)
+    for line, row in rows:
+        if row["organ"] not in organs or not row["name"]:
             raise InputError(
-                f"{path}, line {number}: expected one of {known} and an ROI's name; found {found}"
+                f"{path}, line {line}: expected one of {known} and an ROI's name; found "
+                f"{','.join(row.values())}"
             )
-    return tuple((organ, name) for _, (organ, name) in lines[1:])
+    return tuple((row["organ"], row["name"]) for _, row in rows)
 
 
 def _organ(cells: dict[str, str], place: int) -> Organ:

@@ -16,30 +16,18 @@ def read(path: str, needed: str = "ct", organs: Organs | None = SEGTHOR) -> list
 
     Columns patient and `needed` must be there. labels: '' for a patient without contours. split:
     'train' or 'validation'. organs: the contoured ones, between ';' or spaces; empty means all
-    of the table `organs`; where that is None, nobody asks.
+    of the table `organs`, which is None where contours do not matter.
 
     Raises:
-      InputError: no such file, other columns, an unknown organ or split.
+      InputError: There is no such file, it has other columns, or an unknown organ or split.
     """
-    lines = csv_files.read_lines(path)
-    header = [column.lower() for column in lines[0][1]] if lines else []
-    if not {"patient", needed} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
-        raise InputError(
-            f"{path}: expected the columns {','.join(COLUMNS)} (patient and {needed} at least), "
-            f"found {','.join(header) or 'nothing'}"
-        )
-    numbered = lines[1:]
-    if not numbered:
+    rows = csv_files.read_table(path, COLUMNS, ("patient", needed))
+    if not rows:
         raise InputError(f"{path}: expected a line per patient, found none")
-    return [_patient(header, row, f"{path}, line {line}", path, organs) for line, row in numbered]
+    return [_patient(row, f"{path}, line {line}", path, organs) for line, row in rows]
 
 
-def _patient(
-    header: list[str], values: list[str], where: str, path: str, organs: Organs | None
-) -> Patient:
-    if len(values) != len(header):
-        raise InputError(f"{where}: expected {len(header)} values, found {len(values)}")
-    row = dict(zip(header, values, strict=True))
+def _patient(row: dict[str, str], where: str, path: str, organs: Organs | None) -> Patient:
     for column in {"patient", "ct"} & set(row):
         if not row[column]:
             raise InputError(f"{where}: {column}: expected a value, found an empty field")

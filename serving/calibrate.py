@@ -16,7 +16,7 @@ from absl import flags
 
 from segthor import files, inputs, json_files, locks, startup
 from segthor import model_directory as directory
-from segthor.errors import InputError, hint, run
+from segthor.errors import InputError, hint, message_line, run
 from segthor.manifest import VALIDATION, Dataset
 from serving.scoring import output, tables
 
@@ -77,8 +77,8 @@ def _exported(fold: int) -> str:
     command = [sys.executable, "-m", "serving.export", f"--workdir={workdir}"]
     done = subprocess.run([*command, f"--output={folder}"], capture_output=True, text=True)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-        raise InputError(f"{workdir}: cannot be exported ({reason.removeprefix('error: ')})")
+        reason = message_line(done.stderr or "error: no reason", -1).removeprefix("error: ")
+        raise InputError(f"{workdir}: cannot be exported ({reason})")
     return directory.newest(folder)
 
 

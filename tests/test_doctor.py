@@ -1,6 +1,7 @@
 """The doctor names a planted bottleneck; its rules, and the line that a run says of its input."""
 
 import dataclasses
+import re
 import threading
 import time
 from types import SimpleNamespace
@@ -137,3 +138,5 @@ def test_the_program_tells(source):
     assert "bounds the run" in output and "ms per batch" in output
     assert "100 steps and" in output and "take about" in output
     assert "raise --shuffle_buffer" in output
+    assert "GeneratorDatasetOp" not in output  # nor any other of TensorFlow's notes
+    assert not [line for line in output.splitlines() if re.match(r"[IWE]\d{4} |WARNING", line)]

@@ -1,14 +1,16 @@
 """How programs fail, seen from outside: real processes, their stderr and exit status."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from segthor.errors import hint
+from segthor.errors import hint, message_line
 
 PROGRAM = '''"""Adds a number.
 
@@ -171,3 +173,26 @@ def test_a_hint_is_what_a_shell_reads_back():
     assert words[:4] == ["Next:", "python", "-m", "serving.report"]
     assert words[4:] == ["--predictions=a b", "--model=" + ",".join(paths)]
     assert hint("trainer.main", data="data/x") == "Next: python -m trainer.main --data=data/x"
+
+
+@pytest.mark.parametrize(
+    "message, first, last",
+    [
+        ("one", "one", "one"),
+        ("\n  one\ntwo \n\n", "one", "two"),
+        ("", "OSError", "OSError"),
+        (" \n ", "OSError", "OSError"),
+    ],
+)
+def test_one_line_of_any_message_is_there_even_of_an_empty_one(message, first, last):
+    error = OSError(message)
+    assert (message_line(error), message_line(error, -1)) == (first, last)
+
+
+def test_no_module_takes_a_line_of_a_message_by_itself():
+    """`str(error).splitlines()[0]` raises IndexError where a library's message is empty."""
+    folders = ("segthor", "beam_jobs", "trainer", "serving")
+    sources = [path for folder in folders for path in Path(folder).rglob("*.py")]
+    assert len(sources) > 100
+    taken = re.compile(r"\.splitlines\(\)( or \[.*?\]\))?\[")
+    assert [path for path in sources if taken.search(path.read_text())] == []

@@ -96,7 +96,7 @@ def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
         (["--sizes=1,2,4", "--steps=1", "--draw=2"], "--draw: is chosen here; leave it out"),
         (
             ["--sizes=1,2,9", "--steps=1"],
-            "--train_patients: expected at most the 6 training patients",
+            "--sizes: expected at most the 6 training patients",
         ),
     ],
 )

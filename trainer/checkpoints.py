@@ -11,7 +11,7 @@ import tempfile
 import tensorflow as tf
 
 from segthor import files
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from trainer import run
 from trainer.failures import DAMAGED
 
@@ -55,7 +55,7 @@ class Checkpoints:
             try:
                 self._whole.restore(path).assert_consumed()
             except DAMAGED as error:
-                reason = str(error).strip().splitlines()[0]
+                reason = message_line(error)
                 print(f"warning: {path} is damaged ({reason}); trying the one before", flush=True)
             else:
                 self._saved = self._learner.step

@@ -7,8 +7,6 @@ one. Exit status: 0; 2 for an error; 143 where SIGTERM, 130 where Ctrl-C stopped
 """
 
 import contextlib
-import csv
-import io
 import warnings
 
 import numpy as np
@@ -60,8 +58,8 @@ def _train(fold: int, folds: int, flags_of_trainer) -> int:
 
 def _patients(fold: int) -> list[dict]:
     """Dice per organ of the fold's patients, from its best checkpoint."""
-    text = files.read_bytes(files.join(_folder(fold), run.PATIENTS)).decode()
-    return [{"fold": str(fold), **row} for row in csv.DictReader(io.StringIO(text))]
+    rows = csv_files.read_table(files.join(_folder(fold), run.PATIENTS))
+    return [{"fold": str(fold), **row} for _, row in rows]
 
 
 def _table(patients: list[dict], names) -> list[dict]:

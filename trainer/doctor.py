@@ -34,7 +34,8 @@ def main(_):
     strategy = devices.strategy()
     with failures.in_one_line(source, "nowhere", devices.several_processes()):
         print("Building and compiling the network, then measuring", flush=True)
-        times = stopwatch.measure(config, source, strategy, _SECONDS.value)
+        with startup.quiet():  # TensorFlow warns of an input that devices share
+            times = stopwatch.measure(config, source, strategy, _SECONDS.value)
     print(_table(times, strategy.num_replicas_in_sync))
     for line in diagnosis.advice(times, config):
         print(line[0].upper() + line[1:])

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import files, records
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from trainer import sources
 
 # A damaged checkpoint: OpError for a wrong checksum or a missing file, IndexError for a short file.
@@ -74,6 +74,6 @@ def damage(source: sources.Source) -> str | None:
         except InputError as error:
             return str(error)
         except _UNREADABLE as error:
-            reason = ascii(str(error).splitlines()[0])[1:-1][:160]
+            reason = ascii(message_line(error))[1:-1][:160]
             return f"{path}: record {number} is no slice of this dataset ({reason})"
     return None

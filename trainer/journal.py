@@ -1,7 +1,5 @@
 """What a run tells: the terminal, TensorBoard, and in WORKDIR log, summary, learning curve."""
 
-import csv
-import io
 import resource
 import sys
 import time
@@ -41,8 +39,8 @@ class Journal:
         self._writer = tf.summary.create_file_writer(files.join(self._workdir, run.TENSORBOARD))
         path = files.join(self._workdir, run.LOG)
         if resumed and files.exists(path):
-            rows = csv.DictReader(io.StringIO(files.read_bytes(path).decode()))
-            self._rows = [row for row in rows if int(row["step"]) <= step]
+            rows = csv_files.read_table(path)
+            self._rows = [row for _, row in rows if int(row["step"]) <= step]
         if resumed:
             print(f"Continuing at step {step} of {steps or 'those that fit'}", flush=True)
         elif not step:

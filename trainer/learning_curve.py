@@ -8,9 +8,6 @@ its end, on the validation patients. Writes RUNS/learning_curve.csv and RUNS/lea
 Repeat the same command to continue an interrupted one. Exit status: as trainer.cross_validate.
 """
 
-import csv
-import io
-
 import numpy as np
 from absl import flags
 
@@ -41,7 +38,8 @@ def main(argv):
     if "steps" not in given:
         raise InputError("--steps: expected as many for each size (epochs differ), found nothing")
     organs = Dataset.load(_DATA.value).organs
-    largest = sources.open_source(_DATA.value, None, sizes[-1])  # so many patients there are
+    _check_count(sizes[-1])
+    largest = sources.open_source(_DATA.value, None, sizes[-1])
     with locks.alone(_WORKDIR.value):
         for size in sizes:
             for draw in range(_DRAWS.value):
@@ -68,6 +66,15 @@ def _sizes(texts) -> list[int]:
         found = ",".join(texts)
         raise InputError(f"--sizes: expected three or more numbers of patients, found {found}")
     return sorted({int(text) for text in texts})
+
+
+def _check_count(largest: int) -> None:
+    count = len(sources.patients_of(sources.open_source(_DATA.value, None).train))
+    if largest > count:
+        raise InputError(
+            f"--sizes: expected at most the {count} training patients of {_DATA.value}, found "
+            f"{largest}"
+        )
 
 
 def _folder(size: int, draw: int) -> str:
@@ -111,8 +118,8 @@ def _column(rows, name: str) -> list[float]:
 
 
 def _patients(size: int, draw: int) -> list[dict]:
-    text = files.read_bytes(files.join(_folder(size, draw), run.PATIENTS)).decode()
-    return list(csv.DictReader(io.StringIO(text)))
+    rows = csv_files.read_table(files.join(_folder(size, draw), run.PATIENTS))
+    return [row for _, row in rows]
 
 
 def _tell(rows) -> None:

@@ -12,7 +12,7 @@ import io
 import numpy as np
 import tensorflow as tf
 
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from trainer import layers, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
@@ -129,7 +129,7 @@ def _body(config, shape, path) -> tf.keras.Model:
             raise
         raise InputError(
             f"--encoder_weights: {path} holds no weights of {config.backbone} "
-            f"({str(error).strip().splitlines()[0]})"
+            f"({message_line(error)})"
         ) from error
     head = [layer for layer in body.layers if layer.weights][-1]  # its name depends on the decoder
     head.bias.assign([0.0] + [np.log(_FIRST_SHARE)] * len(config.organs))

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 
 from segthor import files, json_files, locks
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 from trainer.config import CLASSIFY, SEGMENT, Config  # noqa: F401 (serving names tasks by run.*)
@@ -134,8 +134,7 @@ def restore(workdir: str, which: str = "best"):
         reader.restore(path).expect_partial().assert_existing_objects_matched()
     except (*DAMAGED, AssertionError, ValueError) as error:
         raise InputError(
-            f"{path}: damaged, or not of the network that {RUN} describes "
-            f"({str(error).strip().splitlines()[0]})"
+            f"{path}: damaged, or not of the network that {RUN} describes ({message_line(error)})"
         ) from error
     return network, record
 

@@ -91,7 +91,7 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
 
 
 def _subset(source: Source, count: int, draw: int) -> Source:
-    known = sorted(_patients_of(source.train))
+    known = sorted(patients_of(source.train))
     if count > len(known):
         raise InputError(
             f"--train_patients: expected at most the {len(known)} training patients of "
@@ -110,7 +110,7 @@ def require_contours(source: Source, names) -> list[str]:
       InputError: one that nobody contoured in training, or none to be scored; the message ends
         with the --organs that would work.
     """
-    train = _contoured(source, source.chosen or _patients_of(source.train))
+    train = _contoured(source, source.chosen or patients_of(source.train))
     held_out = _contoured(source, source.patients)
     missing = [name for name in names if name not in train]
     unscored = [name for name in names if name not in held_out]
@@ -125,7 +125,8 @@ def require_contours(source: Source, names) -> list[str]:
     )
 
 
-def _patients_of(shards) -> set[str]:
+def patients_of(shards) -> set[str]:
+    """The patients whose slices are in these shards."""
     return {patient for shard in shards for patient in shard.patients}
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from segthor import files, json_files, model_directory
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from segthor.organs import Organs
 from segthor.recipe import Recipe
 from trainer import run
@@ -152,5 +152,5 @@ def _stored(version: str, count: int) -> list[np.ndarray]:
             keys = [f"weights/{place}/.ATTRIBUTES/VARIABLE_VALUE" for place in range(count)]
             return [reader.get_tensor(key) for key in keys]
     except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = message_line(error)
         raise InputError(f"{version}: the weights cannot be read ({reason})") from error

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from segthor import json_files
 from segthor import model_directory as directory
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
 from segthor.recipe import Recipe
 from serving.prediction import engine as engines
@@ -137,7 +137,7 @@ def save(
                 folder, lambda path: tf.saved_model.save(servable, path, signatures)
             )
         except tf.errors.OpError as error:  # what TensorFlow makes of a full or read-only disk
-            reason = str(error).strip().splitlines()[0]
+            reason = message_line(error)
             raise InputError(f"{folder}: the model cannot be written there ({reason})") from error
 
 
@@ -161,7 +161,7 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
     except InputError:
         raise
     except Exception as error:  # tensorflow raises many kinds for a file that is damaged
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = message_line(error)
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
     weights = _arrays(getattr(loaded, "weights", ()))
     if digest != directory.weights_digest(weights, recipe, names, organs, weight_names):

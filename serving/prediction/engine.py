@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 ENGINES = (TENSORFLOW, OPENVINO)
@@ -39,7 +39,7 @@ def with_openvino(path: str) -> dict:
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": BATCHES_AT_ONCE[OPENVINO]}
         compiled = openvino.compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or ["no reason"])[-1]
+        reason = message_line(error, -1)
         raise InputError(f"{path}: OpenVINO cannot read the model ({reason})") from error
     free = queue.SimpleQueue()
     for _ in range(BATCHES_AT_ONCE[OPENVINO]):

@@ -6,7 +6,7 @@ import numpy as np
 
 from segthor import files
 from segthor import model_directory as directory
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 from segthor.recipe import Recipe
 
 # Another processor adds in another order and a GPU may round factors to 10 bits: probabilities
@@ -38,7 +38,7 @@ def check(bundle) -> None:
         differences = [bundle.run(name, given) - value for name, value in expected.items()]
         worst = max(float(np.abs(difference).max()) for difference in differences)
     except Exception as error:  # a damaged zip, another shape: numpy and engines raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = message_line(error)
         raise InputError(f"{path}: the stored example cannot be tried ({reason})") from error
     if not worst <= EXAMPLE_TOLERANCE:
         raise InputError(

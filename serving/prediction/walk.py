@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from absl import logging
 
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
     logging.debug("%s", "".join(traceback.format_exception(error)))
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"
+    kind, line = type(error).__name__, message_line(error)
+    return kind if line == kind else f"{kind}: {line}"
