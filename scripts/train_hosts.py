@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 
+from segthor import children
+
 EXAMPLE = "python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN"
 MOST = 64  # on one machine
 GRACE_S = 90  # TensorFlow misses a silent process after a minute
@@ -82,7 +84,7 @@ def free_ports(count: int) -> list[int]:
 
 def start(tf_config: str, arguments: list[str]) -> subprocess.Popen:
     """One process of the run."""
-    return subprocess.Popen(
+    return children.start(
         [sys.executable, "-m", "trainer.main", *arguments],
         env={**os.environ, "TF_CONFIG": tf_config},
         stdout=subprocess.PIPE,

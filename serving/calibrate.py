@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from segthor import files, inputs, json_files, locks, startup
+from segthor import children, files, inputs, json_files, locks, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, message_line, run
 from segthor.manifest import VALIDATION, Dataset
@@ -75,9 +75,11 @@ def _exported(fold: int) -> str:
         if {key: stored.get(key) for key in run_json} == run_json:
             return version
     command = [sys.executable, "-m", "serving.export", f"--workdir={workdir}"]
-    done = subprocess.run([*command, f"--output={folder}"], capture_output=True, text=True)
-    if done.returncode:
-        reason = message_line(done.stderr or "error: no reason", -1).removeprefix("error: ")
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    exporting = children.start([*command, f"--output={folder}"], **pipes)
+    _, errors = exporting.communicate()
+    if exporting.returncode:
+        reason = message_line(errors or "error: no reason", -1).removeprefix("error: ")
         raise InputError(f"{workdir}: cannot be exported ({reason})")
     return directory.newest(folder)
 
