@@ -1,13 +1,11 @@
 """What a dataset holds, in numbers and pictures."""
 
-import io
 import itertools
 import sys
 
-import matplotlib
 import numpy as np
 
-from segthor import drawing, files, records, scans
+from segthor import drawing, files, plots, records, scans
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
@@ -24,11 +22,10 @@ def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
     picks = np.linspace(0, len(dataset.patients) - 1, patients).round().astype(int)
     chosen = [dataset.patients[index] for index in sorted(set(picks.tolist()))]
     shown = [(one, fullest_slice(one.patient, dataset, folder)) for one in chosen]
-    slices, normalization, plots = (files.join(output, name) for name in FILES)
+    slices, normalization, pictured = (files.join(output, name) for name in FILES)
     drawing.save_png(slices, slices_sheet(shown, dataset.organs))
     drawing.save_png(normalization, normalization_sheet(shown, dataset.organs))
-    with files.atomic_write(plots) as stream:
-        stream.write(histograms(dataset))
+    plots.save(histograms(dataset), pictured)
 
 
 def lines(dataset: Dataset):
@@ -98,11 +95,8 @@ def normalization_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
     return drawing.sheet(tiles, 4, captions, note, organs)
 
 
-def histograms(dataset: Dataset) -> bytes:
-    """A PNG of the distributions of spacing, window level and organ volume."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def histograms(dataset: Dataset):
+    """A figure of the distributions of spacing, window level and organ volume."""
     spacings = np.array([one.placement["spacing_zyx_mm"] for one in dataset.patients])
     panels = [
         ("pixel, mm", spacings[:, 1], "0.5", None),
@@ -114,7 +108,8 @@ def histograms(dataset: Dataset) -> bytes:
         title = f"{organ.name}, cm3"
         panels.append((title, _volumes(dataset, organ.name), colour, organ.volume_cm3))
     rows = -(-(len(panels) + 1) // 4)  # the last place is for words
-    figure, axes = pyplot.subplots(rows, 4, figsize=(13, 3 * rows), layout="constrained")
+    figure = plots.new_figure(figsize=(13, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, 4)
     for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
         reach = plausible and (min([*plausible, *values]), max([*plausible, *values]))
         axis.hist(values, bins=20, range=reach, color=colour)
@@ -124,10 +119,7 @@ def histograms(dataset: Dataset) -> bytes:
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     axes.flat[-1].text(0, 0.5, f"{len(dataset.patients)} patients\ndotted: the plausible range")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    pyplot.close(figure)
-    return stream.getvalue()
+    return figure
 
 
 def _before(patient: Built, z: int) -> np.ndarray | None:

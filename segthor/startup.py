@@ -16,6 +16,8 @@ from pathlib import Path
 
 from absl import logging
 
+from segthor import environment
+
 _FILTER = Path(__file__).with_name("startup_filter.py")
 _WARNINGS = "1"  # of TF_CPP_MIN_LOG_LEVEL: 0 notes, 1 warnings, 2 errors
 _WAIT_S = 5
@@ -27,6 +29,9 @@ def load_tensorflow() -> None:
     To be called once the flags are parsed and what can be checked without it is checked: it takes
     seconds.
     """
+    removed = environment.prepare()
+    if removed:
+        print(f"warning: {', '.join(removed)} would change results; ignored", file=sys.stderr)
     with quiet():
         import tensorflow as tf
 

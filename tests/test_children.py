@@ -44,9 +44,7 @@ def test_a_child_ends_with_its_parent_however_that_ends(number):
 def test_every_program_starts_others_in_this_one_way():
     """The filter of TensorFlow's notes ends with its pipe, a Flink worker with its TaskManager."""
     own_way = {"segthor/children.py", "segthor/startup.py", "scripts/flink_workers.py"}
-    starts = re.compile(
-        r"subprocess\.(Popen\(|run|call|check_)|os\.(system|spawn|fork)"
-    )
+    starts = re.compile(r"subprocess\.(Popen\(|run|call|check_)|os\.(system|spawn|fork)")
     folders = ("segthor", "beam_jobs", "trainer", "serving", "scripts")
     sources = {path for folder in folders for path in (ROOT / folder).rglob("*.py")}
     sources -= {ROOT / "scripts/draw_structures.py"}  # a tool of ours, which waits for each command

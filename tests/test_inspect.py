@@ -11,6 +11,7 @@ from PIL import Image
 
 from beam_jobs import inspection
 from beam_jobs.driver import Settings, build
+from segthor import plots
 from segthor.manifest import Dataset
 from segthor.recipe import Recipe
 
@@ -57,11 +58,14 @@ def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
     assert "gone.nii: cannot be read any more" in capsys.readouterr().err
 
 
-def test_an_organ_that_nobody_has_contours_of_has_an_empty_histogram(built):
+def test_an_organ_that_nobody_has_contours_of_has_an_empty_histogram(built, tmp_path):
     dataset = Dataset.load(str(built))
     heartless = []
     for one in dataset.patients:
         organs = {name: one.audit.organs[name] for name in one.audit.organs if name != "heart"}
         heartless.append(replace(one, audit=replace(one.audit, organs=organs)))
-    shown = inspection.histograms(replace(dataset, patients=tuple(heartless)))
-    assert shown != inspection.histograms(dataset) and shown.startswith(b"\x89PNG")
+    shown = []
+    for number, one in enumerate((replace(dataset, patients=tuple(heartless)), dataset)):
+        plots.save(inspection.histograms(one), str(tmp_path / f"{number}.png"))
+        shown.append((tmp_path / f"{number}.png").read_bytes())
+    assert shown[0] != shown[1] and shown[0].startswith(b"\x89PNG")

@@ -1,8 +1,8 @@
 """Scores over numbers of training patients: a table with intervals, and its picture."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from segthor import plots
 from segthor.organs import Organs
 from trainer import power_law
 
@@ -42,9 +42,9 @@ def _row(organ, patients, kind, dice, values) -> dict:
     return {"organ": organ, "patients": patients, "kind": kind} | figures
 
 
-def figure(sizes, scores, organs: Organs) -> Figure:
+def figure(sizes, scores, organs: Organs):
     """Dice over the number of training patients: points with their 95 % intervals, and the law."""
-    picture = Figure(figsize=(8, 5), layout="constrained")
+    picture = plots.new_figure(figsize=(8, 5), layout="constrained")
     axes = picture.subplots()
     reach = np.geomspace(sizes[0], 2 * sizes[-1], 50)
     rows = table(sizes, scores)

@@ -11,7 +11,7 @@ Repeat the same command to continue an interrupted one. Exit status: as trainer.
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, errors, files, locks
+from segthor import csv_files, errors, files, locks, plots
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
 from trainer import child, growth, run, sources
@@ -55,8 +55,7 @@ def main(argv):
         _tell(rows)
         _warn_of_few_steps(sizes[-1], largest)
         picture = files.join(_WORKDIR.value, "learning_curve.png")
-        with files.atomic_write(picture) as stream:
-            growth.figure(sizes, scores, organs).savefig(stream, format="png", dpi=100)
+        plots.save(growth.figure(sizes, scores, organs), picture)
         print(f"Wrote {path} and {picture}")
     return 0
 

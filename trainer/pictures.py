@@ -2,9 +2,8 @@
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
-from segthor import drawing, files, metrics, records
+from segthor import drawing, files, metrics, plots, records
 from segthor.organs import SEGTHOR, Organs
 from trainer import sources, validate
 from trainer.config import CLASSIFY
@@ -44,14 +43,13 @@ def read_slices(source: sources.Source, shards, places) -> list[records.Slice]:
 
 def save_learning_curve(rows: list[dict], path: str, organs: Organs = SEGTHOR) -> None:
     """Writes `learning_curve` as a PNG, atomically."""
-    with files.atomic_write(path) as stream:
-        learning_curve(rows, organs).savefig(stream, format="png", dpi=100)
+    plots.save(learning_curve(rows, organs), path)
 
 
-def learning_curve(rows: list[dict], organs: Organs = SEGTHOR) -> Figure:
+def learning_curve(rows: list[dict], organs: Organs = SEGTHOR):
     """Loss, learning rate and Dice over the steps; `rows` are those of log.csv, at least one."""
     steps = [int(row["step"]) for row in rows]
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = plots.new_figure(figsize=(9, 7), layout="constrained")
     losses, scores = figure.subplots(2, 1, sharex=True)
     losses.plot(steps, _column(rows, "loss"), "o-", markersize=3, color="black", label="loss")
     losses.set_ylabel("training loss, mean since the last validation")

@@ -1,22 +1,15 @@
 """The reliability plot: what was expected of each prediction beside what it was worth."""
 
-import io
-
-import matplotlib
-
-from segthor import files
+from segthor import plots
 from serving.calibration.cases import AS_IT_IS
 
 
 def write(path: str, told: dict[str, dict]) -> None:
     """A picture per organ; told: of `fit.calibrate` or alike, arrays by organ."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     columns = min(4, len(told))
     rows = -(-len(told) // columns)
-    size = (3.2 * columns, 3.3 * rows)
-    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    figure = plots.new_figure(figsize=(3.2 * columns, 3.3 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(told) :]:
         axis.set_visible(False)
     for axis, (name, one) in zip(axes.flat, told.items(), strict=False):
@@ -31,8 +24,4 @@ def write(path: str, told: dict[str, dict]) -> None:
     axes[0, 0].set_ylabel("true Dice")
     axes[0, 0].legend(loc="upper left", fontsize=7)
     figure.tight_layout()
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=110, metadata={"Software": None})
-    pyplot.close(figure)
-    with files.atomic_write(path) as target:
-        target.write(stream.getvalue())
+    plots.save(figure, path, dpi=110)

@@ -1,0 +1,45 @@
+"""Environment variables of the libraries: set here, so that another project's change no result.
+
+No other import than os: this must run before TensorFlow and matplotlib are imported.
+"""
+
+import os
+
+_SET = {
+    # segmentation_models is written for Keras 2; tensorflow chooses when it is first imported.
+    "TF_USE_LEGACY_KERAS": "1",
+    "SM_FRAMEWORK": "tf.keras",
+    "KERAS_BACKEND": "tensorflow",
+    # A folder that cannot be: Keras reads no keras.json (order of axes, precision) and writes none.
+    # Pretrained weights stay in ~/.keras/models.
+    "KERAS_HOME": os.path.join(os.devnull, "keras"),
+    "TF2_BEHAVIOR": "1",
+    "MPLBACKEND": "Agg",
+}
+# These change what TensorFlow computes: precision, kernels or their order.
+_REMOVED = (
+    "AUTOGRAPH_STRICT_CONVERSION",
+    "NVIDIA_TF32_OVERRIDE",
+    "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_LEVEL",
+    "TF_CONV2D_USE_FP16_ACCUMULATE",
+    "TF_CUDNN_DETERMINISTIC",
+    "TF_DETERMINISTIC_OPS",
+    "TF_DISABLE_JIT_KERNELS",
+    "TF_ENABLE_AUTO_MIXED_PRECISION",
+    "TF_ENABLE_AUTO_MIXED_PRECISION_GRAPH_REWRITE",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_ENABLE_ZENDNN_OPTS",
+    "TF_FP16_CONV_USE_FP32_COMPUTE",
+    "TF_FP16_MATMUL_USE_FP32_COMPUTE",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "TF_USE_DEEP_CONV2D",
+    "TF_XLA_FLAGS",
+)
+_removed_here: list[str] = []
+
+
+def prepare() -> list[str]:
+    """Sets what the programs need; returns the user's variables that this process removed."""
+    _removed_here.extend(name for name in _REMOVED if os.environ.pop(name, None) is not None)
+    os.environ.update(_SET)
+    return _removed_here
