@@ -41,12 +41,13 @@ def test_a_child_ends_with_its_parent_however_that_ends(number):
         time.sleep(0.02)
 
 
-def test_every_program_starts_others_in_this_one_way():
-    """The filter of TensorFlow's notes ends with its pipe, a Flink worker with its TaskManager."""
-    own_way = {"segthor/children.py", "segthor/startup.py", "scripts/flink_workers.py"}
+def test_every_program_starts_others_in_this_way_or_one_that_ends_them_too():
+    # These end with what they read: the filter of TensorFlow's notes with its pipe, a decoder with
+    # its connection, a Flink worker with its TaskManager's.
+    own_way = {"segthor/startup.py", "segthor/dicom/decoder.py", "scripts/flink_workers.py"}
     starts = re.compile(r"subprocess\.(Popen\(|run|call|check_)|os\.(system|spawn|fork)")
     folders = ("segthor", "beam_jobs", "trainer", "serving", "scripts")
     sources = {path for folder in folders for path in (ROOT / folder).rglob("*.py")}
     sources -= {ROOT / "scripts/draw_structures.py"}  # a tool of ours, which waits for each command
     starting = {str(path.relative_to(ROOT)) for path in sources if starts.search(path.read_text())}
-    assert starting == own_way
+    assert starting == own_way | {"segthor/children.py"}
