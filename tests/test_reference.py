@@ -1,4 +1,4 @@
-"""The reference masks of docs/reference.md: `serving.evaluate` gives the answers worked out by hand."""
+"""The reference masks: `serving.evaluate` gives the scores that were worked out by hand."""
 
 import csv
 from pathlib import Path
