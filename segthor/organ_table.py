@@ -9,10 +9,10 @@ from segthor.organs import RANGES, RELATIONS, Organ, Organs
 # Ranges are written 'lowest to highest', lists with ';' between, colours 'red green blue'.
 COLUMNS = (
     *("name", "label", "rgb", "tg263", "synonyms", "snomed", *RANGES, "max_components", "side"),
-    *(*RELATIONS, "tolerance_mm", "source"),
+    *("mirror", *RELATIONS, "tolerance_mm", "source"),
 )
-# Colours for organs to which a table gives none: told apart by the colour-blind as well (Okabe and
-# Ito, Color Universal Design, 2008), then their paler half.
+# Colours for organs to which a table gives none: colour-blind people can tell them apart (Okabe and
+# Ito, Color Universal Design, 2008); the second half is a paler copy of the first.
 _PALETTE = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167), (243, 207, 128), (171, 218, 244), (128, 207, 185), (128, 185, 217),
@@ -24,8 +24,8 @@ def read(path: str) -> Organs:
     """A table from a CSV (columns: those of `COLUMNS`, name and label at least) or a JSON file.
 
     Raises:
-      InputError: no such file, other columns, values that are none, or a contradiction, each with
-        the file and the line.
+      InputError: no such file, other columns, values of another kind, or a contradiction; the
+        message names the file and the line.
     """
     if path.lower().endswith(".json"):
         return Organs.from_json(json_files.read(path), path)
@@ -42,10 +42,11 @@ def read(path: str) -> Organs:
 
 
 def read_roi_names(path: str, organs: Organs) -> tuple[tuple[str, str], ...]:
-    """(organ, what its ROIs are called), from a CSV with the columns organ,name.
+    """Pairs of an organ and a name of its ROIs, from a CSV with the columns organ,name.
 
     Raises:
-      InputError: no such file, other columns, an organ that is not in the table, or no name.
+      InputError: no such file, other columns, an organ that is not in the table, or a row without a
+        name.
     """
     rows = csv_files.read_table(path, ("organ", "name"), ("organ", "name"))
     known = ", ".join(organs.names)
@@ -59,7 +60,7 @@ def read_roi_names(path: str, organs: Organs) -> tuple[tuple[str, str], ...]:
 
 
 def _organ(cells: dict[str, str], place: int) -> Organ:
-    """A line of the CSV; `place`: how many organs stand above it."""
+    """The organ of one line of the CSV; place: the number of organs above it."""
     values = {key: cell for key, cell in cells.items() if cell and key != "source"}
     for key in ("synonyms", *RELATIONS):
         if key in values:

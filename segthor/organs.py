@@ -1,8 +1,8 @@
-"""The table of organs: names, label values, colours, synonyms, and what is anatomically plausible.
+"""The table of organs: names, label values, colours, synonyms and plausible ranges.
 
 A table is a value. The data job reads it from a file (--organ_table, docs/organs.md) and writes it
-into the manifest; from there the trainer, the model, the predictor and the scores take it.
-SegTHOR's four organs stand here because every program uses them unless told otherwise.
+into the manifest. The trainer, the model, the predictor and the scores take it from there.
+SegTHOR's four organs are defined here because every program uses them by default.
 """
 
 import dataclasses
@@ -18,29 +18,36 @@ BACKGROUND = 0
 MOST_LABEL = 255  # label maps are uint8
 SIDES = ("", "left", "right")
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*$")
-_MOST_NAME = 25  # a file's name ends at 255 bytes; segthor.inputs says what else is in it
+_MOST_NAME = 25  # a file name ends at 255 bytes; segthor.inputs lists what else is in it
 RESERVED = ("all", "background", "fold", "mean", "patient")
 _TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # a planning system takes 16 characters
 RANGES = ("volume_cm3", "mean_hu", "extent_z_mm")
-_TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # unless a table says otherwise: a slice's thickness
+_TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # default: a slice's thickness
 RELATIONS = ("left_of", "right_of", "in_front_of", "below")
+# Left out of JSON where they have their default: tables that do not use them keep their digest,
+# and versions from before the fields existed can read them.
+_LATER_FIELDS = {"tolerance_mm": _TOLERANCE_MM, "mirror": ""}
 
 
 @dataclass(frozen=True)
 class Organ:
     """One organ. Every range is (lowest, highest) plausible value, both included; None: unchecked.
 
-    name: lower case, words joined by '_', at most 25 characters: it becomes part of file names, and
-    a column beside those of RESERVED. label: its value in label
-    maps, 1 to 255. rgb: its colour, 0 to 255 each. tg263: the standard name in planning systems
-    (AAPM report of task group 263), '' for none. synonyms: other names of it in structure sets.
-    snomed: its SNOMED CT code, '' for none.
-
-    side: 'left' or 'right' for an organ that must lie on that side of the patient, or ''. left_of,
-    right_of, in_front_of, below: names of organs that its centre must lie so beside; of several,
-    the first that is there decides.
-
-    tolerance_mm: how far off a contour needs no mending; see `segthor.effort`.
+    name: Lower case, words joined by '_', at most 25 characters; part of file names, and the name
+      of a column beside those of RESERVED.
+    label: Value in label maps, 1 to 255.
+    rgb: Colour, 0 to 255 each.
+    tg263: Standard name in planning systems (AAPM, report of task group 263); '' for none.
+    synonyms: Other names in structure sets.
+    snomed: SNOMED CT code; '' for none.
+    volume_cm3, mean_hu, extent_z_mm: Plausible volume, mean HU inside, and length along the body.
+    max_components: Number of pieces that the organ may have; None: unchecked.
+    side: 'left' or 'right' for an organ that must lie on that side of the patient, or ''.
+    mirror: Name of the organ that this one becomes in a picture mirrored left to right: the same
+      organ of the other side, or the organ itself; '' where the table does not say.
+    left_of, right_of, in_front_of, below: Organs beside which the organ's centre must lie so; of
+      several, the first that is present decides.
+    tolerance_mm: Largest distance at which a contour needs no correction; see `segthor.effort`.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Organ:
     in_front_of: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
     tolerance_mm: float = _TOLERANCE_MM
+    mirror: str = ""
 
     def __post_init__(self):
         _check(is_name(self.name), f"name {self.name!r}", f"lower-case letters, digits and '_', at "
@@ -79,13 +87,15 @@ class Organ:
         _check(pieces is None or _is_whole(pieces, 1, 10**6), f"{self.name}: pieces {pieces}",
                "1 or more")  # fmt: skip
         _check(self.side in SIDES, f"{self.name}: side {self.side!r}", "left, right or empty")
+        mirror = self.mirror
+        _check(isinstance(mirror, str), f"{self.name}: mirror {mirror!r}", "an organ's name")
         within = _is_range((0, self.tolerance_mm)) and self.tolerance_mm <= _MOST_TOLERANCE_MM
         _check(within, f"{self.name}: tolerance_mm {self.tolerance_mm}",
                f"0 to {_MOST_TOLERANCE_MM} mm")  # fmt: skip
 
     @property
     def known_as(self) -> frozenset[str]:
-        """Every name of the organ as `plain_name` has it: how a structure set may call it."""
+        """The organ's names as `plain_name` writes them: how a structure set may call it."""
         return frozenset(map(plain_name, filter(None, (self.name, self.tg263, *self.synonyms))))
 
 
@@ -94,8 +104,9 @@ class Organs:
     """A table of organs, in its own order; see `docs/organs.md`.
 
     Raises:
-      InputError: no organ, or a table that contradicts itself: two organs of one name, label,
-        TG-263 name or synonym, or a relation to an organ that it lacks.
+      InputError: no organ, or a table that contradicts itself: two organs with the same name,
+        label, TG-263 name or synonym, a relation to an organ that is not in the table, or mirror
+        images that do not name each other.
     """
 
     rows: tuple[Organ, ...]
@@ -111,6 +122,17 @@ class Organs:
                 for other in getattr(organ, relation):
                     known = other in self.names and other != organ.name
                     _check(known, f"{organ.name}: {relation} {other!r}", "another organ's name")
+            if organ.mirror:
+                self._check_mirror(organ)
+
+    def _check_mirror(self, organ: Organ) -> None:
+        what = f"{organ.name}: mirror {organ.mirror!r}"
+        _check(organ.mirror in self, what, "an organ of the table")
+        other = self[organ.mirror]
+        _check(other.mirror == organ.name, what,
+               f"{other.name} to have the mirror {organ.name!r}, not {other.mirror!r}")  # fmt: skip
+        same_side = organ != other and organ.side and organ.side == other.side
+        _check(not same_side, what, f"an organ of the other side than {organ.side}")
 
     def __iter__(self):
         return iter(self.rows)
@@ -135,7 +157,7 @@ class Organs:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Name to label value: what label maps, runs and models must agree about."""
+        """Name to label value: what label maps, runs and models must agree on."""
         return {organ.name: organ.label for organ in self.rows}
 
     @property
@@ -148,30 +170,27 @@ class Organs:
         return [self[name].label for name in names]
 
     def places(self, names) -> list[int]:
-        """Where these organs stand in the table, from 0, in the order given."""
+        """The indices of these organs in the table, from 0, in the order given."""
         return [self.names.index(name) for name in names]
 
     def only(self, names) -> "Organs":
-        """The table without the organs that are not among `names`; relations to them go as well."""
+        """The table without the organs that are not among `names`, nor relations to them."""
         kept = [organ for organ in self.rows if organ.name in names]
         present = {organ.name for organ in kept}
         return Organs(tuple(_without_others(organ, present) for organ in kept))
 
     def to_json(self) -> list[dict]:
-        """Plain values, one dictionary per organ, in order; `from_json` restores them exactly.
-
-        A tolerance that is the usual one is left out: tables that give none keep their digest, and
-        versions of before there were any read them.
-        """
+        """Plain values, one dictionary per organ, in order; `from_json` restores them exactly."""
         rows = [dataclasses.asdict(organ) for organ in self.rows]
         for row in rows:
-            if row["tolerance_mm"] == _TOLERANCE_MM:
-                del row["tolerance_mm"]
+            for name, default in _LATER_FIELDS.items():
+                if row[name] == default:
+                    del row[name]
         return rows
 
     @classmethod
     def from_json(cls, value, where: str = "organs") -> "Organs":
-        """The way back of `to_json`; `where` names the value in messages.
+        """The inverse of `to_json`; `where` names the value in messages.
 
         Raises:
           InputError: not a table of organs, or one that contradicts itself.
@@ -184,22 +203,22 @@ class Organs:
             raise InputError(f"{where}: no table of organs: {error}") from error
 
     def digest(self) -> str:
-        """A short name of the table's content, equal where and only where it is equal."""
+        """A short digest of the table's content."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
 
 
 def plain_name(name: str) -> str:
-    """A name without case, '_', '-' and blanks: what names of ROIs are compared by."""
+    """A name without case, '_', '-' and blanks; names of ROIs are compared in this form."""
     return re.sub(r"[\s_-]+", "", name.strip().casefold())
 
 
 def is_name(text: str) -> bool:
-    """Whether an organ may be called so."""
+    """Whether an organ may have this name."""
     return bool(_NAME.match(text)) and len(text) <= _MOST_NAME and text not in RESERVED
 
 
 def _tuples(row: dict) -> dict:
-    """JSON's lists as tuples."""
+    """The row with tuples in place of JSON's lists."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
@@ -208,21 +227,21 @@ def _without_others(organ: Organ, present: set[str]) -> Organ:
         relation: tuple(name for name in getattr(organ, relation) if name in present)
         for relation in RELATIONS
     }
-    return dataclasses.replace(organ, **kept)
+    return dataclasses.replace(organ, **kept, mirror=organ.mirror * (organ.mirror in present))
 
 
-def _check(holds, found: str, expected: str) -> None:
+def _check(holds, given: str, expected: str) -> None:
     if not holds:
-        raise InputError(f"{found}; expected {expected}")
+        raise InputError(f"{given}; expected {expected}")
 
 
 def _check_unique(pairs, what: str) -> None:
     owners = {}
     for value, name in pairs:
         if value and owners.setdefault(value, name) != name:
-            raise InputError(f"{what} {value!r} is that of {owners[value]} and of {name}")
+            raise InputError(f"{what} {value!r} belongs to {owners[value]} and to {name}")
     if what == "name" and len({value for value, _ in pairs}) < len(pairs):
-        raise InputError("two organs have one name")
+        raise InputError("two organs have the same name")
 
 
 def _is_whole(value, low: int, high: int) -> bool:
@@ -235,59 +254,19 @@ def _is_range(limits) -> bool:
 
 
 # Volumes are the SegTHOR training set's minimum and maximum, widened by about a half on either
-# side, so that a plausible but unusual patient raises no alarm and a swapped or merged organ does.
-# HU ranges are of the organ's mean: unenhanced blood is about 40 HU, contrast adds up to some 400.
-# The heart is compared with the trachea first: the esophagus bends to the left further down.
-SEGTHOR = Organs(
-    (
-        Organ(
-            "esophagus",
-            label=1,
-            rgb=(230, 60, 60),
-            tg263="Esophagus",
-            synonyms=("oesophagus", "esoph", "oesoph"),
-            snomed="32849002",
-            volume_cm3=(15, 200),
-            mean_hu=(-150, 150),
-            extent_z_mm=(100, 400),
-            max_components=3,
-        ),
-        Organ(
-            "heart",
-            label=2,
-            rgb=(255, 130, 190),
-            tg263="Heart",
-            snomed="80891009",
-            volume_cm3=(250, 2200),
-            mean_hu=(-20, 600),
-            extent_z_mm=(50, 220),
-            max_components=1,
-            left_of=("trachea", "esophagus"),
-            in_front_of=("esophagus",),
-            below=("trachea",),
-        ),
-        Organ(
-            "trachea",
-            label=3,
-            rgb=(250, 210, 40),
-            tg263="Trachea",
-            snomed="44567001",
-            volume_cm3=(10, 120),
-            mean_hu=(-1000, -500),
-            extent_z_mm=(40, 220),
-            max_components=2,
-        ),
-        Organ(
-            "aorta",
-            label=4,
-            rgb=(70, 130, 255),
-            tg263="A_Aorta",
-            synonyms=("aorta thoracic", "thoracic aorta"),
-            snomed="15825003",
-            volume_cm3=(50, 600),
-            mean_hu=(-10, 600),
-            extent_z_mm=(80, 500),
-            max_components=3,
-        ),
-    )
-)
+# side: a plausible but unusual patient raises no alarm, and a swapped or merged organ does.
+# HU ranges are of the organ's mean: unenhanced blood is about 40 HU, contrast agent adds up to 400.
+# The heart is compared with the trachea first, because the esophagus bends to the left below it.
+SEGTHOR = Organs((
+    Organ("esophagus", label=1, rgb=(230, 60, 60), tg263="Esophagus",
+          synonyms=("oesophagus", "esoph", "oesoph"), snomed="32849002", volume_cm3=(15, 200),
+          mean_hu=(-150, 150), extent_z_mm=(100, 400), max_components=3),
+    Organ("heart", label=2, rgb=(255, 130, 190), tg263="Heart", snomed="80891009",
+          volume_cm3=(250, 2200), mean_hu=(-20, 600), extent_z_mm=(50, 220), max_components=1,
+          left_of=("trachea", "esophagus"), in_front_of=("esophagus",), below=("trachea",)),
+    Organ("trachea", label=3, rgb=(250, 210, 40), tg263="Trachea", snomed="44567001",
+          volume_cm3=(10, 120), mean_hu=(-1000, -500), extent_z_mm=(40, 220), max_components=2),
+    Organ("aorta", label=4, rgb=(70, 130, 255), tg263="A_Aorta",
+          synonyms=("aorta thoracic", "thoracic aorta"), snomed="15825003", volume_cm3=(50, 600),
+          mean_hu=(-10, 600), extent_z_mm=(80, 500), max_components=3),
+))  # fmt: skip

@@ -126,7 +126,7 @@ def drop(kind, key):
         (put("format", [2]), "expected format"),
         (put("organs", {}), "no table of organs: a dict"),
         (put("organs", ["heart"]), "no table of organs"),
-        (put("organs", 1, "label", 1), "label 1 is that of esophagus and of heart; build"),
+        (put("organs", 1, "label", 1), "label 1 belongs to esophagus and to heart; build"),
         (put("patients", 0, "organs", 0, "liver"), "the organ 'liver', which the table lacks"),
         (put("label_values", [["liver", 2]]), "label_values name 'liver'"),
         (put("recipe", "window_level", "mean:liver"), "window_level: expected organs of eso"),

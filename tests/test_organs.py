@@ -132,8 +132,8 @@ def test_a_short_table_gets_colours_and_checks_nothing(tmp_path):
         ("background,1", "none of all, background, fold, mean, patient"),
         (f"{'a' * 26},1", "at most 25"),
         ("../x,1", "name '../x'"),
-        ("a,1\nb,1", "label 1 is that of a and of b"),
-        ("a,1\na,2", "two organs have one name"),
+        ("a,1\nb,1", "label 1 belongs to a and to b"),
+        ("a,1\na,2", "two organs have the same name"),
         ("a,1,9", "expected 2 values, found 3"),
         ("", "no organ"),
     ],
@@ -178,7 +178,7 @@ def test_a_value_that_is_none_is_one_line(tmp_path, columns, row, message):
 
 
 def test_a_synonym_of_two_organs_is_refused():
-    with pytest.raises(InputError, match="synonym 'cor' is that of heart and of core"):
+    with pytest.raises(InputError, match="synonym 'cor' belongs to heart and to core"):
         Organs((Organ("heart", 1, RED, synonyms=("C_or",)), Organ("core", 2, RED, tg263="Cor")))
 
 

@@ -203,5 +203,5 @@ def test_a_dataset_may_have_contours_of_more_organs_than_the_predictions(tmp_pat
     assert set(scores["organs"]) == set(SEGTHOR.names) and scores["mean"]["dice"] == 1
     other = Organs((Organ("liver", 2, (1, 2, 3)),))
     (tmp_path / "p" / "predictions.json").write_text(json.dumps({"organs": other.to_json()}))
-    with pytest.raises(InputError, match="label 2 is that of liver and of heart; expected pred"):
+    with pytest.raises(InputError, match="label 2 belongs to liver and to heart; expected pred"):
         pairs.table_of(str(tmp_path / "p"), str(tmp_path / "dataset"))

@@ -206,21 +206,6 @@ def test_models_that_cannot_go_together_are_refused(tmp_path):
         Ensemble([heart], gate=heart)
 
 
-def test_flips_are_averaged_in_the_scans_own_frame(tmp_path):
-    """A network that is surer on the left of what it is shown is even-handed after averaging."""
-
-    def sided(images):
-        heart = tf.linspace(0.0, 1.0, 64)[None, None, :, None] * tf.ones_like(images[..., :1])
-        return {"probabilities": tf.concat([1 - heart, heart], -1)}
-
-    trained = {"config": {"augment": {"flip_left_right": 0.5, "flip_front_back": 0.0}}}
-    model = save_network(tmp_path / "m", sided, ("heart",), training=trained)
-    plain = segment(Ensemble([model]), probabilities=True).probabilities["heart"]
-    even = segment(Ensemble([model], tta=True), probabilities=True).probabilities["heart"]
-    assert np.ptp(plain[:, 20, 15]) > 100
-    assert set(np.unique(even[:, 20, 15])) <= {127, 128}
-
-
 def test_the_gate_empties_only_slices_and_organs_that_it_denies(tmp_path):
     def sees_bright(images):  # the trachea (80 HU) is there where anything is brighter than 60 HU
         bright = tf.reduce_max(images, [1, 2, 3]) > 147

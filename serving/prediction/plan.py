@@ -28,7 +28,9 @@ class Plan:
     gate: str = option(
         "", "A classifier; slices that it says do not hold an organ are left empty of it."
     )
-    tta: bool = option(False, "Average over flipped slices.")
+    tta: bool = option(
+        False, "Average over the flips that each model saw in training, at least one of them."
+    )
     postprocess: bool = option(True, "Apply what serving.tune stored with the model.")
     probabilities: bool = option(False, "Also write a map of each organ's probability.")
     formats: tuple[str, ...] = option(

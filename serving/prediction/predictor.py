@@ -12,7 +12,7 @@ from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Prepared, Recipe, prepare, with_context
 from segthor.reference import Reference
-from serving.prediction import calibration, evidence
+from serving.prediction import calibration, evidence, flips
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE
 from serving.prediction.volume import Chances, Volume
@@ -74,12 +74,15 @@ class Ensemble:
     """
 
     def __init__(self, bundles: Sequence[Bundle], gate: Bundle | None = None, tta: bool = False):
-        """gate: a classifier whose organs are emptied where it finds none. tta: average flips.
+        """Checks that the models fit together.
+
+        gate: a classifier; its organs are removed from slices where it finds none of them.
+        tta: whether to average over the flips that each model saw in training.
 
         Raises:
           InputError: a model without the output that is needed, one organ from two models of
-            different organs, models of the same organs with different recipes, or models that
-            number organs differently.
+            different organs, models of the same organs with different recipes, models that number
+            organs differently, or tta with a model that cannot be averaged over flips.
         """
         self.gate, self.tta = gate, tta
         self.groups: dict[tuple[str, ...], list[Bundle]] = {}
@@ -89,6 +92,10 @@ class Ensemble:
             gate.require(PRESENCE)
         _check_groups(self.groups)
         check_tables(self.bundles)
+        # By the model's folder.
+        self._flips = {
+            m.folder: flips.of_model(m) if tta else [flips.NONE] for m in self.segmenters
+        }
         # What the first model's training patients measure; None of a model from before that.
         stored = self.segmenters[0].training.get("reference")
         self.reference = stored and Reference.from_json(stored)
@@ -130,8 +137,9 @@ class Ensemble:
 
     @property
     def flips(self) -> list | bool:
-        """What test-time augmentation averages over, for each model; False without it."""
-        return self.tta and [[list(axes) for axes in _flips(one)] for one in self.segmenters]
+        """The axes of each model's flips, for the job's settings; False without tta."""
+        flips_of = [self._flips[one.folder] for one in self.segmenters]
+        return self.tta and [[list(flip.axes) for flip in own] for own in flips_of]
 
     @property
     def segmenters(self) -> list[Bundle]:
@@ -208,10 +216,10 @@ class Ensemble:
         """float32 [N, H, W, K] of each model and flip."""
         members = []
         for bundle in bundles:
-            for axes in _flips(bundle) if self.tta else [()]:
-                found = bundle.probabilities(np.flip(batch, axes))
-                _check_probabilities(found, bundle, slices)
-                members.append(np.flip(found, axes))
+            for flip in self._flips[bundle.folder]:
+                probabilities = bundle.probabilities(np.flip(batch, flip.axes))
+                _check_probabilities(probabilities, bundle, slices)
+                members.append(flip.undo(probabilities))
         return members
 
     def _absent(self, names, given: Input, slices: range) -> dict[int, np.ndarray]:
@@ -254,19 +262,6 @@ def _refuse(wrong: np.ndarray, bundle: Bundle, slices: range, expected: str) -> 
             f"{bundle.folder}: expected {expected}, found others in slices {', '.join(numbers)} "
             "(counted from 1, from the feet); the network or its input is damaged"
         )
-
-
-def flips_trained(bundle: Bundle) -> list[tuple[int, ...]]:
-    """The axes of [N, H, W, C] along which the model saw flipped slices in training."""
-    strengths = bundle.training.get("config", {}).get("augment", {})
-    named = {"flip_left_right": 2, "flip_front_back": 1}
-    return [(axis,) for name, axis in named.items() if strengths.get(name, 0) > 0]
-
-
-def _flips(bundle: Bundle) -> list[tuple[int, ...]]:
-    """As it is, and every flip known from training; left to right where none is."""
-    single = flips_trained(bundle) or [(2,)]
-    return [(), *single] + ([(1, 2)] if len(single) == 2 else [])
 
 
 def check_tables(bundles: Sequence[Bundle]) -> None:

@@ -11,6 +11,9 @@ from serving.prediction.evidence import features
 
 _FAR, _VERY_FAR = 3.0, 6.0  # z-scores: worth saying; reason enough without a calibration
 _BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
+# Models and flips that share less than a good prediction's Dice with their average cannot all be
+# right, and their average need not be: marked whatever a calibration says.
+_TORN = 1 - BAD_DICE
 _MISSING = "organ_missing"  # the audit's, of what the organ's own row says
 _SCAN_WORDS = {
     "slice_mm": "slices of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
@@ -109,6 +112,7 @@ class Judge:
             threshold = fit.threshold(self.recall)
             limit, given = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
             review = scores[given] <= round(limit, 3)
+        review = review or _is_torn(row)
         words = _words(row)
         if scores["expected_dice"] is not None:
             words += [f"expected {scores['expected_dice']:.2f}"]
@@ -127,10 +131,17 @@ def of_average(dice: float, apart: float) -> float:
     return 1 - max(math.sqrt(max((1 - dice) ** 2 - apart**2, 0.0)), apart)
 
 
+def _is_torn(row: dict) -> bool:
+    return (row["disagreement"] or 0.0) >= _TORN
+
+
 def _words(row: dict) -> list[str]:
     """What of an organ's evidence is unusual."""
     words = []
-    if row["disagreeing_slices"]:
+    if _is_torn(row):
+        shared = 1 - row["disagreement"]
+        words.append(f"models or flips have a Dice of {shared:.2f} with their average")
+    elif row["disagreeing_slices"]:
         words.append(f"models or flips disagree over {_slices(row['disagreeing_slices'])}")
     if row["weak_slices"]:
         words.append(f"unsure over {_slices(row['weak_slices'])}")
