@@ -90,6 +90,20 @@ def test_models_that_disagree_bound_the_expectation(calibrated):  # noqa: F811
     assert row["expected_dice"] == 0.5 and row["lower_dice"] <= 0.5
 
 
+@pytest.mark.parametrize("apart, marked", [(None, False), (0.19, False), (0.2, True), (0.45, True)])
+def test_models_or_flips_that_disagree_mark_the_case_calibrated_or_not(
+    calibrated,  # noqa: F811
+    apart,
+    marked,
+):
+    row = FINE | {"disagreement": apart}
+    for fit in (None, dataclasses.replace(calibrated, organs={}), calibrated):
+        found = judge(fit, recall=0.01).judge(SCAN, {"heart": row}, ())
+        assert found["organs"]["heart"]["review"] == found["review"] == marked
+        said = "heart: models or flips have a Dice of"
+        assert found["reason"].startswith(f"{said} {1 - (apart or 0):.2f}" if marked else "")
+
+
 @pytest.mark.parametrize(("shared_px", "own_px"), [(4, 4), (6, 2), (8, 8), (5, 0)])
 def test_the_average_is_expected_to_be_as_good_as_averaged_outlines_are(shared_px, own_px):
     """Outlines about a disc of 120 pixels, with errors that five models share and their own."""
