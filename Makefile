@@ -9,7 +9,7 @@ STAMP := $(VENV)/$(LOCK).installed
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint lock clean
+.PHONY: help venv demo test lint lock newest wheels clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -74,6 +74,27 @@ lock:  ## choose new versions: rewrite requirements.lock and requirements-gpu.lo
 	build/lock/bin/python -m pip install --quiet uv
 	$(COMPILE) --upgrade -o requirements.lock setup.py
 	$(COMPILE) --extra gpu -c requirements.lock -o requirements-gpu.lock setup.py
+
+# What the newest versions that setup.py allows would break; the tests are one for each program.
+NEWEST := build/newest/bin/python
+newest:  ## try the newest versions of all dependencies on a short set of tests
+	$(PYTHON) -m venv --clear build/newest
+	$(NEWEST) -m pip install --quiet --disable-pip-version-check -e .[test]
+	@echo "Versions that differ from the lock:"
+	$(NEWEST) scripts/compare_versions.py $(LOCK)
+	$(NEWEST) -m pip check
+	$(NEWEST) -m pytest tests/test_demo.py tests/test_build.py tests/test_model.py \
+	  tests/test_predict.py tests/test_dicom_series.py tests/test_structures_write.py
+
+WHEELS = build/lock/bin/uv pip install --quiet --dry-run --no-deps --only-binary :all: \
+	--target build/none -r requirements.lock
+wheels:  ## check that the lock has wheels for Linux on x86-64 and aarch64 and macOS on arm64
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_35 aarch64-apple-darwin; do \
+	  for version in 3.10 3.13; do \
+	    $(WHEELS) --python-platform $$platform --python-version $$version || exit 1; \
+	  done; done
 
 clean:  ## remove demo/ and caches; .venv stays
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
