@@ -12,18 +12,26 @@ NAMES = organs.SEGTHOR.names
 
 
 def make(
-    folder, patients=6, slices=7, size=32, context=3, seed=0, contoured=None, folds=FOLDS
+    folder,
+    patients=6,
+    slices=7,
+    size=32,
+    context=3,
+    seed=0,
+    contoured=None,
+    folds=FOLDS,
+    table=organs.SEGTHOR,
 ) -> Dataset:
     """Writes FOLDER: one shard per patient, every third patient held out.
 
     contoured: patient -> names of its contoured organs; all where not given. Patients hold
-    between `slices` and `slices` + 2 slices.
+    between `slices` and `slices` + 2 slices. table: organs of labels from 1 to 4.
     """
     rng = np.random.default_rng(seed)
     shards, rows = [], []
     for number in range(patients):
         name = f"Patient_{number + 1:02d}"
-        named = (contoured or {}).get(name, organs.SEGTHOR.names)
+        named = (contoured or {}).get(name, table.names)
         split = VALIDATION if number % 3 == 2 else TRAIN
         count = slices + number % 3
         file = f"shards/{split}-{number}.tfrecord"
@@ -31,7 +39,7 @@ def make(
         files.makedirs(files.parent(path))
         with open(path, "wb") as stream:
             for z in rng.permutation(count):
-                one = _slice(rng, name, int(z), size, context, named)
+                one = _slice(rng, name, int(z), size, context, named, table)
                 stream.writelines(records.frame(records.encode(one)))
         fold = number % folds
         place = Placement.centred(
@@ -41,15 +49,15 @@ def make(
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
         rows.append(Built(name, "", "", "", split, fold, count, tuple(named), 50.0, place, Audit()))
     recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
-    dataset = Dataset(recipe, folds, tuple(shards), tuple(rows))
+    dataset = Dataset(recipe, folds, tuple(shards), tuple(rows), organs=table)
     dataset.save(str(folder))
     return dataset
 
 
-def _slice(rng, patient, z, size, context, named):
+def _slice(rng, patient, z, size, context, named, table):
     """Noise with a bright square for each of some organs; brighter means a higher label."""
     labels = np.zeros([size, size], np.uint8)
-    for organ in organs.SEGTHOR:
+    for organ in table:
         if organ.name in named and rng.random() < 0.7:
             row, column = rng.integers(0, size - size // 4, 2)
             labels[row : row + size // 4, column : column + size // 4] = organ.label
@@ -59,8 +67,8 @@ def _slice(rng, patient, z, size, context, named):
         z=z,
         image=image.astype(np.uint8),
         labels=labels,
-        present=records.present_in(labels, organs.SEGTHOR),
-        contoured=tuple(int(name in named) for name in organs.SEGTHOR.names),
+        present=records.present_in(labels, table),
+        contoured=tuple(int(name in named) for name in table.names),
         scan_shape=(size, size, 99),
         affine=np.eye(4, dtype=np.float32),
         box_px=(0.0, 0.0, 1.0, 1.0),

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from segthor import fields
+from segthor import fields, sides
 from segthor.options import SEEDS, check, option, part, require
 from segthor.organs import Organs
 from trainer.strengths import Strengths
@@ -145,15 +145,19 @@ class Config:
         return self.fold if self.fold >= 0 else None
 
     def of_table(self, organs: Organs) -> "Config":
-        """The choices for a dataset with this table: its organs are named.
+        """The choices for a dataset with this table: all its organs, unless some are named.
 
         Raises:
-          InputError: an organ was named that the table lacks.
+          InputError: a named organ is not in the table, or slices are to be mirrored left to right
+            and the table does not say what an organ with a side becomes.
         """
         known = all(name in organs for name in self.organs)
         expected = f"some of {', '.join(organs.names)}"
         require(known, "--organs", expected, ",".join(self.organs))
-        return dataclasses.replace(self, organs=self.organs or organs.names)
+        names = self.organs or organs.names
+        if self.augment.flip_left_right:
+            sides.require_mirrors(organs, names, "--augment_flip_left_right")
+        return dataclasses.replace(self, organs=names)
 
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""

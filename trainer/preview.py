@@ -27,6 +27,7 @@ def main(_):
     """Reads the slices, augments them as at the run's first steps, draws all."""
     config = flags_of.read(Config)
     source = sources.open_source(training.DATA.value, config.held_out_fold)
+    config = config.of_table(source.organs)
     slices = fullest(source, _PATIENTS.value)
     startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
