@@ -1,6 +1,7 @@
 """Processes that a program of ours starts: they end with it, in whatever way it ends."""
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -15,11 +16,11 @@ def start(command: list[str], **options) -> subprocess.Popen:
     To be called in the main thread: Linux ends the command with the thread that started it.
     """
     parent = os.getpid()
-    return subprocess.Popen(command, preexec_fn=lambda: _end_with(parent), **options)
+    return subprocess.Popen(command, preexec_fn=functools.partial(end_with, parent), **options)
 
 
-def _end_with(parent: int) -> None:
-    """In the new process, before its command begins.
+def end_with(parent: int) -> None:
+    """Has Linux end this process when its parent ends; elsewhere it does nothing.
 
     Without it a process would go on after a kill -9 of its parent and keep its folder's lock.
     """

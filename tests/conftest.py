@@ -1,12 +1,20 @@
-"""What all tests share: the trainer's environment and the real CT beside the project."""
+"""What all tests share: the environment of TensorFlow, and the real CT beside the project."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 import trainer  # noqa: F401  before tensorflow, which reads trainer's environment variables
+from segthor import children
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
+# As many tests run at once as there are cores: more threads would only wait for each other.
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+os.environ |= {name: os.environ.get(name, "1") for name in THREADS}
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    children.end_with(os.getppid())
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ import os
 import nibabel
 import numpy as np
 import pytest
+from programs import run_entry
 from test_predict import affine_of, planted, save_scan
-from tiny_models import coded_scan, run_entry, save_coded
+from tiny_models import coded_scan, save_coded
 
 from segthor import metrics, organs
 from segthor.patients import Patient

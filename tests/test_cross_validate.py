@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from test_replicas import finish, start
+from programs import finish, start
 from test_trainer import NETWORK
 
 FOLDS = 2

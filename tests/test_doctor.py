@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from test_replicas import finish, start
+from programs import finish, start
 
 from segthor.organs import SEGTHOR
 from trainer import augment, diagnosis, sources, stopwatch

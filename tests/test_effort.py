@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 import skimage.segmentation
+from programs import run_entry
 from scipy import ndimage
-from tiny_models import run_entry
 
 from segthor import effort, organs
 

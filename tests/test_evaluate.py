@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import at_work_in, killed_while_writing, run_entry
+from programs import run_entry
+from tiny_models import at_work_in, killed_while_writing
 
 from segthor import files, nifti, organs
 from segthor.errors import InputError

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_models import run_entry, save_coded
+from programs import run_entry
+from tiny_models import save_coded
 
 from segthor import json_files, organs
 from segthor.errors import InputError

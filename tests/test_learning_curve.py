@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import slices
-from test_replicas import finish, start
+from programs import finish, start
 
 from segthor import records
 from segthor.errors import InputError

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import slices
-from test_replicas import finish, start
+from programs import finish, start
 from test_trainer import command, last_step
 
 from segthor.errors import InputError

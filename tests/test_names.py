@@ -15,7 +15,8 @@ import pytest
 from cases import TINY_RECIPE, save, save_patient, touch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import coded_scan, run_entry, save_coded
+from programs import run_entry
+from tiny_models import coded_scan, save_coded
 
 from segthor import files, manifest, organs, phantom
 from segthor.errors import InputError

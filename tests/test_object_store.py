@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 from cases import save
+from programs import run_entry
 from structure_cases import write_patient
-from tiny_models import coded_scan, run_entry, save_coded
+from tiny_models import coded_scan, save_coded
 
 from segthor import files, json_files, nifti, phantom
 from segthor.manifest import Dataset

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 from cases import TINY_RECIPE, save
-from tiny_models import run_entry
+from programs import run_entry
 
 from segthor import organ_table, phantom, records
 from segthor.errors import InputError

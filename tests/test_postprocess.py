@@ -6,9 +6,10 @@ import os
 import nibabel
 import numpy as np
 import pytest
+from programs import run_entry
 from scipy import ndimage
 from skimage import measure
-from tiny_models import at_work_in, killed_while_writing, run_entry, save_coded
+from tiny_models import at_work_in, killed_while_writing, save_coded
 
 from segthor import nifti
 from segthor.errors import InputError

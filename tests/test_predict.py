@@ -17,7 +17,8 @@ import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry, save_coded
+from programs import run_entry
+from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, save_coded
 
 from segthor import inputs, nifti, organs
 from segthor.errors import InputError

@@ -9,9 +9,10 @@ import dicom_phantoms as phantoms
 import numpy as np
 import pydicom
 import pytest
+from programs import run_entry
 from structure_cases import by_plastimatch, validated
 from test_predict import affine_of, planted
-from tiny_models import coded_scan, run_entry, save_coded
+from tiny_models import coded_scan, save_coded
 
 from segthor import nifti, scans
 from segthor.dicom import places, trees

@@ -13,8 +13,9 @@ import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import run_entry
 from test_predict import affine_of, planted, save_scan
-from tiny_models import coded_scan, run_entry, save_coded
+from tiny_models import coded_scan, save_coded
 
 from segthor.errors import InputError
 from segthor.nifti import Grid, Scan

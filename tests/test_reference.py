@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
+from programs import run_entry
 from reference import masks
-from tiny_models import run_entry
 
 ANSWERS = Path(masks.__file__).with_name("answers.csv")
 

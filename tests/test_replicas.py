@@ -1,38 +1,10 @@
 """One replica, two, and two processes: same batch, same loss, gradient and weights."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import slices
+from programs import ROOT, finish, start
 from train_hosts import tf_configs
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def start(command, tf_config=None):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("TF_CONFIG", None)
-    if tf_config:
-        environment["TF_CONFIG"] = tf_config
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(processes):
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-4000:]
-    return outputs
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 
 import nibabel
 import pytest
+from programs import run_entry
 from test_viewer import AFFINE, Page, browser, ct, truth_map  # noqa: F401  a fixture
-from tiny_models import run_entry
 
 from segthor import organs
 from segthor.errors import InputError

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
+from programs import finish, run_entry, start
 from segmentation_models.backbones.backbones_factory import Backbones
 from test_export import save_run
-from test_replicas import finish, start
 from test_trainer import command, last_step
-from tiny_models import run_entry, save_coded
+from tiny_models import save_coded
 
 from segthor import model_directory
 from segthor.errors import InputError

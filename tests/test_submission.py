@@ -6,7 +6,8 @@ import zipfile
 import nibabel
 import numpy as np
 import pytest
-from tiny_models import at_work_in, killed_while_writing, run_entry
+from programs import run_entry
+from tiny_models import at_work_in, killed_while_writing
 
 AFFINE = np.array([[-0.98, 0, 0, 250], [0, -0.98, 0, 250], [0, 0, 2.5, -500], [0, 0, 0, 1]])
 

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import slices
-from test_replicas import finish, start
+from programs import finish, run_entry, start
 from test_trainer import NETWORK
-from tiny_models import killed_while_writing, run_entry
+from tiny_models import killed_while_writing
 
 from benchmarks import planted
 from segthor import organs, phantom, records

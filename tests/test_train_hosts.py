@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from test_replicas import finish as finish_all
-from test_replicas import start as start_child
+from programs import finish as finish_all
+from programs import start as start_child
 from train_hosts import tf_configs
 
 ROOT = Path(__file__).resolve().parents[1]

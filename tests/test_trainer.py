@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from test_replicas import finish, start
+from programs import finish, start
 from train_hosts import tf_configs
 
 # The pyramid decoder leaves most of the encoder out: the quickest network to build.

@@ -12,7 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import at_work_in, killed_while_writing, run_entry
+from programs import run_entry
+from tiny_models import at_work_in, killed_while_writing
 
 from segthor import drawing, nifti, organ_table, organs
 from serving.scoring import animation, page, viewer

@@ -3,9 +3,9 @@
 import contextlib
 import signal
 import subprocess
-import sys
 
 import numpy as np
+import programs
 import tensorflow as tf
 
 from segthor import organs
@@ -43,13 +43,6 @@ def coded_scan(labels: np.ndarray) -> np.ndarray:
     return np.where(labels > 0, CODED_HU[labels], hu)
 
 
-def run_entry(module, **flags) -> subprocess.CompletedProcess:
-    """`python -m module --flag=value ...` as its user types it."""
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def killed_while_writing(path) -> None:
     """Leaves what a process leaves that is killed in the middle of writing `path`."""
     code = (
@@ -60,7 +53,7 @@ def killed_while_writing(path) -> None:
         "    stream.flush()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    done = programs.run(["-c", code, path])
     assert done.returncode == -signal.SIGKILL
 
 
@@ -74,8 +67,7 @@ def at_work_in(folder):
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", code, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout.readline() == b"held\n"
+    with programs.start(["-c", code, folder], stdin=subprocess.PIPE) as child:
+        assert child.stdout.readline() == "held\n"
         yield
         child.stdin.close()

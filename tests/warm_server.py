@@ -1,0 +1,186 @@
+"""A process that has loaded TensorFlow and the project, and forks a program at each request.
+
+tests/programs.py starts it and says what it is for. It runs no operation of TensorFlow: the first
+one starts threads, and a fork would lack them.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import os
+import pickle
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+
+from absl import app
+from programs import ROOT, STARTS_OTHERS, Forked, adopt_orphans
+
+import trainer  # noqa: F401  before tensorflow, which reads trainer's environment variables
+from segthor import children, startup
+
+PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
+# Of the libraries, what the project's programs load only once they are at work.
+LAZY = (
+    "tf_keras",
+    "segmentation_models",
+    "apache_beam.options.pipeline_options",
+    "apache_beam.runners.direct.direct_runner",
+    "apache_beam.runners.portability.fn_api_runner",
+    "matplotlib.pyplot",
+)
+LONGEST_REQUEST = 1 << 18  # bytes
+
+
+def load() -> None:
+    """Imports the libraries, and all modules of the project but programs, which define flags."""
+    for path in sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
+        if '__name__ == "__main__"' not in path.read_text():
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            with contextlib.suppress(ImportError):  # of a package that is not installed
+                importlib.import_module(name.removesuffix(".__init__"))
+    for name in LAZY:
+        with contextlib.redirect_stdout(sys.stderr):  # segmentation_models prints a line
+            importlib.import_module(name)
+    app._init_callbacks.clear()  # those of TensorFlow's own tests look for GPUs
+    gc.collect()
+    gc.freeze()  # so that collections in the programs leave the shared pages alone
+
+
+def serve(requests: socket.socket) -> dict | None:
+    """Answers each request with the process id of a new child of this process's parent.
+
+    Returns the request in the process that is to run it, and None in the server once the other end
+    of the socket is closed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends the server
+    parent = os.getppid()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, LONGEST_REQUEST, 3)
+        if not message:
+            return None
+        pid = fork_beside(parent)
+        if not pid:
+            requests.close()
+            for standard, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, standard)
+            os.closerange(3, max(descriptors) + 1)
+            return pickle.loads(message)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        requests.send(str(pid).encode())
+
+
+def fork_beside(parent: int) -> int:
+    """As os.fork, but the new process is a child of `parent`, which adopts orphans."""
+    reader, writer = os.pipe()
+    between = os.fork()
+    if between:
+        os.close(writer)
+        os.waitpid(between, 0)  # the orphan is adopted now
+        with open(reader, "rb") as stream:
+            return int(stream.read())
+    pid = os.fork()
+    if pid:
+        os.write(writer, str(pid).encode())
+        os._exit(0)
+    os.close(reader)
+    os.close(writer)
+    while os.getppid() != parent:
+        time.sleep(0.001)
+    return 0
+
+
+def become(request: dict) -> None:
+    """Takes over what the request says about the process, and runs the program to its end."""
+    if request["before"]:
+        request["before"]()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if request["new_session"]:
+        os.setsid()
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    tempfile.tempdir = None  # the environment names it
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)
+    if request["tiny"]:
+        import tiny_network
+
+        tiny_network.install()
+    if not set(STARTS_OTHERS).isdisjoint(request["command"][:2]):
+        fork_others()
+    try:
+        run(*request["command"])
+        status = 0
+    except BaseException as error:
+        status = status_of(error)
+    end(status)
+
+
+def fork_others() -> None:
+    """From now on subprocess.Popen forks programs from a copy of this process as it is now."""
+    adopt_orphans()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    if not os.fork():
+        children.end_with(parent)
+        ours.close()
+        if request := serve(theirs):
+            become(request)
+        os._exit(0)
+    theirs.close()
+    Forked.server, subprocess.Popen = ours, Forked
+
+
+def run(first: str, *arguments: str) -> None:
+    """Does what `python FIRST ARGUMENTS` does."""
+    if first == "-m":
+        sys.path[0], sys.argv = os.getcwd(), [*arguments]
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path[0], sys.argv = "", ["-c", *arguments[1:]]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(arguments[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
+    else:
+        sys.path[0], sys.argv = os.path.dirname(first), [first, *arguments]
+        runpy.run_path(first, run_name="__main__")
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status of a program that ends in this error; reports it as Python does."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        return error.code or 0
+    if isinstance(error, SystemExit):
+        print(error.code, file=sys.stderr)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return 1
+
+
+def end(status: int) -> None:
+    """Ends the process as Python does, but does not free the memory first, which takes 0.25 s."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.flush()
+    os._exit(status & 0xFF)
+
+
+if __name__ == "__main__":
+    with startup.quiet():
+        load()
+    if request := serve(socket.socket(fileno=int(sys.argv[1]))):
+        become(request)
