@@ -1,6 +1,6 @@
 """Prints the packages whose installed versions the lock does not name.
 
-  build/newest/bin/python scripts/compare_versions.py requirements.lock
+build/newest/bin/python scripts/compare_versions.py requirements.lock
 """
 
 import re
