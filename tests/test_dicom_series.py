@@ -202,8 +202,8 @@ def test_step_and_shoot_is_one_volume(tmp_path, patient):
     np.testing.assert_array_equal(read_stack(stack_of(paths)).array, hu)
 
 
-@pytest.mark.parametrize("shift", [0, 0.5], ids=["same places", "interleaved"])
-def test_overlapping_acquisitions_are_several_volumes(tmp_path, patient, shift):
+@pytest.mark.parametrize("shift", [0, 0.4], ids=["same places", "between, unevenly"])
+def test_acquisitions_that_fill_no_grid_together_are_several_volumes(tmp_path, patient, shift):
     hu, affine = phantoms.posed(*patient)
     moved = affine @ np.array(np.eye(4) + shift * np.eye(4)[[2]].T * [[0, 0, 0, 1]])
     paths = phantoms.write_series(tmp_path, hu, affine, acquisition=1)
@@ -211,6 +211,36 @@ def test_overlapping_acquisitions_are_several_volumes(tmp_path, patient, shift):
     one, other = volumes_of(paths)
     np.testing.assert_array_equal(read_stack(one).array, hu)
     np.testing.assert_array_equal(read_stack(other).array, hu[::-1])
+
+
+@pytest.mark.parametrize("number", [lambda k: k % 2, lambda k: k, lambda k: k * 7 % 3])
+def test_acquisitions_that_alternate_are_one_volume(tmp_path, patient, number):
+    hu, affine = phantoms.posed(*patient)
+    paths = phantoms.write_series(tmp_path, hu, affine, acquisition=number)
+    np.testing.assert_array_equal(read_stack(stack_of(paths)).array, hu)
+
+
+@pytest.mark.parametrize("missing", [5, 10])
+def test_a_slice_that_lacks_among_alternating_acquisitions_is_a_gap(tmp_path, patient, missing):
+    options = dict(acquisition=lambda k: k % 2, missing=[missing])
+    paths = phantoms.write_series(tmp_path, *phantoms.posed(*patient), **options)
+    (volume,) = volumes_of(paths)
+    assert volume.code == "series_gap"
+
+
+def test_of_a_position_that_two_acquisitions_share_one_image_is_read(tmp_path, patient):
+    hu, affine = phantoms.posed(*patient)
+    lower, upper = range(6, 12), range(0, 5)
+    paths = phantoms.write_series(tmp_path, hu, affine, missing=lower)
+    again = dict(acquisition=2, copy="b", missing=upper)
+    paths += phantoms.write_series(tmp_path, hu + 1, affine, **again)
+    found = stacks.of_series([headers.read(path) for path in paths])
+    (stack,) = found.volumes
+    assert [code for code, _ in stack.findings] == ["series_shared_positions"]
+    ((why, path),) = found.left_aside
+    assert why == stacks.SECOND_IMAGE and path == paths[6]
+    expected = np.concatenate([hu[..., :6], hu[..., 6:] + 1], axis=2)
+    np.testing.assert_array_equal(read_stack(stack).array, expected)
 
 
 def test_a_second_scan_of_one_slice_is_left_out(tmp_path, patient):
@@ -235,9 +265,9 @@ def test_more_slices_than_a_label_map_can_have_are_refused(count):
         assert found.code == "file_too_large"
 
 
-@pytest.mark.parametrize("shift_mm, code", [(0.019, None), (0.05, None), (0.07, "series_uneven")])
+@pytest.mark.parametrize("shift_mm, code", [(0.019, None), (0.55, None), (0.7, "series_uneven")])
 @pytest.mark.parametrize("axis", [0, 2])
-def test_a_slice_may_lie_a_hundredth_of_a_step_off(tmp_path, patient, shift_mm, code, axis):
+def test_a_slice_may_lie_a_tenth_of_a_step_off(tmp_path, patient, shift_mm, code, axis):
     hu, affine = phantoms.posed(*patient)  # steps of 5.7 mm
     assert 5 < np.linalg.norm(affine[:3, 2]) < 6
 
@@ -249,6 +279,77 @@ def test_a_slice_may_lie_a_hundredth_of_a_step_off(tmp_path, patient, shift_mm, 
 
     (volume,) = volumes_of(phantoms.write_series(tmp_path, hu, affine, change=shift))
     assert getattr(volume, "code", None) == code
+
+
+def with_step(affine, step_mm):
+    """The affine with slices at other distances, from a whole millimetre on."""
+    affine = affine.copy()
+    affine[:3, 2] *= step_mm / np.linalg.norm(affine[:3, 2])
+    affine[2, 3] = -40
+    return affine
+
+
+def rounded_to(unit_mm, halves=np.rint):
+    def change(dataset, k):
+        place = [float(mm) for mm in dataset.ImagePositionPatient]
+        place[2] = float(halves(place[2] / unit_mm) * unit_mm)
+        dataset.ImagePositionPatient = [f"{mm:.8g}" for mm in place]
+
+    return change
+
+
+def half_up(value):
+    return np.floor(value + 0.5)
+
+
+@pytest.mark.parametrize("halves", [np.rint, half_up], ids=["to even", "up"])
+@pytest.mark.parametrize(
+    "step_mm, unit_mm, code",
+    [(1.25, 0.1, None), (2.56, 0.1, None), (0.625, 0.1, None), (3.3, 1, "series_rounded"),
+     (1.5, 1, "series_rounded"), (1.25, 1, "series_rounded"), (1.75, 1, "series_rounded"),
+     (2.5, 1, "series_rounded"), (0.75, 0.5, "series_rounded")],
+)  # fmt: skip
+def test_rounded_positions_are_read_at_the_fitted_step(
+    tmp_path, patient, step_mm, unit_mm, code, halves
+):
+    hu, affine = phantoms.posed(*patient)
+    hu, affine = np.concatenate([hu] * 4, axis=2), with_step(affine, step_mm)
+    paths = phantoms.write_series(tmp_path, hu, affine, change=rounded_to(unit_mm, halves))
+    stack = stack_of(paths)
+    assert np.linalg.norm(stack.affine[:3, 2]) == pytest.approx(step_mm, rel=0.01)
+    assert [found for found, _ in stack.findings] == [code] * bool(code)
+    np.testing.assert_array_equal(read_stack(stack).array, hu)
+
+
+@pytest.mark.parametrize("step_mm, missing", [(1, [20]), (1, [7, 30]), (2, [20]), (3, [4]),
+                                              (1, range(2, 48, 3)), (1, [46])])  # fmt: skip
+def test_missing_slices_at_whole_millimetres_are_not_taken_for_rounding(
+    tmp_path, patient, step_mm, missing
+):
+    hu, affine = phantoms.posed(*patient)
+    hu = np.concatenate([hu] * 4, axis=2)
+    options = dict(missing=missing, change=rounded_to(1))
+    (volume,) = volumes_of(
+        phantoms.write_series(tmp_path, hu, with_step(affine, step_mm), **options)
+    )
+    assert volume.code in ("series_gap", "series_uneven")
+
+
+@pytest.mark.parametrize("step_mm", [0.7, 1, 3])
+def test_positions_that_jitter_are_read_at_the_fitted_step(tmp_path, patient, step_mm):
+    hu, affine = phantoms.posed(*patient)
+    rng = np.random.default_rng(2)
+
+    def jitter(dataset, k):
+        place = [float(mm) for mm in dataset.ImagePositionPatient]
+        place[2] += rng.uniform(-0.03, 0.03)
+        dataset.ImagePositionPatient = [f"{mm:.8g}" for mm in place]
+
+    paths = phantoms.write_series(tmp_path, hu, with_step(affine, step_mm), change=jitter)
+    stack = stack_of(paths)
+    assert np.linalg.norm(stack.affine[:3, 2]) == pytest.approx(step_mm, rel=0.01)
+    fitted = stack.positions_mm[0, 2] + 0.0 * stack.affine[2, 2]
+    assert abs(stack.affine[2, 3] - fitted) <= 0.06 and not stack.findings
 
 
 def test_positions_that_drift_are_refused(tmp_path, patient):

@@ -65,9 +65,12 @@ def text(dataset, keyword: str) -> str:
 
 
 def numbers(dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite decimal numbers, or None where the element holds anything else."""
+    """`count` finite decimal numbers, or None where the element holds anything else.
+
+    A comma is read as a decimal point.
+    """
     try:
-        values = tuple(float(part) for part in text(dataset, keyword).split("\\"))
+        values = tuple(float(part) for part in text(dataset, keyword).replace(",", ".").split("\\"))
     except ValueError:
         return None
     return values if len(values) == count and all(map(math.isfinite, values)) else None

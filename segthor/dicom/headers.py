@@ -1,9 +1,10 @@
-"""What indexing needs of one DICOM file, read without its pixel data.
+"""Reads what indexing needs of one DICOM file, without its pixel data.
 
-A file that is of no use here is no error: its header says what it is instead. Nothing that could
-tell who the patient is (names, numbers, dates) leaves this module, except as a hash.
+A file that is not used is no error: its header says what the file is instead. Nothing that could
+tell who the patient is (names, numbers, dates) is kept, except as a hash.
 """
 
+import functools
 import hashlib
 import math
 import re
@@ -15,22 +16,27 @@ from pydicom.uid import UID_dictionary
 from segthor import files
 from segthor.dicom import SOFTWARE, DicomError
 from segthor.dicom.elements import groups_of_frame, items, numbers, open_dataset, text, whole
+from segthor.dicom.traits import Traits, has_commas, read_traits, spacing_between_slices
 from segthor.errors import InputError
 
-CT, STRUCTURES = "ct", "structures"  # kinds of use; any other kind says why a file is left aside
+CT, STRUCTURES = "ct", "structures"  # kinds in use; any other kind says why a file is left aside
 NOT_DICOM, UNREADABLE = "not DICOM", "cannot be opened"
 DAMAGED, LOCALIZER = "a damaged DICOM file", "localizer"
 DRAFT = "draft of this software's, not approved"
+SECONDARY = "secondary capture of a CT"
+RTSTRUCT, SEG = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
+LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced: all slices in one file
     "1.2.840.10008.5.1.4.1.1.2.2",  # the same, converted from slices
 }
-_STRUCTURES_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+_STRUCTURES_CLASSES = {RTSTRUCT, SEG, LABELMAP_SEG}
+_SECONDARY_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
 _MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
-_UID = re.compile(r"[0-9.]{1,64}")
+_STANDARD_UID = "1.2.840.10008."
 _MOST_PIXELS, _MOST_MM = 1 << 26, 1e5  # beyond what any scanner makes
 _BLOCK_BYTES = 1 << 16  # from other file systems: most headers at once, and no pixels
 
@@ -39,7 +45,10 @@ _TAGS = (
     "Modality ImageType AcquisitionNumber Rows Columns SamplesPerPixel PixelSpacing "
     "ImagePositionPatient ImageOrientationPatient LossyImageCompression "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
-    "ReferencedFrameOfReferenceSequence StructureSetROISequence Manufacturer ApprovalStatus"
+    "ReferencedFrameOfReferenceSequence StructureSetROISequence Manufacturer ApprovalStatus "
+    "ReferencedSeriesSequence RescaleSlope RescaleIntercept SliceThickness SpacingBetweenSlices "
+    "ConvolutionKernel ContrastBolusAgent SeriesDescription AcquisitionDate AcquisitionTime "
+    "NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase"
 ).split()
 
 
@@ -58,7 +67,7 @@ class Plane:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What a structure set refers to: UIDs of frames of reference, series and images."""
+    """UIDs that a structure set refers to: frames of reference, series and images."""
 
     frames: tuple[str, ...]
     series: tuple[str, ...]
@@ -67,11 +76,18 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One file. kind: CT, STRUCTURES, or in plain words why it is left aside.
+    """One file.
 
-    patient: a hash of the patient's number, never to be written down: who has a list of the numbers
-    could tell whose it is. planes: of a CT, one per frame; a single one in a file of one slice.
-    acquisition: '' where it has no number. references: of a structure set, a draft too.
+    path: The file.
+    kind: CT, STRUCTURES, or why the file is left aside, in plain words.
+    patient: Hash of the PatientID, '' without one. It is never written: who has a list of the
+      numbers could tell whose it is.
+    acquisition: AcquisitionNumber, '' where there is none.
+    planes: Of a CT, one per frame; a single one in a file of one slice.
+    references: Of a structure set or SEG, a draft too.
+    spacing_mm: The distance between slices that the file names, or their thickness; 0 for neither.
+    has_commas: Whether numbers are written with a decimal comma.
+    traits: Of a CT.
     """
 
     path: str
@@ -90,10 +106,26 @@ class Header:
     is_lossy: bool = False
     planes: tuple[Plane, ...] = ()
     references: References | None = None
+    spacing_mm: float = 0.0
+    has_commas: bool = False
+    traits: Traits = Traits()
 
 
 def read(path: str) -> Header:
-    """The header of any file or URL whatever; decodes neither pixel data nor contours."""
+    """The header of any file or URL; decodes neither pixel data nor contours.
+
+    A header is read once in a process, as long as the file's size and time of change stay.
+    """
+    try:
+        stamp = files.stamp(path)
+    except (InputError, OSError):
+        return Header(path, UNREADABLE)
+    return _read_once(path, stamp)
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _read_once(path: str, stamp: str) -> Header:
+    del stamp
     try:
         with files.open_read(path, _BLOCK_BYTES) as stream:
             return _header(open_dataset(stream, path, _TAGS), path)
@@ -129,7 +161,6 @@ def _header(dataset, path: str) -> Header:
             ("frame_of_reference_uid", "FrameOfReferenceUID"),
         )
     }
-    uids = {name: uid if _UID.fullmatch(uid) else "" for name, uid in uids.items()}
     kind = _kind(dataset, sop_class)
     if kind == STRUCTURES and _is_draft(dataset):
         kind = DRAFT
@@ -137,9 +168,9 @@ def _header(dataset, path: str) -> Header:
         return Header(path, kind)
     if not uids["series_uid"] or not uids["sop_instance_uid"]:
         return Header(path, DAMAGED)
-    number = text(dataset, "PatientID") or uids["study_uid"] or uids["series_uid"]
+    number = text(dataset, "PatientID")
     common = {
-        "patient": hashlib.sha256(number.encode()).hexdigest(),
+        "patient": hashlib.sha256(number.encode()).hexdigest() if number else "",
         "sop_class_uid": sop_class,
         **uids,
     }
@@ -152,19 +183,25 @@ def _kind(dataset, sop_class: str) -> str:
     modality = text(dataset, "Modality")
     if dataset.file_meta.get("MediaStorageSOPClassUID", "") == _DICOMDIR_CLASS:
         return "DICOMDIR"
-    if sop_class == _STRUCTURES_CLASS or (not sop_class and modality == "RTSTRUCT"):
+    if sop_class in _STRUCTURES_CLASSES or (not sop_class and modality == "RTSTRUCT"):
         return STRUCTURES
     if not sop_class and not modality:
-        return NOT_DICOM if not text(dataset, "SeriesInstanceUID") else DAMAGED
+        bears_dicom = dataset.preamble is not None or text(dataset, "SeriesInstanceUID")
+        return DAMAGED if bears_dicom else NOT_DICOM
+    if sop_class.startswith(_SECONDARY_CLASS) and modality == "CT":
+        return SECONDARY
     if sop_class and sop_class not in _CT_CLASSES:
         # Only names from the standard's list: anything else may hold what must not be printed.
-        known = UID_dictionary.get(sop_class, ("an unknown kind of object",))[0]
-        return known.removesuffix(" Storage")
+        known = UID_dictionary.get(sop_class, ("",))[0].removesuffix(" Storage")
+        is_private = re.fullmatch(r"[0-9.]+", sop_class) and not sop_class.startswith(_STANDARD_UID)
+        if not known and modality == "CT" and not is_private:
+            return DAMAGED
+        return known or "an unknown kind of object"
     return CT if modality in ("CT", "") else "an image of another modality than CT"
 
 
 def _is_draft(dataset) -> bool:
-    """Whether a structure set is our own prediction, as long as nobody has approved it."""
+    """Whether a structure set or SEG is our own prediction, and has not been approved."""
     is_ours = text(dataset, "Manufacturer") == SOFTWARE
     return is_ours and text(dataset, "ApprovalStatus") != "APPROVED"
 
@@ -192,6 +229,9 @@ def _image(dataset, path: str, common: dict) -> Header:
         is_derived=image_type[0] == "DERIVED",
         is_lossy=lossy == "01" or (syntax in _MAYBE_LOSSY and lossy != "00"),
         planes=_planes(dataset) if is_enhanced else (_plane(dataset, dataset, dataset),),
+        spacing_mm=spacing_between_slices(dataset),
+        has_commas=has_commas(dataset),
+        traits=read_traits(dataset, image_type),
     )
 
 
@@ -224,6 +264,7 @@ def _plane(of_position, of_orientation, of_spacing) -> Plane:
 
 
 def _references(dataset) -> References:
+    """Of a structure set, or of a SEG, which names its own frame and series at the top."""
     frames = [
         *items(dataset, "ReferencedFrameOfReferenceSequence"),
         *items(dataset, "StructureSetROISequence"),
@@ -234,16 +275,17 @@ def _references(dataset) -> References:
         "ReferencedFrameOfReferenceSequence",
         "RTReferencedStudySequence",
         "RTReferencedSeriesSequence",
-    )
+    ) + items(dataset, "ReferencedSeriesSequence")
     images = [image for one in series for image in items(one, "ContourImageSequence")]
+    images += [image for one in series for image in items(one, "ReferencedInstanceSequence")]
     return References(
-        _uids(frames, *frame_keys),
+        _uids(frames, *frame_keys) or _uids([dataset], *frame_keys),
         _uids(series, "SeriesInstanceUID"),
         _uids(images, "ReferencedSOPInstanceUID"),
     )
 
 
 def _uids(datasets, *keywords) -> tuple[str, ...]:
-    """Each once, in the order found."""
-    found = (text(dataset, keyword) for dataset in datasets for keyword in keywords)
-    return tuple(dict.fromkeys(uid for uid in found if _UID.fullmatch(uid)))
+    """Each once, in the file's order. UIDs are compared, whatever is in them."""
+    values = (text(dataset, keyword) for dataset in datasets for keyword in keywords)
+    return tuple(dict.fromkeys(filter(None, values)))

@@ -1,0 +1,72 @@
+"""What tells the series of one patient apart without saying who the patient is."""
+
+import re
+from dataclasses import dataclass, field
+
+from segthor.dicom.elements import numbers, text
+
+_MOST_MM = 1e5  # beyond what any scanner makes
+_PROJECTIONS = {"MIP", "MINIP", "MAXIP", "PROJECTION"}
+# Kernels as scanners name them; other text may hold what must not be printed.
+_KERNEL = re.compile(
+    r"[A-Za-z]{1,3}\d{2,3}[a-z]?|[A-Z]{1,2}|STANDARD|STND|LUNG|BONE|BONEPLUS|DETAIL|SOFT|SMOOTH|"
+    r"SHARP|EDGE|CHST|ULTRA"
+)
+_PERCENT = re.compile(r"(\d{1,3})(?:\.\d+)?\s*%")
+_DECIMALS = (
+    "PixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What tells one series of a patient from another, and is no identity.
+
+    kernel: Name of the reconstruction kernel, '' where it is none of the usual names.
+    has_contrast: Whether a contrast agent is named.
+    phase_percent: Phase of breath or heart, '' where none is given.
+    is_projection: Whether it is a maximum or minimum intensity projection.
+    acquired: Date and time, to sort by; never printed or written.
+    """
+
+    kernel: str = ""
+    has_contrast: bool = False
+    phase_percent: str = ""
+    is_projection: bool = False
+    acquired: str = field(default="", repr=False)
+
+
+def spacing_between_slices(dataset) -> float:
+    """The distance between slices that a file names, else their thickness; 0 for neither, mm."""
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        value = numbers(dataset, keyword, 1)
+        if value and 0 < value[0] < _MOST_MM:
+            return value[0]
+    return 0.0
+
+
+def has_commas(dataset) -> bool:
+    """Whether a number that places or scales the pixels has a decimal comma."""
+    holders = [dataset]
+    for group in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for item in (dataset.get(group) or ())[:1]:
+            holders += [inner for element in item if element.VR == "SQ" for inner in element.value]
+    return any("," in text(one, keyword) for one in holders for keyword in _DECIMALS)
+
+
+def read_traits(dataset, image_type) -> Traits:
+    """Traits of a CT image; image_type: its ImageType, upper case."""
+    kernel = text(dataset, "ConvolutionKernel").split("\\")[0]
+    phases = [
+        text(dataset, f"NominalPercentageOf{part}Phase") for part in ("Respiratory", "Cardiac")
+    ]
+    # Scanners write the phase of a 4D CT into the description; the number alone is kept.
+    named = _PERCENT.search(text(dataset, "SeriesDescription"))
+    phase = next((one for one in phases if re.fullmatch(r"\d{1,3}(\.0*)?", one)), "")
+    return Traits(
+        kernel=kernel if _KERNEL.fullmatch(kernel) else "",
+        has_contrast=bool(text(dataset, "ContrastBolusAgent")),
+        phase_percent=phase.partition(".")[0] or (named[1] if named else ""),
+        is_projection=bool(_PROJECTIONS & set(re.split(r"[ _]", " ".join(image_type)))),
+        acquired=text(dataset, "AcquisitionDate") + text(dataset, "AcquisitionTime"),
+    )
