@@ -24,7 +24,7 @@ class Patient:
     ''. same_scan_as: another patient with the same scan, or ''. label_values: (organ, value in the
     contours' file), where they are not this project's. fault: why the patient cannot be used, or
     ''; fault_code: its kind, as in `segthor.findings`. ct_files: of DICOM in a folder that others'
-    files lie in too, the patient's own.
+    files lie in too, the patient's own. series: of DICOM, the volume's name.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Patient:
     fault: str = ""
     fault_code: str = "bad_name"
     ct_files: tuple[str, ...] = ()
+    series: str = ""
 
     @property
     def label_map(self) -> str:

@@ -49,9 +49,9 @@ def is_dicom(path: str) -> bool:
     return "#" in path or path.lower().endswith(".dcm") or files.is_dir(path)
 
 
-def dicom_patients(root: str, contoured, kept: str = "") -> list[Patient]:
+def dicom_patients(root: str, contoured, kept: str = "", series: str | tuple = "") -> list[Patient]:
     """Every patient of a DICOM tree; see `segthor.dicom.trees.patients`."""
-    return _trees().patients(root, contoured, kept)
+    return _trees().patients(root, contoured, kept, series)
 
 
 def drawn_on(root: str, scans) -> list[Patient]:
@@ -59,9 +59,12 @@ def drawn_on(root: str, scans) -> list[Patient]:
     return _trees().drawn_on(root, scans)
 
 
-def dicom_listing(root: str, organs: Organs, roi_names=()) -> str:
-    """What lies in a DICOM tree, for people; see `segthor.dicom.trees.listing`."""
-    return _trees().listing(root, organs, roi_names)
+def dicom_listing(root: str, organs: Organs, roi_names=(), descriptions: bool = False) -> str:
+    """What lies in a DICOM tree, for people; see `segthor.dicom.listing.of_folder`."""
+    _dicom()
+    from segthor.dicom import listing
+
+    return listing.of_folder(root, organs, roi_names, descriptions)
 
 
 def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Scan:

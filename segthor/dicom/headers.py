@@ -4,7 +4,6 @@ A file that is not used is no error: its header says what the file is instead. N
 tell who the patient is (names, numbers, dates) is kept, except as a hash.
 """
 
-import functools
 import hashlib
 import math
 import re
@@ -112,20 +111,7 @@ class Header:
 
 
 def read(path: str) -> Header:
-    """The header of any file or URL; decodes neither pixel data nor contours.
-
-    A header is read once in a process, as long as the file's size and time of change stay.
-    """
-    try:
-        stamp = files.stamp(path)
-    except (InputError, OSError):
-        return Header(path, UNREADABLE)
-    return _read_once(path, stamp)
-
-
-@functools.lru_cache(maxsize=1 << 15)
-def _read_once(path: str, stamp: str) -> Header:
-    del stamp
+    """The header of any file or URL; decodes neither pixel data nor contours."""
     try:
         with files.open_read(path, _BLOCK_BYTES) as stream:
             return _header(open_dataset(stream, path, _TAGS), path)

@@ -1,34 +1,36 @@
-"""Where a patient's CT lies among DICOM files, as one word: FOLDER, FOLDER#SERIES or FILE.dcm.
+"""Reads the volume at a place: FOLDER, FOLDER#VOLUME or FILE.dcm.
 
-FOLDER alone where one volume lies below it; otherwise SERIES names one of its series, as the
-listing does (`index.listing`). A place is all that later programs need to find the volume again.
-Where others' files lie below its folder too, a patient may bring the list of its own (`among`), so
-that nobody looks through all of them once more.
+FOLDER alone is enough where one volume lies below it; otherwise VOLUME is the name of one of its
+volumes or series, as the listing prints it. A place is all that later programs need to find the
+volume again. Where other files lie below its folder too, a patient brings the list of its own
+files (`among`), so that the others are neither read nor waited for.
 """
 
-import functools
 import hashlib
+import re
 
 from segthor import files
-from segthor.dicom import (
-    RTSTRUCT,
-    SEG,
-    DicomError,
-    index,
-    matching,
-    series,
-    structures,
-)
+from segthor.dicom import RTSTRUCT, SEG, DicomError, index, matching, series, structures
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
+from segthor.dicom.volumes import Volume
 from segthor.nifti import Scan
 from segthor.organs import Organs
 
 SEPARATOR = "#"
+_UID = re.compile(r"[0-9.]{1,64}")
+_NOT_REFERABLE = ("series_sop_uids", "series_uids")
 
 
 def stack(place: str, among=()) -> Stack:
-    """The volume at a place. among: the files to look at, where not all below the folder.
+    """The slices of the volume at a place; see `find_volume`."""
+    return find_volume(place, among)[1].stack
+
+
+def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
+    """The volume at a place, and whose it is.
+
+    among: the files to look at, where not all below the folder.
 
     Raises:
       DicomError: 'file_missing'; more than one volume there, or what is wrong with the only one.
@@ -36,8 +38,8 @@ def stack(place: str, among=()) -> Stack:
     folder, name = parts(place)
     if not files.exists(folder):
         raise DicomError("file_missing", f"{folder}: no such folder; expected a CT series")
-    found = _index(folder, among, stamp(place, among))
-    held = [(patient, volumes_of(patient, name)) for patient in found.patients]
+    read = index.of_files(among, folder) if among else index.of_folder(folder)
+    held = [(patient, volumes_of(patient, name)) for patient in read.patients]
     held = [(patient, volumes) for patient, volumes in held if volumes]
     if not held:
         raise DicomError("file_missing", f"{place}: expected a CT series, found none")
@@ -45,11 +47,12 @@ def stack(place: str, among=()) -> Stack:
         message = f"{place}: expected one patient, found {len(held)}; name one FOLDER#SERIES"
         raise DicomError("series_several_volumes", message)
     patient, volumes = held[0]
-    if patient.damaged:
-        raise patient.case.problem
-    drawn_on = patient.case.stack
     # Of several volumes, the one that the contours were drawn on.
-    return drawn_on if drawn_on in volumes else matching.only_volume(volumes)
+    drawn = [case for case in patient.cases if case.problem is None and case.volume in volumes]
+    case = drawn[0] if len(drawn) == 1 else patient.checked(matching.only_volume(volumes))
+    if case.problem:
+        raise case.problem
+    return patient, case.volume
 
 
 def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> Scan:
@@ -81,11 +84,12 @@ def write(
     Returns:
       Format to the file's path; None for a structure set that would hold no contour.
 
-    Raises DicomError as `stack` does.
+    Raises DicomError as `stack` does, and for images that nothing can refer to.
     """
-    from segthor.dicom import segmentation, structure_writer  # a second; only who writes needs it
+    from segthor.dicom import segmentation, structure_writer  # slow to import; writers need them
 
     volume, origin, written = stack(place, among), Origin(**made), dict(paths)
+    check_references(volume)
     for kind, path in paths.items():
         if kind != RTSTRUCT:
             kind = segmentation.BINARY if kind == SEG else segmentation.LABELMAP
@@ -97,6 +101,17 @@ def write(
         else:
             written[kind] = None
     return written
+
+
+def check_references(volume: Stack) -> None:
+    """Raises DicomError where a structure set or SEG could not refer to a volume's images."""
+    why = [f"{code}: {message}" for code, message in volume.findings if code in _NOT_REFERABLE]
+    uids = [one.sop_instance_uid for one in volume.instances]
+    if not all(map(_UID.fullmatch, [volume.series_uid, volume.study_uid, *uids])):
+        why.append("its UIDs are not of digits and points, at most 64 characters")
+    if why:
+        message = f"{volume.instances[0].path}: no structure set or SEG can refer to this series"
+        raise DicomError("series_sop_uids", f"{message} ({why[0]}); leave out these formats")
 
 
 def stamp(place: str, among=()) -> str:
@@ -120,8 +135,8 @@ def _stamp_of_file(path: str) -> str:
 
 def size(place: str, among=()) -> int:
     """Bytes of all files below the place's folder, or of those `among`."""
-    found = among or index.find(parts(place)[0])
-    return sum(files.size(path) for path in found if files.exists(path))
+    paths = among or index.find(parts(place)[0])
+    return sum(files.size(path) for path in paths if files.exists(path))
 
 
 def exists(place: str) -> bool:
@@ -130,18 +145,15 @@ def exists(place: str) -> bool:
 
 
 def parts(place: str) -> tuple[str, str]:
-    """Folder and series' name; a folder's own name may hold the separator."""
+    """Folder and name of a volume; a folder's own name may hold the separator."""
     folder, separator, name = place.rpartition(SEPARATOR)
     return (place, "") if not separator or files.exists(place) else (folder, name)
 
 
-@functools.lru_cache(maxsize=4)
-def _index(folder: str, among: tuple[str, ...], mark: str) -> index.Index:
-    """mark: the files' stamp, so that what was read before a change is not taken for it."""
-    del mark
-    return index.of_files(among, folder) if among else index.of_folder(folder)
-
-
-def volumes_of(one: index.Patient, name: str) -> list:
-    """A patient's, `Stack` or error, of the series of that name or of all."""
-    return [v for s in one.series if name in ("", s.name) for v in s.volumes]
+def volumes_of(patient: index.Patient, name: str) -> list:
+    """A patient's volumes of that name or that series' name; all for ''."""
+    return [
+        volume
+        for volume in patient.volumes
+        if name in ("", volume.name, index.series_name(volume.series_uid))
+    ]
