@@ -18,6 +18,7 @@ def find(
     label_values=(),
     organs: Organs | None = SEGTHOR,
     kept: str = "",
+    series: str | tuple = "",
 ) -> tuple[Patient, ...]:
     """Every patient of a folder in a known layout, a DICOM tree, a CSV or a dataset; sorted.
 
@@ -39,7 +40,7 @@ def find(
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     elif _holds_dicom(path):
-        patients = scans.dicom_patients(path, organs.names if organs else (), kept)
+        patients = scans.dicom_patients(path, organs.names if organs else (), kept, series)
     elif files.is_dir(path):
         patients = layouts.scans(path, organs)
     elif is_nifti(path) and files.exists(path):

@@ -39,6 +39,8 @@ def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
     if not files.exists(folder):
         raise DicomError("file_missing", f"{folder}: no such folder; expected a CT series")
     read = index.of_files(among, folder) if among else index.of_folder(folder)
+    if among:  # the files of one volume: its number among those of the series is gone
+        name = name.partition("-")[0]
     held = [(patient, volumes_of(patient, name)) for patient in read.patients]
     held = [(patient, volumes) for patient, volumes in held if volumes]
     if not held:
