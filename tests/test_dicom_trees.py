@@ -245,7 +245,7 @@ def test_every_volume_of_one_series_is_a_case(tmp_path):
 def test_projections_and_short_volumes_are_passed_over_beside_others(tmp_path):
     made = healthy_phantom()
     for number, options in enumerate(
-        [{}, dict(image_type="DERIVED\\SECONDARY\\MIP"), dict(missing=range(5, 24))]
+        [{}, dict(image_type="DERIVED\\SECONDARY\\MIP"), dict(missing=range(7, 24))]
     ):
         options |= dict(series=str(number), patient="P")
         dicom_phantoms.write_series(tmp_path / "P", made.hu, made.affine, **options)

@@ -22,6 +22,7 @@ CT, STRUCTURES = "ct", "structures"  # kinds in use; any other kind says why a f
 NOT_DICOM, UNREADABLE = "not DICOM", "cannot be opened"
 DAMAGED, LOCALIZER = "a damaged DICOM file", "localizer"
 DRAFT = "draft of this software's, not approved"
+DRAFT_SEG = "SEG of this software's, a draft"
 SECONDARY = "secondary capture of a CT"
 RTSTRUCT, SEG = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
 LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -149,7 +150,7 @@ def _header(dataset, path: str) -> Header:
     }
     kind = _kind(dataset, sop_class)
     if kind == STRUCTURES and _is_draft(dataset):
-        kind = DRAFT
+        kind = DRAFT_SEG if sop_class in (SEG, LABELMAP_SEG) else DRAFT
     if kind not in (CT, STRUCTURES, DRAFT):
         return Header(path, kind)
     if not uids["series_uid"] or not uids["sop_instance_uid"]:

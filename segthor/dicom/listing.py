@@ -81,7 +81,7 @@ def _description(volume: Volume) -> str:
 def _outcome(case: matching.Case, root: str) -> str:
     name = f" series {case.volume.name}," if case.volume else ""
     if case.problem:
-        return f"refused,{name} {case.problem.code}: {case.problem}"
+        return f"refused, {case.problem.code}:{name} {case.problem}"
     drawn = relative(case.structures.path, root) if case.structures else "no structure set"
     return f"used:{name} {drawn}"
 

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 
 from segthor import fields, files, json_files, layouts
 from segthor.dicom import DicomError, index, matching, places
-from segthor.dicom.headers import DAMAGED, DRAFT, RTSTRUCT, SECONDARY, STRUCTURES, UNREADABLE
+from segthor.dicom.headers import DAMAGED, DRAFT, SECONDARY, STRUCTURES, UNREADABLE
 from segthor.dicom.matching import Case
 from segthor.errors import InputError
 from segthor.patients import Patient
 
 DRAWN, EACH = "drawn", "each"  # which of a patient's volumes are taken
-FEWEST_SLICES = 16  # volumes of fewer are passed over where a patient has longer ones
+FEWEST_SLICES = 8  # volumes of fewer are passed over where a patient has longer ones
 _VERSION = 2  # of what is kept of a tree; raised whenever the same tree gives other patients
 _LOST = {
     DAMAGED: ("file_damaged", "a damaged DICOM file; copy it again or remove it"),
@@ -202,9 +202,7 @@ def drawn_on(root: str, scans) -> list[Patient]:
     `fault` says why there is none to choose. A CT that cannot be read has none.
     """
     sets = [
-        header
-        for header in index.headers(index.find(root))
-        if header.kind == STRUCTURES or (header.kind == DRAFT and header.sop_class_uid == RTSTRUCT)
+        header for header in index.headers(index.find(root)) if header.kind in (STRUCTURES, DRAFT)
     ]
     volumes, owners = {}, {}
     for scan in scans:
