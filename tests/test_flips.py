@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import run_entry
 from test_predict import affine_of, save_scan
-from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, run_entry
+from tiny_models import CODED_HU, CODED_RECIPE, coded_scan
 
 from segthor import inputs
 from segthor.errors import InputError

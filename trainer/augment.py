@@ -42,6 +42,12 @@ def augment(images, labels, index, seed, strengths: Strengths):
     return appearance.change(tf.cast(images, tf.float32), choices, noise, strengths), labels
 
 
+def mirrored(index, seed, strengths: Strengths):
+    """bool [N]: the examples that `augment` mirrors left to right."""
+    choices, _, _ = _draw(index, seed, Strengths.none(), ())
+    return choices["flip_left_right"] < strengths.flip_left_right
+
+
 def _draw(index, seed, strengths, shape):
     """Choices by name [N], control points [N, 2, gh, gw], noise [N, H, W, C]; unused ones None."""
     shapes = {"choices": [len(_CHOICES)]}

@@ -7,6 +7,7 @@ from segthor import records
 from segthor.organs import Organs
 from trainer import augment, data, devices, layers, losses, model, schedules, sources, start
 from trainer.config import CLASSIFY, SEGMENT
+from trainer.exchange import exchange_sides
 
 TRUE = 2  # where the counts say how large the organ is
 
@@ -27,6 +28,7 @@ class Learner:
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)
         self._places = tf.constant(source.organs.places(config.organs))
+        self._table = source.organs
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
@@ -181,14 +183,11 @@ class Learner:
 
     def _replica_step(self, batch):
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
-        image, labels = augment.augment(
-            batch[records.IMAGE],
-            batch[records.LABELS],
-            batch[data.INDEX],
-            seed,
-            self.config.augment,
-        )
-        loss, gradient = self.gradients({**batch, records.IMAGE: image, records.LABELS: labels})
+        drawn = batch[data.INDEX], seed, self.config.augment
+        image, labels = augment.augment(batch[records.IMAGE], batch[records.LABELS], *drawn)
+        labels, contoured = exchange_sides(labels, batch[records.CONTOURED], *drawn, self._table)
+        moved = {records.IMAGE: image, records.LABELS: labels, records.CONTOURED: contoured}
+        loss, gradient = self.gradients(batch | moved)
         if self.config.clip_norm:
             gradient, _ = tf.clip_by_global_norm(gradient, self.config.clip_norm)
         self.optimizer.apply_gradients(

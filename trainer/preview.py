@@ -60,14 +60,16 @@ def drawn(
     import tensorflow as tf  # takes seconds; bad input is told before
 
     from trainer import augment
+    from trainer.exchange import exchange_sides
 
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
     if step is not None:
         place, seed = tf.range(len(slices)), tf.constant([config.seed, step])
-        images, labels = augment.augment(
-            tf.constant(images), tf.constant(labels), place, seed, config.augment
-        )
+        choices = place, seed, config.augment
+        contoured = tf.constant([one.contoured for one in slices])
+        images, labels = augment.augment(tf.constant(images), tf.constant(labels), *choices)
+        labels, _ = exchange_sides(labels, contoured, *choices, organs)
         captions = [f"at step {step}"] * len(slices)
     middle = np.rint(images)[..., images.shape[-1] // 2].astype(np.uint8)
     scale = max(1, round(TILE_PX / middle.shape[1]))

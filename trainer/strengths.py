@@ -25,8 +25,8 @@ class Strengths:
     kind with `probability`, at a magnitude drawn uniformly between 0 and the strength.
 
     No flips by default: a thorax mirrored left to right is situs inversus (one person in ten
-    thousand) and takes from the network which side the aorta lies on; every scan is brought to
-    lie on its back, so front and back are never exchanged.
+    thousand) and hides from the network on which side the aorta lies; every scan is read as lying
+    on its back, so front and back are never exchanged.
     """
 
     flip_left_right: float = _strength(0.0, 1, "Share of slices mirrored left to right.")
