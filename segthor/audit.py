@@ -17,6 +17,7 @@ _FORMS_MM = 1.0
 _SHEAR_COSINE = 0.01
 _SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
 _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
+_FEWEST_GAPS, _SPARSE_SHARE = 2, 0.25  # of slices between the first and the last one of an organ
 _AIR_HU, _BONE_HU, _METAL_HU = -500, 300, 3071
 _LEAST_SHARE, _MOST_PADDING, _MOST_BEYOND = 0.01, 0.35, 0.25
 _MIRRORED_MM = 5.0
@@ -212,7 +213,16 @@ def organ_findings(
                 if plausible and not plausible[0] <= value <= plausible[1]:
                     low, high = plausible
                     add(code, f"{name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
+            if _is_sparse(measured):
+                slices = f"{measured.gaps} of its {measured.slices} slices"
+                add("organ_sparse", f"{name}: not drawn on {slices}; they are no background")
     return found + _mirrored(figures, organs)
+
+
+def _is_sparse(measured: OrganFigures) -> bool:
+    """Whether an organ is drawn on some slices only, as on every second one."""
+    share = measured.gaps / measured.slices if measured.slices else 0
+    return measured.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE
 
 
 def _mirrored(figures: dict[str, OrganFigures], organs: Organs) -> list[Finding]:

@@ -36,8 +36,9 @@ class ImageFigures:
 class OrganFigures:
     """What one contoured organ measures.
 
-    extent_z_mm: along the body. gaps: slices without it between slices with it. center_lps_mm: of
-    mass, from the scan's first canonical voxel, towards left, posterior, superior.
+    extent_z_mm: along the body. gaps: slices without it between slices with it. gap_runs: runs of
+    these. slices: from the first to the last one with it. center_lps_mm: of mass, from the scan's
+    first canonical voxel, towards left, posterior, superior.
     """
 
     volume_cm3: float
@@ -46,6 +47,8 @@ class OrganFigures:
     components: int
     gaps: int
     center_lps_mm: tuple[float, float, float]
+    gap_runs: int = 0
+    slices: int = 0
 
 
 def of_image(hu: np.ndarray) -> ImageFigures:
@@ -99,6 +102,8 @@ def _of_organ(hu, labels, label, box: Box, spacing_mm) -> OrganFigures:
         components=_components(mask),
         gaps=int(np.count_nonzero(counts[0] == 0)),
         center_lps_mm=tuple(round(float(mm), 1) for mm in reversed(center_mm)),
+        gap_runs=int(np.count_nonzero((counts[0][1:] == 0) & (counts[0][:-1] > 0))),
+        slices=len(counts[0]),
     )
 
 

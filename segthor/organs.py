@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from segthor.errors import InputError
@@ -208,8 +209,11 @@ class Organs:
 
 
 def plain_name(name: str) -> str:
-    """A name without case, '_', '-' and blanks; names of ROIs are compared in this form."""
-    return re.sub(r"[\s_-]+", "", name.strip().casefold())
+    """A name without case, '_', '-' and blanks; names of ROIs are compared in this form.
+
+    Accents are one character each, however they are stored.
+    """
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name.strip().casefold()))
 
 
 def is_name(text: str) -> bool:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from segthor import nifti
 from segthor.nifti import Grid
+from segthor.organs import SEGTHOR
 from tests import dicom_phantoms, structure_cases
 from tests.damage import healthy_phantom
 
@@ -530,6 +532,63 @@ def a_contour_without_a_voxel(folder):
     added(folder, scale=0.001, offset_mm=(2, 2, 0))
 
 
+@damage("organ_sparse")
+def an_organ_on_every_second_slice(folder):
+    def change(dataset):
+        drawn = heart(dataset)
+        heights = sorted({float(item.ContourData[2]) for item in drawn})
+        drawn[:] = [item for item in drawn if heights.index(float(item.ContourData[2])) % 2 == 0]
+
+    drawing(folder, change)
+
+
+@damage("series_sop_uids")
+def one_image_uid_for_all_slices(folder):
+    field(folder, SOPInstanceUID="1.2.3.4")
+
+
+@damage("series_uids")
+def a_series_uid_for_each_slice(folder):
+    for k, path in enumerate(slices(folder)):
+        edit(path, lambda dataset, k=k: setattr(dataset, "SeriesInstanceUID", f"1.2.3.{k}"))
+
+
+@damage("series_patient_ids")
+def the_number_changes_half_way(folder):
+    field(folder, slice(0, 12), PatientID="another")
+
+
+@damage("series_rounded")
+def positions_in_whole_millimetres(folder):
+    made = healthy_phantom()
+    affine = made.affine.copy()
+    affine[:3, 2] *= 1.5 / np.linalg.norm(affine[:3, 2])
+    affine[2, 3] = -20
+
+    def rounded(dataset, k):
+        place = [float(mm) for mm in dataset.ImagePositionPatient]
+        dataset.ImagePositionPatient = [*place[:2], float(np.floor(place[2] + 0.5))]
+
+    shutil.rmtree(Path(folder) / "ct")
+    (Path(folder) / "rs.dcm").unlink()
+    dicom_phantoms.write_series(Path(folder) / "ct", *_posed(made, affine), change=rounded)
+
+
+def _posed(made, affine):
+    return dicom_phantoms.posed(made.hu, affine)
+
+
+@damage("series_shared_positions")
+def two_acquisitions_share_a_position(folder):
+    made = healthy_phantom()
+    lower = dict(missing=range(12, 24), acquisition=1)
+    upper = dict(missing=range(11), acquisition=2, copy="b")
+    shutil.rmtree(Path(folder) / "ct")
+    (Path(folder) / "rs.dcm").unlink()
+    for options in (lower, upper):
+        dicom_phantoms.write_series(Path(folder) / "ct", *_posed(made, made.affine), **options)
+
+
 def _without_references(dataset):
     dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence = []
     for roi in dataset.ROIContourSequence:
@@ -682,3 +741,140 @@ def contours_as_nifti(folder):
 @unusual()
 def a_table_names_folder_and_structure_set(folder):
     table(folder)
+
+
+@unusual()
+def a_heart_twice_one_of_them_empty(folder):
+    def change(dataset):
+        for number, name in ((901, "Heart"), (902, "HEART")):
+            other = Dataset()
+            other.ROINumber, other.ROIName = number, name
+            dataset.StructureSetROISequence.insert(0, other)
+            drawn = Dataset()
+            drawn.ReferencedROINumber, drawn.ContourSequence = number, []
+            if name == "HEART":  # as RayStation does, no item at all
+                dataset.ROIContourSequence.append(drawn)
+
+    drawing(folder, change)
+
+
+@unusual("contour_interpolated")
+def contours_marked_as_interpolated(folder):
+    def change(dataset):
+        for item in heart(dataset)[::2]:
+            item.ContourGeometricType = "INTERPOLATED_PLANAR"
+
+    drawing(folder, change)
+
+
+def _with_commas(dataset, *keywords):
+    for keyword in keywords:
+        value = dataset[keyword].value
+        values = value if isinstance(value, list | pydicom.multival.MultiValue) else [value]
+        text = "\\".join(str(one).replace(".", ",") for one in values).encode()
+        text += b" " * (len(text) % 2)
+        implicit, little = dataset.original_encoding
+        tag = dataset[keyword].tag
+        dataset[tag] = RawDataElement(tag, "DS", len(text), text, 0, implicit, little)
+
+
+@unusual("series_decimal_commas")
+def decimal_commas_in_slices(folder):
+    def change(dataset):
+        dataset.RescaleIntercept = f"{float(dataset.RescaleIntercept):.1f}"
+        _with_commas(dataset, "PixelSpacing", "ImagePositionPatient", "RescaleIntercept")
+
+    every(folder, change)
+
+
+@unusual("contour_commas")
+def decimal_commas_in_contours(folder):
+    path = Path(folder) / "rs.dcm"
+    dataset = pydicom.dcmread(path)
+    for item in heart(dataset):
+        item.add_new("ContourData", "LT", "\\".join(map(str, item.ContourData)).replace(".", ","))
+    dataset.save_as(path)
+
+
+def as_seg(folder, kind, change=lambda dataset: None, reverse=False):
+    """A SEG by highdicom in place of the structure set."""
+    import highdicom
+
+    made = healthy_phantom()
+    labels, _ = dicom_phantoms.posed(made.labels, made.affine)
+    sources = [pydicom.dcmread(path) for path in slices(folder)]
+    planes = np.ascontiguousarray(labels.T).astype(np.uint8)
+    if reverse:
+        sources, planes = sources[::-1], planes[::-1]
+    segments = []
+    for organ in SEGTHOR:
+        code = highdicom.sr.CodedConcept(organ.snomed, "SCT", organ.name)
+        segments.append(
+            highdicom.seg.SegmentDescription(
+                segment_number=organ.label,
+                segment_label=organ.name,
+                segmented_property_category=pydicom.sr.codedict.codes.SCT.AnatomicalStructure,
+                segmented_property_type=code,
+                algorithm_type="MANUAL",
+            )
+        )
+    dataset = highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=planes,
+        segmentation_type=highdicom.seg.SegmentationTypeValues[kind],
+        segment_descriptions=segments,
+        series_instance_uid="1.2.3.4",
+        series_number=1,
+        sop_instance_uid="1.2.3.5",
+        instance_number=1,
+        manufacturer="another",
+        manufacturer_model_name="another",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    change(dataset)
+    dataset.save_as(Path(folder) / "seg.dcm")
+    (Path(folder) / "rs.dcm").unlink()
+
+
+@unusual()
+def contours_as_segments(folder):
+    as_seg(folder, "BINARY")
+
+
+@unusual()
+def contours_as_segments_of_the_newer_kind(folder):
+    as_seg(folder, "LABELMAP", reverse=True)
+
+
+@unusual()
+def segments_that_codes_alone_name(folder):
+    def change(dataset):
+        for item in dataset.SegmentSequence:
+            item.SegmentLabel = f"Segment {item.SegmentNumber}"
+
+    as_seg(folder, "BINARY", change)
+
+
+@unusual()
+def segments_that_labels_alone_name(folder):
+    def change(dataset):
+        for item in dataset.SegmentSequence:
+            item.SegmentedPropertyTypeCodeSequence[0].CodeValue = "123037004"
+
+    as_seg(folder, "BINARY", change)
+
+
+@unusual()
+def segments_beside_a_structure_set(folder):
+    rs = (Path(folder) / "rs.dcm").read_bytes()
+    as_seg(folder, "BINARY")
+    (Path(folder) / "rs.dcm").write_bytes(rs)
+
+
+for _name, _code in (
+    ("decimal_commas_in_slices", "series_decimal_commas"),
+    ("decimal_commas_in_contours", "contour_commas"),
+    ("contours_marked_as_interpolated", "contour_interpolated"),
+):
+    DAMAGES[_name] = (_code, UNUSUAL[_name][1])

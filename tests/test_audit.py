@@ -21,7 +21,14 @@ from segthor.recipe import Recipe, prepare
 
 JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
 # Those that need more than one patient, one moment or one list of organs; tested elsewhere.
-ELSEWHERE = {"bad_name", "file_changed", "same_scan", "organ_not_declared", "cannot_prepare"}
+ELSEWHERE = {
+    "roi_names_unmatched",
+    "bad_name",
+    "file_changed",
+    "same_scan",
+    "organ_not_declared",
+    "cannot_prepare",
+}
 
 
 def examined(folder, **changes):

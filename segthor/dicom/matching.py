@@ -16,13 +16,13 @@ from segthor import files
 from segthor.dicom import DicomError
 from segthor.dicom.elements import items, open_dataset, text
 from segthor.dicom.headers import RTSTRUCT, Header
+from segthor.dicom.rois import CLOSED_KINDS
 from segthor.dicom.series import Stack
 from segthor.dicom.slices import is_same_geometry
 from segthor.dicom.volumes import Volume
 
 _MOST_OFF = 0.2  # of a step; contours lie up to 0.12 mm off their slices in clinical data
 _ENOUGH = 3  # evidence, see `Owner.evidence`
-CLOSED = ("CLOSED", "INTERPOLATED_PLANAR")  # how the kinds of closed contours start
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def contour_points(path: str) -> np.ndarray:
         dataset = open_dataset(stream, path, ["ROIContourSequence"])
     try:
         contours = items(dataset, "ROIContourSequence", "ContourSequence")
-        closed = [c for c in contours if text(c, "ContourGeometricType").startswith(CLOSED)]
+        closed = [c for c in contours if text(c, "ContourGeometricType") in CLOSED_KINDS]
         points = [
             text(contour, "ContourData").replace(",", ".").split("\\", 3)[:3] for contour in closed
         ]

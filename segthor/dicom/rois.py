@@ -1,17 +1,23 @@
-"""Reads a structure set (RTSTRUCT): its ROIs, their contours as they stand, which organs they are.
+"""Reads a structure set (RTSTRUCT or SEG): its ROIs, their contours, which organs they are.
 
 No message names a patient, or an ROI that was not used.
 """
 
+import unicodedata
 from dataclasses import dataclass
 
-from pydicom.uid import RTStructureSetStorage
+from pydicom.sr.coding import Code
 
 from segthor import files
 from segthor.dicom import DicomError, elements
 from segthor.dicom.elements import items, text
+from segthor.dicom.headers import LABELMAP_SEG, RTSTRUCT, SEG
 from segthor.errors import InputError
 from segthor.organs import Organ, Organs, plain_name
+
+CLOSED_PLANAR, XOR = "CLOSED_PLANAR", "CLOSEDPLANAR_XOR"
+INTERPOLATED = "INTERPOLATED_PLANAR"  # how OsiriX and Horos write what they interpolated
+CLOSED_KINDS = (CLOSED_PLANAR, XOR, INTERPOLATED)
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,33 @@ class Contour:
 
 @dataclass(frozen=True)
 class Roi:
-    """A region of interest. contours: one tuple for each item of the file that refers to it."""
+    """A region of interest, or a segment of a SEG.
+
+    contours: One tuple for each item of the file that refers to it; none for a segment.
+    code: What a segment is, where its code says so.
+    is_segment: Whether it is drawn as pixels; see `segments`.
+    """
 
     number: str
     name: str
     frame_of_reference_uid: str
-    contours: tuple[tuple[Contour, ...], ...]
+    contours: tuple[tuple[Contour, ...], ...] = ()
+    code: Code | None = None
+    is_segment: bool = False
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it has a closed contour or is a segment."""
+        drawn = (contour for part in self.contours for contour in part)
+        return self.is_segment or any(one.data and one.kind in CLOSED_KINDS for one in drawn)
 
 
 @dataclass(frozen=True)
 class StructureSet:
-    """series_uids: the series that it says it was drawn on, often none or another one's."""
+    """A structure set or SEG.
+
+    series_uids: The series that it says it was drawn on, often none or another one's.
+    """
 
     path: str
     study_uid: str
@@ -73,8 +95,10 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
     """Every organ that has an ROI, in the table's order.
 
     An ROI is an organ's where its name is one of `Organ.known_as`, but for case, `_`, `-` and
-    blanks. roi_names: (organ, ROI name) pairs; an organ found in them goes by these alone, letter
-    for letter where that finds one, and their ROIs are no other organ's.
+    blanks; a segment also where its code is the organ's. ROIs without contours are passed over
+    where another one of the organ has some. roi_names: (organ, ROI name) pairs; an organ in them
+    goes by these alone, letter for letter where that finds one, and their ROIs are no other
+    organ's.
 
     Raises:
       DicomError: 'roi_ambiguous': two ROIs for one organ, one ROI for two organs, or one number for
@@ -90,7 +114,12 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
             rois = _told(structures.rois, told[organ.name])
         else:
             own = organ.known_as - taken
-            rois = [roi for roi in structures.rois if plain_name(roi.name) in own]
+            rois = [
+                roi
+                for roi in structures.rois
+                if plain_name(roi.name) in own
+                or (roi.code and organ.snomed and roi.code == Code(organ.snomed, "SCT", ""))
+            ]
         if rois:
             found.append((organ, _only(structures, organ.name, rois)))
     owners = {}
@@ -103,14 +132,20 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
 
 def _told(rois, names) -> list[Roi]:
     """The ROIs of these names to the letter, else but for case, `_`, `-` and blanks."""
-    exact = {name.strip() for name in names}
+    exact = {_letters(name) for name in names}
     alike = {plain_name(name) for name in names}
-    return [roi for roi in rois if roi.name.strip() in exact] or [
+    return [roi for roi in rois if _letters(roi.name) in exact] or [
         roi for roi in rois if plain_name(roi.name) in alike
     ]
 
 
+def _letters(name: str) -> str:
+    """A name with each accent as one character, however it is stored."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
 def _only(structures, organ: str, rois) -> Roi:
+    rois = [roi for roi in rois if roi.is_drawn] or rois[:1]
     where, number = f"{structures.path}: {organ}", rois[0].number
     if len(rois) > 1:
         numbers = ", ".join(roi.number for roi in rois)
@@ -123,10 +158,11 @@ def _only(structures, organ: str, rois) -> Roi:
 
 
 def _structure_set(path, dataset) -> StructureSet:
-    if text(dataset, "SOPClassUID") != RTStructureSetStorage or not items(
-        dataset, "StructureSetROISequence"
-    ):
-        message = f"{path}: expected an RT structure set with at least one ROI"
+    sop_class = text(dataset, "SOPClassUID")
+    if sop_class in (SEG, LABELMAP_SEG) and items(dataset, "SegmentSequence"):
+        return _segments(path, dataset)
+    if sop_class != RTSTRUCT or not items(dataset, "StructureSetROISequence"):
+        message = f"{path}: expected an RT structure set or SEG with at least one ROI"
         raise DicomError("structures_none", message)
     frames = items(dataset, "ReferencedFrameOfReferenceSequence")
     series = [
@@ -149,6 +185,21 @@ def _structure_set(path, dataset) -> StructureSet:
         )
         frame = text(item, "ReferencedFrameOfReferenceUID") or default
         rois.append(Roi(number, _name(item), frame, parts))
+    return StructureSet(path, text(dataset, "StudyInstanceUID"), tuple(series), tuple(rois))
+
+
+def _segments(path, dataset) -> StructureSet:
+    frame = text(dataset, "FrameOfReferenceUID")
+    series = [text(one, "SeriesInstanceUID") for one in items(dataset, "ReferencedSeriesSequence")]
+    rois = []
+    for item in items(dataset, "SegmentSequence"):
+        codes = items(item, "SegmentedPropertyTypeCodeSequence")
+        code = None
+        if codes:
+            code = Code(text(codes[0], "CodeValue"), text(codes[0], "CodingSchemeDesignator"), "")
+        number = str(elements.whole(item, "SegmentNumber"))
+        label = str(item.get("SegmentLabel") or "")
+        rois.append(Roi(number, label, frame, code=code, is_segment=True))
     return StructureSet(path, text(dataset, "StudyInstanceUID"), tuple(series), tuple(rois))
 
 

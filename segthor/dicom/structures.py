@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor import contours, scans
-from segthor.dicom import DicomError, rois
-from segthor.dicom.rois import Roi
+from segthor.dicom import DicomError, rois, segments
+from segthor.dicom.rois import CLOSED_KINDS, INTERPOLATED, XOR, Roi
 from segthor.dicom.series import Stack
 from segthor.organs import Organs
 
-_CLOSED, _XOR = "CLOSED_PLANAR", "CLOSEDPLANAR_XOR"
 _OFF_SLICE_MM, _OFF_SLICE_SHARE = 0.2, 0.1  # planning systems move contours by up to 0.12 mm
 _MOST_OFF_MM, _MOST_OFF_SHARE = 1.0, 1 / 3  # beyond this part of a step, which slice is meant?
 _BEYOND_PX = 1.0  # outside the outermost pixels' edges
@@ -24,6 +23,8 @@ _WORDS = {
     "contour_nested": "lie inside another and are read as holes, or as islands in holes",
     "contour_crossing": "cross another on their slice and are united",
     "contour_duplicate": "repeat another and are left out",
+    "contour_interpolated": "are marked as interpolated and are read like drawn ones",
+    "contour_commas": "have a decimal comma, which is read as a point",
     "contour_open": "are open, points or of no known kind and are left out",
     "contour_tiny": "hold no voxel's centre",
 }
@@ -55,13 +56,17 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> Contoured:
         'contour_between_slices', 'contour_outside': where the CT has no voxels.
     """
     structures = rois.read(path)
-    slices, labels = _Slices(stack), np.zeros(stack.shape[::-1], np.uint8)
-    findings, contoured, shared = _findings_of_set(structures, stack), [], 0
-    for organ, roi in rois.match(structures, organs, roi_names):
+    slices, labels = Slices(stack), np.zeros(stack.shape[::-1], np.uint8)
+    matched = rois.match(structures, organs, roi_names)
+    findings = _findings_of_set(structures, stack) + _unmatched_names(matched, roi_names)
+    contoured, shared = [], 0
+    frames = segments.Frames(path) if any(roi.is_segment for _, roi in matched) else None
+    for organ, roi in matched:
         where = f"{path}: {organ.name}"
         _check_frame(where, roi, stack)
         found, held = Counter(), 0
-        for k, plane in _planes(where, roi, slices, found):
+        planes = frames.planes(where, roi.number, slices) if frames else None
+        for k, plane in planes or _planes(where, roi, slices, found):
             free = plane & (labels[k] == 0)
             labels[k][free] = organ.label
             held += int(np.count_nonzero(free))
@@ -78,7 +83,9 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> Contoured:
             findings.append(("roi_empty", f"{organ.name}: {message}"))
     if not contoured:
         message = f"{path}: expected contours of {', '.join(organs.names)}; none of its"
-        raise DicomError("structures_none", f"{message} {len(structures.rois)} ROIs holds any")
+        names = "".join(f"; {message}" for _, message in _unmatched_names(matched, roi_names))
+        message = f"{message} {len(structures.rois)} ROIs holds any{names}"
+        raise DicomError("structures_none", message)
     words = [f"{path}: {message}" for _, message in findings]
     if shared:
         words.append(f"{path}: {shared} voxels lie in two organs; the table's first keeps them")
@@ -94,6 +101,19 @@ def _findings_of_set(structures, stack) -> list[tuple[str, str]]:
     return []
 
 
+def _unmatched_names(matched, roi_names) -> list[tuple[str, str]]:
+    """Organs whose names in --roi_names no ROI has."""
+    names = {}
+    for organ, name in roi_names:
+        names.setdefault(organ, []).append(repr(name))
+    for organ, _ in matched:
+        names.pop(organ.name, None)
+    return [
+        ("roi_names_unmatched", f"{organ}: no ROI is called {' or '.join(own)}, as roi_names says")
+        for organ, own in names.items()
+    ]
+
+
 def _check_frame(where: str, roi: Roi, stack: Stack) -> None:
     if not roi.frame_of_reference_uid or roi.frame_of_reference_uid != stack.frame_of_reference_uid:
         message = (
@@ -102,7 +122,7 @@ def _check_frame(where: str, roi: Roi, stack: Stack) -> None:
         raise DicomError("structures_other_frame", message)
 
 
-class _Slices:
+class Slices:
     """Where points of the patient (LPS mm) lie among a stack's slices."""
 
     def __init__(self, stack: Stack):
@@ -160,12 +180,14 @@ class _Slices:
         )
 
 
-def _planes(where: str, roi: Roi, slices: _Slices, found: Counter):
+def _planes(where: str, roi: Roi, slices: Slices, found: Counter):
     """Yields (k, bool [Y, X]) of each slice that one organ touches; counts what was met."""
     drawn = [contour for item in roi.contours for contour in item]
-    closed = [contour for contour in drawn if contour.kind in (_CLOSED, _XOR) and contour.data]
-    found["contour_open"] += sum(contour.kind not in (_CLOSED, _XOR) for contour in drawn)
+    closed = [contour for contour in drawn if contour.kind in CLOSED_KINDS and contour.data]
+    found["contour_open"] += sum(contour.kind not in CLOSED_KINDS for contour in drawn)
+    found["contour_interpolated"] += sum(contour.kind == INTERPOLATED for contour in drawn)
     found["contour_tiny"] += len(drawn) - len(closed) - found["contour_open"]
+    found["contour_commas"] += sum(b"," in contour.data for contour in closed)
     if not closed:
         return
     points, counts = _points(where, closed)
@@ -178,7 +200,7 @@ def _planes(where: str, roi: Roi, slices: _Slices, found: Counter):
             bool(uids) and slices.uids[index].isdisjoint(uids) for uids in images
         )
         plane = [rings[i] for i in here]
-        if any(closed[i].kind == _XOR for i in here):
+        if any(closed[i].kind == XOR for i in here):
             mask = contours.fill(plane, slices.shape)
         else:
             mask, met = contours.combine(plane, slices.shape)
@@ -191,7 +213,7 @@ def _points(where: str, closed) -> tuple[np.ndarray, np.ndarray]:
     data = [contour.data for contour in closed]
     counts = np.array([text.count(b"\\") + 1 for text in data])
     told = [contour.count.lstrip("+0") for contour in closed]
-    numbers = _numbers(b" ".join(data).replace(b"\\", b" "))
+    numbers = _numbers(b" ".join(data).replace(b",", b".").replace(b"\\", b" "))
     if (
         len(numbers) != counts.sum()
         or not np.isfinite(numbers).all()

@@ -190,7 +190,8 @@ class _Below:
     def own_files(self, case: Case) -> tuple[str, ...]:
         """The files of a case, where others lie below their folder; else none."""
         folder = index.common_folder(case.volume.paths)
-        own = {*case.volume.paths, *([case.structures.path] if case.structures else [])}
+        own = {*case.volume.paths, *case.volume.second_images}
+        own |= {case.structures.path} if case.structures else set()
         inside = [path for path in own if path.startswith(folder.rstrip("/") + "/")]
         return () if self._files[folder] == len(inside) else tuple(sorted(own))
 

@@ -8,7 +8,7 @@ from segthor import files
 from segthor.dicom import slices, stacks
 from segthor.dicom.headers import Header
 from segthor.dicom.series import Stack
-from segthor.dicom.stacks import StackError
+from segthor.dicom.stacks import SECOND_IMAGE, StackError
 from segthor.dicom.traits import Traits
 from segthor.dicom.who import CHANGES, Person
 
@@ -25,6 +25,7 @@ class Volume:
     stack: Its slices, or the error that says why there is no volume.
     paths: All its files.
     traits: Those of its first image.
+    second_images: Files of the series that are left out since another image has their position.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Volume:
     stack: Stack | StackError
     paths: tuple[str, ...]
     traits: Traits
+    second_images: tuple[str, ...] = ()
 
     @property
     def problem(self) -> StackError | None:
@@ -77,6 +79,7 @@ def _with_own_uids(single) -> list[list[Header]]:
 def _named(uid: str, images, made: stacks.Volumes) -> list[Volume]:
     traits, name = {header.path: header.traits for header in images}, series_name(uid)
     several = len(made.volumes) > 1
+    second = tuple(path for why, path in made.left_aside if why == SECOND_IMAGE)
     return [
         Volume(
             f"{name}-{number}" if several else name,
@@ -84,6 +87,7 @@ def _named(uid: str, images, made: stacks.Volumes) -> list[Volume]:
             stack,
             tuple(stack.paths),
             traits[stack.paths[0]],
+            second,
         )
         for number, stack in enumerate(made.volumes, 1)
     ]

@@ -1,0 +1,102 @@
+"""The segments of a DICOM SEG (BINARY or LABELMAP) on the slices of a CT."""
+
+import numpy as np
+import pydicom
+from pydicom.pixels import pixel_array
+
+from segthor import files
+from segthor.dicom import DicomError, elements
+from segthor.dicom.elements import groups_of_frame, numbers, text, whole
+from segthor.dicom.headers import SEG, orientation
+
+_SYNTAXES = {  # compressed frames of other kinds need decoders that are not made for one bit
+    "1.2.840.10008.1.2": "",
+    "1.2.840.10008.1.2.1": "",
+    "1.2.840.10008.1.2.1.99": "",
+    "1.2.840.10008.1.2.5": "pydicom",
+}
+_REFERENCED = "ReferencedSegmentNumber"
+_OFF_PX = 0.1  # how far the centre of a segment's pixel may lie off that of the CT's
+
+
+class Frames:
+    """The frames of one SEG.
+
+    Raises:
+      DicomError: 'file_damaged', 'dicom_syntax', 'structures_none' for a SEG of fractions.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        with files.open_read(path) as stream:
+            self._dataset = elements.open_dataset(stream, path, pixels=True)
+        self._is_labelmap = text(self._dataset, "SOPClassUID") != SEG
+        if text(self._dataset, "SegmentationType") not in ("BINARY", "LABELMAP"):
+            message = f"{path}: expected segments of type BINARY or LABELMAP"
+            raise DicomError("structures_none", message)
+        self._syntax = str(self._dataset.file_meta.get("TransferSyntaxUID", ""))
+        if self._syntax not in _SYNTAXES:
+            message = f"{path}: expected a SEG that is not compressed, or by RLE"
+            raise DicomError("dicom_syntax", f"{message}; convert it, as with gdcmconv --raw")
+        per_frame = self._dataset.get("PerFrameFunctionalGroupsSequence") or ()
+        self._segments = [self._segment_of(frame) for frame in range(len(per_frame))]
+
+    def planes(self, where: str, number: str, slices):
+        """Yields (k, bool [Y, X]) of each slice of a CT that a segment touches.
+
+        where: For messages. slices: `structures.Slices` of the CT.
+
+        Raises:
+          DicomError: 'contour_between_slices', 'contour_outside', 'file_damaged'.
+        """
+        for frame, segment in enumerate(self._segments):
+            if segment not in ("", number):
+                continue
+            mask = self._mask(frame, int(number))
+            rows, columns = np.nonzero(mask)
+            if not len(rows):
+                continue
+            points = self._points_mm(frame, rows, columns)
+            (k,), px = slices.place(where, points, np.array([len(points)]))
+            voxels = np.rint(px).astype(int)
+            inside = (voxels >= 0) & (voxels < slices.shape)
+            if np.abs(px - voxels).max() > _OFF_PX or not inside.all():
+                message = f"{where}: expected segments on the CT's pixels, found others"
+                raise DicomError("contour_outside", f"{message}; export them on the CT's grid")
+            plane = np.zeros(slices.shape[::-1], bool)
+            plane[voxels[:, 1], voxels[:, 0]] = True
+            yield k, plane
+
+    def _segment_of(self, frame: int) -> str:
+        """The segment's number; '' in a label map, where each frame holds all."""
+        named = groups_of_frame(self._dataset, frame, "SegmentIdentificationSequence")
+        return "" if self._is_labelmap or not named else str(whole(named[0], _REFERENCED))
+
+    def _mask(self, frame: int, number: int) -> np.ndarray:
+        plugin = _SYNTAXES[self._syntax]
+        try:
+            pixels = pixel_array(self._dataset, index=frame, decoding_plugin=plugin, raw=True)
+        except Exception as error:  # pydicom raises many kinds
+            message = f"{self._path}: the segments cannot be read ({type(error).__name__})"
+            raise DicomError("file_damaged", f"{message}; copy it again") from error
+        return pixels == number if self._is_labelmap else pixels > 0
+
+    def _points_mm(self, frame: int, rows, columns) -> np.ndarray:
+        """Centres of pixels, LPS mm [N, 3]."""
+        position, turned, measures = (
+            (groups_of_frame(self._dataset, frame, keyword) or [pydicom.Dataset()])[0]
+            for keyword in (
+                "PlanePositionSequence",
+                "PlaneOrientationSequence",
+                "PixelMeasuresSequence",
+            )
+        )
+        first_mm = numbers(position, "ImagePositionPatient", 3)
+        along = orientation(numbers(turned, "ImageOrientationPatient", 6))
+        spacing_mm = numbers(measures, "PixelSpacing", 2)
+        if first_mm is None or along is None or spacing_mm is None:
+            message = f"{self._path}: expected the place of each frame, found none"
+            raise DicomError("file_damaged", f"{message}; export it again")
+        right, down = np.reshape(along, (2, 3))
+        moved = columns[:, None] * spacing_mm[1] * right + rows[:, None] * spacing_mm[0] * down
+        return np.array(first_mm) + moved
