@@ -92,7 +92,7 @@ def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
         organs = {row["organ"]: row["evidence"] for row in kept["rows"]}
         judged = judge.judge(kept["rows"][0]["scan"], organs, ())
         rows += [
-            row | {"judged": judged["organs"][row["organ"]], "unlike": judged["unlike_training"]}
+            row | {"judged": judged.organs[row["organ"]], "unlike": judged.unlike_training}
             for row in kept["rows"]
         ]
     return rows
@@ -101,9 +101,9 @@ def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
 def _arrays(rows, organ: str) -> dict[str, np.ndarray]:
     own = [row for row in rows if row["organ"] == organ]
     return {
-        "expected": np.array([row["judged"]["expected_dice"] for row in own]),
-        "lower": np.array([row["judged"]["lower_dice"] for row in own]),
-        "marked": np.array([row["judged"]["review"] or row["unlike"] for row in own]),
+        "expected": np.array([row["judged"].expected_dice for row in own]),
+        "lower": np.array([row["judged"].lower_dice for row in own]),
+        "marked": np.array([row["judged"].review or row["unlike"] for row in own]),
         "true": np.array([row["dice"] for row in own]),
         "kind": np.array([row["kind"] for row in own]),
         "patient": np.array([int(row["patient"]) for row in own]),
@@ -184,10 +184,10 @@ def _kinds(rows) -> str:
         own = [row for row in rows if row["kind"] == kind]
         if own:
             true = np.mean([row["dice"] for row in own])
-            expected = np.mean([row["judged"]["expected_dice"] for row in own])
+            expected = np.mean([row["judged"].expected_dice for row in own])
             scans = len({row["patient"] for row in own})
             bad = [row for row in own if row["dice"] < BAD_DICE]
-            missed = sum(not (row["judged"]["review"] or row["unlike"]) for row in bad)
+            missed = sum(not (row["judged"].review or row["unlike"]) for row in bad)
             lines.append(
                 f"| {kind} | {scans} | {true:.3f} | {expected:.3f} | {len(bad)} | {missed} |"
             )

@@ -12,7 +12,8 @@ from segthor import drawing, files, inputs, json_files, organ_table, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
-from serving.scoring import comparison, evaluation, facts, output, pairs, picture, tables
+from serving.prediction import facts
+from serving.scoring import comparison, evaluation, output, pairs, picture, tables
 from serving.scoring.evaluation import PatientScores
 
 PREDICTIONS = flags.DEFINE_string(
@@ -130,7 +131,7 @@ def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dic
         line = f"[{number}/{len(matched)}] {contours.name}"
         try:
             predicted, truth = pairs.read(contours, prediction, None, organs, roi_names)
-            predictable = facts.read(PREDICTIONS.value, contours.name, organs).organs
+            predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
         except InputError as error:
             failed[contours.name] = str(error)
             print(f"{line}  FAILED: {error}", flush=True)

@@ -15,6 +15,7 @@ from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
 from serving.prediction import engine, overview, walk
+from serving.prediction.facts import Facts
 from serving.prediction.plan import Plan
 
 INPUT = flags.DEFINE_string(
@@ -115,16 +116,16 @@ def _walk(todo, worker) -> None:
         )
 
 
-def _look(facts: dict) -> str:
+def _look(facts: Facts) -> str:
     """Names the finding that makes a result implausible, if there is one."""
-    odd = [f for f in facts.get("findings", ()) if f["severity"] == REJECT]
-    return f"  look at it: {odd[0]['message']}" if odd else ""
+    odd = [finding.message for finding in facts.findings or () if finding.severity == REJECT]
+    return f"  look at it: {odd[0]}" if odd else ""
 
 
 def _conclude(todo, worker, output: str) -> int:
     failed = 0
     for scan in todo:
-        reason = worker.results.facts(scan).get("failed")
+        reason = worker.results.facts(scan).failed
         if reason or not worker.is_finished(scan):
             failed += 1
             print(f"failed: {scan.name} ({scan.ct}): {reason or 'its worker was lost'}")

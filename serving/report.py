@@ -14,7 +14,8 @@ from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import Organs
 from segthor.patients import Patient
-from serving.scoring import animation, evaluation, facts, output, page, pairs, tables, viewer
+from serving.prediction import facts
+from serving.scoring import animation, evaluation, output, page, pairs, tables, viewer
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The CT; as --input of predict.", required=True)
@@ -89,7 +90,7 @@ def _shown(found, predictions, contours, organs: Organs) -> list[Patient]:
 
 def _failed(patient: str, organs: Organs) -> bool:
     try:
-        return bool(facts.read(PREDICTIONS.value, patient, organs).failed)
+        return bool(facts.read_of_table(PREDICTIONS.value, patient, organs).failed)
     except InputError:  # for the patient's entry to show
         return True
 
@@ -103,7 +104,7 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
             raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name, organs))
         if prediction.fault:
             raise InputError(prediction.fault)
-        noted = facts.read(PREDICTIONS.value, scan.name, organs)
+        noted = facts.read_of_table(PREDICTIONS.value, scan.name, organs)
         ct = scans.read(scan.ct, among=scan.ct_files)
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:

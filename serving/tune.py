@@ -17,7 +17,7 @@ from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
 from segthor.patients import Patient
-from serving.prediction import candidates, postprocess, results
+from serving.prediction import candidates, facts, postprocess, results
 from serving.scoring import tables
 from serving.scoring.pairs import contours_of, table_of
 from serving.scoring.pairs import read as read_pair
@@ -69,8 +69,8 @@ def _score(pairs, predictions, organs: Organs) -> list:
     for number, labels in enumerate(pairs, 1):
         prediction = Patient(labels.name, "", predictions[labels.name])
         predicted, truth = read_pair(labels, prediction, organs=organs)
-        facts = results.facts_of(PREDICTIONS.value, labels.name)
-        names = [n for n in truth.organs if n in facts.get("organs", organs.names)]
+        predictable = facts.read_of_table(PREDICTIONS.value, labels.name, organs).organs
+        names = [name for name in truth.organs if name in predictable]
         patients.append(
             candidates.score_candidates(predicted.array, truth.array, truth.grid, names, organs)
         )

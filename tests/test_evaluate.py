@@ -13,7 +13,8 @@ from tiny_models import at_work_in, killed_while_writing
 from segthor import files, nifti, organs
 from segthor.errors import InputError
 from segthor.patients import Patient
-from serving.scoring import comparison, evaluation, facts, pairs, picture
+from serving.prediction import facts
+from serving.scoring import comparison, evaluation, pairs, picture
 
 SHAPE = (40, 36, 12)
 SPACING_MM = (1.0, 1.5, 3.0)
@@ -441,7 +442,7 @@ def test_facts_that_are_not_ours_are_one_line(tmp_path, noted):
     (tmp_path / "cases").mkdir()
     (tmp_path / "cases/A.json").write_text(noted)
     with pytest.raises(InputError, match="facts of A"):
-        facts.read(str(tmp_path), "A")
+        facts.read_of_table(str(tmp_path), "A", organs.SEGTHOR)
 
 
 def test_contours_of_a_patient_whose_name_cannot_be_used_are_missing_and_say_why(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from segthor.figures import OrganFigures
 from serving.prediction import evidence
 from serving.prediction.evidence import SliceCounts, of_labels, of_organ
+from serving.prediction.facts import Change
 
 ORGANS = ("heart", "aorta")
 
@@ -123,7 +124,7 @@ def test_an_organ_that_is_not_there_has_no_evidence():
     counts = SliceCounts(ORGANS, 4)
     counts.add(range(4), ("heart",), discs(4, sharp=30), [discs(4, sharp=30)])
     measured = {"heart": vars(OrganFigures(500.0, 90.0, 40.0, 2, 1, (0.0, 0.0, 0.0)))}
-    found = of_labels(counts, measured, {"heart": {"removed_cm3": 500.0}}, None)
+    found = of_labels(counts, measured, {"heart": Change(500.0, 0.0)}, None)
     assert found["aorta"] == {}
     heart = found["heart"]
     assert (heart["removed_share"], heart["surplus_pieces"], heart["gaps"]) == (0.5, 1, 1)

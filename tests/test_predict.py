@@ -24,7 +24,7 @@ from segthor import inputs, nifti, organs
 from segthor.errors import InputError
 from segthor.patients import Patient
 from segthor.recipe import Recipe
-from serving.prediction import bundle, walk
+from serving.prediction import bundle, facts, walk
 from serving.prediction.plan import Plan
 from serving.prediction.predictor import Ensemble
 from serving.prediction.worker import Worker
@@ -410,7 +410,7 @@ def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
     assert not worker.results.is_finished(case)
     predict(worker, path)
     assert worker.results.is_finished(case)
-    os.remove(worker.results.facts_path(case))
+    os.remove(facts.path(worker.results.folder, case.name))
     assert not worker.results.is_finished(case)
 
 
@@ -549,7 +549,7 @@ def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
     results.claim(overwrite=False)
     distributed.run(plan, found, "DirectRunner", [])
     assert [scan.name for scan in found if not results.is_finished(scan)] == ["Patient_44"]
-    assert "NIfTI" in results.facts(found[3])["failed"]
+    assert "NIfTI" in results.facts(found[3]).failed
     for name, expected in labels.items():
         if name != "Patient_44.nii.gz":
             image = nibabel.load(tmp_path / "out" / name)

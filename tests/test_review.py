@@ -41,53 +41,53 @@ def judge(fit=None, recall=0.95, names=("heart",)):
 
 def test_a_case_like_the_training_data_is_not_marked():
     found = judge().judge(SCAN, {"heart": FINE}, ())
-    assert (found["review"], found["reason"], found["calibrated"]) == (False, "", False)
-    assert found["organs"]["heart"]["expected_dice"] is None
+    assert (found.review, found.reason, found.calibrated) == (False, "", False)
+    assert found.organs["heart"].expected_dice is None
 
 
 def test_an_uncalibrated_model_goes_by_the_audit():
     odd = Finding("organ_volume", "reject", "heart: 5 cm3; plausible are 300 to 1500")
     found = judge().judge(SCAN, {"heart": FINE}, [odd])
-    assert found["review"] and found["reason"] == odd.message
+    assert found.review and found.reason == odd.message
     slight = dataclasses.replace(odd, severity="warn")
-    assert not judge().judge(SCAN, {"heart": FINE}, [slight])["review"]
+    assert not judge().judge(SCAN, {"heart": FINE}, [slight]).review
 
 
 def test_a_scan_unlike_the_training_data_is_marked_and_the_reason_names_it():
     found = judge().judge({"slice_mm": [10.0, 35.0]}, {"heart": FINE}, ())
-    assert found["unlike_training"] and found["review"]
-    assert found["reason"] == ("unlike the training data: slices of 10 mm, training 2.8 to 3.2 mm")
+    assert found.unlike_training and found.review
+    assert found.reason == ("unlike the training data: slices of 10 mm, training 2.8 to 3.2 mm")
 
 
 def test_what_the_calibration_saw_is_not_unlike(calibrated):  # noqa: F811
     wide = dataclasses.replace(calibrated, seen={"slice_mm": (-2.0, 40.0)})
-    assert not judge(wide).judge({"slice_mm": [10.0, 35.0]}, {"heart": FINE}, ())["unlike_training"]
-    assert judge(wide).judge({"slice_mm": [20.0, 80.0]}, {"heart": FINE}, ())["unlike_training"]
-    assert judge(wide).judge({"slice_mm": [1.0, -10.0]}, {"heart": FINE}, ())["unlike_training"]
+    assert not judge(wide).judge({"slice_mm": [10.0, 35.0]}, {"heart": FINE}, ()).unlike_training
+    assert judge(wide).judge({"slice_mm": [20.0, 80.0]}, {"heart": FINE}, ()).unlike_training
+    assert judge(wide).judge({"slice_mm": [1.0, -10.0]}, {"heart": FINE}, ()).unlike_training
 
 
 def test_an_organ_that_is_not_found_is_marked():
     found = judge().judge(SCAN, {"heart": {}}, ())
-    assert found["review"] and found["reason"] == "heart: not found"
+    assert found.review and found.reason == "heart: not found"
 
 
 def test_expectation_bound_and_reason_follow_the_evidence(calibrated):  # noqa: F811
     bad = FINE | {"uncertainty": 0.4, "disagreeing_slices": 4, "slices": [3, 4, 5, 6]}
     found = judge(calibrated).judge(SCAN, {"heart": bad}, ())
-    row = found["organs"]["heart"]
-    assert row["lower_dice"] <= row["expected_dice"] < 0.8
-    assert row["slices"] == [3, 4, 5, 6]
-    assert found["reason"] == (
-        f"heart: models or flips disagree over 4 slices; expected {row['expected_dice']:.2f}"
+    row = found.organs["heart"]
+    assert row.lower_dice <= row.expected_dice < 0.8
+    assert row.slices == (3, 4, 5, 6)
+    assert found.reason == (
+        f"heart: models or flips disagree over 4 slices; expected {row.expected_dice:.2f}"
     )
     good = judge(calibrated).judge(SCAN, {"heart": FINE}, ())
-    assert good["organs"]["heart"]["expected_dice"] > 0.85 and not good["review"]
+    assert good.organs["heart"].expected_dice > 0.85 and not good.review
 
 
 def test_models_that_disagree_bound_the_expectation(calibrated):  # noqa: F811
     torn = FINE | {"disagreement": 0.5}
-    row = judge(calibrated).judge(SCAN, {"heart": torn}, ())["organs"]["heart"]
-    assert row["expected_dice"] == 0.5 and row["lower_dice"] <= 0.5
+    row = judge(calibrated).judge(SCAN, {"heart": torn}, ()).organs["heart"]
+    assert row.expected_dice == 0.5 and row.lower_dice <= 0.5
 
 
 @pytest.mark.parametrize("apart, marked", [(None, False), (0.19, False), (0.2, True), (0.45, True)])
@@ -133,7 +133,7 @@ def test_more_recall_marks_more(calibrated):  # noqa: F811
     for recall in (0.3, 0.8, 1.0):
         one = judge(calibrated, recall)
         cases = [one.judge({}, {"heart": FINE | row["evidence"]}, ()) for row in rows]
-        marked.append({n for n, case in enumerate(cases) if case["review"]})
+        marked.append({n for n, case in enumerate(cases) if case.review})
     assert marked[0] < marked[1] < marked[2]
 
 
@@ -207,7 +207,7 @@ def test_a_calibration_that_came_later_judges_finished_cases(
     assert later.results.is_finished(case)
     later.review_again(case)
     after = later.results.facts(case)
-    assert after["review"]["calibrated"] and not before["review"]["calibrated"]
-    assert all(row["expected_dice"] is not None for row in after["review"]["organs"].values())
-    assert {**after, "review": 0} == {**before, "review": 0}
+    assert after.review.calibrated and not before.review.calibrated
+    assert all(row.expected_dice is not None for row in after.review.organs.values())
+    assert dataclasses.replace(after, review=before.review) == before
     assert later.results.is_finished(case)

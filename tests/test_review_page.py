@@ -1,5 +1,6 @@
 """The report's page shows what the prediction job expects: order, reasons, slices, overview."""
 
+import dataclasses
 import json
 
 import nibabel
@@ -9,13 +10,15 @@ from test_viewer import AFFINE, Page, browser, ct, truth_map  # noqa: F401  a fi
 
 from segthor import organs
 from segthor.errors import InputError
-from serving.scoring import facts
+from serving.prediction import facts
 
 
 def review(expected, marked=False, unlike=False, reason="", slices=()):
-    row = {"expected_dice": expected, "lower_dice": expected - 0.1, "review": marked,
+    surface = {"expected_surface_dice": 0.9, "lower_surface_dice": 0.8}
+    row = {"expected_dice": expected, "lower_dice": expected - 0.1, **surface, "review": marked,
            "reason": reason, "slices": list(slices)}  # fmt: skip
-    fine = {"expected_dice": 0.97, "lower_dice": 0.9, "review": False, "reason": "", "slices": []}
+    fine = {"expected_dice": 0.97, "lower_dice": 0.9, **surface, "review": False, "reason": "",
+            "slices": []}  # fmt: skip
     reasons = ["unlike the training data: slices of 4 mm"] * unlike + [f"aorta: {reason}"] * marked
     return {"calibrated": True, "recall": 0.95, "review": marked or unlike,
             "reason": "; ".join(reasons), "unlike_training": unlike, "expected_dice": expected,
@@ -95,8 +98,9 @@ def test_a_review_that_serving_predict_did_not_write_is_refused(tmp_path, damage
     (tmp_path / "cases").mkdir()
     path = tmp_path / "cases" / "B.json"
     path.write_text(json.dumps({"organs": ["heart", "aorta"], "review": one}))
-    assert facts.read(str(tmp_path), "B", organs.SEGTHOR).review == REVIEWS["B"]
+    known = facts.read_of_table(str(tmp_path), "B", organs.SEGTHOR).review
+    assert json.loads(json.dumps(dataclasses.asdict(known))) == REVIEWS["B"]
     damage(one)
     path.write_text(json.dumps({"organs": ["heart", "aorta"], "review": one}))
-    with pytest.raises(InputError, match="the facts of B are not those"):
-        facts.read(str(tmp_path), "B", organs.SEGTHOR)
+    with pytest.raises(InputError, match="the facts of B"):
+        facts.read_of_table(str(tmp_path), "B", organs.SEGTHOR)

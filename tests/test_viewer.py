@@ -16,9 +16,10 @@ from programs import run_entry
 from tiny_models import at_work_in, killed_while_writing
 
 from segthor import drawing, nifti, organ_table, organs
+from serving.prediction.facts import Facts
 from serving.scoring import animation, page, viewer
-from serving.scoring.facts import Facts
 
+ALL = Facts(organs=organs.SEGTHOR.names)
 SHAPE = (60, 56, 20)
 SPACING_MM = (2.0, 2.0, 4.0)
 AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])
@@ -73,7 +74,7 @@ def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
     affine = AFFINE[:, [*axes, 3]]
     scan = nifti.Scan(ct(labels).transpose(axes), nifti.Grid.from_affine(
         tuple(np.array(SHAPE)[list(axes)]), affine))  # fmt: skip
-    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, Facts())
+    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, ALL)
     assert entry["depth"] == 20 and entry["pixelMm"] == [2.0, 2.0] and entry["sliceMm"] == 4.0
     assert entry["first"] == 1  # the aorta starts at 3, 10 mm below it are two slices
     plane = unpack(entry["predicted"][10 - entry["first"]])
@@ -343,7 +344,7 @@ def planted(browser, tmp_path):
     hu[25:, :18, 9:] = 3000  # bone at the patient's left, in front, above
     affine = np.diag([-MM[0], -MM[1], MM[2], 1.0])
     scan = nifti.Scan(hu, nifti.Grid.from_affine(hu.shape, affine))
-    entry = viewer.patient("A", scan, labels, np.roll(labels, 1, 0), {}, Facts())
+    entry = viewer.patient("A", scan, labels, np.roll(labels, 1, 0), {}, ALL)
     assert (entry["width"], entry["height"], len(entry["slices"])) == labels.shape
     page.write(str(tmp_path / "report.html"), [entry], "planted")
     shown = Page(browser, tmp_path / "report.html")
@@ -448,7 +449,7 @@ def test_a_click_a_drag_and_the_wheel_in_one_plane_move_the_others(planted):
 def test_the_page_opens_at_what_is_in_question_and_leads_to_the_rest(browser, tmp_path):
     labels = truth_map()
     scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    entry = viewer.patient("A", scan, labels, None, {}, Facts())
+    entry = viewer.patient("A", scan, labels, None, {}, ALL)
     asked = [
         ("aorta", "40% in dispute", "no contour in 3 slices", [(3, 3), (12, 14)]),
         ("heart", "9% in dispute", "another outline", [(6, 7)]),
@@ -672,7 +673,7 @@ def hostile_page(folder, name) -> Path:
     """The report of a patient of this name, and of one that failed for a reason of this name."""
     labels = truth_map()
     scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    shown = viewer.patient(name, scan, labels, labels, {}, Facts())
+    shown = viewer.patient(name, scan, labels, labels, {}, ALL)
     reason = viewer.failed("healthy", f"because of {name}")
     page.write(str(folder / "report.html"), [shown, reason], f"the folder {name}")
     return folder / "report.html"

@@ -170,7 +170,8 @@ def of_labels(
 ) -> dict[str, dict]:
     """Organ to its evidence, of the finished label map; empty of an organ that is not there.
 
-    measured: organ to the fields of `figures.OrganFigures`. changes: of `postprocess.apply`.
+    measured: Organ to the fields of `figures.OrganFigures`.
+    changes: Organ to the `postprocess.Change` of those that changed.
     """
     figures = organ_figures(measured)
     result = {}
@@ -180,16 +181,16 @@ def of_labels(
         if row and name in measured:
             spreads = reference.organs.get(name, {}) if reference else {}
             held = np.count_nonzero(table[:, PIXELS])
-            row |= _of_shape(measured[name], changes.get(name, {}), held)
+            row |= _of_shape(measured[name], changes.get(name), held)
             row |= _beside_training(figures[name], spreads)
     return result
 
 
-def _of_shape(measured: dict, change: dict, slices: int) -> dict:
-    removed, kept = change.get("removed_cm3", 0.0), max(measured["volume_cm3"], 1e-3)
+def _of_shape(measured: dict, change, slices: int) -> dict:
+    removed, kept = change.removed_cm3 if change else 0.0, max(measured["volume_cm3"], 1e-3)
     return {
         "removed_share": _share(removed / (removed + kept)),
-        "surplus_pieces": measured["components"] - 1 + change.get("removed_pieces", 0),
+        "surplus_pieces": measured["components"] - 1 + (change.removed_pieces if change else 0),
         "gap_share": _share(measured["gaps"] / (measured["gaps"] + slices)),
         "gaps": measured["gaps"],
     }

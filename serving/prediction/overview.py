@@ -2,6 +2,7 @@
 
 from segthor import csv_files, files
 from segthor.patients import Patient
+from serving.prediction.facts import Facts
 from serving.prediction.results import Results
 
 FILE_NAME = "predictions.csv"
@@ -14,43 +15,42 @@ def write(results: Results, scans: list[Patient], names) -> list[dict]:
     names: the organs that are predicted. Of each case, the organ with the lowest expectation is
     named. A case without a label map comes first.
     """
-    facts = {scan.name: results.facts(scan) for scan in scans}
-    order = sorted(facts, key=lambda name: rank(facts[name], name))
-    rows = [_row(name, facts[name]) for name in order]
+    cases = {scan.name: results.facts(scan) for scan in scans}
+    order = sorted(cases, key=lambda name: rank(cases[name], name))
+    rows = [_row(name, cases[name]) for name in order]
     expected = [f"expected_dice_{name}" for name in names]
     path = files.join(results.folder, FILE_NAME)
     csv_files.write_table(path, rows, (*_COLUMNS, *expected))
     return rows
 
 
-def rank(facts: dict, name: str) -> tuple:
+def rank(facts: Facts, name: str) -> tuple:
     """Sorts cases worst first: failed, unlike the training data, to be reviewed, all others; each
     by the lowest expected Dice.
     """
-    if facts.get("failed") or "review" not in facts:
+    review = facts.review
+    if facts.failed or review is None:
         return (0, 0.0, name)
-    review = facts["review"]
-    place = 1 if review["unlike_training"] else 2 if review["review"] else 3
-    expected = review["expected_dice"]
-    return (place, 1.0 if expected is None else expected, name)
+    place = 1 if review.unlike_training else 2 if review.review else 3
+    return (place, 1.0 if review.expected_dice is None else review.expected_dice, name)
 
 
-def _row(name: str, facts: dict) -> dict:
-    failed = facts.get("failed", "")
-    review = facts.get("review")
+def _row(name: str, facts: Facts) -> dict:
+    review = facts.review
     if review is None:
-        before = "no evidence was noted; predict again with --overwrite" if "job" in facts else ""
-        return {"patient": name, "review": "yes", "reason": failed or before or "no label map"}
-    known = {o: row for o, row in review["organs"].items() if row["expected_dice"] is not None}
-    worst = min(known, key=lambda o: known[o]["expected_dice"], default=None)
-    told = known.get(worst) or next((r for r in review["organs"].values() if r["review"]), {})
+        before = "no evidence was noted; predict again with --overwrite" if facts.job else ""
+        reason = facts.failed or before or "no label map"
+        return {"patient": name, "review": "yes", "reason": reason}
+    known = {o: row for o, row in review.organs.items() if row.expected_dice is not None}
+    worst = min(known, key=lambda o: known[o].expected_dice, default=None)
+    shown = known.get(worst) or next((r for r in review.organs.values() if r.review), None)
     return {
         "patient": name,
-        "review": "yes" if review["review"] or failed else "no",
-        "expected_dice": review["expected_dice"],
-        "lower_dice": told.get("lower_dice"),
+        "review": "yes" if review.review or facts.failed else "no",
+        "expected_dice": review.expected_dice,
+        "lower_dice": shown and shown.lower_dice,
         "organ": worst,
-        "slices": " ".join(map(str, told.get("slices", ()))),
-        "reason": "; ".join(filter(None, (failed, review["reason"]))),
-        **{f"expected_dice_{o}": row["expected_dice"] for o, row in known.items()},
+        "slices": " ".join(map(str, shown.slices)) if shown else "",
+        "reason": "; ".join(filter(None, (facts.failed, review.reason))),
+        **{f"expected_dice_{o}": row.expected_dice for o, row in known.items()},
     }

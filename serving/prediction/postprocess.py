@@ -10,6 +10,7 @@ from segthor import model_directory as directory
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from serving.prediction.facts import Change
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
 
@@ -66,12 +67,8 @@ def clear_leftovers(version: str) -> None:
 
 def apply(
     labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs = SEGTHOR
-) -> dict[str, dict]:
-    """Applies the rules to labels uint8 [X, Y, Z], in place.
-
-    Returns, per organ with a rule that changed something, cm3 that were `removed` and `filled`,
-    and the pieces that were removed.
-    """
+) -> dict[str, Change]:
+    """Applies the rules to labels uint8 [X, Y, Z], in place; returns the organs that changed."""
     voxel_cm3 = float(np.prod(spacing_mm)) / 1000
     boxes = label_boxes(labels)
     changes = {}
@@ -86,12 +83,11 @@ def apply(
         removed = before & ~after
         part[removed], part[filled] = BACKGROUND, value
         if removed.any() or filled.any():
-            changes[name] = {
-                "removed_cm3": round(np.count_nonzero(removed) * voxel_cm3, 3),
-                "filled_cm3": round(np.count_nonzero(filled) * voxel_cm3, 3),
-            }
-            if removed.any():
-                changes[name]["removed_pieces"] = int(ndimage.label(removed, _TOUCHING)[1])
+            changes[name] = Change(
+                removed_cm3=round(np.count_nonzero(removed) * voxel_cm3, 3),
+                filled_cm3=round(np.count_nonzero(filled) * voxel_cm3, 3),
+                removed_pieces=int(ndimage.label(removed, _TOUCHING)[1]),
+            )
     return changes
 
 

@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
+from serving.prediction import facts
+from serving.prediction.facts import Facts
 
 FORMAT = 1
 MADE = "made"  # in FILE_NAME, where DICOM is written: YYYYMMDD HHMMSS, which its objects bear
@@ -115,23 +118,23 @@ class Results:
 
     def is_finished(self, scan: Patient, formats=()) -> bool:
         """Whether a run of this job finished the scan as it is now, in all DICOM formats."""
-        made = self.path(scan), self.facts_path(scan)
+        made = self.path(scan), facts.path(self.folder, scan.name)
         if not scans.exists(scan.ct) or not all(map(files.exists, made)):
             return False
         try:
             known = self.facts(scan)
         except InputError:  # facts that cannot be read say nothing of the label map beside them
             return False
-        objects = known.get("objects", {})
+        objects = known.objects or {}
         return (
-            (known.get("job"), known.get("scan")) == (self.job, mark_of(scan))
+            (known.job, known.scan) == (self.job, mark_of(scan))
             and set(formats) <= set(objects)
             and all(
                 files.exists(self.object_path(scan.name, kind)) for kind in formats if objects[kind]
             )
         )
 
-    def write(self, scan: Patient, mark, labels, grid, facts: dict, probabilities: dict) -> None:
+    def write(self, scan: Patient, mark, labels, grid, known: Facts, probabilities: dict) -> None:
         """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8.
 
         mark: of `mark_of`, from before the scan was read.
@@ -141,37 +144,34 @@ class Results:
                 f"{scan.ct}: its label map would take its place; choose another --output"
             )
         self.forget(scan)  # an older label map must never lie beside newer facts
-        objects = facts.get("objects", {})
+        objects = known.objects or {}
         self._forget_objects(scan.name, but=[kind for kind in objects if objects[kind]])
         for name, array in probabilities.items():
             file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
             path = files.inside(files.join(self.folder, "probabilities"), file)
             nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
-        json_files.write(self.facts_path(scan), {"job": self.job, "scan": mark, **facts})
+        replace(known, job=self.job, scan=mark).save(self.folder, scan.name)
         nifti.write(self.path(scan), labels, grid)
 
-    def facts(self, scan: Patient) -> dict:
-        """What is known about the case; empty where it was not tried."""
-        return facts_of(self.folder, scan.name)
+    def facts(self, scan: Patient) -> Facts:
+        """What is known about the case."""
+        return facts.read(self.folder, scan.name)
 
     def write_failure(self, scan: Patient, reason: str) -> None:
         """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
-        known = self.facts(scan) if files.exists(self.path(scan)) else {"scan": {"path": scan.ct}}
-        json_files.write(self.facts_path(scan), known | {"failed": reason})
-
-    def note(self, scan: Patient, **facts) -> None:
-        """Replaces some of a case's facts."""
-        json_files.write(self.facts_path(scan), self.facts(scan) | facts)
+        stays = files.exists(self.path(scan))
+        known = self.facts(scan) if stays else Facts(scan={"path": scan.ct})
+        replace(known, failed=reason).save(self.folder, scan.name)
 
     def forget_failure(self, scan: Patient) -> None:
         """Removes the note of a failed try from a case that is finished."""
         known = self.facts(scan)
-        if known.pop("failed", None):
-            json_files.write(self.facts_path(scan), known)
+        if known.failed:
+            replace(known, failed=None).save(self.folder, scan.name)
 
     def forget(self, scan: Patient) -> None:
         """Removes the scan's label map, and then what is known about it."""
-        for path in (self.path(scan), self.facts_path(scan)):
+        for path in (self.path(scan), facts.path(self.folder, scan.name)):
             if files.exists(path):
                 files.remove(path)
 
@@ -179,10 +179,6 @@ class Results:
         for kind in set(dicom.FORMATS).difference(but):
             if files.exists(self.object_path(name, kind)):
                 files.remove(self.object_path(name, kind))
-
-    def facts_path(self, scan: Patient) -> str:
-        """Where the case's facts go."""
-        return _facts_path(self.folder, scan.name)
 
 
 def mark_of(scan: Patient) -> dict:
@@ -214,20 +210,3 @@ def settings_of(folder: str) -> dict:
             "choose another folder"
         )
     return found
-
-
-def facts_of(folder: str, patient: str) -> dict:
-    """What a prediction job noted about a case; empty where the label maps came another way."""
-    path = _facts_path(folder, patient)
-    if not files.exists(path):
-        return {}
-    found = json_files.read(path)
-    if not isinstance(found, dict):
-        raise InputError(
-            f"{path}: expected the facts of {patient}, found something else; remove it"
-        )
-    return found
-
-
-def _facts_path(folder: str, patient: str) -> str:
-    return files.inside(files.join(folder, "cases"), f"{patient}.json")

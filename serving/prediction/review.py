@@ -8,6 +8,7 @@ from segthor.findings import REJECT
 from segthor.reference import Reference
 from serving.prediction.calibration import BAD_DICE, Calibration
 from serving.prediction.evidence import features
+from serving.prediction.facts import Judgement, OrganJudgement
 
 _FAR, _VERY_FAR = 3.0, 6.0  # z-scores: worth saying; reason enough without a calibration
 _BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
@@ -28,43 +29,48 @@ _SCAN_WORDS = {
 
 @dataclass(frozen=True)
 class Judge:
-    """calibrations: organ to what its models store, None where that is nothing. recall: the share
-    of bad predictions that is to be caught. reference: what the training patients measure.
+    """Judges predictions by their evidence.
+
+    calibrations: Organ to what its models store; None: nothing.
+    reference: What the training patients measure; None: not known.
+    recall: Share of the bad predictions that reviews are to catch.
     """
 
     calibrations: Mapping[str, Calibration | None]
     reference: Reference | None
     recall: float = 0.95
 
-    def judge(self, scan: dict, organs: Mapping[str, dict], findings) -> dict:
-        """What a case's facts say under 'review'.
+    def judge(self, scan: Mapping, organs: Mapping[str, dict], findings) -> Judgement:
+        """Judges one case.
 
-        scan, organs: of `evidence.of_scan` and `evidence.of_labels`. findings: the audit's.
+        scan: The scan's evidence, of `evidence.of_scan`.
+        organs: Organ to its evidence, of `evidence.of_labels`.
+        findings: The audit's, about scan and label map.
         """
         unlike = self._unlike(scan)
         rows = {name: self._organ(name, scan, row) for name, row in organs.items()}
         rejected = [f.message for f in findings if f.severity == REJECT and f.code != _MISSING]
-        flagged = {name: row for name, row in rows.items() if row["review"]}
+        flagged = {name: row for name, row in rows.items() if row.review}
         reasons = [f"unlike the training data: {' and '.join(unlike)}"] if unlike else []
-        reasons += [f"{name}: {row['reason']}" for name, row in flagged.items()]
+        reasons += [f"{name}: {row.reason}" for name, row in flagged.items()]
         reasons += rejected
-        expected = [r["expected_dice"] for r in rows.values() if r["expected_dice"] is not None]
-        return {
-            "calibrated": self.calibrated,
-            "recall": self.recall,
-            "review": bool(reasons),
-            "reason": "; ".join(reasons),
-            "unlike_training": bool(unlike),
-            "expected_dice": min(expected, default=None),
-            "organs": rows,
-        }
+        expected = [r.expected_dice for r in rows.values() if r.expected_dice is not None]
+        return Judgement(
+            calibrated=self.calibrated,
+            recall=self.recall,
+            review=bool(reasons),
+            reason="; ".join(reasons),
+            unlike_training=bool(unlike),
+            expected_dice=min(expected, default=None),
+            organs=rows,
+        )
 
     @property
     def calibrated(self) -> bool:
         """Whether every organ is."""
         return bool(self.calibrations) and None not in self.calibrations.values()
 
-    def _unlike(self, scan: dict) -> list[str]:
+    def _unlike(self, scan: Mapping) -> list[str]:
         """In words, what of the scan is far from the training data: the farthest first."""
         far = sorted(scan, key=lambda name: -abs(scan[name][1]))
         limits = {name: self._limits(name) for name in far}
@@ -90,7 +96,7 @@ class Judge:
             limits = min(*low, -_FAR) - _BEYOND, max(*high, _FAR) + _BEYOND
         return (float("-inf"), limits[1]) if figure == "grey_distance" else limits
 
-    def _organ(self, name: str, scan: dict, row: dict) -> dict:
+    def _organ(self, name: str, scan: Mapping, row: dict) -> OrganJudgement:
         fit = self.calibrations.get(name)
         fit = fit and fit.organs.get(name)
         scores = dict.fromkeys(
@@ -98,7 +104,7 @@ class Judge:
         )
         if not row:
             scores = scores | dict.fromkeys(scores, 0.0 if fit else None)
-            return scores | {"review": True, "reason": "not found", "slices": []}
+            return OrganJudgement(**scores, review=True, reason="not found", slices=())
         review, threshold = False, None
         if fit:
             apart = row["disagreement"] or 0.0
@@ -116,7 +122,8 @@ class Judge:
         words = _words(row)
         if scores["expected_dice"] is not None:
             words += [f"expected {scores['expected_dice']:.2f}"]
-        return scores | {"review": review, "reason": "; ".join(words), "slices": row["slices"]}
+        slices = tuple(row["slices"])
+        return OrganJudgement(**scores, review=review, reason="; ".join(words), slices=slices)
 
 
 def of_average(dice: float, apart: float) -> float:

@@ -1,17 +1,17 @@
 """What is done to one case: read, compute, write. The same for a local run and a Beam worker."""
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from segthor import audit, contours, nifti, plausibility, scans
 from segthor.dicom import RTSTRUCT
 from segthor.errors import InputError
-from segthor.findings import Finding
 from segthor.patients import Patient
 from serving.prediction import bundle, evidence, postprocess, review
 from serving.prediction.engine import TENSORFLOW
+from serving.prediction.facts import Evidence, Facts
 from serving.prediction.plan import Plan
 from serving.prediction.predictor import Ensemble, Input, Segmentation, check_tables
 from serving.prediction.results import Results, mark_of
@@ -110,43 +110,36 @@ class Worker:
         labels, organs = found.labels, self.models.table
         changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules, organs)
         measured, findings = plausibility.measure(scan, labels, self.models.organs, organs)
-        facts = {
-            "organs": list(self.models.organs),
-            "engine": self.plan.engine,
-            "level_hu": found.level_hu,
-            "width_hu": found.width_hu,
-            "volumes_cm3": {
+        figures = {name: asdict(row) for name, row in measured.items()}
+        of_organs = evidence.of_labels(found.counts, figures, changes, self.models.reference)
+        facts = Facts(
+            organs=self.models.organs,
+            engine=self.plan.engine,
+            level_hu=found.level_hu,
+            width_hu=found.width_hu,
+            volumes_cm3={
                 name: measured[name].volume_cm3 if name in measured else 0.0
                 for name in self.models.organs
             },
-            "findings": [finding.to_json() for finding in findings],
-            "postprocess": changes,
-            **self._reviewed(found, measured, changes, findings),
-        }
+            findings=tuple(findings),
+            postprocess=changes,
+            evidence=Evidence(found.scan_evidence, of_organs),
+            review=self.judge.judge(found.scan_evidence, of_organs, findings),
+        )
         if self.plan.dicom_formats:
-            facts["objects"] = self._write_objects(case, labels, found.probabilities)
+            objects = self._write_objects(case, labels, found.probabilities)
+            facts = replace(facts, objects=objects)
         maps = found.probabilities if self.plan.probabilities else {}
         self.results.write(case, computed.mark, labels, scan.grid, facts, maps)
 
     def review_again(self, case: Patient) -> None:
         """Judges a finished case by this plan's recall and the models' present calibration."""
         facts = self.results.facts(case)
-        if "evidence" not in facts or not self.results.is_finished(case):
+        if not facts.evidence or not self.results.is_finished(case):
             return
-        findings = [Finding(**one) for one in facts.get("findings", ())]
-        judged = self.judge.judge(**facts["evidence"], findings=findings)
-        if judged != facts["review"]:
-            self.results.note(case, review=judged)
-
-    def _reviewed(self, found: Segmentation, measured, changes: dict, findings) -> dict:
-        """Evidence and what follows from it."""
-        figures = {name: asdict(row) for name, row in measured.items()}
-        organs = evidence.of_labels(found.counts, figures, changes, self.models.reference)
-        judged = self.judge.judge(found.scan_evidence, organs, findings)
-        return {
-            "evidence": {"scan": found.scan_evidence, "organs": organs},
-            "review": judged,
-        }
+        judged = self.judge.judge(**vars(facts.evidence), findings=facts.findings or ())
+        if judged != facts.review:
+            replace(facts, review=judged).save(self.results.folder, case.name)
 
     def _write_objects(self, case: Patient, labels: np.ndarray, maps: dict) -> dict:
         """DICOM format to whether there was something to write."""

@@ -9,8 +9,7 @@ from segthor.nifti import Grid
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from segthor.scans import LabelMap
-from serving.prediction import results
-from serving.scoring import facts
+from serving.prediction import facts, results
 
 _OTHER = "expected predictions of a model that was trained with the dataset's table of organs"
 
@@ -148,7 +147,7 @@ def labels_of(
 def why_missing(folder: str, patient: str, organs: Organs = SEGTHOR) -> str:
     """Why the folder holds no label map of a patient, as far as serving.predict noted it."""
     try:
-        failed = facts.read(folder, patient, organs).failed
+        failed = facts.read_of_table(folder, patient, organs).failed
     except InputError as error:
         return str(error)
     return f"failed in prediction: {failed}" if failed else "no label map"

@@ -5,8 +5,8 @@ import numpy as np
 from segthor.nifti import Grid, Scan
 from segthor.organs import Organs
 from segthor.scans import LabelMap
+from serving.prediction.facts import Facts
 from serving.scoring import evaluation, suspicion, viewer
-from serving.scoring.facts import Facts
 
 
 def entry(
@@ -36,7 +36,7 @@ def entry(
     counts = {one.name: np.count_nonzero(predicted == one.label) for one in organs}
     volumes = {name: round(float(count * voxel_cm3), 2) for name, count in counts.items()}
     level_hu, width_hu = window_hu
-    facts = Facts(organs.names, level_hu=level_hu, width_hu=width_hu)
+    facts = Facts(organs=organs.names, level_hu=level_hu, width_hu=width_hu)
     scan = Scan(hu, grid)
     shown = viewer.entry(name, scan, predicted, truth, scores, facts, volumes, organs)
     asked = []

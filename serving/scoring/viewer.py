@@ -7,6 +7,7 @@ apart in soft tissue, 16 in lung, 42 in bone.
 import base64
 import io
 import re
+from dataclasses import asdict
 
 import numpy as np
 from PIL import Image
@@ -18,8 +19,8 @@ from segthor.geometry import canonical
 from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organ, Organs
 from serving.prediction import overview
+from serving.prediction.facts import Facts, Judgement
 from serving.scoring.evaluation import Scores
-from serving.scoring.facts import Facts
 from serving.scoring.picture import slice_dice
 
 # Pairs of HU and grey level; between them the scale is linear.
@@ -75,8 +76,8 @@ def entry(
             for name in facts.organs
         },
         "findings": [],
-        "postprocess": facts.postprocess,
-        "review": facts.review or None,
+        "postprocess": {name: vars(one) for name, one in (facts.postprocess or {}).items()},
+        "review": facts.review and asdict(facts.review),
         "levelHu": facts.level_hu,
         "widthHu": facts.width_hu,
     }
@@ -143,7 +144,9 @@ def badness(entry: dict) -> tuple:
         return (0, 0.0, 0, entry["name"])
     dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]
     if not dice and entry.get("review"):
-        place, expected, name = overview.rank({"review": entry["review"]}, entry["name"])
+        place, expected, name = overview.rank(
+            Facts(review=Judgement(**entry["review"])), entry["name"]
+        )
         return (place, expected, 0, name)
     flags = sum(finding["severity"] == REJECT for finding in entry["findings"])
     return (1, min(dice, default=1.0), -flags, entry["name"])
