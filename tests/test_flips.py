@@ -112,11 +112,11 @@ def test_classes_that_are_not_exchanged_call_half_a_lung_left_and_the_case_is_ma
     lungs = np.isin(labels, (1, 2))
     assert 0.4 < (computed.found.labels != labels)[lungs].mean() < 0.6
     worker.write(case, computed)
-    review = worker.results.facts(case)["review"]
-    assert not review["calibrated"] and review["review"]
-    marked = {name for name, row in review["organs"].items() if row["review"]}
+    review = worker.results.facts(case).review
+    assert not review.calibrated and review.review
+    marked = {name for name, row in review.organs.items() if row.review}
     assert marked == {"lung_left", "lung_right"}
-    assert "lung_right: models or flips have a Dice of" in review["reason"]
+    assert "lung_right: models or flips have a Dice of" in review.reason
 
 
 def test_a_network_is_shown_the_flips_of_its_training_and_no_others(tmp_path):

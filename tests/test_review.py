@@ -99,9 +99,9 @@ def test_models_or_flips_that_disagree_mark_the_case_calibrated_or_not(
     row = FINE | {"disagreement": apart}
     for fit in (None, dataclasses.replace(calibrated, organs={}), calibrated):
         found = judge(fit, recall=0.01).judge(SCAN, {"heart": row}, ())
-        assert found["organs"]["heart"]["review"] == found["review"] == marked
+        assert found.organs["heart"].review == found.review == marked
         said = "heart: models or flips have a Dice of"
-        assert found["reason"].startswith(f"{said} {1 - (apart or 0):.2f}" if marked else "")
+        assert found.reason.startswith(f"{said} {1 - (apart or 0):.2f}" if marked else "")
 
 
 @pytest.mark.parametrize(("shared_px", "own_px"), [(4, 4), (6, 2), (8, 8), (5, 0)])
