@@ -49,8 +49,7 @@ flags_of.define(Settings)
 
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
-    if any(argument.lstrip("-").partition("=")[0] == "labels" for argument in argv[1:]):
-        raise InputError("--labels: the input's label values are named with --label_values")
+    flags_of.refuse(argv[1:], {"labels": "name the input's label values with --label_values"})
     if not _INPUT.value:
         _take_phantoms_flags()
     organs = SEGTHOR

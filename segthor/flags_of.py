@@ -38,6 +38,17 @@ def read(kind, prefix: str = "", **others):
         raise InputError(f"--{prefix}{error}") from error
 
 
+def given(arguments: list[str]) -> set[str]:
+    """Names of the flags among arguments that a program hands on to another one."""
+    return {argument.lstrip("-").partition("=")[0] for argument in arguments}
+
+
+def refuse(arguments: list[str], reasons: dict[str, str]) -> None:
+    """Raises InputError for a flag that must not be handed on; reasons: name to what to do."""
+    for name in sorted(given(arguments) & set(reasons)):
+        raise InputError(f"--{name}: {reasons[name]}")
+
+
 def _define(spec, name: str) -> None:
     kind, text, within = options.kind_of(spec), spec.metadata["help"], spec.metadata["within"]
     required = spec.default is dataclasses.MISSING

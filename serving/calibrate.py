@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from segthor import children, files, inputs, json_files, locks, startup
+from segthor import children, files, folds, inputs, json_files, locks, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, message_line, run
 from segthor.manifest import VALIDATION, Dataset
@@ -33,11 +33,9 @@ PLOT = "reliability.png"
 
 def main(_):
     """Exports the folds, predicts the patients each left out, fits, stores."""
-    dataset = Dataset.load(DATA.value)
-    if dataset.folds < 2:
-        raise InputError(f"{DATA.value}: expected at least 2 folds, found {dataset.folds}")
+    dataset = folds.load_dataset(DATA.value)
     for fold in range(dataset.folds):
-        summary = files.join(RUNS.value, f"fold_{fold}", "summary.json")
+        summary = files.join(folds.run_folder(RUNS.value, fold), "summary.json")
         if not files.exists(summary):
             raise InputError(
                 f"{summary}: expected a finished run of every fold; repeat the training"
@@ -66,8 +64,8 @@ def main(_):
 
 def _exported(fold: int) -> str:
     """The model of a fold, exported where it is not there or of another run; its version."""
-    workdir = files.join(RUNS.value, f"fold_{fold}")
-    folder = files.join(OUTPUT.value, "models", f"fold_{fold}")
+    workdir = folds.run_folder(RUNS.value, fold)
+    folder = folds.run_folder(files.join(OUTPUT.value, "models"), fold)
     run_json = json_files.read(files.join(workdir, "run.json"))
     if files.exists(folder) and directory.versions(folder):
         version = directory.newest(folder)

@@ -14,7 +14,7 @@ import hashlib
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, files, startup
+from segthor import csv_files, files, folds, startup
 from segthor.errors import InputError, hint, run
 from segthor.manifest import VALIDATION, Built, Dataset
 from segthor.organs import Organs
@@ -32,7 +32,7 @@ PRINTED = 15
 
 def main(_):
     """Predicts fold by fold, compares patient by patient, ranks, writes, prints."""
-    dataset = Dataset.load(DATA.value)
+    dataset = folds.load_dataset(DATA.value)
     names = _check_runs(dataset)
     organs = dataset.organs.only(names)
     given = {flag.name: flag.value for flag in (RUNS, DATA)}
@@ -64,11 +64,9 @@ def _check_runs(dataset: Dataset) -> list[str]:
     Raises:
       InputError: a fold's run is missing, has no checkpoint, or is of another fold or dataset.
     """
-    if dataset.folds < 2:
-        raise InputError(f"{DATA.value}: expected at least 2 folds, found {dataset.folds}")
     names = []
     for fold in range(dataset.folds):
-        folder = _folder(fold)
+        folder = folds.run_folder(RUNS.value, fold)
         runs.check_trained(folder, "best")
         record = runs.read(folder)
         config = record["config"]
@@ -81,10 +79,6 @@ def _check_runs(dataset: Dataset) -> list[str]:
             raise InputError(f"--runs={RUNS.value}: classifiers draw no outlines to compare with")
         names = record["organs"]
     return names
-
-
-def _folder(fold: int) -> str:
-    return files.join(RUNS.value, f"fold_{fold}")
 
 
 def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicion.Dispute], int]:
@@ -120,8 +114,9 @@ def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.Predict
 @functools.cache
 def _key(fold: int) -> str:
     """What a prediction depends on: the run and its checkpoint, whose index holds checksums."""
-    digest = hashlib.sha256(files.read_bytes(files.join(_folder(fold), runs.RUN)))
-    best = files.join(_folder(fold), runs.BEST)
+    folder = folds.run_folder(RUNS.value, fold)
+    digest = hashlib.sha256(files.read_bytes(files.join(folder, runs.RUN)))
+    best = files.join(folder, runs.BEST)
     for name in sorted(files.listdir(best)):
         if not name.startswith(files.TEMPORARY_PREFIX) and ".data-" not in name:
             digest.update(files.read_bytes(files.join(best, name)))
@@ -131,7 +126,7 @@ def _key(fold: int) -> str:
 def _network(fold: int):
     """Images uint8 [N, H, W, C] to probabilities [N, H, W, K], of the fold's best checkpoint."""
     startup.load_tensorflow()
-    network, _ = runs.restore(_folder(fold))
+    network, _ = runs.restore(folds.run_folder(RUNS.value, fold))
     return lambda images: network(images, training=False)[runs.SEGMENT]
 
 

@@ -12,9 +12,9 @@ import warnings
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, errors, files, locks
+from segthor import csv_files, errors, files, flags_of, folds, locks
 from segthor.errors import InputError
-from segthor.manifest import DEFAULT_DATASET, Dataset
+from segthor.manifest import DEFAULT_DATASET
 from trainer import child, devices, run
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
@@ -25,48 +25,42 @@ def main(argv):
     """Trains fold after fold, then writes one table."""
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the runs, found nothing")
-    if any(argument.lstrip("-").partition("=")[0] == "fold" for argument in argv[1:]):
-        raise InputError("--fold: every fold is trained; leave it out, or use trainer.main")
-    dataset = Dataset.load(_DATA.value)
-    folds = dataset.folds
-    if folds < 2:
-        raise InputError(f"{_DATA.value}: expected at least 2 folds, found {folds}; build again")
+    reason = "every fold is trained; leave it out, or use trainer.main"
+    flags_of.refuse(argv[1:], {"fold": reason})
+    dataset = folds.load_dataset(_DATA.value)
     chief = devices.is_chief()
     with locks.alone(_WORKDIR.value) if chief else contextlib.nullcontext():
-        for fold in range(folds):
-            status = _train(fold, folds, argv[1:])
+        for fold in range(dataset.folds):
+            print(f"Fold {fold} of {dataset.folds}", flush=True)
+            status = _train(fold, argv[1:])
             if status:
                 return status
         if chief:
-            patients = [row for fold in range(folds) for row in _patients(fold)]
+            patients = [row for fold in range(dataset.folds) for row in _patients(fold)]
             table = _table(patients, dataset.organs.names)
             print("\n" + _text(table))
             _write(table, patients)
     return 0
 
 
-def _folder(fold: int) -> str:
-    return files.join(_WORKDIR.value, f"fold_{fold}")
-
-
-def _train(fold: int, folds: int, flags_of_trainer) -> int:
-    """One run of the trainer, in a process of its own; a finished one returns at once."""
-    print(f"Fold {fold} of {folds}", flush=True)
-    where = [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
-    return child.train([*flags_of_trainer, f"--fold={fold}", *where], f"fold {fold}")
+def _train(fold: int, trainer_flags) -> int:
+    """Runs the trainer in a process of its own; it returns at once where the run is finished."""
+    workdir = folds.run_folder(_WORKDIR.value, fold)
+    where = [f"--data={_DATA.value}", f"--workdir={workdir}"]
+    return child.train([*trainer_flags, f"--fold={fold}", *where], f"fold {fold}")
 
 
 def _patients(fold: int) -> list[dict]:
     """Dice per organ of the fold's patients, from its best checkpoint."""
-    rows = csv_files.read_table(files.join(_folder(fold), run.PATIENTS))
+    rows = csv_files.read_table(files.join(folds.run_folder(_WORKDIR.value, fold), run.PATIENTS))
     return [{"fold": str(fold), **row} for _, row in rows]
 
 
 def _table(patients: list[dict], names) -> list[dict]:
     """A row per fold, mean and spread over the folds, and mean over all patients."""
     names = [name for name in names if name in patients[0]]
-    folds = sorted({row["fold"] for row in patients}, key=int)
-    scores = {fold: _means([r for r in patients if r["fold"] == fold], names) for fold in folds}
+    numbers = sorted({row["fold"] for row in patients}, key=int)
+    scores = {n: _means([r for r in patients if r["fold"] == n], names) for n in numbers}
     stacked = np.array(list(scores.values()))
     rows = {f"fold {fold}": values for fold, values in scores.items()}
     rows["mean of folds"] = _quietly(np.nanmean, stacked, 0)

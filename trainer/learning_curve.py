@@ -11,7 +11,7 @@ Repeat the same command to continue an interrupted one. Exit status: as trainer.
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, errors, files, locks, plots
+from segthor import csv_files, errors, files, flags_of, locks, plots
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
 from trainer import child, growth, run, sources
@@ -32,10 +32,8 @@ def main(argv):
     if not _WORKDIR.value:
         raise InputError("--workdir: expected the folder of the runs, found nothing")
     sizes = _sizes(_SIZES.value)
-    given = {argument.lstrip("-").partition("=")[0] for argument in argv[1:]}
-    for name in sorted(given & set(_OURS)):
-        raise InputError(f"--{name}: is chosen here; leave it out")
-    if "steps" not in given:
+    flags_of.refuse(argv[1:], dict.fromkeys(_OURS, "is chosen here; leave it out"))
+    if "steps" not in flags_of.given(argv[1:]):
         raise InputError("--steps: expected as many for each size (epochs differ), found nothing")
     organs = Dataset.load(_DATA.value).organs
     _check_count(sizes[-1])
