@@ -38,6 +38,8 @@ class _Wrong(Exception):
 def _reader(hint):
     """A function that checks a JSON value against a type and gives that type's value."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hasattr(hint, "from_rows"):  # a dataclass that is a list in JSON
+        return functools.partial(_rows, hint)
     if hint in _LEAVES:
         return functools.partial(_leaf, *_LEAVES[hint])
     if origin is dict:
@@ -63,6 +65,13 @@ def _leaf(expected: str, fits, value):
     if not fits(value):
         raise _Wrong(f": expected {expected}, found {_short(value)}")
     return value
+
+
+def _rows(hint, value):
+    try:
+        return hint.from_rows(value)
+    except InputError as error:
+        raise _Wrong(f": {error}") from error
 
 
 def _field_reader(field, hint):

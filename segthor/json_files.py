@@ -50,6 +50,8 @@ def _lines(value):
     for key, item in value.items():
         yield f"{separator}{json.dumps(str(key))}: "
         separator = ",\n"
+        if hasattr(item, "from_rows"):
+            item = item.to_json()
         if isinstance(item, list | tuple) and item:
             yield "[\n "
             for number, row in enumerate(item):

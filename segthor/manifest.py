@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from segthor import fields, files, json_files
 from segthor.errors import InputError
@@ -125,8 +125,7 @@ class Dataset:
 
     def save(self, folder: str) -> None:
         """Writes FOLDER/dataset.json atomically."""
-        value = {"format": FORMAT, **vars(self), "organs": self.organs.to_json()}
-        json_files.write(files.join(folder, FILE_NAME), value)
+        json_files.write(files.join(folder, FILE_NAME), {"format": FORMAT, **vars(self)})
 
     @classmethod
     def load(cls, folder: str) -> "Dataset":
@@ -146,34 +145,14 @@ class Dataset:
     @classmethod
     def from_json(cls, value, path: str) -> "Dataset":
         """What stands in the manifest at `path`; raises InputError as `load` does."""
-        if not isinstance(value, dict) or value.pop("format", None) not in (1, 2, FORMAT):
+        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise InputError(
                 f"{path}: expected format {FORMAT}, found another; build the dataset again"
             )
-        organs = _organs(value.pop("organs", None), path)
-        _drop_former_fields(value)
-        dataset = replace(fields.from_json(cls, value, path), organs=organs)
+        dataset = fields.from_json(cls, value, path)
         for problem in _contradictions(dataset):
             raise InputError(f"{path}: {problem}; build the dataset again")
         return dataset
-
-
-def _organs(value, path: str) -> Organs:
-    """The table; manifests up to format 2 name SegTHOR's organs alone."""
-    if value == list(SEGTHOR.names):
-        return SEGTHOR
-    try:
-        return Organs.from_json(value, path)
-    except InputError as error:
-        raise InputError(f"{error}; build the dataset again") from error
-
-
-def _drop_former_fields(value: dict) -> None:
-    """Format 1 named each patient's shard a second time."""
-    patients = value.get("patients")
-    for row in patients if isinstance(patients, list) else ():
-        if isinstance(row, dict):
-            row.pop("shard", None)
 
 
 def _contradictions(dataset: Dataset):

@@ -181,7 +181,7 @@ class Organs:
         return Organs(tuple(_without_others(organ, present) for organ in kept))
 
     def to_json(self) -> list[dict]:
-        """Plain values, one dictionary per organ, in order; `from_json` restores them exactly."""
+        """Plain values, one dictionary per organ, in order; `from_rows` restores them exactly."""
         rows = [dataclasses.asdict(organ) for organ in self.rows]
         for row in rows:
             for name, default in _LATER_FIELDS.items():
@@ -191,7 +191,15 @@ class Organs:
 
     @classmethod
     def from_json(cls, value, where: str = "organs") -> "Organs":
-        """The inverse of `to_json`; `where` names the value in messages.
+        """The same as `from_rows`; `where` names the value in messages."""
+        try:
+            return cls.from_rows(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+    @classmethod
+    def from_rows(cls, value) -> "Organs":
+        """The inverse of `to_json`.
 
         Raises:
           InputError: not a table of organs, or one that contradicts itself.
@@ -201,7 +209,7 @@ class Organs:
                 raise InputError(f"a {type(value).__name__}; expected a list of organs")
             return cls(tuple(Organ(**_tuples(row)) for row in value))
         except (InputError, TypeError, AttributeError) as error:
-            raise InputError(f"{where}: no table of organs: {error}") from error
+            raise InputError(f"no table of organs: {error}") from error
 
     def digest(self) -> str:
         """A short digest of the table's content."""

@@ -11,7 +11,6 @@ import platform
 from absl import flags
 
 from segthor import errors, startup
-from segthor.recipe import Recipe
 from trainer import run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
@@ -28,23 +27,22 @@ def main(_):
     from serving.prediction import bundle  # takes seconds; a missing run is told before
 
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
-    recipe = Recipe.from_json(record["recipe"])
     version = bundle.save(
         OUTPUT.value,
         network=lambda images: _outputs(network(images, training=False)),
         variables=network.variables,
-        recipe=recipe,
-        names=record["organs"],
-        training=record,
+        recipe=record.recipe,
+        names=record.organs,
+        training=record.to_json(),
         versions=_versions(),
-        organs=run.table(record),
+        organs=record.organ_table,
         weight_names=run.weight_names(network),
     )
     written = bundle.load(version)  # it must load and give the stored output
-    print(f"Wrote {version}: organs {', '.join(record['organs'])}; the stored example agrees.")
+    print(f"Wrote {version}: organs {', '.join(record.organs)}; the stored example agrees.")
     outlines = bundle.PROBABILITIES in written.signatures  # a classifier serves as a gate
     models = {"model": [OUTPUT.value]} if outlines else {"model": "MODEL", "gate": OUTPUT.value}
-    if recipe.needs_masks:
+    if record.recipe.needs_masks:
         models["level_model"] = "LEVEL_MODEL"
     print(errors.hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
 

@@ -58,26 +58,25 @@ def main(_):
     return 1 if failed else 0
 
 
-def _check_runs(dataset: Dataset) -> list[str]:
+def _check_runs(dataset: Dataset) -> tuple[str, ...]:
     """The organs that the networks outline.
 
     Raises:
       InputError: a fold's run is missing, has no checkpoint, or is of another fold or dataset.
     """
-    names = []
+    names = ()
     for fold in range(dataset.folds):
         folder = folds.run_folder(RUNS.value, fold)
         runs.check_trained(folder, "best")
         record = runs.read(folder)
-        config = record["config"]
-        if config["fold"] != fold or record["data"]["digest"] != dataset.digest():
+        if record.config.fold != fold or record.data.digest != dataset.digest():
             raise InputError(
                 f"--runs={RUNS.value}: {folder} is no run of fold {fold} of {DATA.value} as it is "
                 "now, so that its network may have seen the patients; cross-validate again"
             )
-        if config["task"] == runs.CLASSIFY:
+        if record.config.task == runs.CLASSIFY:
             raise InputError(f"--runs={RUNS.value}: classifiers draw no outlines to compare with")
-        names = record["organs"]
+        names = record.organs
     return names
 
 

@@ -149,10 +149,10 @@ def test_shards_that_are_not_the_manifests_are_refused(tmp_path):
 
 def test_the_digest_follows_shards_and_recipe(folder):
     source, dataset = sources.open_source(folder, None), Dataset.load(folder)
-    assert source.digest() == sources.open_source(folder, 1).digest()
+    assert source.dataset.digest() == sources.open_source(folder, 1).dataset.digest()
     other = dataclasses.replace(dataset.recipe, window_level="60")
     changed = dataclasses.replace(source, dataset=dataclasses.replace(dataset, recipe=other))
-    assert changed.digest() != source.digest()
+    assert changed.dataset.digest() != source.dataset.digest()
     assert np.unique([shard.sha256 for shard in dataset.shards]).size == len(dataset.shards)
 
 

@@ -41,8 +41,8 @@ def workdir(source, tmp_path):
 def test_a_new_folder_becomes_a_run_and_a_run_may_be_claimed_again(source, tmp_path):
     for config in (CONFIG, Config().of_table(SEGTHOR)):  # without a checkpoint it is no run yet
         with claim(tmp_path / "new" / "run", source, config) as record:
-            assert record["config"] == config.to_json()
-            assert run.read(str(tmp_path / "new" / "run"))["organs"] == list(config.organs)
+            assert (record.config, record.organs) == (config, config.organs)
+            assert run.read(str(tmp_path / "new" / "run")) == record
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "checkpoints"])
@@ -76,18 +76,31 @@ def test_what_a_killed_run_was_writing_is_cleared_by_the_next(source, tmp_path):
         assert [entry.name for entry in tmp_path.iterdir()] == [run.RUN]
 
 
+def made(**changes) -> str:
+    """A run.json with changed fields."""
+    data = {"folder": "d", "digest": "0"}
+    fields = {"config": {}, "recipe": {}, "organs": ["heart"], "organ_table": SEGTHOR.to_json(),
+              "data": data, "replicas": 1, "reference": None, "versions": {}}  # fmt: skip
+    return json.dumps(fields | changes)
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[1]", "expected a run, found no config, organs, recipe"),
+        ("[1]", "expected an object"),
+        ("{}", "config: missing"),
         ("{", "expected JSON"),
-        ('{"config": {}, "recipe": {}}', "found no organs"),
-        ('{"config": {"tsak": 1}, "recipe": {}, "organs": []}', "tsak"),
-        ('{"config": {}, "recipe": {"crop_mm": "wide"}, "organs": []}', "crop_mm"),
-        ('{"config": {}, "recipe": {}, "organs": ["liver"]}', "organs: expected some of eso"),
-        ('{"config": {}, "recipe": {}, "organs": []}', "organs: expected some of eso.*found \\["),
-        ('{"config": {}, "recipe": {}, "organs": ["heart"]}', "network's are none"),
-        ('{"config": {}, "recipe": {}, "organs": [], "organ_table": [1]}', "organ_table: no table"),
+        (made(organs=None), "organs: expected a list"),
+        (made(config={"tsak": 1}), "tsak"),
+        (made(config=[]), "config: expected an object"),
+        (made(recipe={"crop_mm": "wide"}), "crop_mm"),
+        (made(organs=["liver"]), "organs: expected some of eso"),
+        (made(organs=[]), "organs: expected some of eso.*found none"),
+        (made(organs=["heart"]), "network's are none"),
+        (made(organ_table=[1]), "organ_table: no table"),
+        (made(data={"folder": "d"}), "data.digest: missing"),
+        (made(replicas="two"), "replicas: expected a whole number"),
+        (made(reference={"patients": 3}), "reference.*: missing"),
     ],
 )
 def test_a_run_json_that_makes_no_sense_is_one_line_that_names_it(tmp_path, text, message):
@@ -117,12 +130,12 @@ def test_a_run_is_not_continued_where_the_numbers_stand_for_other_organs(source,
 
 def test_a_checkpoint_of_another_network_than_run_json_describes_is_refused(workdir):
     network, record = run.restore(str(workdir))
-    assert network.output["segment"].shape[-1] == 2 and "summary" not in record
+    assert network.output["segment"].shape[-1] == 2 and record.summary is None
     with pytest.raises(InputError, match="checkpoints: expected a checkpoint, found none"):
         run.restore(str(workdir), "last")
     for changed in ({"organs": ("heart", "aorta")}, {"backbone": "resnet34"}):
         config = dataclasses.replace(CONFIG, **changed).to_json()
-        record |= {"config": config, "organs": config["organs"]}
-        (workdir / run.RUN).write_text(json.dumps(record))
+        value = record.to_json() | {"config": config, "organs": config["organs"]}
+        (workdir / run.RUN).write_text(json.dumps(value))
         with pytest.raises(InputError, match="not of the network that run.json describes"):
             run.restore(str(workdir))

@@ -164,10 +164,10 @@ def test_the_best_checkpoint_comes_back_as_a_network(whole):
     np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
     stored = {value.shape: value for value in weights(workdir, "best").values()}
     assert any(np.array_equal(w, stored.get(w.shape)) for w in network.get_weights() if w.ndim > 1)
-    assert record["config"]["ema"] == 0.9
+    assert record.config.ema == 0.9
     again, _ = runs.restore(str(workdir), "last")
     assert again(images)["segment"].shape == output.shape
-    assert record["summary"] == json.loads((workdir / "summary.json").read_text())
+    assert record.summary == json.loads((workdir / "summary.json").read_text())
 
 
 def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data, tmp_path):

@@ -88,8 +88,8 @@ def _train(size: int, draw: int, flags_of_trainer) -> int:
 def _warn_of_few_steps(size: int, largest) -> None:
     """largest: the source of the most patients. A run of any size says how long all runs are."""
     record = run.read(_folder(size, 0))
-    steps, batch = (record["config"][name] for name in ("steps", "batch_size"))
-    passes = steps * batch * record["replicas"] / largest.train_slices
+    steps, batch = record.config.steps, record.config.batch_size
+    passes = steps * batch * record.replicas / largest.train_slices
     if passes < _FEWEST_PASSES:
         print(
             f"warning: {steps} steps are {passes:.1f} passes over the slices of the most patients, "

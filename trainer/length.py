@@ -25,7 +25,7 @@ def known(config, source, workdir: str, global_batch: int) -> Length | None:
     if not config.minutes:
         steps = config.steps or config.epochs * per_epoch
         return Length(steps, config.validate_every or per_epoch)
-    found = run.read(workdir).get("length") if run.begun(workdir) else None
+    found = run.read(workdir).length if run.begun(workdir) else None
     return Length(**found) if found else None
 
 

@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import platform
+from dataclasses import dataclass
 
-from segthor import files, json_files, locks
+from segthor import fields, files, json_files, locks
 from segthor.errors import InputError, message_line
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.recipe import Recipe
+from segthor.reference import Reference
 from trainer.config import CLASSIFY, SEGMENT, Config  # noqa: F401 (serving names tasks by run.*)
 
 RUN, LOG, SUMMARY = "run.json", "log.csv", "summary.json"
@@ -19,9 +21,63 @@ CURVE, TENSORBOARD = "learning_curve.png", "tensorboard"
 _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy")
 
 
+@dataclass(frozen=True)
+class Data:
+    """The dataset of a run: its folder, and the digest of its content."""
+
+    folder: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` says of a run, and `training.json` of the run that a model was made from.
+
+    config: The run's choices.
+    recipe: How scans are prepared.
+    organs: The organs of the network's classes after the background, in their order.
+    organ_table: All organs of the dataset.
+    data: The dataset.
+    replicas: Number of devices.
+    reference: What the training patients measure; None: not known.
+    versions: Library to its version.
+    length: The measured `length.Length` of a run of --minutes.
+    start: What was taken from the run or model that --start_from names; see `start.begin`.
+    summary: The summary of a run that ended.
+    """
+
+    config: Config
+    recipe: Recipe
+    organs: tuple[str, ...]
+    organ_table: Organs
+    data: Data
+    replicas: int
+    reference: Reference | None
+    versions: dict
+    length: dict | None = None
+    start: dict | None = None
+    summary: dict | None = None
+
+    def __post_init__(self):
+        known = self.organ_table.names
+        if not self.organs or not all(name in known for name in self.organs):
+            found = ", ".join(self.organs) or "none"
+            raise InputError(f"organs: expected some of {', '.join(known)}, found {found}")
+        if self.config.organs != self.organs:
+            found = ", ".join(self.config.organs) or "none"
+            raise InputError(f"organs: {', '.join(self.organs)}, but the network's are {found}")
+
+    def to_json(self) -> dict:
+        """Plain values, as the file holds them."""
+        parts = {"config": self.config.to_json(), "organ_table": self.organ_table.to_json()}
+        value = dataclasses.asdict(self) | parts
+        later = ("length", "start", "summary")
+        return {name: item for name, item in value.items() if name not in later or item is not None}
+
+
 @contextlib.contextmanager
 def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
-    """Makes the folder this run's while the block lasts; yields run.json's content, which it wrote.
+    """Makes the folder this run's while the block lasts; yields the `RunRecord` that it wrote.
 
     The chief alone keeps other runs out; the other hosts of its run share the folder with it. A run
     that never came to its first checkpoint is no run yet and may be another one now.
@@ -41,7 +97,7 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
         if tf.train.latest_checkpoint(files.join(workdir, LAST)):
             _check_same(workdir, read(workdir), record)
         elif chief:
-            json_files.write(files.join(workdir, RUN), record)
+            json_files.write(files.join(workdir, RUN), record.to_json())
         yield record
 
 
@@ -59,8 +115,8 @@ def check_folder(workdir: str) -> None:
         )
 
 
-def read(workdir: str) -> dict:
-    """run.json, and under 'summary' the summary of a run that ended.
+def read(workdir: str) -> RunRecord:
+    """run.json, and the summary of a run that ended.
 
     Raises:
       InputError: no run there, or a run.json that makes no sense.
@@ -68,32 +124,10 @@ def read(workdir: str) -> dict:
     path = files.join(workdir, RUN)
     if not files.exists(path):
         raise InputError(f"{workdir}: expected a run of trainer.main, found no {RUN}")
-    record = json_files.read(path)
-    missing = {"config", "recipe", "organs"} - set(record if isinstance(record, dict) else ())
-    if missing:
-        raise InputError(f"{path}: expected a run, found no {', '.join(sorted(missing))}")
-    try:
-        Recipe.from_json(record["recipe"])
-        _check_organs(record, Config.from_json(record["config"]))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    record = fields.from_json(RunRecord, json_files.read(path), path)
     summary = files.join(workdir, SUMMARY)
-    return record | ({"summary": json_files.read(summary)} if files.exists(summary) else {})
-
-
-def table(record: dict) -> Organs:
-    """The table of the organs that a run's dataset holds, those that it did not learn as well."""
-    stored = record.get("organ_table")
-    return SEGTHOR if stored is None else Organs.from_json(stored, "organ_table")
-
-
-def _check_organs(record: dict, config: Config) -> None:
-    organs, names = table(record), record["organs"]
-    if not isinstance(names, list) or not names or not all(name in organs.names for name in names):
-        raise InputError(f"organs: expected some of {', '.join(organs.names)}, found {names}")
-    if config.organs != tuple(names):
-        found = ", ".join(config.organs) or "none"
-        raise InputError(f"organs: {', '.join(names)}, but the network's are {found}")
+    ended = json_files.read(summary) if files.exists(summary) else None
+    return dataclasses.replace(record, summary=ended)
 
 
 def check_trained(workdir: str, which: str) -> None:
@@ -125,10 +159,9 @@ def restore(workdir: str, which: str = "best"):
     path = tf.train.latest_checkpoint(folder)
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
-    config, recipe = Config.from_json(record["config"]), Recipe.from_json(record["recipe"])
-    plain = dataclasses.replace(config, precision="float32", xla=False)
-    network = model.build(plain, recipe.size_px, recipe.context, fetch=False)
-    key = "averaged" if which == "last" and config.ema else "model"
+    plain = dataclasses.replace(record.config, precision="float32", xla=False)
+    network = model.build(plain, record.recipe.size_px, record.recipe.context, fetch=False)
+    key = "averaged" if which == "last" and record.config.ema else "model"
     reader = tf.train.Checkpoint(**{key: network})
     try:
         reader.restore(path).expect_partial().assert_existing_objects_matched()
@@ -157,31 +190,31 @@ def begun(workdir: str) -> bool:
     return files.exists(files.join(workdir, LAST, "checkpoint"))  # TensorFlow's list of them
 
 
-def _record(config: Config, source, replicas: int) -> dict:
-    return {
-        "config": config.to_json(),
-        "recipe": source.dataset.recipe.to_json(),
-        "organs": list(config.organs),
-        "organ_table": source.organs.to_json(),
-        "data": {"folder": source.folder, "digest": source.digest()},
-        "replicas": replicas,
-        "reference": source.reference(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
-        | {"python": platform.python_version()},
-    }
+def _record(config: Config, source, replicas: int) -> RunRecord:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return RunRecord(
+        config=config,
+        recipe=source.dataset.recipe,
+        organs=config.organs,
+        organ_table=source.organs,
+        data=Data(source.folder, source.dataset.digest()),
+        replicas=replicas,
+        reference=source.reference(),
+        versions=versions | {"python": platform.python_version()},
+    )
 
 
-def _check_same(workdir: str, there: dict, here: dict) -> None:
+def _check_same(workdir: str, there: RunRecord, here: RunRecord) -> None:
     differences = []
     for part in ("config", "recipe", "data", "replicas"):
-        old, new = (_flat(part, record.get(part)) for record in (there, here))
+        old, new = (_flat(part, record.to_json()[part]) for record in (there, here))
         old.pop("data.folder", None), new.pop("data.folder", None)  # it may move
         differences += [
             f"{key.removeprefix('config.')} is {old.get(key)} there and {new.get(key)} here"
             for key in {**old, **new}
             if old.get(key) != new.get(key)
         ]
-    if table(there).numbers != table(here).numbers:
+    if there.organ_table.numbers != here.organ_table.numbers:
         differences.append("the dataset's table numbers organs otherwise")
     if differences:
         raise InputError(

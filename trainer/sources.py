@@ -48,19 +48,14 @@ class Source:
         """The validation patients, sorted."""
         return tuple(sorted(p for shard in self.validation for p in shard.patients))
 
-    def reference(self) -> dict | None:
+    def reference(self) -> reference.Reference | None:
         """What the training patients measure; None where the dataset does not say."""
         trained = {patient for shard in self.train for patient in shard.patients}
-        found = reference.of_dataset(p for p in self.dataset.patients if p.patient in trained)
-        return found and found.to_json()
+        return reference.of_dataset(p for p in self.dataset.patients if p.patient in trained)
 
     def count(self, shards) -> int:
         """Slices in these shards."""
         return sum(shard.records for shard in shards)
-
-    def digest(self) -> str:
-        """The dataset's."""
-        return self.dataset.digest()
 
 
 def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0) -> Source:

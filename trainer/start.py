@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from segthor import files, json_files, model_directory
+from segthor import fields, files, json_files, model_directory
 from segthor.errors import InputError, message_line
 from segthor.organs import Organs
-from segthor.recipe import Recipe
 from trainer import run
 from trainer.config import Config
 
@@ -25,9 +24,9 @@ def settle(config: Config, workdir: str) -> Config:
     if not config.start_from:
         return config
     if run.begun(workdir):
-        there = Config.from_json(run.read(workdir)["config"])
+        there = run.read(workdir).config
     else:
-        there = Config.from_json(_record(config.start_from)["config"])
+        there = _record(config.start_from).config
         if there.backbone != config.backbone:
             raise InputError(
                 f"{FLAG}={config.start_from}: a network with --backbone={there.backbone}, but this "
@@ -49,7 +48,7 @@ def begin(network, config: Config) -> dict:
     from trainer import layers
 
     record, weights, digest = _read(config.start_from)
-    known = {name: place for place, name in enumerate(record["organs"])}
+    known = {name: place for place, name in enumerate(record.organs)}
     fresh, organs = [], set()
     for name, variable in layers.by_name(network).items():
         found, layer = weights.get(name), name.partition("/")[0]
@@ -96,8 +95,8 @@ def _channels(value, found, organs, known: dict[str, int], before: int) -> np.nd
     return value
 
 
-def _record(path: str) -> dict:
-    """run.json's content, of a run or as a model directory keeps it."""
+def _record(path: str) -> run.RunRecord:
+    """The record of a run, or of the run that a model was made from."""
     if files.exists(files.join(path, run.RUN)):
         run.check_trained(path, "best")
         return run.read(path)
@@ -113,18 +112,17 @@ def _record(path: str) -> dict:
             "from its run"
         )
     training = json_files.read(model_directory.asset(version, model_directory.TRAINING))
-    if not isinstance(training, dict) or {"config", "recipe", "organs"} - training.keys():
-        raise InputError(f"{FLAG}={path}: no model of trainer.main; start from a run")
-    return training
+    where = f"{FLAG}={path}: no model of trainer.main, start from a run; training.json"
+    return fields.from_json(run.RunRecord, training, where)
 
 
 def _read(path: str):
-    """(run.json's content, name -> array, digest) of a run's best checkpoint or of a model."""
+    """(the run's record, name -> array, digest) of a run's best checkpoint or of a model."""
     record = _record(path)
     if files.exists(files.join(path, run.RUN)):
         network, _ = run.restore(path)
         names, arrays = run.weight_names(network), [v.numpy() for v in network.variables]
-        table = run.table(record)
+        table = record.organ_table
     else:
         version = model_directory.newest(path)
         names, table = model_directory.weight_names(version), model_directory.table(version)
@@ -137,9 +135,8 @@ def _read(path: str):
     return record, dict(zip(names, arrays, strict=True)), digest
 
 
-def _digest(arrays, names, record: dict, table: Organs) -> str:
-    recipe = Recipe.from_json(record["recipe"])
-    return model_directory.weights_digest(arrays, recipe, record["organs"], table, names)
+def _digest(arrays, names, record: run.RunRecord, table: Organs) -> str:
+    return model_directory.weights_digest(arrays, record.recipe, record.organs, table, names)
 
 
 def _stored(version: str, count: int) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ def score(workdir: str, source: sources.Source) -> None:
     them; `serving.evaluate` measures on the scans' own grid.
     """
     network, record = run.restore(workdir, "best")
-    labels = np.array([0, *source.organs.labels(record["organs"])], np.uint8)
+    labels = np.array([0, *source.organs.labels(record.organs)], np.uint8)
     slices = _slices(source)
     rows = []
     for patient in source.dataset.patients:
@@ -29,7 +29,7 @@ def score(workdir: str, source: sources.Source) -> None:
             predicted = labels[_channels(network, np.stack([one.image for one in of_patient]))]
             truth = np.stack([one.labels for one in of_patient])
             spacing = Placement.from_json(patient.placement).spacing_mm
-            named = [name for name in record["organs"] if name in patient.organs]
+            named = [name for name in record.organs if name in patient.organs]
             wanted = source.organs.labels(named)
             found = metrics.score(predicted, truth, spacing, wanted)
             rows += [
