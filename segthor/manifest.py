@@ -149,7 +149,10 @@ class Dataset:
             raise InputError(
                 f"{path}: expected format {FORMAT}, found another; build the dataset again"
             )
-        dataset = fields.from_json(cls, value, path)
+        try:
+            dataset = fields.from_json(cls, value, path)
+        except InputError as error:
+            raise InputError(f"{error}; build the dataset again") from error
         for problem in _contradictions(dataset):
             raise InputError(f"{path}: {problem}; build the dataset again")
         return dataset
