@@ -1,6 +1,5 @@
 """The model directory: what is in it, what it gives, and how it loads elsewhere."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -210,12 +209,9 @@ def save_run(workdir, config, recipe=RECIPE) -> None:
         noise = tf.random.stateless_uniform(variable.shape, [3, 4], -0.01, 0.01)
         variable.assign_add(noise)
     tf.train.CheckpointManager(tf.train.Checkpoint(model=network), str(workdir / "best"), 1).save()
-    record = {
-        "config": dataclasses.asdict(config),
-        "recipe": recipe.to_json(),
-        "organs": list(config.organs),
-    }
-    (workdir / run.RUN).write_text(json.dumps(record))
+    data, table = run.Data("data", "0"), organs.SEGTHOR
+    record = run.RunRecord(config, recipe, config.organs, table, data, 1, None, {})
+    (workdir / run.RUN).write_text(json.dumps(record.to_json()))
     (workdir / "summary.json").write_text('{"finished": true, "best": {"dice": 0.5}}')
 
 
