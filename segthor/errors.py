@@ -81,14 +81,12 @@ def printable(text: str) -> str:
     """The text with all that a terminal would obey, or not show, written as an escape (\\x1b)."""
     if text.isprintable():
         return text
-    kept = (one if one.isprintable() or one in "\n\t\r" else _escaped(one) for one in text)
-    inner = "".join(kept)
+    inner = "".join(
+        one if one.isprintable() or one in "\n\t\r" else one.encode("unicode_escape").decode()
+        for one in text
+    )
     # At an end it moves to the line's start for progress; within a name it would hide the rest.
     return re.sub(r"(?<!^)\r(?!\n|\Z)", r"\\r", inner)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _parse(argv, known_only):

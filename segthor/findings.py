@@ -98,12 +98,13 @@ CODES = {
 }
 
 
-def _is_of_reading(code: str) -> bool:
-    return code.startswith(("file_", "series_", "dicom_", "structures_", "roi_", "contour_"))
-
-
+_OF_READING = ("file_", "series_", "dicom_", "structures_", "roi_", "contour_")
 FATAL = frozenset(
-    [code for code, (severity, _) in CODES.items() if _is_of_reading(code) and severity == REJECT]
+    [
+        code
+        for code, (severity, _) in CODES.items()
+        if code.startswith(_OF_READING) and severity == REJECT
+    ]
     + ["bad_name", "shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown"]
     + ["cannot_prepare"]
 )

@@ -56,7 +56,10 @@ def main(_):
                 plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
     print(f"Stored with {', '.join(targets or models)}.")
     columns = list(calibration.table[0])
-    lines = [[_cell(line[column]) for column in columns] for line in calibration.table]
+    lines = [
+        [tables.number(v) if v is None or isinstance(v, float) else str(v) for v in line.values()]
+        for line in calibration.table
+    ]
     print(tables.aligned(columns, lines))
     stored = MODEL.value or [files.parent(model) for model in models]
     print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
@@ -102,10 +105,6 @@ def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, .
             print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
             rows += cases.rows_of(contoured[patient], ensemble, folder)
     return rows, names
-
-
-def _cell(value) -> str:
-    return tables.number(value) if value is None or isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -41,26 +41,20 @@ def main(_):
         raise InputError(
             f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
         )
-    with _alone(versions):
+    with contextlib.ExitStack() as stack:
+        for version in sorted(set(map(files.absolute, versions))):
+            stack.enter_context(locks.alone(version))
+            postprocess.clear_leftovers(version)
         rules, table = candidates.choose(_score(pairs, predictions, organs), organs)
         print(f"\n{_show(table)}\n")
+        rows = [{k: None if v == math.inf else v for k, v in row.items()} for row in table]
         for version in versions:
-            postprocess.save(version, rules, [_finite(row) for row in table])
+            postprocess.save(version, rules, rows)
     chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
     print(f"Stored with {', '.join(versions)}: {chosen}.")
     level_model = "LEVEL_MODEL" if head.get("level_models") else None
     models = {"model": MODEL.value, "level_model": level_model}
     print(hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
-
-
-@contextlib.contextmanager
-def _alone(versions: list[str]):
-    """Keeps other tunings out of the models, which are rid of what killed ones left there."""
-    with contextlib.ExitStack() as stack:
-        for version in sorted(set(map(files.absolute, versions))):
-            stack.enter_context(locks.alone(version))
-            postprocess.clear_leftovers(version)
-        yield
 
 
 def _score(pairs, predictions, organs: Organs) -> list:
@@ -115,10 +109,6 @@ def _words(rule: dict) -> str:
         "holes filled" if rule["fill_holes"] else "",
     ]
     return ", ".join(part for part in parts if part) or "as predicted"
-
-
-def _finite(row: dict) -> dict:
-    return {k: None if v == math.inf else v for k, v in row.items()}
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ def main(argv):
             patients = [row for fold in range(dataset.folds) for row in _patients(fold)]
             table = _table(patients, dataset.organs.names)
             print("\n" + _text(table))
-            _write(table, patients)
+            for name, rows in (("cross_validation.csv", table), ("patients.csv", patients)):
+                path = files.join(_WORKDIR.value, name)
+                csv_files.write_table(path, rows)
+                print(f"Wrote {path}")
     return 0
 
 
@@ -68,14 +71,10 @@ def _table(patients: list[dict], names) -> list[dict]:
     rows["mean of patients"] = _means(patients, names)
     columns = [*names, "mean"]
     return [
-        {"": title, **dict(zip(columns, map(_cell, values), strict=True))}
+        {"": title}
+        | {n: "" if np.isnan(v) else float(v) for n, v in zip(columns, values, strict=True)}
         for title, values in rows.items()
     ]
-
-
-def _cell(value: float) -> float | str:
-    """Empty where no patient has a score."""
-    return "" if np.isnan(value) else float(value)
 
 
 def _means(patients, names) -> np.ndarray:
@@ -99,13 +98,6 @@ def _text(table) -> str:
         cells = ["-" if row[name] == "" else f"{row[name]:.4f}" for name in columns[1:]]
         lines.append("".join([f"{row['']:18}", *(f"{cell:>12}" for cell in cells)]))
     return "\n".join(lines)
-
-
-def _write(table, patients) -> None:
-    for name, rows in (("cross_validation.csv", table), ("patients.csv", patients)):
-        path = files.join(_WORKDIR.value, name)
-        csv_files.write_table(path, rows)
-        print(f"Wrote {path}")
 
 
 if __name__ == "__main__":

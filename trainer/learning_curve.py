@@ -50,7 +50,9 @@ def main(argv):
         rows = growth.table(sizes, scores)
         path = files.join(_WORKDIR.value, "learning_curve.csv")
         csv_files.write_table(path, rows)
-        _tell(rows)
+        for row in rows:
+            dice = f"{row['dice']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+            print(f"{row['organ']:16}{row['patients']:6} patients  {row['kind']:10}{dice}")
         _warn_of_few_steps(sizes[-1], largest)
         picture = files.join(_WORKDIR.value, "learning_curve.png")
         plots.save(growth.figure(sizes, scores, organs), picture)
@@ -104,25 +106,17 @@ def _scores(sizes, names) -> dict[str, np.ndarray]:
     found = [[_patients(size, draw) for draw in range(_DRAWS.value)] for size in sizes]
     names = [name for name in names if name in found[0][0][0]]
     scores = {
-        name: np.array([[_column(rows, name) for rows in draws] for draws in found])
+        name: np.array(
+            [[[float(row[name] or "nan") for row in rows] for rows in draws] for draws in found]
+        )
         for name in names
     }
     return scores | {growth.MEAN: np.nanmean(np.stack(list(scores.values())), 0)}
 
 
-def _column(rows, name: str) -> list[float]:
-    return [float(row[name] or "nan") for row in rows]
-
-
 def _patients(size: int, draw: int) -> list[dict]:
     rows = csv_files.read_table(files.join(_folder(size, draw), run.PATIENTS))
     return [row for _, row in rows]
-
-
-def _tell(rows) -> None:
-    for row in rows:
-        told = f"{row['dice']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        print(f"{row['organ']:16}{row['patients']:6} patients  {row['kind']:10}{told}")
 
 
 if __name__ == "__main__":

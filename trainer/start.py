@@ -6,7 +6,6 @@ import numpy as np
 
 from segthor import fields, files, json_files, model_directory
 from segthor.errors import InputError, message_line
-from segthor.organs import Organs
 from trainer import run
 from trainer.config import Config
 
@@ -127,16 +126,13 @@ def _read(path: str):
         version = model_directory.newest(path)
         names, table = model_directory.weight_names(version), model_directory.table(version)
         arrays = _stored(version, len(names))
-    digest = _digest(arrays, names, record, table)
+    known = arrays, record.recipe, record.organs, table, names
+    digest = model_directory.weights_digest(*known)
     if not files.exists(files.join(path, run.RUN)) and digest != model_directory.digest(version):
         raise InputError(
             f"{FLAG}={path}: the weights are not those that were exported; export the model again"
         )
     return record, dict(zip(names, arrays, strict=True)), digest
-
-
-def _digest(arrays, names, record: run.RunRecord, table: Organs) -> str:
-    return model_directory.weights_digest(arrays, record.recipe, record.organs, table, names)
 
 
 def _stored(version: str, count: int) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from segthor import files, json_files, statistics
+from segthor import fields, files, json_files, statistics
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 
@@ -18,17 +18,9 @@ def load(folder: str) -> dict[str, dict[str, dict]]:
     path = folder if folder.endswith(".json") else files.join(folder, "scores.json")
     value = json_files.read(path)
     patients = value.get("patients") if isinstance(value, dict) else None
-    if not _is_dict_of(patients, lambda scores: _is_dict_of(scores, _are_scores)):
-        raise InputError(f"{path}: expected scores.json from serving.evaluate")
-    return patients
-
-
-def _are_scores(value) -> bool:
-    return _is_dict_of(value, lambda score: score is None or isinstance(score, int | float))
-
-
-def _is_dict_of(value, is_right) -> bool:
-    return isinstance(value, dict) and all(map(is_right, value.values()))
+    kind = dict[str, dict[str, dict[str, float | None]]]
+    where = f"{path}: expected scores.json from serving.evaluate; patients"
+    return fields.from_json(kind, patients, where)
 
 
 def compare(ours: dict, theirs: dict, organs: Organs = SEGTHOR) -> list[dict]:

@@ -83,17 +83,14 @@ def match(
             f"no patient has both: {folder} holds {min(usable)} ..., "
             f"{contours} holds {contoured[0].name} ..."
         )
+    faults = {name: one.fault for name, one in predictions.items()}
     missing = {
-        one.name: one.fault or _fault(predictions, one) or why_missing(folder, one.name, organs)
+        one.name: one.fault or faults.get(one.name) or why_missing(folder, one.name, organs)
         for one in contoured
         if one.name not in usable
     }
     uncontoured = sorted(set(predictions) - {one.name for one in contoured})
     return Match(paired, missing, tuple(uncontoured))
-
-
-def _fault(predictions: dict[str, Patient], contours: Patient) -> str:
-    return predictions[contours.name].fault if contours.name in predictions else ""
 
 
 def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -> list[Patient]:
