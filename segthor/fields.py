@@ -11,14 +11,16 @@ from segthor.errors import InputError
 
 
 def from_json(kind, value, where: str):
-    """A dataclass `kind` from what `json` gives for its fields.
+    """A value of the type `kind`, most often a dataclass, from a JSON value.
 
-    Fields may be str, int (from 0 on: our files count; an option has a range of its own), float
-    (finite), bool, dict, tuples and dicts of these, dataclasses, and any of them or None. Those
-    with a default may be missing.
+    Types may be str, int (from 0 on, as all counts in our files are; an option has a range of its
+    own), float (finite), bool, dict, tuples and dicts of these, dataclasses, and any of them or
+    None. Fields with a default may be missing.
 
     Args:
-      where: Begins the message of an error, such as the file's path.
+      kind: The type.
+      value: What `json` gives.
+      where: The beginning of an error's message, such as the file's path.
 
     Raises:
       InputError: a field that is missing, unknown or of another type; names it.

@@ -100,11 +100,7 @@ CODES = {
 
 _OF_READING = ("file_", "series_", "dicom_", "structures_", "roi_", "contour_")
 FATAL = frozenset(
-    [
-        code
-        for code, (severity, _) in CODES.items()
-        if code.startswith(_OF_READING) and severity == REJECT
-    ]
+    [code for code, (kind, _) in CODES.items() if kind == REJECT and code.startswith(_OF_READING)]
     + ["bad_name", "shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown"]
     + ["cannot_prepare"]
 )
