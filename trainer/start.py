@@ -126,8 +126,8 @@ def _read(path: str):
         version = model_directory.newest(path)
         names, table = model_directory.weight_names(version), model_directory.table(version)
         arrays = _stored(version, len(names))
-    known = arrays, record.recipe, record.organs, table, names
-    digest = model_directory.weights_digest(*known)
+    recipe, organs = record.recipe, record.organs
+    digest = model_directory.weights_digest(arrays, recipe, organs, table, names)
     if not files.exists(files.join(path, run.RUN)) and digest != model_directory.digest(version):
         raise InputError(
             f"{FLAG}={path}: the weights are not those that were exported; export the model again"
