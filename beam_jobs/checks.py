@@ -10,10 +10,11 @@ import numpy as np
 
 from segthor import fields, files, progress, records
 from segthor.errors import InputError
-from segthor.geometry import Orientation, Placement, canonical
+from segthor.geometry import Placement
 from segthor.manifest import Built, Dataset, Shard
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
+from segthor.volume import Grid
 
 
 def verify(folder: str) -> Dataset:
@@ -124,7 +125,7 @@ def _record_problems(record: records.Slice, expected: _Expected | None):
         ("labels shape", (recipe.size_px, recipe.size_px), record.labels.shape),
         ("contoured organs", contoured, record.contoured),
         ("present organs", present, record.present),
-        ("scan shape", placement.scan_shape, tuple(record.scan_shape)),
+        ("scan shape", placement.shape_zyx[::-1], tuple(record.scan_shape)),
     ):
         if wanted != found:
             yield f"{what}: expected {wanted}, found {found}"
@@ -140,21 +141,22 @@ def _record_problems(record: records.Slice, expected: _Expected | None):
     unknown = np.setdiff1d(record.labels, [0, *organs.labels(organs.names)])
     if len(unknown):
         yield f"label value {unknown[-1]}, which stands for no organ"
-    yield from _affine_problems(record.affine, placement, expected.affines)
+    yield from _affine_problems(record, placement, expected.affines)
 
 
-def _affine_problems(affine: np.ndarray, placement: Placement, earlier: list[np.ndarray]):
+def _affine_problems(record: records.Slice, placement: Placement, earlier: list[np.ndarray]):
     """earlier: what the patient's records hold so far; extended by one that is new."""
+    affine = record.affine
     if any(np.array_equal(affine, one) for one in earlier):
         return
     if earlier:
         yield "affine: not that of the patient's other slices"
     earlier.append(affine)
-    spacing_mm = canonical(affine)[0]
-    if not np.allclose(spacing_mm, placement.spacing_zyx_mm, rtol=1e-4):
-        wanted, found = (_by(mm) for mm in (placement.spacing_zyx_mm, spacing_mm))
+    grid = Grid(record.scan_shape, affine)
+    if not np.allclose(grid.spacing_mm, placement.spacing_zyx_mm, rtol=1e-4):
+        wanted, found = (_by(mm) for mm in (placement.spacing_zyx_mm, grid.spacing_mm))
         yield f"affine: expected voxels of {wanted} mm, found {found} mm"
-    elif Orientation.of(affine) != placement.orientation:
+    elif not grid.orientation.is_lps:
         yield "affine: expected another orientation"
 
 

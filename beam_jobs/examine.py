@@ -6,34 +6,40 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from beam_jobs.job import Job
-from segthor import audit, figures, manifest, nifti, scans
-from segthor.boxes import label_boxes
+from segthor import audit, figures, manifest, scans
 from segthor.errors import InputError, ReadError
 from segthor.findings import FATAL, Finding, is_rejected, judge
-from segthor.geometry import canonical
 from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
-from segthor.scans import Contours, read_labels
+from segthor.volume import LabelMap, Volume
 
 
 @dataclass(frozen=True)
 class Scans:
-    """What was read. fingerprint: SHA-256 over the files. stamps: as `stamps` gives them.
+    """What was read of one patient.
 
-    contours: None for a patient without. What a structure set holds is on the CT's grid already.
+    ct: The scan.
+    contours: None for a patient without contours.
+    fingerprint: SHA-256 over the files.
+    stamps: Of the files, as `stamps` gives them.
     """
 
-    ct: nifti.Scan
-    contours: Contours | None
+    ct: Volume
+    contours: LabelMap | None
     fingerprint: str
     stamps: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One patient and all findings. What reading or preparing did not come to is None or empty.
+    """One patient, as far as it could be examined; the rest is None or empty.
 
-    scan_digest: equal for one scan under two names.
+    source: The patient, with the organs that its contours hold.
+    findings: All findings, those that reject first.
+    scans: What was read.
+    scan_digest: Equal for one scan under two names.
+    organs: Organ name to figures.
+    prepared: What the records are made of.
     """
 
     source: Patient
@@ -76,36 +82,32 @@ def _examine(source: Patient, job: Job) -> Examined:
     if both is None:
         return Examined(source, _judged(findings, job))
     ct, contours = both.ct, both.contours
-    findings += _grid_findings(both) + audit.finite_findings(ct.array)
-    labels, boxes, measured = None, None, {}
+    findings = [*ct.findings, *_grid_findings(both), *audit.finite_findings(ct.zyx)]
     if contours:
-        if contours.organs is not None:  # what has no contours in a structure set is not contoured
-            source = replace(
-                source, organs=tuple(name for name in source.organs if name in contours.organs)
-            )
-        values = job.label_values if contours.organs is None else ()
-        labels, label_findings = audit.to_labels(contours.stored.array, values, job.organs)
-        findings += label_findings
+        findings += contours.findings
+        if contours.contoured is not None:  # an organ without contours is not contoured
+            named = (name for name in source.organs if name in contours.contoured)
+            source = replace(source, organs=tuple(named))
     scan_digest = scan_digest_of(ct)
     if any(finding.code in FATAL for finding in findings):
         return Examined(source, _judged(findings, job), both, scan_digest)
-    findings += audit.image_findings(figures.of_image(ct.array))
-    if labels is not None:
-        boxes = label_boxes(canonical(ct.grid.affine, labels)[1])
-        measured = figures.of_organs(ct.array, labels, ct.grid.affine, boxes, job.organs)
+    findings += audit.image_findings(figures.of_image(ct.zyx))
+    measured = {}
+    if contours:
+        measured = figures.of_organs(ct, contours)
         findings += audit.organ_findings(measured, source.organs, job.organs)
     examined = Examined(source, _judged(findings, job), both, scan_digest, measured)
     unknown = job.recipe.needs_masks and not (source.labels or source.masks)
-    return examined if examined.rejected or unknown else _prepared(examined, labels, boxes, job)
+    return examined if examined.rejected or unknown else _prepared(examined, job)
 
 
-def _prepared(examined: Examined, labels: np.ndarray | None, boxes, job: Job) -> Examined:
-    """Cuts out the box; labels, boxes: as the table numbers them, where there are any."""
-    source, ct, findings = examined.source, examined.scans.ct, list(examined.findings)
+def _prepared(examined: Examined, job: Job) -> Examined:
+    """Cuts out the box."""
+    source, both, findings = examined.source, examined.scans, list(examined.findings)
     prepared = None
     try:
-        masks = _masks(source, ct, job)
-        prepared = prepare(ct.array, ct.grid.affine, job.recipe, labels, masks, boxes, job.organs)
+        masks = _masks(source, both.ct, job)
+        prepared = prepare(both.ct, job.recipe, both.contours, masks)
     except InputError as error:
         findings.append(Finding.of("cannot_prepare", str(error)))
     else:
@@ -115,29 +117,27 @@ def _prepared(examined: Examined, labels: np.ndarray | None, boxes, job: Job) ->
 
 
 def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
-    """CT and contours, if any, and their digest from the same reading."""
-    digest, errors, warnings = hashlib.sha256(), {}, []
+    """CT and contours, if any, and their digest from the same reading; else why there are none."""
+    digest, errors = hashlib.sha256(), {}
     before, ct, contours = stamps(source), None, None
-    rest = (digest, job.most_scan_bytes)
+    rest = (digest, job.most_scan_bytes, source.ct_files)
     try:
-        ct = scans.read(source.ct, *rest, source.ct_files)
-        warnings += ct.findings
+        ct = scans.read(source.ct, *rest)
     except ReadError as error:
         errors[str(error)] = error.code
     try:
         if source.labels:
+            names, grid = (job.roi_names, job.label_values), ct and ct.grid
             contours = scans.read_contours(
-                source.labels, source.ct, job.organs, job.roi_names, *rest, source.ct_files
+                source.labels, source.ct, job.organs, *names, *rest, grid
             )
-            warnings += contours.findings
     except ReadError as error:  # of a structure set, maybe what is wrong with its CT
         errors[str(error)] = error.code
     if stamps(source) != before:
         errors["CT or contours changed while they were read"] = "file_changed"
     if errors:
         return None, [Finding.of(code, message) for message, code in errors.items()]
-    found = [Finding.of(code, message) for code, message in warnings]
-    return Scans(ct, contours, digest.hexdigest(), before), found
+    return Scans(ct, contours, digest.hexdigest(), before), []
 
 
 def stamps(source: Patient) -> tuple[str, ...]:
@@ -153,33 +153,32 @@ def _stamp(path: str, among=()) -> str:
         return ""
 
 
-def scan_digest_of(ct: nifti.Scan) -> str:
+def scan_digest_of(ct: Volume) -> str:
     """Equal for the same scan, however it is compressed, stored or oriented.
 
     Noise makes the scan's three middle planes unlike those of any other.
     """
-    _, zyx = canonical(ct.grid.affine, ct.array)
-    digest = hashlib.sha256(repr(zyx.shape).encode())
-    z, y, x = (length // 2 for length in zyx.shape)
-    for plane in (zyx[z], zyx[:, y], zyx[:, :, x]):
+    digest = hashlib.sha256(repr(ct.zyx.shape).encode())
+    z, y, x = (length // 2 for length in ct.zyx.shape)
+    for plane in (ct.zyx[z], ct.zyx[:, y], ct.zyx[:, :, x]):
         digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
     return digest.hexdigest()[:32]
 
 
 def _grid_findings(both: Scans) -> list[Finding]:
     grid, contours = both.ct.grid, both.contours
-    z, y, x = canonical(grid.affine, both.ct.array)[1].shape
-    found = audit.grid_findings(grid) + audit.size_findings(z, (y, x))
-    return found + (audit.pair_findings(grid, contours.stored.grid) if contours else [])
+    findings = audit.grid_findings(grid) + audit.size_findings(both.ct.zyx.shape)
+    return findings + (audit.pair_findings(grid, contours.grid) if contours else [])
 
 
-def _masks(source: Patient, ct: nifti.Scan, job: Job) -> np.ndarray | None:
+def _masks(source: Patient, ct: Volume, job: Job) -> LabelMap | None:
     """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
     if not source.masks or (source.labels and job.recipe.mask_organs <= set(source.organs)):
         return None
     like = (source.ct, ct.grid)
-    found = read_labels(source.masks, like=like, most_bytes=job.most_scan_bytes, organs=job.organs)
-    return found.array
+    return scans.read_labels(
+        source.masks, like=like, most_bytes=job.most_scan_bytes, organs=job.organs
+    )
 
 
 def _judged(findings, job: Job) -> tuple[Finding, ...]:

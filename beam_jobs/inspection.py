@@ -125,7 +125,7 @@ def histograms(dataset: Dataset):
 def _before(patient: Built, z: int) -> np.ndarray | None:
     """The slice in a wide window, uint8 [H, W]; None where the CT is gone."""
     try:
-        hu = scans.read(patient.ct).array
+        hu = scans.read(patient.ct).zyx
     except InputError:
         return None
     slices = Placement.from_json(patient.placement).image_to_model(hu)

@@ -25,7 +25,7 @@ from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
 STATISTICS = "statistics.json"  # lies among the parts: counts over all of them
-VERSION = 4  # raised whenever the same input gives another shard or part
+VERSION = 5  # raised whenever the same input gives another shard or part
 
 
 def part_path(output: str, name: str) -> str:
@@ -94,7 +94,12 @@ def finished(plan: ShardPlan, job: Job) -> Part | None:
 class _Kept:
     """What the shard needs of a patient; small enough to keep while the others are read.
 
-    images, labels: uint8 [Z, H, W]. affine: [4, 4], the scan's.
+    source: The patient.
+    affine: [4, 4], as `records.AFFINE`.
+    placement: Where the slices lie in the scan.
+    level_hu: The window level.
+    images: uint8 [Z, H, W].
+    labels: uint8 [Z, H, W].
     """
 
     source: Patient
@@ -138,7 +143,7 @@ def _kept(patient: Examined) -> _Kept:
     prepared = patient.prepared
     return _Kept(
         patient.source,
-        patient.scans.ct.grid.affine,
+        patient.scans.ct.grid.lps_affine(),
         prepared.placement,
         prepared.level_hu,
         prepared.images,
@@ -183,7 +188,7 @@ def _record(patient: _Kept, z: int, job: Job) -> records.Slice:
         labels=labels,
         present=records.present_in(labels, job.organs),
         contoured=tuple(int(name in patient.source.organs) for name in job.organs.names),
-        scan_shape=placement.scan_shape,
+        scan_shape=placement.shape_zyx[::-1],
         affine=patient.affine,
         box_px=(*placement.first_px, *placement.step_px),
         level_hu=patient.level_hu,

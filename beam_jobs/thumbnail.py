@@ -8,7 +8,6 @@ from PIL import Image
 
 from beam_jobs.examine import Examined
 from segthor import drawing
-from segthor.geometry import canonical
 from segthor.organs import SEGTHOR, Organs
 
 _SIDE_PX = 160
@@ -18,13 +17,13 @@ def png_base64(examined: Examined, organs: Organs = SEGTHOR) -> str:
     """An axial and a coronal slice side by side, contours drawn where they fit; '' without CT."""
     if examined.scans is None:
         return ""
-    grid = examined.scans.ct.grid
-    contours = examined.scans.contours and examined.scans.contours.stored
-    fitting = contours.array if contours and contours.grid.shape == grid.shape else None
-    spacing, zyx, labels = canonical(grid.affine, examined.scans.ct.array, fitting)
-    z, y = _places(labels, zyx.shape)
-    axial = _tile(zyx[z], None if labels is None else labels[z], spacing[1:], organs)
-    coronal = _tile(zyx[::-1, y], None if labels is None else labels[::-1, y], spacing[::2], organs)
+    hu, (z_mm, y_mm, x_mm) = examined.scans.ct.zyx, examined.scans.ct.spacing_mm
+    contours = examined.scans.contours
+    labels = contours.zyx if contours and contours.zyx.shape == hu.shape else None
+    z, y = _places(labels, hu.shape)
+    axial = _tile(hu[z], None if labels is None else labels[z], (y_mm, x_mm), organs)
+    coronal = None if labels is None else labels[::-1, y]
+    coronal = _tile(hu[::-1, y], coronal, (z_mm, x_mm), organs)
     stream = io.BytesIO()
     Image.fromarray(np.concatenate([axial, coronal], axis=1)).save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
@@ -47,8 +46,8 @@ def _tile(hu: np.ndarray, labels: np.ndarray | None, spacing_mm, organs: Organs)
     small = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
     truth = None
     if labels is not None:
-        known = np.where(np.isin(labels, organs.labels(organs.names)), labels, 0).astype(np.uint8)
-        truth = np.asarray(Image.fromarray(known).resize(size, Image.Resampling.NEAREST))
+        shown = Image.fromarray(np.ascontiguousarray(labels))
+        truth = np.asarray(shown.resize(size, Image.Resampling.NEAREST))
     tile = np.zeros((_SIDE_PX, _SIDE_PX, 3), np.uint8)
     top, left = (_SIDE_PX - height) // 2, (_SIDE_PX - width) // 2
     tile[top : top + height, left : left + width] = drawing.overlay(

@@ -33,8 +33,8 @@ def main() -> int:
     plain, jpeg = _series(made, "explicit"), _series(made, "jpeg_2000_lossless")
     file = str(FOLDER / "ct.nii.gz")
     grid = scans.read_grid(str(plain))
-    nifti.write(file, scans.read(str(plain)).array, grid)
-    labels = np.ascontiguousarray(dicom_phantoms.posed(made.labels, made.affine)[0])
+    nifti.write(file, scans.read(str(plain)).zyx, grid)
+    labels = made.label_map
     drawn = {"rtstruct": str(FOLDER / "set.dcm")}
     seg = {"seg": str(FOLDER / "seg.dcm")}
     rows = [
@@ -42,21 +42,21 @@ def main() -> int:
         _row("index, a file", 0.002, lambda: _index(plain), SHAPE[2]),
         _row("series in, uncompressed", 1.0, lambda: _read(plain)),
         _row("series in, JPEG 2000", 12.0, lambda: _read(jpeg)),
-        _row("structure set out", 1.0, lambda: _write(plain, labels, organs, drawn)),
+        _row("structure set out", 1.0, lambda: _write(plain, labels, drawn)),
         _row(
             "structure set in",
             1.0,
             lambda: places.read_contours(drawn["rtstruct"], str(plain), organs),
         ),
-        _row("SEG out", 1.5, lambda: _write(plain, labels, organs, seg)),
+        _row("SEG out", 1.5, lambda: _write(plain, labels, seg)),
     ]
     first = rows[0][2]
     print(f"{'x'.join(map(str, SHAPE))}, {len(organs)} organs\n")
     print(f"{'':28}{'seconds':>9}{'goal':>8}{'beside NIfTI in':>17}")
     for name, goal, seconds in rows:
         print(f"{name:28}{seconds:9.4f}{goal or '':>8}{seconds / first:17.2f}")
-    back = places.read_contours(drawn["rtstruct"], str(plain), organs).labels.array
-    differing = int(np.count_nonzero(back != labels))
+    back = places.read_contours(drawn["rtstruct"], str(plain), organs).zyx
+    differing = int(np.count_nonzero(back != labels.zyx))
     extra = (peak_bytes(_READ, str(plain)) - peak_bytes(_READ, file)) / 1e6
     print(f"\nvoxels that differ after mask > structure set > mask: {differing}")
     print(f"peak memory above the NIfTI route: {extra:.0f} MB (goal 150)")
@@ -84,8 +84,8 @@ def _index(folder: Path):
     return index.of_folder(str(folder))
 
 
-def _write(folder: Path, labels, organs, paths: dict):
-    return places.write(str(folder), labels, organs, paths, MADE)
+def _write(folder: Path, labels, paths: dict):
+    return places.write(str(folder), labels, paths, MADE)
 
 
 def _row(name: str, goal: float | None, action, parts: int = 1):

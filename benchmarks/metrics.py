@@ -50,7 +50,7 @@ def main(argv):
 
     print(f"\n{'library':20}{'seconds':>8}{'ratio':>7}  largest difference in shared scores")
     print(f"{'segthor':20}{seconds:8.2f}{1:7.1f}")
-    # As scores.csv holds it: the maps in canonical order, slices first.
+    # As scores.csv holds it: the maps with slices first.
     maps = [label_map.transpose(2, 1, 0) for label_map in (predicted, truth)]
     tolerances_mm = {organ.label: organ.tolerance_mm for organ in SEGTHOR}
     efforts, more = timed(effort.measure, *maps, spacing_mm[::-1], tolerances_mm)

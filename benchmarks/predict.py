@@ -31,7 +31,7 @@ import tensorflow as tf
 from benchmarks.peak import peak_bytes
 from segthor import inputs, memory, nifti, phantom
 from segthor.organs import SEGTHOR, Organ, Organs
-from segthor.recipe import Recipe
+from segthor.recipe import Recipe, prepare
 from serving.prediction import bundle, evidence, predictor, walk
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE, TENSORFLOW
 from serving.prediction.plan import Plan
@@ -54,7 +54,7 @@ def main(number: str = "4", engine: str = TENSORFLOW, memory_is: str = "kept"):
     organs = int(number)
     scan, folder = _scan(), model_folder(organs)
     loaded = bundle.load(folder, engine)
-    given = predictor.Input.of(loaded.recipe, nifti.read(str(scan)))
+    given = predictor.Input(loaded.recipe, prepare(nifti.read(str(scan)), loaded.recipe))
     batch = BATCH_SLICES[engine]
     batches = [
         given.batch(range(start, min(start + batch, SLICES))) for start in range(0, SLICES, batch)
@@ -143,8 +143,7 @@ def _scan() -> Path:
     if not path.exists():
         print("Making a full-size phantom (once, some minutes)", flush=True)
         made = phantom.make(41, "full", shape=(512, 512, SLICES))
-        grid = nifti.Grid.from_affine(made.hu.shape, made.affine)
-        nifti.write(str(path), made.hu, grid)
+        nifti.write(str(path), made.volume.zyx, made.volume.grid)
     return path
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segthor import nifti, phantom
-from segthor.geometry import Orientation
+from segthor import phantom
 from serving.calibration import cases, plot
 from serving.calibration.fit import auroc
 from serving.prediction import bundle, review
 from serving.prediction.calibration import BAD_DICE
+from segthor.volume import Volume
 from serving.prediction.predictor import Ensemble
 
 FOLDER, DOC = Path("build/benchmark/review"), Path("docs/review.md")
@@ -80,13 +80,13 @@ def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
         kept = json.loads(path.read_text()) if path.exists() else {}
         if kept.get("key") != key:
             made = phantom.make(phantom.patient_seed(FRESH_SEED, patient))
-            grid = nifti.Grid.from_affine(made.hu.shape, made.affine)
-            scan, kind = nifti.Scan(made.hu, grid), cases.AS_IT_IS
+            scan, kind = made.volume, cases.AS_IT_IS
             if patient % 2:
                 kind = list(UNSEEN)[patient // 2 % len(UNSEEN)]
                 scan = _worse(kind, scan, np.random.default_rng([FRESH_SEED, patient]))
-            found = cases.observe(models, scan, made.labels, models.organs, str(patient), kind)
-            kept = {"key": key, "rows": found}
+            labels = made.label_map
+            made_rows = cases.observe(models, scan, labels, models.organs, str(patient), kind)
+            kept = {"key": key, "rows": made_rows}
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(kept))
         organs = {row["organ"]: row["evidence"] for row in kept["rows"]}
@@ -202,11 +202,9 @@ def _document(text: str, number: int) -> None:
     DOC.write_text(f"{before}{START}\n\n`{command}`\n\n{text}{END}{after}")
 
 
-def _worse(kind: str, scan: nifti.Scan, rng) -> nifti.Scan:
-    orientation = Orientation.of(scan.grid.affine)
-    zyx = orientation.to_zyx(scan.array).astype(np.float32)
-    hu = orientation.to_scan(UNSEEN[kind](zyx, rng))
-    return nifti.Scan(np.rint(np.clip(hu, -32768, 32767)).astype(np.int16), scan.grid)
+def _worse(kind: str, scan: Volume, rng) -> Volume:
+    hu = UNSEEN[kind](scan.zyx.astype(np.float32), rng)
+    return Volume(np.rint(np.clip(hu, -32768, 32767)).astype(np.int16), scan.grid)
 
 
 def _slope(zyx, rng):

@@ -18,7 +18,6 @@ from absl import app, flags
 
 from benchmarks import planted
 from segthor import json_files, nifti
-from segthor.geometry import Orientation, canonical
 from segthor.organs import SEGTHOR
 
 PATIENTS = flags.DEFINE_integer("patients", 60, "Training patients.", lower_bound=10)
@@ -74,10 +73,9 @@ def plant(folder):
     for number, name in enumerate(chosen.tolist()):
         path, kind = str(folder / name / "GT.nii.gz"), planted.KINDS[number % len(planted.KINDS)]
         stored = nifti.read(path)
-        spacing_mm, labels = canonical(stored.grid.affine, stored.array.astype(np.uint8))
-        labels, wrong = planted.plant(labels, kind, spacing_mm, SEGTHOR.numbers)
-        back = Orientation.of(stored.grid.affine).to_scan(labels)
-        nifti.write(path, np.asfortranarray(back), stored.grid)
+        labels = stored.zyx.astype(np.uint8)
+        labels, wrong = planted.plant(labels, kind, stored.spacing_mm, SEGTHOR.numbers)
+        nifti.write(path, labels, stored.grid)
         mistakes[name] = [kind, *wrong]
     return mistakes
 

@@ -21,7 +21,6 @@ import numpy as np
 from absl import app, flags
 
 from segthor import csv_files, files, json_files, nifti
-from segthor.geometry import Orientation
 
 REAL = flags.DEFINE_string("real", "../shared/data/lung1_002", "A patient's folder.")
 FOLDER = flags.DEFINE_string("folder", "build/warm", "Where everything lies.")
@@ -72,21 +71,16 @@ def slabs(patient: Path, folder: Path) -> None:
     if (folder / "patients.csv").exists():
         return
     ct, labels = (nifti.read(str(patient / f"{name}.nii.gz")) for name in ("ct", "labels"))
-    axis = Orientation.of(ct.grid.affine).axes[2]
     rows = []
-    for number, first in enumerate(range(0, ct.array.shape[axis] - SLAB + 1, SLAB)):
-        part = [slice(None)] * 3
-        part[axis] = slice(first, first + SLAB)
-        if not labels.array[tuple(part)].any():
+    for number, first in enumerate(range(0, len(ct.zyx) - SLAB + 1, SLAB)):
+        part = slice(first, first + SLAB)
+        if not labels.zyx[part].any():
             continue
-        affine = ct.grid.affine.copy()
-        affine[:3, 3] += affine[:3, axis] * first
+        grid = ct.grid.part(ct.zyx[part].shape, (first, 0, 0))
         own = folder / f"slab_{number:02d}"
         for name, scan in (("ct", ct), ("labels", labels)):
-            array = np.ascontiguousarray(scan.array[tuple(part)])
-            grid = nifti.Grid.from_affine(array.shape, affine)
             own.mkdir(parents=True, exist_ok=True)
-            nifti.write(str(own / f"{name}.nii.gz"), array, grid)
+            nifti.write(str(own / f"{name}.nii.gz"), scan.zyx[part], grid)
         rows.append({
             "patient": own.name,
             "ct": f"{own.name}/ct.nii.gz",

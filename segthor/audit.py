@@ -7,13 +7,15 @@ import itertools
 
 import numpy as np
 
+from segthor import figures, nifti
+from segthor.boxes import MemoryOrder
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
 from segthor.organs import SEGTHOR, Organs
+from segthor.volume import Grid, LabelMap, Volume, corner_distance_mm
 
 _MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
 _MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
-_FORMS_MM = 1.0
 _SHEAR_COSINE = 0.01
 _SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
 _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
@@ -30,20 +32,11 @@ _PLACES = {
 }
 
 
-def grid_findings(grid) -> list[Finding]:
-    """What is wrong with where a CT's voxels lie (see `segthor.nifti.Grid`)."""
-    found, add = _collector()
-    header, axes = grid.header, grid.affine[:3, :3] / np.array(grid.spacing_mm)
-    sform, qform = int(header["sform_code"]), int(header["qform_code"])
-    if not sform and not qform:
-        add("no_orientation", "neither sform nor qform is set")
-    elif np.array_equal(grid.affine, np.eye(4)):
-        add("affine_identity", "the affine is the identity; the scanner's was lost")
-    if sform and qform:
-        distance = _corner_distance(grid.shape, grid.sform, grid.qform)
-        if not distance <= _FORMS_MM:
-            apart = f"are up to {distance:.1f} mm apart" if distance < np.inf else "make no sense"
-            add("forms_disagree", f"sform and qform {apart}")
+def grid_findings(grid: Grid) -> list[Finding]:
+    """What is wrong with where the voxels of a CT lie."""
+    findings, add = _collector()
+    findings += nifti.header_findings(grid)
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     cosine = np.abs(axes.T @ axes - np.eye(3)).max()
     if cosine > _SHEAR_COSINE:
         degrees = np.degrees(np.arccos(min(cosine, 1)))
@@ -53,61 +46,62 @@ def grid_findings(grid) -> list[Finding]:
         ("spacing_unusual", _SPACING_USUAL_MM),
     ):
         if not all(low <= mm <= high for mm in grid.spacing_mm):
-            message = f"voxels of {_by(grid.spacing_mm)} mm; expected {low:g} to {high:g} mm"
-            if grid.unit in ("meter", "micron"):
-                message += f"; the header's unit is {grid.unit}: are its numbers in mm?"
+            spacing = _by(reversed(grid.spacing_mm))
+            message = f"voxels of {spacing} mm; expected {low:g} to {high:g} mm"
+            unit = nifti.unit(grid)
+            if unit in ("meter", "micron"):
+                message += f"; the header's unit is {unit}: are its numbers in mm?"
             add(code, message)
             break
-    return found
+    return findings
 
 
-def size_findings(num_slices: int, plane) -> list[Finding]:
-    """Whether the scan is too small; plane: its in-plane pixels (rows, columns)."""
-    found, add = _collector()
+def size_findings(shape_zyx) -> list[Finding]:
+    """Whether the scan is too small."""
+    findings, add = _collector()
+    num_slices, *plane = shape_zyx
     if num_slices < _FEWEST_SLICES:
         add("few_slices", f"{num_slices} slices; expected at least {_FEWEST_SLICES}")
     if min(plane) < _FEWEST_PIXELS:
         add("few_pixels", f"slices of {_by(plane)} pixels; expected at least {_FEWEST_PIXELS}")
-    return found
+    return findings
 
 
-def pair_findings(ct_grid, labels_grid) -> list[Finding]:
-    """Whether the contours lie on the CT's grid."""
-    found, add = _collector()
+def pair_findings(ct_grid: Grid, labels_grid: Grid) -> list[Finding]:
+    """Whether the contours lie on the CT's grid, in the same order of axes."""
+    findings, add = _collector()
     if ct_grid.shape != labels_grid.shape:
-        add(
-            "shape_mismatch",
-            f"contours have {_by(labels_grid.shape)} voxels, the CT {_by(ct_grid.shape)}",
-        )
-        return found
+        sizes = f"contours have {_by(labels_grid.shape)} voxels, the CT {_by(ct_grid.shape)}"
+        add("shape_mismatch", sizes)
+        return findings
     longest = max(
         abs(one - other) * (n - 1)
         for one, other, n in zip(
-            ct_grid.spacing_mm, labels_grid.spacing_mm, ct_grid.shape, strict=True
+            _lengths_mm(ct_grid), _lengths_mm(labels_grid), ct_grid.shape, strict=True
         )
     )
-    distance = _corner_distance(ct_grid.shape, ct_grid.affine, labels_grid.affine)
+    distance = corner_distance_mm(ct_grid.shape, ct_grid.affine, labels_grid.affine)
     if longest > _MISMATCH_MM:
-        spacings = f"{_by(labels_grid.spacing_mm)} mm, the CT's {_by(ct_grid.spacing_mm)} mm"
-        add("spacing_mismatch", f"the contours' voxels are {spacings}")
+        sizes = f"{_by(_lengths_mm(labels_grid))} mm, the CT's {_by(_lengths_mm(ct_grid))} mm"
+        add("spacing_mismatch", f"the contours' voxels are {sizes}")
     elif distance > _MISMATCH_MM:
         add("affine_mismatch", f"contours lie up to {distance:.1f} mm off the CT's voxels")
-    return found
+    return findings
 
 
 def finite_findings(hu: np.ndarray) -> list[Finding]:
     """Whether every value of the CT is a number."""
-    found, add = _collector()
+    findings, add = _collector()
     if hu.dtype.kind == "f":
         count = hu.size - int(np.count_nonzero(np.isfinite(hu)))
         if count:
             add("not_finite", f"{count} of the CT's voxels are not finite numbers")
-    return found
+    return findings
 
 
 def image_findings(image: ImageFigures) -> list[Finding]:
     """Whether the values are those of a chest CT in HU."""
-    found, add = _collector()
+    findings, add = _collector()
     span = f"values from {image.lowest:g} to {image.highest:g}"
     if image.lowest == image.highest:
         add("hu_constant", f"every voxel of the CT is {image.lowest:g}")
@@ -125,7 +119,7 @@ def image_findings(image: ImageFigures) -> list[Finding]:
         add("metal", f"values up to {image.highest:g} HU")
     if image.padding_share > _MOST_PADDING:
         add("padding", f"{image.padding_share:.0%} of the scan lie below {PADDING_HU} HU")
-    return found
+    return findings
 
 
 def to_labels(
@@ -133,13 +127,19 @@ def to_labels(
 ) -> tuple[np.ndarray | None, list[Finding]]:
     """The organs' labels as uint8, or None; and findings, the last of which says why None.
 
-    stored: [X, Y, Z] numbers of any type; floats within 0.001 of whole numbers are rounded.
+    stored: numbers of any type and shape; floats within 0.001 of whole numbers are rounded.
     label_values: (organ, value in `stored`), where they are not the table's; all other values
     are then background.
     """
-    found, add = _collector()
+    order = MemoryOrder.of(stored)
+    labels, findings = _to_labels(order.view(stored), label_values, organs)
+    return labels if labels is None else order.undo(labels), findings
+
+
+def _to_labels(stored, label_values, organs: Organs):
+    findings, add = _collector()
     if stored.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # what is not finite has no whole number beside it
+        with np.errstate(invalid="ignore"):  # no whole number lies beside what is not finite
             whole = np.rint(stored)
             off = np.abs(stored - whole)
         largest = float(off.max())
@@ -150,7 +150,7 @@ def to_labels(
                 f"{count} voxels of the contours are not whole numbers: up to {largest:.4g} off, "
                 f"expected at most {_MOST_ROUNDED:g}",
             )
-            return None, found
+            return None, findings
         if largest:
             message = f"label values up to {largest:.2g} off whole numbers were rounded"
             add("labels_rounded", message)
@@ -165,10 +165,10 @@ def to_labels(
     if len(unknown):
         values = unknown[:5].tolist()
         add("labels_unknown", f"label values {values} stand for no organ; expected {expected}")
-        return None, found
+        return None, findings
     if highest == 0:
         add("labels_empty", "no voxel is labelled")
-    return stored.astype(np.uint8, copy=False), found
+    return stored.astype(np.uint8, copy=False), findings
 
 
 def _unknown(stored: np.ndarray, highest, organs: Organs) -> tuple[np.ndarray, str]:
@@ -191,89 +191,105 @@ def _unknown(stored: np.ndarray, highest, organs: Organs) -> tuple[np.ndarray, s
 
 
 def organ_findings(
-    figures: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR
+    measured: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR
 ) -> list[Finding]:
     """Organs that are absent, or measure what no such organ does, as far as the table says."""
-    found, add = _collector()
+    findings, add = _collector()
     for organ in organs:
-        name, measured = organ.name, figures.get(organ.name)
-        if measured is None and name in contoured and figures:
+        name, own = organ.name, measured.get(organ.name)
+        if own is None and name in contoured and measured:
             add("organ_missing", f"no voxel of the {name}, which was to be contoured")
-        elif measured and name not in contoured:
+        elif own and name not in contoured:
             add("organ_not_declared", f"{name}: has contours, but is not listed as contoured")
-        elif measured:
+        elif own:
             pieces = organ.max_components and (1, organ.max_components)
             for code, value, plausible, unit in (
-                ("organ_volume", measured.volume_cm3, organ.volume_cm3, "cm3"),
-                ("organ_hu", measured.mean_hu, organ.mean_hu, "HU on average"),
-                ("organ_extent", measured.extent_z_mm, organ.extent_z_mm, "mm along the body"),
-                ("organ_components", measured.components, pieces, "pieces"),
-                ("organ_gap", measured.gaps, (0, 0), "slices without it between others"),
+                ("organ_volume", own.volume_cm3, organ.volume_cm3, "cm3"),
+                ("organ_hu", own.mean_hu, organ.mean_hu, "HU on average"),
+                ("organ_extent", own.extent_z_mm, organ.extent_z_mm, "mm along the body"),
+                ("organ_components", own.components, pieces, "pieces"),
+                ("organ_gap", own.gaps, (0, 0), "slices without it between others"),
             ):
                 if plausible and not plausible[0] <= value <= plausible[1]:
                     low, high = plausible
                     add(code, f"{name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
-            if _is_sparse(measured):
-                slices = f"{measured.gaps} of its {measured.slices} slices"
+            if _is_sparse(own):
+                slices = f"{own.gaps} of its {own.slices} slices"
                 add("organ_sparse", f"{name}: not drawn on {slices}; they are no background")
-    return found + _mirrored(figures, organs)
+    return findings + _mirrored(measured, organs)
 
 
-def _is_sparse(measured: OrganFigures) -> bool:
+def _is_sparse(own: OrganFigures) -> bool:
     """Whether an organ is drawn on some slices only, as on every second one."""
-    share = measured.gaps / measured.slices if measured.slices else 0
-    return measured.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE
+    share = own.gaps / own.slices if own.slices else 0
+    return own.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE
 
 
-def _mirrored(figures: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
+def _mirrored(measured: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
     """Organs that do not lie beside one another as the table says."""
-    found, add = _collector()
-    for name, relation, other in _relations(figures, organs):
+    findings, add = _collector()
+    for name, relation, other in _relations(measured, organs):
         axis, sign, wrong, right = _PLACES[relation]
-        place, beside = figures[name].center_lps_mm, figures[other].center_lps_mm
+        place, beside = measured[name].center_lps_mm, measured[other].center_lps_mm
         beyond_mm = -sign * (place[axis] - beside[axis])
         if beyond_mm > _MIRRORED_MM:
             how = f"the {name} lies {beyond_mm:.0f} mm {wrong} the {other}"
             add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
-    return found
+    return findings
 
 
-def _relations(figures: dict[str, OrganFigures], organs: Organs):
+def _relations(measured: dict[str, OrganFigures], organs: Organs):
     """Yields (organ, relation, other organ) of organs that are there.
 
     Of an organ's several others, the first that is there; and every left organ is left of every
     right one.
     """
-    present = [organ for organ in organs if organ.name in figures]
+    present = [organ for organ in organs if organ.name in measured]
     for organ in present:
         for relation in _PLACES:
-            others = (name for name in getattr(organ, relation) if name in figures)
+            others = (name for name in getattr(organ, relation) if name in measured)
             yield from ((organ.name, relation, name) for name in itertools.islice(others, 1))
     left, right = ([o.name for o in present if o.side == side] for side in ("left", "right"))
     yield from ((one, "left_of", other) for one in left for other in right)
 
 
+def measure_prediction(
+    volume: Volume, labels: LabelMap, names
+) -> tuple[dict[str, OrganFigures], list[Finding]]:
+    """Figures of the organs that were predicted, and findings about the scan and the organs.
+
+    names: The organs that were to be predicted.
+    """
+    measured = figures.of_organs(volume, labels)
+    findings = (
+        grid_findings(volume.grid)
+        + image_findings(figures.of_image(volume.zyx))
+        + organ_findings(measured, names, labels.organs)
+    )
+    if not measured:  # organ_findings takes contours for absent altogether, and names no organ
+        findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
+    return measured, findings
+
+
 def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:
     """What the box leaves out, and how much of it the scan does not cover."""
-    found, add = _collector()
+    findings, add = _collector()
     if labels_outside:
         add("labels_outside_box", f"{labels_outside} labelled voxels lie outside the box")
     if beyond_share > _MOST_BEYOND:
         add("box_beyond_scan", f"{beyond_share:.0%} of the box lie outside the scan")
-    return found
+    return findings
 
 
 def _collector():
     """A list, and a function that appends a finding to it."""
-    found = []
-    return found, lambda code, message: found.append(Finding.of(code, message))
+    findings = []
+    return findings, lambda code, message: findings.append(Finding.of(code, message))
 
 
-def _corner_distance(shape, one: np.ndarray, other: np.ndarray) -> float:
-    """The largest distance in mm between the places that two affines give a corner voxel."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
-    with np.errstate(all="ignore"):  # what makes no sense is infinitely or undefinedly far away
-        return float(np.linalg.norm((one - other)[:3] @ corners, axis=0).max())
+def _lengths_mm(grid: Grid) -> np.ndarray:
+    """Distance between neighbouring voxels along each axis of the file."""
+    return np.linalg.norm(grid.affine[:3, :3], axis=0)
 
 
 def _by(numbers) -> str:

@@ -9,7 +9,7 @@ TISSUE_HU = -400  # lung and air below, fat and all else above
 
 
 def body_center_px(zyx: np.ndarray, spacing_zyx_mm) -> tuple[float, float] | None:
-    """The in-plane (row, column) centre of the body in a canonical HU volume [Z, Y, X].
+    """The in-plane (row, column) centre of the body in a HU volume [Z, Y, X].
 
     The body of a slice is its largest piece of tissue after thin things (couch, tubes) are opened
     away; its box's centre is taken, and the median over slices, so neither couch nor arms decide.
@@ -58,7 +58,7 @@ def _with_neighbours(masks: np.ndarray, combine) -> np.ndarray:
 def organ_center_px(boxes: dict[int, Box], label_values) -> tuple[float, float] | None:
     """The in-plane (row, column) centre of the box about the given labels; None where absent.
 
-    boxes: of each label that is there, in the canonical view.
+    boxes: Of each label that is there.
     """
     held = [boxes[value] for value in label_values if value in boxes]
     if not held:

@@ -3,10 +3,41 @@
 A box is found once and handed on: looking for it reads the whole volume.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class MemoryOrder:
+    """How an array lies in memory. Numpy is fast along memory and slow backward or across it.
+
+    axes: The axes of the array, the slowest in memory first.
+    backward: For each of these, whether it runs against memory.
+    """
+
+    axes: tuple[int, ...]
+    backward: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "MemoryOrder":
+        """The order of the array's axes in memory."""
+        axes = np.argsort([-abs(stride) for stride in array.strides]).tolist()
+        return cls(tuple(axes), tuple(array.strides[axis] < 0 for axis in axes))
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """The array with its axes in this order, all of them forward; a view."""
+        return array.transpose(self.axes)[self._steps()]
+
+    def undo(self, view: np.ndarray) -> np.ndarray:
+        """The inverse of `view`, for an array of that shape; a view."""
+        return view[self._steps()].transpose(np.argsort(self.axes))
+
+    def _steps(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if back else 1) for back in self.backward)
 
 
 def label_boxes(labels: np.ndarray) -> dict[int, Box]:
@@ -15,41 +46,36 @@ def label_boxes(labels: np.ndarray) -> dict[int, Box]:
     One look at the labelled part places them all, however many there are.
     """
     outer = nonzero_box(labels)
-    inner, order = labels[outer], _memory_order(labels)
+    inner, order = labels[outer], MemoryOrder.of(labels).axes
     if not inner.size:
         return {}
-    found = ndimage.find_objects(inner.transpose(order))
+    parts = ndimage.find_objects(inner.transpose(order))
     back = np.argsort(order)
     return {
         value: tuple(
             slice(low.start + box[axis].start, low.start + box[axis].stop)
             for axis, low in zip(back, outer, strict=True)
         )
-        for value, box in enumerate(found, 1)
+        for value, box in enumerate(parts, 1)
         if box
     }
 
 
 def nonzero_box(volume: np.ndarray) -> Box:
     """The box about all that is not 0 in a volume of whole numbers; empty where all is."""
-    order = _memory_order(volume)  # and all forward
-    backward = [volume.strides[axis] < 0 for axis in order]
-    steps = tuple(slice(None, None, -1 if back else 1) for back in backward)
-    ordered = volume.transpose(order)[steps]
+    order = MemoryOrder.of(volume)
+    ordered = order.view(volume)
     # Whole planes at once are read as fast as memory gives them; then only the part that holds it.
     plane = np.bitwise_or.reduce(ordered, axis=0)
     middle, last = support(plane.T), support(plane)
     first = support(np.bitwise_or.reduce(ordered[:, middle, last], axis=1).T)
     box = [
         slice(length - part.stop, length - part.start) if back and part.stop else part
-        for part, back, length in zip((first, middle, last), backward, ordered.shape, strict=True)
+        for part, back, length in zip(
+            (first, middle, last), order.backward, ordered.shape, strict=True
+        )
     ]
-    return tuple(box[axis] for axis in np.argsort(order))
-
-
-def _memory_order(volume: np.ndarray) -> np.ndarray:
-    """The axes, the slowest in memory first: loops over a volume are fastest so."""
-    return np.argsort([-abs(stride) for stride in volume.strides])
+    return tuple(box[axis] for axis in np.argsort(order.axes))
 
 
 def around(boxes) -> Box:

@@ -5,23 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segthor.boxes import Box, label_boxes
-from segthor.geometry import canonical
-from segthor.organs import SEGTHOR, Organs
+from segthor.boxes import MemoryOrder
+from segthor.volume import LabelMap, Volume
 
 PADDING_HU = -1024  # below it lies what no tissue or air has
 _ODD_HU = -1100
 _AIR_AND_LUNG_HU = (-1050, -700)
 _SOFT_TISSUE_HU = (-150, 150)
-_SAMPLED_SLABS = 12
+_SAMPLED_SLICES = 12
 
 
 @dataclass(frozen=True)
 class ImageFigures:
-    """lowest, highest: of all voxels. Shares: of a sample of the voxels.
+    """What the values of a CT measure.
 
-    padding_share: below PADDING_HU. odd_share: well below it, and not of the one value that
-    padding has. air_share, tissue_share: at the HU of air and lung, of soft tissue.
+    lowest, highest: Of all voxels.
+    padding_share: Share of voxels below PADDING_HU, of some of the slices, as all shares.
+    odd_share: Share well below it whose value is not the one of the padding.
+    air_share: Share at the HU of air and lung.
+    tissue_share: Share at the HU of soft tissue.
     """
 
     lowest: float
@@ -36,9 +38,15 @@ class ImageFigures:
 class OrganFigures:
     """What one contoured organ measures.
 
-    extent_z_mm: along the body. gaps: slices without it between slices with it. gap_runs: runs of
-    these. slices: from the first to the last one with it. center_lps_mm: of mass, from the scan's
-    first canonical voxel, towards left, posterior, superior.
+    volume_cm3: Volume.
+    extent_z_mm: Length along the body.
+    mean_hu: Mean HU.
+    components: Number of pieces.
+    gaps: Slices without the organ between slices with it.
+    gap_runs: Runs of these slices.
+    slices: Number of slices from the first to the last one with the organ.
+    center_lps_mm: Centre of mass from the scan's rightmost, foremost, lowest voxel towards left,
+      posterior, superior.
     """
 
     volume_cm3: float
@@ -52,10 +60,9 @@ class OrganFigures:
 
 
 def of_image(hu: np.ndarray) -> ImageFigures:
-    """Figures of a CT [X, Y, Z] without infinite or undefined values."""
-    slowest = int(np.argmax([abs(stride) for stride in hu.strides]))
-    step = max(1, hu.shape[slowest] // _SAMPLED_SLABS)
-    sample = np.moveaxis(hu, slowest, 0)[step // 2 :: step]
+    """Figures of a CT [Z, Y, X] without infinite or undefined values."""
+    step = max(1, len(hu) // _SAMPLED_SLICES)
+    sample = _in_memory_order(hu[step // 2 :: step])
     shares = {
         "padding_share": np.count_nonzero(sample < PADDING_HU),
         "odd_share": _count_odd(sample[sample < _ODD_HU]),
@@ -63,33 +70,23 @@ def of_image(hu: np.ndarray) -> ImageFigures:
         "tissue_share": _count_between(sample, *_SOFT_TISSUE_HU),
     }
     shares = {name: count / sample.size for name, count in shares.items()}
-    return ImageFigures(lowest=float(hu.min()), highest=float(hu.max()), **shares)
+    whole = _in_memory_order(hu)
+    return ImageFigures(lowest=float(whole.min()), highest=float(whole.max()), **shares)
 
 
-def of_organs(
-    hu: np.ndarray,
-    labels: np.ndarray,
-    affine: np.ndarray,
-    boxes: dict[int, Box] | None = None,
-    organs: Organs = SEGTHOR,
-) -> dict[str, OrganFigures]:
-    """Organ name to figures, for every organ that has a voxel in `labels` uint8 [X, Y, Z].
-
-    boxes: the labels' in the canonical view, where they were found before.
-    """
-    spacing_mm, hu, labels = canonical(affine, hu, labels)
-    boxes = label_boxes(labels) if boxes is None else boxes
+def of_organs(volume: Volume, labels: LabelMap) -> dict[str, OrganFigures]:
+    """Organ name to figures, for every organ of the table that has a voxel."""
     return {
-        organ.name: _of_organ(hu, labels, organ.label, boxes[organ.label], spacing_mm)
-        for organ in organs
-        if organ.label in boxes
+        organ.name: _of_organ(volume, labels, organ.label)
+        for organ in labels.organs
+        if organ.label in labels.boxes
     }
 
 
-def _of_organ(hu, labels, label, box: Box, spacing_mm) -> OrganFigures:
-    """hu, labels: canonical [Z, Y, X]; spacing_mm: likewise."""
-    mask = labels[box] == label
-    values = hu[box][mask]
+def _of_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures:
+    box, spacing_mm = labels.boxes[label], volume.spacing_mm
+    mask = labels.zyx[box] == label
+    values = volume.zyx[box][mask]
     counts = _counts_along(mask)  # voxels at each position along z, y, x
     center_mm = [
         spacing * np.average(part.start + np.arange(len(count)), weights=count)
@@ -105,6 +102,10 @@ def _of_organ(hu, labels, label, box: Box, spacing_mm) -> OrganFigures:
         gap_runs=int(np.count_nonzero((counts[0][1:] == 0) & (counts[0][:-1] > 0))),
         slices=len(counts[0]),
     )
+
+
+def _in_memory_order(array: np.ndarray) -> np.ndarray:
+    return MemoryOrder.of(array).view(array)
 
 
 def _components(mask: np.ndarray) -> int:

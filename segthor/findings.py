@@ -60,6 +60,10 @@ CODES = {
     "contour_commas": (WARN, "contours with a decimal comma, read as a point"),
     "contour_open": (WARN, "open contours and points, which are left out"),
     "contour_tiny": (WARN, "contours too small to hold a voxel's centre"),
+    "organs_overlap": (
+        WARN,
+        "voxels in two organs, which are the first one's in the table",
+    ),
     "no_orientation": (REJECT, "the header does not say where the patient's left is"),
     "affine_identity": (REJECT, "the affine was reset: 1 mm voxels from the origin"),
     "forms_disagree": (WARN, "sform and qform place the voxels differently"),

@@ -1,9 +1,9 @@
-"""From the scan's grid to the network's and back: orientation, body, box, in-plane resampling.
+"""From the scan's planes to the network's and back: box and in-plane resampling. Numpy and scipy.
 
-A scan in memory is [X, Y, Z] in the file's order. The network sees [Z, H, W] in canonical (LPS)
-orientation: z runs from inferior to superior, rows from anterior to posterior, columns from the
-patient's right to the left, as a radiologist views it. `Placement` holds one patient's way there
-and the exact way back. Numpy and scipy only.
+`Orientation` says in which order a file keeps the axes of a scan; `segthor.volume` turns arrays by
+it into canonical (LPS) order [Z, Y, X]: z runs from inferior to superior, y from anterior to
+posterior, x from the patient's right to the left, as a radiologist views a slice. `Placement` leads
+from there to the network's [Z, H, W], and exactly back.
 """
 
 import functools
@@ -30,9 +30,10 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class Orientation:
-    """Which scan axis runs along the patient's left, posterior and superior direction.
+    """Which axis of a file runs along the patient's left, posterior and superior direction.
 
-    axes: for L, P, S the scan axis (0, 1, 2) nearest to it; flipped: whether it runs the other way.
+    axes: For L, P, S the axis (0, 1, 2) of the file that is nearest to it.
+    flipped: Whether that axis runs the other way.
     """
 
     axes: tuple[int, int, int]
@@ -42,50 +43,47 @@ class Orientation:
     def of(cls, affine: np.ndarray) -> "Orientation":
         """The orientation nearest to `affine` [4, 4] (voxel index to RAS+ mm)."""
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-        cosines = _RAS_TO_LPS @ directions  # [patient axis, scan axis]
+        cosines = _RAS_TO_LPS @ directions  # [patient axis, file axis]
         axes = max(
             itertools.permutations(range(3)),
             key=lambda order: sum(abs(cosines[i, axis]) for i, axis in enumerate(order)),
         )
         return cls(axes, tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes)))
 
+    @property
+    def is_lps(self) -> bool:
+        """Whether the file's axes are x, y, z in canonical order."""
+        return self.axes == (0, 1, 2) and not any(self.flipped)
+
     def spacing_mm(self, affine: np.ndarray) -> tuple[float, float, float]:
-        """Distance in mm between canonical neighbours along z, y and x."""
+        """Distance in mm between neighbours along z, y and x."""
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         return tuple(float(lengths[axis]) for axis in reversed(self.axes))
 
-    def to_zyx(self, scan: np.ndarray) -> np.ndarray:
-        """[X, Y, Z] in the scan's order to [Z, Y, X] in canonical order; a view."""
+    def to_zyx(self, array: np.ndarray) -> np.ndarray:
+        """An array in the file's order to [Z, Y, X] in canonical order; a view."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
-        return scan.transpose(self.axes)[steps].transpose(2, 1, 0)
+        return array.transpose(self.axes)[steps].transpose(2, 1, 0)
 
-    def to_scan(self, zyx: np.ndarray) -> np.ndarray:
-        """The way back of `to_zyx`; a view."""
+    def to_file(self, zyx: np.ndarray) -> np.ndarray:
+        """The inverse of `to_zyx`; a view."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
         return zyx.transpose(2, 1, 0)[steps].transpose(np.argsort(self.axes))
 
 
-def canonical(affine: np.ndarray, *arrays: np.ndarray | None) -> tuple:
-    """(spacing in mm along z, y and x, then each array [X, Y, Z] as a view [Z, Y, X]).
-
-    None in place of an array stays None.
-    """
-    orientation = Orientation.of(affine)
-    views = (None if array is None else orientation.to_zyx(array) for array in arrays)
-    return orientation.spacing_mm(affine), *views
-
-
 @dataclass(frozen=True)
 class Placement:
-    """Where one patient's prepared slices [Z, H, W] lie in the scan, H = W = size_px.
+    """Where one patient's prepared slices [Z, H, W] lie in the scan; every slice is kept.
 
-    scan_shape: [X, Y, Z]. first_px: canonical (row, column) of the centre of the first prepared
-    pixel. step_px: distance between prepared pixels, in the scan's pixels (row, column); exactly 1
-    where the scan's own pixels are kept. Every slice is kept.
+    shape_zyx: Voxels of the scan along z, y and x.
+    spacing_zyx_mm: Distance between neighbouring voxels of the scan along z, y and x.
+    first_px: (row, column) of the centre of the first prepared pixel, in pixels of the scan.
+    step_px: Distance between prepared pixels along (row, column), in pixels of the scan; exactly 1
+      where the scan's own pixels are kept.
+    size_px: H and W.
     """
 
-    scan_shape: tuple[int, int, int]
-    orientation: Orientation
+    shape_zyx: tuple[int, int, int]
     spacing_zyx_mm: tuple[float, float, float]
     first_px: tuple[float, float]
     step_px: tuple[float, float]
@@ -93,32 +91,21 @@ class Placement:
 
     @classmethod
     def centred(
-        cls, shape, affine: np.ndarray, center_px, size_px: int, pixel_mm: float
+        cls, shape_zyx, spacing_zyx_mm, center_px, size_px: int, pixel_mm: float
     ) -> "Placement":
-        """A box of size_px x size_px about the canonical (row, column) `center_px`.
+        """A box of size_px x size_px about (row, column) `center_px` of the scan.
 
-        pixel_mm: the prepared pixel, or 0 to keep the scan's own pixels (then voxel for voxel).
+        pixel_mm: The prepared pixel, or 0 to keep the scan's own pixels (then voxel for voxel).
         """
-        orientation = Orientation.of(affine)
-        spacing = orientation.spacing_mm(affine)
         half = (size_px - 1) / 2
         if pixel_mm:
-            step = (pixel_mm / spacing[1], pixel_mm / spacing[2])
+            step = (pixel_mm / spacing_zyx_mm[1], pixel_mm / spacing_zyx_mm[2])
             first = tuple(float(c - half * s) for c, s in zip(center_px, step, strict=True))
         else:
             step = (1.0, 1.0)
             first = tuple(float(np.floor(c - half + 0.5)) for c in center_px)
-        return cls(tuple(int(n) for n in shape), orientation, spacing, first, step, size_px)
-
-    @property
-    def num_slices(self) -> int:
-        """Z, the number of axial slices."""
-        return self.scan_shape[self.orientation.axes[2]]
-
-    @property
-    def planes_shape(self) -> tuple[int, int, int]:
-        """[Z, Y, X] of the scan's canonical planes."""
-        return self.num_slices, *self._plane_shape()
+        shape = tuple(int(n) for n in shape_zyx)
+        return cls(shape, tuple(spacing_zyx_mm), first, step, size_px)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -135,9 +122,7 @@ class Placement:
     def share_inside(self) -> float:
         """The share of the box that the scan covers, 0 to 1."""
         share = 1.0
-        for first, step, length in zip(
-            self.first_px, self.step_px, self._plane_shape(), strict=True
-        ):
+        for first, step, length in self._axes():
             low, high = first - step / 2, first + (self.size_px - 0.5) * step
             share *= max(0.0, min(high, length - 0.5) - max(low, -0.5)) / (high - low)
         return share
@@ -151,23 +136,21 @@ class Placement:
         """The way back of `to_json`; raises InputError for anything else."""
         return fields.from_json(cls, value, "placement")
 
-    def image_to_model(self, hu: np.ndarray):
-        """HU [X, Y, Z] of any dtype; yields each slice [H, W], resampled to float32 or as it is.
+    def image_to_model(self, zyx: np.ndarray):
+        """Yields each slice [H, W] of HU [Z, Y, X] of any dtype, resampled to float32 or as it is.
 
         Linear in plane, averaging where pixels grow; what lies outside the scan is air.
         """
-        zyx = self.orientation.to_zyx(hu)
         if self.is_native:
             yield from self._cut(zyx, AIR_HU)
         else:
             yield from resample(zyx, *self._weights(), outside=AIR_HU)
 
-    def labels_to_model(self, labels: np.ndarray, boxes: dict[int, Box]) -> np.ndarray:
-        """Labels [X, Y, Z] to uint8 [Z, H, W]; resampled as one map per label, the largest wins.
+    def labels_to_model(self, zyx: np.ndarray, boxes: dict[int, Box]) -> np.ndarray:
+        """Labels [Z, Y, X] to uint8 [Z, H, W]; resampled as one map per label, the largest wins.
 
-        boxes: the labels' in the canonical view.
+        boxes: Those of the labels.
         """
-        zyx = self.orientation.to_zyx(labels)
         if self.is_native:
             return self._cut(zyx, 0).astype(np.uint8, copy=False)
         return resample_labels(zyx, boxes, *self._weights())
@@ -175,7 +158,7 @@ class Placement:
     def most_probable(
         self, probabilities: np.ndarray, values: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Class probabilities [N, H, W, K] of any slices to the scan's canonical planes.
+        """Class probabilities [N, H, W, K] of any slices to the scan's planes.
 
         They are resampled before the decision, so that boundaries are as smooth as the network drew
         them. Probabilities sum to 1 over K; class 0 is background. values: uint8 [K], what stands
@@ -183,7 +166,7 @@ class Placement:
         uint8 [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
         """
         values = np.arange(probabilities.shape[-1], dtype=np.uint8) if values is None else values
-        classes = np.zeros((len(probabilities), *self._plane_shape()), np.uint8)
+        classes = np.zeros((len(probabilities), *self.shape_zyx[1:]), np.uint8)
         shares = np.zeros(classes.shape, np.float32)
         back, there = self._way_back
         for n, plane in enumerate(probabilities):
@@ -203,16 +186,15 @@ class Placement:
         return classes, shares
 
     def planes(self, maps: np.ndarray) -> np.ndarray:
-        """Maps [N, H, W, K] of any slices to the scan's canonical planes, float32 [N, K, Y, X]."""
-        region = tuple(slice(0, length) for length in self._plane_shape())
+        """Maps [N, H, W, K] of any slices to the scan's planes, float32 [N, K, Y, X]."""
+        region = tuple(slice(0, length) for length in self.shape_zyx[1:])
         return np.stack([resample_maps(plane, *self._way_back[0], region) for plane in maps])
 
-    def labels_outside(self, labels: np.ndarray, boxes: dict[int, Box]) -> int:
-        """How many labelled voxels of [X, Y, Z] the box leaves out; the expected number is 0.
+    def labels_outside(self, zyx: np.ndarray, boxes: dict[int, Box]) -> int:
+        """How many labelled voxels of [Z, Y, X] the box leaves out; the expected number is 0.
 
-        boxes: the labels' in the canonical view.
+        boxes: Those of the labels.
         """
-        zyx = self.orientation.to_zyx(labels)
         held, inside = around(boxes.values()), (slice(None), *self._inside())
         if all(
             limit.start <= part.start and part.stop <= limit.stop
@@ -221,15 +203,14 @@ class Placement:
             return 0
         return int(np.count_nonzero(zyx[held]) - np.count_nonzero(zyx[inside]))
 
-    def _plane_shape(self) -> tuple[int, int]:
-        return tuple(self.scan_shape[self.orientation.axes[axis]] for axis in (1, 0))
+    def _axes(self):
+        """(first pixel, step, pixels of the scan) of the rows, then of the columns."""
+        return zip(self.first_px, self.step_px, self.shape_zyx[1:], strict=True)
 
     def _inside(self) -> tuple[slice, slice]:
         """The scan's rows and columns whose centres lie in the box."""
         slices = []
-        for first, step, length in zip(
-            self.first_px, self.step_px, self._plane_shape(), strict=True
-        ):
+        for first, step, length in self._axes():
             low = int(np.ceil(first - step / 2))
             high = int(np.ceil(first + (self.size_px - 0.5) * step))
             slices.append(slice(min(max(low, 0), length), min(max(high, 0), length)))
@@ -257,18 +238,14 @@ class Placement:
         """Row and column weights [size_px, length] from the scan to the prepared grid."""
         return tuple(
             linear_weights(first + step * np.arange(self.size_px), step, length)
-            for first, step, length in zip(
-                self.first_px, self.step_px, self._plane_shape(), strict=True
-            )
+            for first, step, length in self._axes()
         )
 
     def _weights_back(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column weights [length, size_px] from the prepared grid to the scan."""
         return tuple(
             linear_weights((np.arange(length) - first) / step, 1 / step, self.size_px)
-            for first, step, length in zip(
-                self.first_px, self.step_px, self._plane_shape(), strict=True
-            )
+            for first, step, length in self._axes()
         )
 
     @functools.cached_property

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from segthor.boxes import nonzero_box
+from segthor.boxes import MemoryOrder, nonzero_box
 from segthor.errors import InputError
 
 TOLERANCES_MM = (1.0, 2.0, 3.0)
@@ -65,10 +65,10 @@ def score(
     """Scores every organ of a label map against the reference on the same grid.
 
     Args:
-      predicted: [X, Y, Z] integer label map.
-      truth: [X, Y, Z] integer label map, the reference. May be any axis order, if all share it.
+      predicted: [Z, Y, X] integer label map.
+      truth: [Z, Y, X] integer label map, the reference. May be any axis order, if all share it.
       spacing_mm: Distance of neighbouring voxel centres along each array axis, in that order:
-        `Grid.spacing_mm`. The axes are orthogonal, however they lie in the room.
+        `Volume.spacing_mm`. The axes are orthogonal, however they lie in the room.
       labels: The label values to score: those that the reference has contours for; never 0.
 
     Returns:
@@ -80,8 +80,9 @@ def score(
     """
     labels = tuple(labels)
     predicted, truth, spacing_mm = _checked(predicted, truth, spacing_mm, labels)
-    if truth.flags.f_contiguous:  # as NIfTI is read: walk the memory as it lies
-        predicted, truth, spacing_mm = predicted.T, truth.T, spacing_mm[::-1]
+    order = MemoryOrder.of(truth)
+    predicted, truth = order.view(predicted), order.view(truth)
+    spacing_mm = tuple(spacing_mm[axis] for axis in order.axes)
     box = nonzero_box((predicted != 0) | (truth != 0))
     # With a margin of background every voxel has its six neighbours.
     predicted, truth = (
@@ -209,7 +210,7 @@ def _checked(predicted, truth, spacing_mm, labels):
     for name, label_map in (("predicted", predicted), ("truth", truth)):
         if label_map.ndim != 3 or label_map.dtype.kind not in "biu":
             raise InputError(
-                f"{name}: expected a label map [X, Y, Z] of integers, "
+                f"{name}: expected a label map [Z, Y, X] of integers, "
                 f"got {label_map.dtype} of shape {label_map.shape}"
             )
     if predicted.shape != truth.shape:

@@ -1,81 +1,28 @@
 """Reads and writes NIfTI: the only module that knows nibabel.
 
-A file is decompressed by ISA-L, its CRC is checked, and the header is kept whole, so that what is
-written beside a scan lies on exactly the scan's grid.
+A file keeps [X, Y, Z] in any of 48 orders; `read` gives its canonical view [Z, Y, X], and `write`
+takes one. A file is decompressed by ISA-L, its CRC is checked, and the header is kept whole, so
+that a label map that is written on the grid of a scan lies exactly on the scan's voxels.
 """
 
 import io
-from dataclasses import dataclass
 
 import nibabel
 import numpy as np
 from isal import igzip
 
 from segthor import files, memory
+from segthor.findings import Finding
 from segthor.unpack import NiftiError, fill, opened
+from segthor.volume import Grid, Volume, corner_distance_mm
 
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _TEXTS = {"descrip", "db_name", "aux_file", "intent_name", "data_type"}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _PIECE_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 24
+_FORMS_MM = 1.0  # between sform and qform
 _LEAST_MM = 1e-6  # between voxels, in any unit: below it the affine is empty
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where a scan's voxels lie. `affine`: [4, 4] float64, voxel index to RAS+ mm."""
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    header: nibabel.Nifti1Header
-
-    @classmethod
-    def from_affine(cls, shape, affine) -> "Grid":
-        """A grid of our own making; units mm, sform and qform both 'scanner'."""
-        header = nibabel.Nifti1Header()
-        header.set_data_shape(shape)
-        header.set_xyzt_units("mm", "sec")
-        header.set_sform(affine, code="scanner")
-        header.set_qform(affine, code="scanner", strip_shears=True)
-        return cls(tuple(int(n) for n in shape), np.asarray(affine, np.float64), header)
-
-    @property
-    def sform(self) -> np.ndarray:
-        """The header's sform [4, 4], whatever its code."""
-        with np.errstate(all="ignore"):
-            return self.header.get_sform()
-
-    @property
-    def qform(self) -> np.ndarray:
-        """The header's qform [4, 4], whatever its code; NaN where its fields make no sense."""
-        try:
-            with np.errstate(all="ignore"):
-                return self.header.get_qform()
-        except (ValueError, nibabel.spatialimages.HeaderDataError):
-            return np.full((4, 4), np.nan)
-
-    @property
-    def unit(self) -> str:
-        """What the header says its lengths are in: 'mm', 'meter', 'micron' or 'unknown'."""
-        return self.header.get_xyzt_units()[0]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbouring voxels along each array axis."""
-        return tuple(float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A volume in memory: `array` is [X, Y, Z] in the file's order, native byte order.
-
-    findings: (code, message) of what deserves a warning in how it is stored.
-    """
-
-    array: np.ndarray
-    grid: Grid
-    findings: tuple[tuple[str, str], ...] = ()
 
 
 def stem(path: str) -> str:
@@ -92,8 +39,8 @@ def is_nifti(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
-    """Reads a 3D NIfTI file.
+def read(path: str, digest=None, most_bytes: int | None = None) -> Volume:
+    """Reads a 3D NIfTI file; `zyx` is a view of its voxels.
 
     Integers stay integers where slope and intercept are integers too; otherwise float32.
 
@@ -135,7 +82,8 @@ def read(path: str, digest=None, most_bytes: int | None = None) -> Scan:
             f"{path}: the header promises {shape[2]} slices, found {surplus // plane} more; "
             "expected a header that fits its voxels",
         )
-    return Scan(_scaled(buffer.view(dtype).reshape(shape, order="F"), header), grid)
+    array = _scaled(buffer.view(dtype).reshape(shape, order="F"), header)
+    return Volume(grid.to_zyx(array), grid)
 
 
 def read_grid(path: str) -> Grid:
@@ -145,8 +93,8 @@ def read_grid(path: str) -> Grid:
     return _grid(header, _shape_3d(header, path), path)
 
 
-def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
-    """Writes `array` [X, Y, Z] on `grid`, atomically; compressed where the name ends in .gz.
+def write(path: str, zyx: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
+    """Writes [Z, Y, X] on `grid`, atomically; compressed where the name ends in .gz.
 
     Affine, form codes and units are the grid's own; data type is the array's, intercept 0. Texts
     of the header and its extensions are left out. slope: what readers multiply the stored numbers
@@ -156,9 +104,10 @@ def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     Raises:
       ValueError: the array's shape is not the grid's.
     """
-    if array.shape != grid.shape:
-        raise ValueError(f"array: expected shape {grid.shape}, got {array.shape}")
-    header = grid.header.copy()
+    if zyx.shape != grid.shape_zyx:
+        raise ValueError(f"zyx: expected shape {grid.shape_zyx}, got {zyx.shape}")
+    array = grid.to_file(zyx)
+    header = _made_header(grid) if grid.header is None else grid.header.copy()
     header.set_data_shape(array.shape)
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(slope, 0)
@@ -178,6 +127,50 @@ def write(path: str, array: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
         else:
             stream.write(head)
             stream.write(voxels)
+
+
+def header_findings(grid: Grid) -> list[Finding]:
+    """Whether the header of a file says where the voxels lie, and says it only once."""
+    if grid.header is None:
+        return []
+    has_sform, has_qform = (bool(int(grid.header[code])) for code in ("sform_code", "qform_code"))
+    findings = []
+    if not has_sform and not has_qform:
+        findings.append(Finding.of("no_orientation", "neither sform nor qform is set"))
+    elif np.array_equal(grid.affine, np.eye(4)):
+        message = "the affine is the identity; the scanner's was lost"
+        findings.append(Finding.of("affine_identity", message))
+    if has_sform and has_qform:
+        distance = _forms_distance_mm(grid)
+        if not distance <= _FORMS_MM:
+            apart = f"are up to {distance:.1f} mm apart" if distance < np.inf else "make no sense"
+            findings.append(Finding.of("forms_disagree", f"sform and qform {apart}"))
+    return findings
+
+
+def _forms_distance_mm(grid: Grid) -> float:
+    """How far sform and qform are apart; NaN or infinite where one of them is invalid."""
+    try:
+        with np.errstate(all="ignore"):
+            sform, qform = grid.header.get_sform(), grid.header.get_qform()
+    except (ValueError, nibabel.spatialimages.HeaderDataError):
+        return np.nan
+    return corner_distance_mm(grid.shape, sform, qform)
+
+
+def unit(grid: Grid) -> str:
+    """What a grid's header says its lengths are in: 'mm', 'meter', 'micron' or 'unknown'."""
+    return grid.header.get_xyzt_units()[0] if grid.header is not None else "mm"
+
+
+def _made_header(grid: Grid) -> nibabel.Nifti1Header:
+    """The header of a grid that has none: units mm, sform and qform both 'scanner'."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(grid.shape)
+    header.set_xyzt_units("mm", "sec")
+    header.set_sform(grid.affine, code="scanner")
+    header.set_qform(grid.affine, code="scanner", strip_shears=True)
+    return header
 
 
 def _read_header(stream, path: str):
@@ -273,7 +266,7 @@ def _scaled(stored: np.ndarray, header) -> np.ndarray:
             return _times_plus(
                 stored.astype(dtype), *(np.array(one).astype(dtype) for one in (slope, intercept))
             )
-    with np.errstate(all="ignore"):  # what is not finite is for the audit to find
+    with np.errstate(all="ignore"):  # the audit reports what is not finite
         return _times_plus(stored.astype(np.float32), np.float32(slope), np.float32(intercept))
 
 

@@ -5,6 +5,7 @@ predictor carry it on. `prepare` is the only code that applies it. Numpy only.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -13,17 +14,18 @@ import numpy as np
 
 from segthor import fields
 from segthor.body import body_center_px, organ_center_px
-from segthor.boxes import Box, around, label_boxes, nonzero_box
+from segthor.boxes import around, nonzero_box
 from segthor.errors import InputError
-from segthor.geometry import Orientation, Placement, canonical
+from segthor.geometry import Placement
 from segthor.options import check, option, require
-from segthor.organs import SEGTHOR, Organs, is_name
+from segthor.organs import Organs, is_name
+from segthor.volume import LabelMap, Volume
 
 NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
 _MOST_MM = 3000  # no scanner sees further
 _MOST_PX, _MOST_HU = 2048, 100_000
 _STRIDE_PX = 32  # the networks halve the image five times
-_LEVEL_STATISTICS = {"median": np.median, "mean": np.mean}
+_LEVEL_STATISTICS = {"median": np.median, "mean": functools.partial(np.mean, dtype=np.float64)}
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,12 @@ class Recipe:
 class Prepared:
     """One patient, ready to be cut into records.
 
-    images: uint8 [Z, H, W], windowed. labels: uint8 [Z, H, W] or None. labelled_hu: the HU of the
-    labelled pixels, in the order of labels[labels > 0]. level_hu: the window level used.
-    labels_outside: labelled voxels that the box left out.
+    images: uint8 [Z, H, W], windowed.
+    labels: uint8 [Z, H, W], or None.
+    labelled_hu: HU of the labelled pixels, in the order of labels[labels > 0].
+    placement: Where the slices lie in the scan.
+    level_hu: The window level.
+    labels_outside: Number of labelled voxels outside the box.
     """
 
     images: np.ndarray
@@ -132,44 +137,35 @@ class Prepared:
 
 
 def prepare(
-    hu: np.ndarray,
-    affine: np.ndarray,
-    recipe: Recipe,
-    labels: np.ndarray | None = None,
-    masks: np.ndarray | None = None,
-    boxes: dict[int, Box] | None = None,
-    organs: Organs = SEGTHOR,
+    volume: Volume, recipe: Recipe, labels: LabelMap | None = None, masks: LabelMap | None = None
 ) -> Prepared:
     """Centre, crop, resample, choose the level.
 
-    hu: [X, Y, Z] HU. labels: the contours, same shape. masks: labels that give level and centre
-    where the recipe asks for a patient's own (by default the contours; for a patient without
-    contours an earlier prediction). boxes: of `labels` in the canonical view, where they were
-      found before. organs: what the labels stand for.
+    labels: The contours. masks: labels that give level and centre where the recipe takes them from
+    organs: by default the contours; for a patient without contours an earlier prediction.
 
     Raises:
-      InputError: no body in the scan, or level or centre are asked for from absent organs.
+      InputError: no body in the scan, or the organs that give level or centre are absent.
     """
     masks = labels if masks is None else masks
     if recipe.needs_masks and masks is None:
         raise InputError(
             "level or centre come from organs, but there are neither contours nor masks"
         )
-    if boxes is None and labels is not None:
-        boxes = _boxes(labels, affine)
-    mask_boxes = boxes if masks is labels else _boxes(masks, affine)
-    center_px = _center_px(hu, affine, recipe, mask_boxes, organs)
-    placement = Placement.centred(hu.shape, affine, center_px, recipe.size_px, recipe.pixel_mm)
-    level_hu = _level_hu(hu, affine, recipe, masks, mask_boxes, organs)
-    prepared = None if labels is None else placement.labels_to_model(labels, boxes)
-    images, labelled_hu = _images(hu, placement, level_hu, recipe.window_width_hu, prepared)
-    outside = 0 if labels is None else placement.labels_outside(labels, boxes)
+    center_px = _center_px(volume, recipe, masks)
+    placement = Placement.centred(
+        volume.zyx.shape, volume.spacing_mm, center_px, recipe.size_px, recipe.pixel_mm
+    )
+    level_hu = _level_hu(volume.zyx, recipe, masks)
+    prepared = None if labels is None else placement.labels_to_model(labels.zyx, labels.boxes)
+    images, labelled_hu = _images(volume.zyx, placement, level_hu, recipe.window_width_hu, prepared)
+    outside = 0 if labels is None else placement.labels_outside(labels.zyx, labels.boxes)
     return Prepared(images, prepared, labelled_hu, placement, level_hu, outside)
 
 
 def _images(hu, placement: Placement, level_hu, width_hu, labels) -> tuple[np.ndarray, np.ndarray]:
     """Windowed slices, and the HU under their labels, taken while a slice lies in the cache."""
-    images = np.empty((placement.num_slices, placement.size_px, placement.size_px), np.uint8)
+    images = np.empty((len(hu), placement.size_px, placement.size_px), np.uint8)
     held, *box = around([]) if labels is None else nonzero_box(labels)
     box = tuple(box)
     labelled_hu = [np.empty(0, np.float32)]
@@ -207,41 +203,31 @@ def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
     return image
 
 
-def _boxes(labels: np.ndarray, affine: np.ndarray) -> dict[int, Box]:
-    return label_boxes(canonical(affine, labels)[1])
-
-
-def _center_px(hu, affine, recipe: Recipe, mask_boxes, organs: Organs) -> tuple[float, float]:
+def _center_px(volume: Volume, recipe: Recipe, masks: LabelMap | None) -> tuple[float, float]:
     kind, named = _split(recipe.crop_center)
     if kind == "organs":
-        center = organ_center_px(mask_boxes, organs.labels(named))
+        center = organ_center_px(masks.boxes, masks.organs.labels(named))
         if center is None:
             raise InputError(f"crop_center {recipe.crop_center}: none of these organs is present")
         return center
-    spacing_mm, zyx = canonical(affine, hu)
-    center = body_center_px(zyx, spacing_mm)
+    center = body_center_px(volume.zyx, volume.spacing_mm)
     if center is None:
-        size = " x ".join(f"{mm:.4g}" for mm in spacing_mm)
+        size = " x ".join(f"{mm:.4g}" for mm in volume.spacing_mm)
         raise InputError(
             f"no body found: nothing in the scan is denser than lung (voxels of {size} mm)"
         )
     return center
 
 
-def _level_hu(hu, affine, recipe: Recipe, masks, mask_boxes, organs: Organs) -> float:
+def _level_hu(hu: np.ndarray, recipe: Recipe, masks: LabelMap | None) -> float:
     statistic, named = _split(recipe.window_level)
     if not statistic:
         return float(named[0])
-    orientation = Orientation.of(affine)
-
-    def part(array, box):
-        # Back in the scan's own order: a mean of float32 depends on the order in its last bits.
-        return orientation.to_scan(orientation.to_zyx(array)[box])
-
+    # Voxels are taken in the order z, y, x, so the result does not depend on the file's order.
     present = [
-        part(hu, mask_boxes[label])[part(masks, mask_boxes[label]) == label]
-        for label in organs.labels(named)
-        if label in mask_boxes
+        hu[masks.boxes[label]][masks.zyx[masks.boxes[label]] == label]
+        for label in masks.organs.labels(named)
+        if label in masks.boxes
     ]
     if not present:
         raise InputError(f"window_level {recipe.window_level}: none of these organs is present")

@@ -103,7 +103,7 @@ def _spreads(rows: list[dict[str, float]]) -> dict[str, Spread]:
 def scan_figures(placement: Placement, level_hu: float) -> dict[str, float]:
     """What a scan's grid and box measure, in mm; outside_share: of the box, beyond the scan."""
     z_mm, y_mm, x_mm = placement.spacing_zyx_mm
-    depth, height, width = placement.planes_shape
+    depth, height, width = placement.shape_zyx
     return {
         "slice_mm": z_mm,
         "pixel_mm": float(np.sqrt(y_mm * x_mm)),

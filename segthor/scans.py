@@ -5,41 +5,16 @@ or one file *.dcm. Contours are a NIfTI label map, or a structure set on a DICOM
 some functions, are the patient's own files in a folder of many (`Patient.ct_files`).
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from segthor import audit, files, nifti
 from segthor.errors import InputError
-from segthor.nifti import Grid, Scan
+from segthor.findings import FATAL
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """The organs' labels in memory: `array` is uint8 [X, Y, Z] in the file's order.
-
-    warnings: what the reader had to make of the file, in words for people. organs: those that are
-    contoured, where the file itself says so, as structure sets do.
-    """
-
-    array: np.ndarray
-    grid: Grid
-    warnings: tuple[str, ...] = ()
-    organs: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Contours:
-    """Contours as a file holds them, in values of its own; organs: as those of `LabelMap`.
-
-    findings: (code, message) of what deserves a warning.
-    """
-
-    stored: Scan
-    organs: tuple[str, ...] | None = None
-    findings: tuple[tuple[str, str], ...] = ()
+from segthor.volume import Grid, LabelMap, Volume
 
 
 def is_dicom(path: str) -> bool:
@@ -67,7 +42,7 @@ def dicom_listing(root: str, organs: Organs, roi_names=(), descriptions: bool = 
     return listing.of_folder(root, organs, roi_names, descriptions)
 
 
-def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Scan:
+def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Volume:
     """A scan in HU.
 
     Args:
@@ -116,36 +91,59 @@ def read_contours(
     ct: str,
     organs: Organs = SEGTHOR,
     roi_names=(),
+    label_values=(),
     digest=None,
     most_bytes: int | None = None,
     among=(),
-) -> Contours:
-    """Contours in the file's own values; a structure set's are already the table's labels.
+    like: Grid | None = None,
+) -> LabelMap:
+    """Contours in the labels of a table of organs. What is wrong with them becomes findings.
 
-    ct: the scan that a structure set was drawn on. roi_names: (organ, ROI name) beyond the table's
-    synonyms. The others: as `read` has them. Raises as `read` does.
+    Args:
+      path: A NIfTI label map or a structure set.
+      ct: The scan that a structure set was drawn on.
+      organs: The table.
+      roi_names: (organ, ROI name) beyond the table's synonyms, for a structure set.
+      label_values: (organ, value in a NIfTI file), where they are not the table's.
+      digest, most_bytes, among: As in `read`.
+      like: The grid of the scan, whose order of axes the label map has. It may lie elsewhere; see
+        `segthor.audit.pair_findings`.
+
+    Where the values cannot be the table's (a finding of FATAL), those that are none of its labels
+    are 0.
+
+    Raises:
+      ReadError: a file that cannot be read.
     """
-    if nifti.is_nifti(path) or not is_dicom(ct):
-        return Contours(nifti.read(path, digest, most_bytes))
-    found = _dicom().read_contours(path, ct, organs, roi_names, among)
-    if digest:
-        digest.update(files.read_bytes(path))
-    return Contours(Scan(found.labels.array, found.labels.grid), found.organs, found.findings)
+    if not nifti.is_nifti(path) and is_dicom(ct):
+        labels = _dicom().read_contours(path, ct, organs, roi_names, among)
+        if digest:
+            digest.update(files.read_bytes(path))
+        return labels
+    stored = nifti.read(path, digest, most_bytes)
+    if like is not None:
+        stored = stored.along(like)
+    labels, findings = audit.to_labels(stored.zyx, label_values, organs)
+    if labels is None:
+        labels = np.zeros(stored.zyx.shape, np.uint8)
+        known = np.isin(stored.zyx, organs.labels(organs.names))
+        labels[known] = stored.zyx[known]
+    return LabelMap(labels, stored.grid, organs, None, tuple(findings))
 
 
 def write_dicom(
-    ct: str, labels, organs: Organs, paths: dict, made: dict, margin=None, among=()
+    ct: str, labels: LabelMap, paths: dict, made: dict, probabilities=None, among=()
 ) -> dict:
     """Writes a label map as structure set or SEG of a scan; see `segthor.dicom.places.write`.
 
-    made: the fields of `segthor.dicom.origin.Origin`.
+    made: The fields of `segthor.dicom.origin.Origin`.
 
     Raises:
       InputError: the scan is no DICOM, or what `read` raises.
     """
     if not is_dicom(ct):
         raise InputError(f"{ct}: {', '.join(paths)} refer to DICOM images; this scan has none")
-    return _dicom().write(ct, labels, organs, paths, made, margin, among)
+    return _dicom().write(ct, labels, paths, made, probabilities, among)
 
 
 def read_labels(
@@ -158,27 +156,25 @@ def read_labels(
     roi_names=(),
     among=(),
 ) -> LabelMap:
-    """A label map in the labels of a table of organs.
+    """A label map that can be used, as `read_contours` reads it.
 
-    like: path and grid of the scan that it must lie on. label_values: (organ, value in the file),
-    where they are not the table's. most_bytes: as in `read`. ct: the scan of a structure set;
-    roi_names: its (organ, ROI name) beyond the table's synonyms.
+    like: Path and grid of the scan that it must lie on. The others: as in `read_contours`. The
+    message of each finding begins with the path.
 
     Raises:
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
         the organs' labels.
     """
-    found = read_contours(path, ct, organs, roi_names, None, most_bytes, among)
-    if like is not None:
-        for finding in audit.pair_findings(like[1], found.stored.grid):
-            raise InputError(f"{path} against {like[0]}: {finding.message}")
-    values = () if found.organs is not None else label_values
-    labels, doubts = audit.to_labels(found.stored.array, values, organs)
-    if labels is None:
-        raise InputError(f"{path}: {doubts[-1].message}")
-    told = [message for _, message in found.findings] + [one.message for one in doubts]
-    warnings = tuple(f"{path}: {message}" for message in told)
-    return LabelMap(labels, found.stored.grid, warnings, found.organs)
+    scan, grid = like or ("", None)
+    labels = read_contours(path, ct, organs, roi_names, label_values, None, most_bytes, among, grid)
+    if grid is not None:
+        for finding in audit.pair_findings(grid, labels.grid):
+            raise InputError(f"{path} against {scan}: {finding.message}")
+    for finding in labels.findings:
+        if finding.code in FATAL:
+            raise InputError(f"{path}: {finding.message}")
+    named = (replace(one, message=f"{path}: {one.message}") for one in labels.findings)
+    return replace(labels, findings=tuple(named))
 
 
 def _dicom():

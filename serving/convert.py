@@ -95,7 +95,7 @@ def _one(scan, label_map: str, organs: Organs) -> str:
     like = scan.ct, scans.read_grid(scan.ct, scan.ct_files)
     labels = scans.read_labels(label_map, like, organs=organs)
     made = _origin(label_map)
-    written = scans.write_dicom(scan.ct, labels.array, organs, paths, made, among=scan.ct_files)
+    written = scans.write_dicom(scan.ct, labels, paths, made, among=scan.ct_files)
     empty = [kind for kind, path in written.items() if path is None]
     return "no organ in it; no structure set written" if empty else ", ".join(written)
 

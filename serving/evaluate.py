@@ -136,19 +136,21 @@ def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dic
             failed[contours.name] = str(error)
             print(f"{line}  FAILED: {error}", flush=True)
             continue
-        named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.organs)
+        named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
         names = [name for name in organs.names if name in named]
-        scores = evaluation.score(predicted, truth, names, organs)
+        maps = predicted.zyx, truth.zyx
+        scores = evaluation.score(*maps, truth.grid.spacing_mm, names, organs)
         scored.append(PatientScores(contours.name, scores))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
-        for warning in (*predicted.warnings, *truth.warnings, *_unfound(predicted, names)):
+        doubts = [finding.message for finding in (*predicted.findings, *truth.findings)]
+        for warning in (*doubts, *_unfound(predicted, names)):
             print(f"warning: {warning}", flush=True)
     return scored, failed
 
 
 def _unfound(predicted, names):
     """A structure set may lack an organ because nobody looked for it."""
-    lacking = [name for name in names if name not in (predicted.organs or names)]
+    lacking = [name for name in names if name not in (predicted.contoured or names)]
     if lacking:
         yield f"no contours of {', '.join(lacking)}: scored as not found; --organs leaves them out"
 
@@ -188,8 +190,7 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
             ct = scans.read(cts[name].ct, among=cts[name].ct_files)
             like = cts[name].ct, ct.grid
             predicted, truth = pairs.read(*matched[name], like, organs, roi_names)
-            maps = truth.array, predicted.array
-            tiles += picture.tiles(name, ct, *maps, patient.organs, organs)
+            tiles += picture.tiles(name, ct, truth.zyx, predicted.zyx, patient.organs, organs)
         except InputError as error:
             failed += 1
             print(f"No picture of {name}: {error}")

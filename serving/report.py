@@ -109,16 +109,17 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
             predicted, truth = pairs.read(labels, prediction, like, organs)
-            names = [name for name in noted.organs if name in truth.organs]
-            scores = evaluation.score(predicted, truth, names, organs)
+            names = [name for name in noted.organs if name in truth.contoured]
+            maps = predicted.zyx, truth.zyx
+            scores = evaluation.score(*maps, truth.grid.spacing_mm, names, organs)
         else:
             predicted = pairs.labels_of(prediction, like, organs)
-        for warning in (*predicted.warnings, *(truth.warnings if truth else ())):
-            print(f"warning: {warning}", flush=True)
-        arrays = predicted.array, truth.array if truth else None
+        for finding in (*predicted.findings, *(truth.findings if truth else ())):
+            print(f"warning: {finding.message}", flush=True)
         if GIF.value:
-            animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *arrays, organs)
-        return viewer.patient(scan.name, ct, *arrays, scores, noted, organs)
+            maps = predicted.zyx, truth and truth.zyx
+            animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *maps, organs)
+        return viewer.patient(scan.name, ct, predicted, truth, scores, noted)
     except InputError as error:
         print(f"FAILED: {scan.name}: {error}", flush=True)
         shown = (

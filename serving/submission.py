@@ -70,13 +70,13 @@ def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> 
     """Adds one label map; returns its volumes, for people to see what is empty."""
     grid = scans.read_grid(scan.ct)
     predicted = scans.read_labels(path, like=(scan.ct, grid), organs=organs)
-    for warning in predicted.warnings:
-        print(f"warning: {warning}", flush=True)
-    nifti.write(_IN_MEMORY, predicted.array, grid)
+    for finding in predicted.findings:
+        print(f"warning: {finding.message}", flush=True)
+    nifti.write(_IN_MEMORY, predicted.zyx, grid)
     entry = zipfile.ZipInfo(_name(scan), _MADE)
     entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
     archive.writestr(entry, files.read_bytes(_IN_MEMORY))
-    counts = np.bincount(predicted.array.ravel(), minlength=1 + organs.highest_label)
+    counts = np.bincount(predicted.zyx.ravel(), minlength=1 + organs.highest_label)
     cm3 = counts * float(np.prod(grid.spacing_mm)) / 1000
     volumes = [f"{o.name} {cm3[o.label]:.0f}" if counts[o.label] else f"{o.name} EMPTY"
                for o in organs]  # fmt: skip
@@ -90,10 +90,10 @@ def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Org
     found = scans.read(_IN_MEMORY)
     grid = scans.read_grid(scan.ct)
     same = (
-        found.array.dtype == np.uint8
+        found.zyx.dtype == np.uint8
         and found.grid.shape == grid.shape
         and np.array_equal(found.grid.affine, grid.affine)
-        and np.array_equal(found.array, scans.read_labels(path, organs=organs).array)
+        and np.array_equal(found.zyx, scans.read_labels(path, organs=organs).zyx)
     )
     if not same:
         raise InputError(f"{OUTPUT.value}: {_name(scan)} does not read back as it was written")

@@ -64,10 +64,8 @@ def _score(pairs, predictions, organs: Organs) -> list:
         prediction = Patient(labels.name, "", predictions[labels.name])
         predicted, truth = read_pair(labels, prediction, organs=organs)
         predictable = facts.read_of_table(PREDICTIONS.value, labels.name, organs).organs
-        names = [name for name in truth.organs if name in predictable]
-        patients.append(
-            candidates.score_candidates(predicted.array, truth.array, truth.grid, names, organs)
-        )
+        names = [name for name in truth.contoured if name in predictable]
+        patients.append(candidates.score_candidates(predicted, truth, names))
         print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
     return patients
 

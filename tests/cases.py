@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segthor import nifti, phantom
-from segthor.nifti import Grid
+from segthor import phantom
+from segthor.volume import Grid
+from tests import file_order
 
 # A matrix of 32 for phantoms of 48x48x16 voxels of about 9 mm.
 TINY_RECIPE = {"crop_mm": 288.0, "pixel_mm": 9.0}
@@ -13,8 +14,8 @@ TINY_RECIPE = {"crop_mm": 288.0, "pixel_mm": 9.0}
 
 def save(path, array, affine=None, grid=None) -> str:
     """Writes one NIfTI file and returns its name."""
-    grid = grid or Grid.from_affine(array.shape, affine)
-    nifti.write(str(path), np.asarray(array), grid)
+    grid = grid or Grid(array.shape, affine)
+    file_order.write(str(path), np.asarray(array), grid)
     return str(path)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from beam_jobs import thumbnail
 from segthor import findings, nifti, phantom
-from segthor.geometry import canonical
-from segthor.nifti import Grid
+from segthor.volume import Grid
+from tests import file_order
 
 CT, GT = "ct.nii.gz", "gt.nii.gz"
 DAMAGES = {}
@@ -34,9 +34,9 @@ def healthy_phantom(seed: int = 3) -> phantom.Phantom:
 def healthy(folder, seed: int = 3) -> None:
     """Writes that phantom as ct.nii.gz and gt.nii.gz."""
     made = healthy_phantom(seed)
-    grid = Grid.from_affine(made.hu.shape, made.affine)
+    grid = Grid(made.hu.shape, made.affine)
     for name, array in ((CT, made.hu), (GT, made.labels)):
-        nifti.write(str(Path(folder) / name), array, grid)
+        file_order.write(str(Path(folder) / name), array, grid)
 
 
 def damage(code):
@@ -60,10 +60,10 @@ def check_findings(found, code) -> None:
 
 def _change(folder, name, change, dtype=None):
     path = str(Path(folder) / name)
-    scan = nifti.read(path)
+    scan = file_order.read(path)
     array = change(scan.array.copy())
     array = array.astype(dtype) if dtype else array
-    nifti.write(path, np.asarray(array), Grid.from_affine(array.shape, scan.grid.affine))
+    file_order.write(path, np.asarray(array), Grid(array.shape, scan.grid.affine))
 
 
 def _both(folder, change):
@@ -73,9 +73,9 @@ def _both(folder, change):
 
 def _affine(folder, name, change):
     path = str(Path(folder) / name)
-    scan = nifti.read(path)
+    scan = file_order.read(path)
     affine = change(scan.grid.affine.copy())
-    nifti.write(path, scan.array, Grid.from_affine(scan.array.shape, affine))
+    file_order.write(path, scan.array, Grid(scan.array.shape, affine))
 
 
 def _header(folder, name, **fields):
@@ -90,15 +90,14 @@ def _header(folder, name, **fields):
 
 
 def _organ(folder, label, change):
-    """Replaces one organ's mask (canonical [Z, Y, X]) by `change(mask)`."""
+    """Replaces one organ's mask [Z, Y, X] by `change(mask)`."""
     path = str(Path(folder) / GT)
     scan = nifti.read(path)
-    labels = scan.array.copy()
-    _, zyx = canonical(scan.grid.affine, labels)  # a view
+    zyx = scan.zyx.copy()
     mask = zyx == label
     zyx[mask] = 0
     zyx[change(mask)] = label
-    nifti.write(path, labels, scan.grid)
+    nifti.write(path, zyx, scan.grid)
 
 
 # The files.

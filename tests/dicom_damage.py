@@ -14,10 +14,9 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from segthor import nifti
-from segthor.nifti import Grid
 from segthor.organs import SEGTHOR
-from tests import dicom_phantoms, structure_cases
+from segthor.volume import Grid
+from tests import dicom_phantoms, file_order, structure_cases
 from tests.damage import healthy_phantom
 
 DAMAGES, UNUSUAL = {}, {}
@@ -83,7 +82,12 @@ def drawing(folder, change) -> None:
 
 def heart(dataset):
     """The contours of the heart's ROI."""
-    (number,) = [i.ROINumber for i in dataset.StructureSetROISequence if i.ROIName == "Heart"]
+    return contours_of(dataset, "Heart")
+
+
+def contours_of(dataset, name):
+    """The contours of the ROI of this name."""
+    (number,) = [i.ROINumber for i in dataset.StructureSetROISequence if i.ROIName == name]
     (item,) = [i for i in dataset.ROIContourSequence if i.ReferencedROINumber == number]
     return item.ContourSequence
 
@@ -512,6 +516,15 @@ def a_hole_in_the_heart(folder):
     added(folder, scale=0.4)
 
 
+@damage("organs_overlap")
+def a_contour_of_the_heart_is_the_aortas_too(folder):
+    def change(dataset):
+        drawn = heart(dataset)
+        contours_of(dataset, "A_Aorta").append(another(drawn[len(drawn) // 2], 0.3))
+
+    drawing(folder, change)
+
+
 @damage("contour_crossing")
 def contours_that_cross(folder):
     added(folder, offset_mm=(20, 0, 0))
@@ -733,8 +746,8 @@ def the_structure_set_goes_by_another_patients_number(folder):
 @unusual()
 def contours_as_nifti(folder):
     made = healthy_phantom()
-    grid = Grid.from_affine(made.labels.shape, made.affine)
-    nifti.write(str(Path(folder) / "labels.nii.gz"), made.labels, grid)
+    grid = Grid(made.labels.shape, made.affine)
+    file_order.write(str(Path(folder) / "labels.nii.gz"), made.labels, grid)
     table(folder, labels="labels.nii.gz")
 
 

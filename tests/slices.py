@@ -43,7 +43,7 @@ def make(
                 stream.writelines(records.frame(records.encode(one)))
         fold = number % folds
         place = Placement.centred(
-            (size, size, count), np.diag([-1.5, -1.5, 3, 1]), ((size - 1) / 2,) * 2, size, 1.0
+            (count, size, size), (3.0, 1.5, 1.5), ((size - 1) / 2,) * 2, size, 1.0
         ).to_json()
         size_bytes, sha = files.size(path), files.sha256(path)
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))

@@ -14,10 +14,11 @@ from beam_jobs.job import Job
 from segthor import audit, figures, findings, nifti, organ_table, phantom
 from segthor.errors import InputError
 from segthor.figures import OrganFigures
-from segthor.nifti import Grid
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare
+from segthor.volume import Grid, LabelMap
+from tests import file_order
 
 JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
 # Those that need more than one patient, one moment or one list of organs; tested elsewhere.
@@ -74,7 +75,7 @@ def test_a_file_that_changes_while_it_is_read_is_rejected(tmp_path, monkeypatch)
             stream.write(b"\0")
         return scan
 
-    monkeypatch.setattr("beam_jobs.examine.nifti.read", slowly)
+    monkeypatch.setattr("segthor.nifti.read", slowly)
     assert codes(examined(tmp_path)) == {"file_changed"}
 
 
@@ -88,27 +89,27 @@ def test_a_unit_that_does_not_fit_the_numbers_is_named(tmp_path, unit, word, mm)
     scan = nifti.read(str(tmp_path / CT))
     if word == "micron":  # as prediction meets it, which audits no grid
         with pytest.raises(InputError, match="no body found.*0.0095 x 0.0065 x 0.0065 mm"):
-            prepare(scan.array, scan.grid.affine, Recipe())
+            prepare(scan, Recipe())
 
 
 def test_a_unit_of_micron_with_the_smallest_voxels_is_no_broken_affine(tmp_path):
     affine = np.diag([-0.3, -0.3, 0.5, 1])
-    nifti.write(
-        str(tmp_path / "x.nii"), np.zeros((4, 4, 4)), nifti.Grid.from_affine((4,) * 3, affine)
-    )
+    file_order.write(str(tmp_path / "x.nii"), np.zeros((4, 4, 4)), Grid((4,) * 3, affine))
     content = bytearray((tmp_path / "x.nii").read_bytes())
     content[123] = 3  # xyzt_units
     (tmp_path / "x.nii").write_bytes(content)
-    assert nifti.read(str(tmp_path / "x.nii")).grid.spacing_mm == pytest.approx((3e-4, 3e-4, 5e-4))
+    assert file_order.read(str(tmp_path / "x.nii")).grid.spacing_mm == pytest.approx(
+        (5e-4, 3e-4, 3e-4)
+    )
 
 
 def test_air_alone_cannot_be_prepared(tmp_path):
     healthy(tmp_path)
     job = Job("unused", JOB.recipe, severities=(("hu_scale", "ignore"), ("organ_hu", "ignore")))
     path = str(tmp_path / "ct.nii.gz")
-    ct = nifti.read(path)
+    ct = file_order.read(path)
     air = np.where(ct.array % 2, -1000, -900).astype(np.int16)
-    nifti.write(path, air, ct.grid)
+    file_order.write(path, air, ct.grid)
     source = Patient("P", path, str(tmp_path / "gt.nii.gz"))
     assert "cannot_prepare" in codes(examine(source, job))
 
@@ -118,13 +119,10 @@ def test_air_alone_cannot_be_prepared(tmp_path):
 def test_healthy_phantoms_raise_no_reject(size, seed):
     for number in range(seed, seed + (4 if size == "tiny" else 1)):
         made = phantom.make(number, size)
-        grid = Grid.from_affine(made.hu.shape, made.affine)
         found = (
-            audit.grid_findings(grid)
-            + audit.image_findings(figures.of_image(made.hu))
-            + audit.organ_findings(
-                figures.of_organs(made.hu, made.labels, made.affine), SEGTHOR.names
-            )
+            audit.grid_findings(made.volume.grid)
+            + audit.image_findings(figures.of_image(made.volume.zyx))
+            + audit.organ_findings(figures.of_organs(made.volume, made.label_map), SEGTHOR.names)
         )
         assert not findings.is_rejected(found), (number, found)
 
@@ -136,9 +134,10 @@ def test_real_ct_raises_no_reject(real_ct):
     ):
         ct = nifti.read(str(real_ct / name / "ct.nii.gz"))
         contours = nifti.read(str(real_ct / name / "labels.nii.gz"))
-        measured = figures.of_organs(ct.array, contours.array, ct.grid.affine)
+        labels = LabelMap(contours.zyx, contours.grid, SEGTHOR)
+        measured = figures.of_organs(ct, labels)
         found = audit.grid_findings(ct.grid) + audit.pair_findings(ct.grid, contours.grid)
-        found += audit.image_findings(figures.of_image(ct.array))
+        found += audit.image_findings(figures.of_image(ct.zyx))
         found += audit.organ_findings(measured, contoured)
         assert not findings.is_rejected(found), found
         assert name != "lung1_002" or not found
@@ -157,13 +156,14 @@ def test_both_altered_copies_that_circulate_are_rejected(seed):
             heart = ndimage.shift(heart, shift * signs, order=0)
             labels = np.where(made.labels == 2, 0, made.labels)
             labels[heart] = 2
-            measured = figures.of_organs(made.hu, labels, made.affine)
+            measured = figures.of_organs(made.volume, file_order.label_map(labels, made.affine))
             assert findings.is_rejected(audit.organ_findings(measured, SEGTHOR.names)), (
                 signs,
                 degrees,
             )
     merged = np.where(made.labels == 4, 1, made.labels).astype(np.uint8)
-    found = audit.organ_findings(figures.of_organs(made.hu, merged, made.affine), SEGTHOR.names)
+    measured = figures.of_organs(made.volume, file_order.label_map(merged, made.affine))
+    found = audit.organ_findings(measured, SEGTHOR.names)
     assert {"organ_missing", "organ_volume"} <= {one.code for one in found}
 
 
@@ -225,7 +225,7 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
     spacing = np.linalg.norm(made.affine[:3, :3], axis=0)
     z_axis = int(np.argmax(np.abs(made.affine[2, :3])))
     to_lps = np.diag([-1.0, -1, 1]) @ made.affine[:3, :3]
-    measured = figures.of_organs(made.hu, made.labels, made.affine)
+    measured = figures.of_organs(made.volume, made.label_map)
     assert set(measured) == set(SEGTHOR.names)
     for label, name in enumerate(SEGTHOR.names, 1):
         voxels = np.argwhere(made.labels == label)
@@ -247,10 +247,10 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
 
 @pytest.mark.parametrize("padding_hu", [-1024, -2000, -3024])
 def test_padding_about_a_round_field_of_view_is_no_finding(padding_hu):
-    hu = phantom.tiny(2, padding_hu=padding_hu).hu
+    hu = phantom.tiny(2, padding_hu=padding_hu).volume.zyx
     assert np.count_nonzero(hu == padding_hu) > hu.size / 6
     assert audit.image_findings(figures.of_image(hu)) == []
-    hu[:3, 20:23, 8] = padding_hu - 48  # streaks below it
+    hu[8, 20:23, :3] = padding_hu - 48  # streaks below it
     assert audit.image_findings(figures.of_image(hu)) == []
 
 

@@ -20,10 +20,11 @@ from beam_jobs import checks, pipeline, shards
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
-from segthor import inputs, nifti, phantom
+from segthor import inputs, nifti, phantom, scans
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.recipe import Recipe
+from tests import file_order
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,9 +106,9 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
 
     heart, with_heart = [], 0
     for source in inputs.find(twelve):
-        ct, contours = nifti.read(source.ct), nifti.read(source.labels)
-        prepared = prepare(ct.array, ct.grid.affine, dataset.recipe, contours.array)
-        hu = np.stack([*prepared.placement.image_to_model(ct.array)])
+        ct, contours = nifti.read(source.ct), scans.read_labels(source.labels)
+        prepared = prepare(ct, dataset.recipe, contours)
+        hu = np.stack([*prepared.placement.image_to_model(ct.zyx)])
         heart.append(hu[prepared.labels == 2])
         with_heart += np.count_nonzero((prepared.labels == 2).any((1, 2)))
     assert dataset.statistics["slices"]["heart"] == with_heart
@@ -264,7 +265,7 @@ def test_damaged_patients_are_named_and_the_others_built(twelve, tmp_path, capsy
     source = copy(twelve, tmp_path / "in")
     cut = source / "train/Patient_02/Patient_02.nii.gz"
     cut.write_bytes(cut.read_bytes()[:-1000])
-    other = nifti.read(str(source / "train/Patient_05/GT.nii.gz"))
+    other = file_order.read(str(source / "train/Patient_05/GT.nii.gz"))
     save(source / "train/Patient_05/GT.nii.gz", other.array[1:], other.grid.affine)
     status, dataset = run(source, tmp_path / "out")
     assert status == REJECTED_STATUS
@@ -296,8 +297,8 @@ def test_where_nothing_can_be_built_there_is_no_dataset(tmp_path):
 def test_severities_can_be_changed(tmp_path):
     source = save_patients(tmp_path / "in", 2)
     path = str(Path(source) / "train/Patient_01/GT.nii.gz")
-    contours = nifti.read(path)
-    nifti.write(path, np.where(contours.array == 4, 0, contours.array), contours.grid)
+    contours = file_order.read(path)
+    file_order.write(path, np.where(contours.array == 4, 0, contours.array), contours.grid)
     status, dataset = run(source, tmp_path / "a")
     assert status == 3 and dataset.rejected[0].findings[0].code == "organ_missing"
     status, dataset = run(source, tmp_path / "b", severities=(("organ_missing", "warn"),))
@@ -310,8 +311,8 @@ def test_severities_can_be_changed(tmp_path):
 def test_one_scan_under_two_names_is_kept_once(tmp_path):
     source = Path(save_patients(tmp_path / "in", 4))
     second = source / "train/Patient_09"
-    scan = nifti.read(str(source / "train/Patient_03/Patient_03.nii.gz"))
-    contours = nifti.read(str(source / "train/Patient_03/GT.nii.gz"))
+    scan = file_order.read(str(source / "train/Patient_03/Patient_03.nii.gz"))
+    contours = file_order.read(str(source / "train/Patient_03/GT.nii.gz"))
     # Stored the other way round and uncompressed: other bytes, the same patient.
     flip = scan.grid.affine @ np.diag([-1, 1, 1, 1.0])
     flip[:3, 3] += scan.grid.affine[:3, 0] * (scan.array.shape[0] - 1)

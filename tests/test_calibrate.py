@@ -48,7 +48,7 @@ def test_a_row_holds_the_scores_of_metrics(models, patient):
     scan, labels, names = cases._read(patient, models.table)
     worse, moved = worsen.worsened("noise", scan, labels, np.random.default_rng(3))
     found = models.segment(models.inputs(worse)).labels
-    expected = metrics.score(found, moved, scan.grid.spacing_mm, organs.SEGTHOR.labels(names))
+    expected = metrics.score(found, moved.zyx, scan.spacing_mm, organs.SEGTHOR.labels(names))
     rows = cases.observe(models, worse, moved, names, "P", "noise")
     for row, score in zip(rows, expected.values(), strict=True):
         assert row["dice"] == pytest.approx(score.dice, abs=1e-4)

@@ -7,12 +7,12 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import roc_auc_score
 
-from segthor import json_files, nifti, phantom
+from segthor import json_files, phantom
 from segthor.errors import InputError
-from segthor.geometry import canonical
 from serving.calibration import fit, worsen
 from serving.prediction import calibration
 from serving.prediction.evidence import FEATURES, OF_ORGAN, OF_SCAN, features
+from tests import file_order
 
 
 def made_rows(patients=80, scans=6, seed=0, organ="heart"):
@@ -163,17 +163,17 @@ def test_a_damaged_review_json_is_one_line(calibrated, version, damage, message)
 @pytest.mark.parametrize("kind", worsen.KINDS)
 def test_a_worsened_scan_keeps_its_organs_where_they_are(kind, axcodes):
     made = phantom.tiny(3, axcodes=axcodes)
-    scan = nifti.Scan(made.hu, nifti.Grid.from_affine(made.hu.shape, made.affine))
-    before = made.hu.copy()
-    worse, labels = worsen.worsened(kind, scan, made.labels, np.random.default_rng(0))
-    assert worse.array.shape == labels.shape == worse.grid.shape
-    assert worse.array.dtype == np.int16 and labels.dtype == np.uint8
+    scan, before = made.volume, made.hu.copy()
+    worse, labels = worsen.worsened(kind, scan, made.label_map, np.random.default_rng(0))
+    assert worse.zyx.shape == labels.zyx.shape == worse.grid.shape_zyx == labels.grid.shape_zyx
+    assert worse.zyx.dtype == np.int16 and labels.zyx.dtype == np.uint8
     np.testing.assert_array_equal(made.hu, before)
-    moved = _mean_place(made.labels, made.affine, labels, worse.grid.affine)
-    changed = worse.array.shape != made.hu.shape or (worse.array != made.hu).mean() > 0.001
-    assert changed and moved.max() <= 0.5 * max(worse.grid.spacing_mm) + 1e-6
-    again = worsen.worsened(kind, scan, made.labels, np.random.default_rng(0))
-    np.testing.assert_array_equal(again[0].array, worse.array)
+    stored = file_order.of(labels)
+    moved = _mean_place(made.labels, made.affine, stored.array, stored.grid.affine)
+    changed = worse.zyx.shape != scan.zyx.shape or (worse.zyx != scan.zyx).mean() > 0.001
+    assert changed and moved.max() <= 0.5 * max(worse.spacing_mm) + 1e-6
+    again = worsen.worsened(kind, scan, made.label_map, np.random.default_rng(0))
+    np.testing.assert_array_equal(again[0].zyx, worse.zyx)
 
 
 def _mean_place(labels, affine, worse, worse_affine):
@@ -194,10 +194,9 @@ def _mean_place(labels, affine, worse, worse_affine):
 
 def test_thicker_slices_are_thicker_and_a_smaller_view_smaller():
     made = phantom.tiny(3)
-    scan = nifti.Scan(made.hu, nifti.Grid.from_affine(made.hu.shape, made.affine))
-    thick = worsen.worsened("slices", scan, made.labels, np.random.default_rng(1))[0]
-    z_mm, *_ = canonical(thick.grid.affine, thick.array)[0]
-    assert z_mm >= 2 * canonical(made.affine, made.hu)[0][0]
-    cut = worsen.worsened("cut", scan, made.labels, np.random.default_rng(1))[0]
-    assert cut.array.size < made.hu.size
+    scan, labels = made.volume, made.label_map
+    thick = worsen.worsened("slices", scan, labels, np.random.default_rng(1))[0]
+    assert thick.spacing_mm[0] >= 2 * scan.spacing_mm[0]
+    cut = worsen.worsened("cut", scan, labels, np.random.default_rng(1))[0]
+    assert cut.zyx.size < made.hu.size
     assert cut.grid.spacing_mm == pytest.approx(scan.grid.spacing_mm)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from damage import healthy_phantom
 
-from segthor import geometry, inputs, scans
+from segthor import inputs, scans
 from segthor.dicom.index import series_name
 from segthor.errors import InputError
 from tests import dicom_phantoms
@@ -24,13 +24,11 @@ def healthy(tmp_path):
 
 
 def voxels(place):
-    scan = scans.read(place)
-    return geometry.canonical(scan.grid.affine, scan.array)[1]
+    return scans.read(place).zyx
 
 
 def phantom_voxels():
-    made = healthy_phantom()
-    return geometry.canonical(made.affine, made.hu)[1]
+    return healthy_phantom().volume.zyx
 
 
 def test_one_series_of_a_folder_is_an_input_and_has_contours_where_it_was_drawn_on(healthy):
@@ -148,7 +146,7 @@ def test_of_patients_in_one_folder_each_has_its_own_files_alone(tmp_path):
         alone = scans.read(one.ct, among=one.ct_files)
         for path in others:
             (tmp_path / path.name).rename(path)
-        np.testing.assert_array_equal(alone.array, scans.read(one.ct).array)
+        np.testing.assert_array_equal(alone.zyx, scans.read(one.ct).zyx)
     assert [one.ct_files for one in inputs.find(str(tmp_path / "tree"))] == [(), ()]
 
 

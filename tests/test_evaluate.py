@@ -10,11 +10,12 @@ from PIL import Image
 from programs import run_entry
 from tiny_models import at_work_in, killed_while_writing
 
-from segthor import files, nifti, organs
+from segthor import files, organs
 from segthor.errors import InputError
 from segthor.patients import Patient
 from serving.prediction import facts
 from serving.scoring import comparison, evaluation, pairs, picture
+from tests import file_order
 
 SHAPE = (40, 36, 12)
 SPACING_MM = (1.0, 1.5, 3.0)
@@ -161,8 +162,9 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
     for name in "AB":
         contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"))
         predicted = Patient(name, "", str(tmp_path / f"p/{name}.nii.gz"))
-        predicted_and_true = pairs.read(contours, predicted)
-        rows.append(evaluation.score(*predicted_and_true, organs.SEGTHOR.names))
+        found, true = pairs.read(contours, predicted)
+        spacing_mm = true.grid.spacing_mm
+        rows.append(evaluation.score(found.zyx, true.zyx, spacing_mm, organs.SEGTHOR.names))
     for organ in organs.SEGTHOR.names:
         for score, value in rows[0][organ].as_dict().items():
             assert rows[1][organ].as_dict()[score] == pytest.approx(value), score
@@ -227,7 +229,8 @@ def test_the_picture_shows_the_worst_slice_with_its_contours_in_the_organs_colou
     predicted[30:34, 25:30, 5] = 2  # the slice at z = 5 misses it altogether
     affine = AFFINE[:, [*axes, 3]]
     hu, *maps = (array.transpose(axes) for array in (np.zeros(SHAPE, np.int16), truth, predicted))
-    ct = nifti.Scan(hu, nifti.Grid.from_affine(hu.shape, affine))
+    ct = file_order.volume(hu, affine)
+    maps = [ct.grid.to_zyx(array) for array in maps]
     (worst, caption), (typical, _) = picture.tiles("A", ct, *maps, ("heart",))
     assert caption == "A, worst slice 6 of 12, Dice 0.00"
     rgb = np.array(organs.SEGTHOR["heart"].rgb)
@@ -245,8 +248,9 @@ def test_the_typical_slice_is_the_middling_one_of_those_that_hold_most_organs():
     predicted = truth.copy()
     predicted[12:15, 10:15, 5] = 0  # half of the heart is missed there
     hu = np.zeros(SHAPE, np.int16)
-    ct = nifti.Scan(hu, nifti.Grid.from_affine(SHAPE, AFFINE))
-    _, (_, caption) = picture.tiles("A", ct, truth, predicted, organs.SEGTHOR.names)
+    ct = file_order.volume(hu, AFFINE)
+    maps = ct.grid.to_zyx(truth), ct.grid.to_zyx(predicted)
+    _, (_, caption) = picture.tiles("A", ct, *maps, organs.SEGTHOR.names)
     assert caption.startswith("A, typical slice 5 of 12")
 
 

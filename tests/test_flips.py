@@ -12,11 +12,11 @@ from tiny_models import CODED_HU, CODED_RECIPE, coded_scan
 
 from segthor import inputs
 from segthor.errors import InputError
-from segthor.nifti import Grid, Scan
 from segthor.organs import SEGTHOR, Organ, Organs
 from serving.prediction import bundle, flips
 from serving.prediction.predictor import Ensemble
 from serving.prediction.worker import Plan, Worker
+from tests import file_order
 
 BOTH = {"flip_left_right": 0.5, "flip_front_back": 0.5}
 LEFT_RIGHT, FRONT_BACK = BOTH | {"flip_front_back": 0.0}, BOTH | {"flip_left_right": 0.0}
@@ -57,14 +57,15 @@ def by_side(images):
 
 
 def chest(shape=(44, 38, 30)):
-    """(scan, labels): two lungs of unequal size and a heart, in canonical LPS order."""
+    """(scan, labels [Z, Y, X]): two lungs of unequal size and a heart; `shape`: x, y, z."""
     labels = np.zeros(shape, np.uint8)
     labels[26:38, 10:26, 5:25] = SIDED["lung_left"].label
     labels[6:17, 8:28, 3:27] = SIDED["lung_right"].label
     labels[18:26, 12:20, 8:18] = SIDED["heart"].label
     codes = np.array([0, 1, 1, 0, 0, 2], np.uint8)
     hu = coded_scan(codes[labels])
-    return Scan(hu, Grid.from_affine(shape, affine_of())), labels
+    scan = file_order.volume(hu, affine_of())
+    return scan, scan.grid.to_zyx(labels)
 
 
 def segment(scan, *bundles, tta=True):
@@ -83,8 +84,8 @@ def test_flips_are_averaged_in_the_scans_own_frame(tmp_path):
     scan, _ = chest()
     plain = segment(scan, model, tta=False).probabilities["heart"]
     even = segment(scan, model).probabilities["heart"]
-    assert np.ptp(plain[:, 20, 15]) > 100
-    assert set(np.unique(even[:, 20, 15])) <= {127, 128}
+    assert np.ptp(plain[15, 20]) > 100
+    assert set(np.unique(even[15, 20])) <= {127, 128}
 
 
 @pytest.mark.parametrize("augment", [LEFT_RIGHT, FRONT_BACK, BOTH])
@@ -105,7 +106,7 @@ def test_classes_that_are_not_exchanged_call_half_a_lung_left_and_the_case_is_ma
     monkeypatch.setattr(flips, "_exchanged_classes", lambda bundle: ())
     save(tmp_path / "m", by_side, SIDED)
     scan, labels = chest()
-    save_scan(tmp_path / "scan.nii.gz", scan.array, affine_of())
+    save_scan(tmp_path / "scan.nii.gz", file_order.of(scan).array, affine_of())
     worker = Worker(Plan(str(tmp_path / "out"), (str(tmp_path / "m"),), tta=True))
     (case,) = inputs.find(str(tmp_path / "scan.nii.gz"))
     computed = worker.compute(case, worker.read(case))
@@ -178,7 +179,7 @@ def test_the_pairs_lie_in_the_exported_model(tmp_path):
 def test_predict_ends_in_one_line_before_anything_is_predicted(tmp_path):
     save(tmp_path / "m", by_side, SIDED, augment={})
     scan, _ = chest()
-    save_scan(tmp_path / "scans" / "a.nii.gz", scan.array, affine_of())
+    save_scan(tmp_path / "scans" / "a.nii.gz", file_order.of(scan).array, affine_of())
     done = run_entry("serving.predict", model=tmp_path / "m", input=tmp_path / "scans",
                      output=tmp_path / "out", tta=True)  # fmt: skip
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

@@ -13,11 +13,10 @@ from hypothesis.extra import numpy as arrays
 
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from segthor import nifti
 from segthor.findings import CODES
-from segthor.nifti import Grid
 from segthor.patients import Patient
-from tests import fuzz, fuzz_dicom
+from segthor.volume import Grid
+from tests import file_order, fuzz, fuzz_dicom
 
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)
 
@@ -54,6 +53,6 @@ def test_any_arrays_on_any_grid_end_in_findings(tmp_path_factory, data):
         if abs(np.linalg.det(affine[:3, :3])) < 1e-6:
             affine = np.diag([2, 2, 3, 1.0])
         paths.append(str(folder / f"{len(paths)}.nii"))
-        nifti.write(paths[-1], array, Grid.from_affine(shape, affine))
+        file_order.write(paths[-1], array, Grid(shape, affine))
     found = examine(Patient("P", *paths), Job("unused", fuzz.RECIPES[0]))
     assert found.findings and all(one.code in CODES for one in found.findings)

@@ -8,7 +8,8 @@ import pytest
 from scipy import ndimage
 
 from segthor.boxes import label_boxes
-from segthor.geometry import AIR_HU, Orientation, Placement, canonical
+from segthor.geometry import AIR_HU, Orientation, Placement
+from segthor.volume import Grid
 from tests.way_back import labels_back
 
 ALL_AXCODES = [
@@ -31,9 +32,10 @@ def affine_of(axcodes, spacing_mm=(1.0, 1.0, 1.0), shape=(1, 1, 1), oblique_deg=
     return result
 
 
-def boxes_of(labels, affine):
-    """The labels' boxes in the canonical view."""
-    return label_boxes(canonical(affine, labels)[1])
+def placed(shape, affine, *box):
+    """(grid, placement) of a file's shape and affine; box: as `Placement.centred` takes it."""
+    grid = Grid(shape, affine)
+    return grid, Placement.centred(grid.shape_zyx, grid.spacing_mm, *box)
 
 
 def test_all_48_orientations_are_distinct():
@@ -51,11 +53,17 @@ def test_orientation_agrees_with_nibabel_for_every_axis_order_and_flip(axcodes):
     expected = np.asarray(image.as_reoriented(to_lps).dataobj).transpose(2, 1, 0)
     orientation = Orientation.of(affine)
     np.testing.assert_array_equal(orientation.to_zyx(scan), expected)
-    np.testing.assert_array_equal(orientation.to_scan(orientation.to_zyx(scan)), scan)
-    spacing_mm, view, none = canonical(affine, scan, None)
-    np.testing.assert_array_equal(view, expected)
+    np.testing.assert_array_equal(orientation.to_file(orientation.to_zyx(scan)), scan)
+    grid = Grid(scan.shape, affine)
+    np.testing.assert_array_equal(grid.to_zyx(scan), expected)
+    np.testing.assert_array_equal(grid.to_file(expected), scan)
+    assert np.shares_memory(grid.to_zyx(scan), scan) and grid.shape_zyx == expected.shape
     zooms = image.as_reoriented(to_lps).header.get_zooms()
-    assert spacing_mm == pytest.approx(zooms[::-1], rel=1e-5) and none is None
+    assert grid.spacing_mm == pytest.approx(zooms[::-1], rel=1e-5)
+    reoriented = image.as_reoriented(to_lps).affine
+    np.testing.assert_allclose(grid.lps_affine(), reoriented, atol=0.05 + 1e-5)
+    np.testing.assert_allclose(grid.lps_affine()[:, :3], reoriented[:, :3], atol=1e-6)
+    assert orientation.is_lps == (axcodes == "LPS")
 
 
 @pytest.mark.parametrize("axcodes", ALL_AXCODES)
@@ -64,12 +72,13 @@ def test_native_round_trip_is_exact_for_every_axis_order_and_flip(axcodes, shape
     affine = affine_of(axcodes, (0.9, 1.3, 2.5), shape, oblique_deg=7)
     labels = np.random.default_rng(1).integers(0, 5, shape).astype(np.uint8)
     center = (17.25, 19.5)
-    placement = Placement.centred(shape, affine, center, size_px=64, pixel_mm=0)
-    boxes = boxes_of(labels, affine)
-    prepared = placement.labels_to_model(labels, boxes)
-    assert prepared.shape == (placement.num_slices, 64, 64)
-    assert placement.labels_outside(labels, boxes) == 0
-    np.testing.assert_array_equal(labels_back(placement, prepared), labels)
+    grid, placement = placed(shape, affine, center, 64, 0)
+    zyx = grid.to_zyx(labels)
+    boxes = label_boxes(zyx)
+    prepared = placement.labels_to_model(zyx, boxes)
+    assert prepared.shape == (len(zyx), 64, 64)
+    assert placement.labels_outside(zyx, boxes) == 0
+    np.testing.assert_array_equal(grid.to_file(labels_back(placement, prepared)), labels)
 
 
 @pytest.mark.parametrize("center", [(0, 0), (-40, 5), (39, 36), (90, 90), (12.5, 7.49)])
@@ -79,13 +88,15 @@ def test_box_over_the_edge_is_padded_and_what_it_holds_comes_back_exactly(center
     affine = affine_of("LPS", (1, 1, 2))
     rng = np.random.default_rng(2)
     labels = rng.integers(1, 5, shape).astype(np.uint8)
-    placement = Placement.centred(shape, affine, center, size_px, pixel_mm=0)
-    boxes = boxes_of(labels, affine)
-    back = labels_back(placement, placement.labels_to_model(labels, boxes))
+    grid, placement = placed(shape, affine, center, size_px, 0)
+    zyx = grid.to_zyx(labels)
+    boxes = label_boxes(zyx)
+    back = grid.to_file(labels_back(placement, placement.labels_to_model(zyx, boxes)))
     kept = back > 0
     np.testing.assert_array_equal(back[kept], labels[kept])
-    assert placement.labels_outside(labels, boxes) == np.count_nonzero(~kept)
-    hu = np.stack([*placement.image_to_model(rng.integers(0, 9, shape).astype(np.int16))])
+    assert placement.labels_outside(zyx, boxes) == np.count_nonzero(~kept)
+    hu = grid.to_zyx(rng.integers(0, 9, shape).astype(np.int16))
+    hu = np.stack([*placement.image_to_model(hu)])
     assert np.count_nonzero(hu != AIR_HU) == np.count_nonzero(kept)
     # By hand: the box spans first .. first + size - 1 in rows (Y) and columns (X).
     first = [int(np.floor(c - (size_px - 1) / 2 + 0.5)) for c in center]
@@ -100,8 +111,8 @@ def test_box_over_the_edge_is_padded_and_what_it_holds_comes_back_exactly(center
 def test_resampling_agrees_with_linear_interpolation_where_pixels_do_not_grow(pixel_mm):
     shape, spacing = (50, 44, 3), (1.9, 1.9, 4.0)
     hu = np.random.default_rng(3).normal(0, 300, shape).astype(np.float32)
-    placement = Placement.centred(shape, affine_of("LPS", spacing), (20.3, 24.1), 32, pixel_mm)
-    prepared = np.stack([*placement.image_to_model(hu)])
+    grid, placement = placed(shape, affine_of("LPS", spacing), (20.3, 24.1), 32, pixel_mm)
+    prepared = np.stack([*placement.image_to_model(grid.to_zyx(hu))])
     step = placement.step_px[0]
     assert step == pytest.approx(pixel_mm / 1.9)
     positions = [first + step * np.arange(32) for first in placement.first_px]
@@ -111,7 +122,8 @@ def test_resampling_agrees_with_linear_interpolation_where_pixels_do_not_grow(pi
             expected = ndimage.map_coordinates(hu[:, :, z].T, mesh, order=1, cval=AIR_HU)
             inside = (mesh[0] >= 0) & (mesh[0] <= 43) & (mesh[1] >= 0) & (mesh[1] <= 49)
             np.testing.assert_allclose(prepared[z][inside], expected[inside], atol=1e-2)
-    flat = np.stack([*placement.image_to_model(np.full(shape, 37, np.int16))])
+    flat = np.full(shape, 37, np.int16)
+    flat = np.stack([*placement.image_to_model(grid.to_zyx(flat))])
     inside = (positions[0] >= 2) & (positions[0] <= 41)
     np.testing.assert_allclose(flat[:, inside][:, :, 14:18], 37, atol=1e-3)
 
@@ -121,7 +133,7 @@ def test_a_linear_ramp_survives_resampling_at_every_pixel_size():
     x, y = np.meshgrid(np.arange(60) * 1.2, np.arange(60) * 0.8, indexing="ij")
     hu = np.repeat((3 * x - 2 * y)[..., None], 2, axis=2).astype(np.float32)
     for pixel_mm in (0.5, 1.0, 1.6):
-        placement = Placement.centred(shape, affine_of("LPS", spacing), (30, 30), 16, pixel_mm)
+        grid, placement = placed(shape, affine_of("LPS", spacing), (30, 30), 16, pixel_mm)
         rows = (placement.first_px[0] + placement.step_px[0] * np.arange(16)) * 0.8
         columns = (placement.first_px[1] + placement.step_px[1] * np.arange(16)) * 1.2
         expected = 3 * columns[None, :] - 2 * rows[:, None]
@@ -129,7 +141,7 @@ def test_a_linear_ramp_survives_resampling_at_every_pixel_size():
         shift_px = 0.05 if max(placement.step_px) > 1 else 0.005
         tolerance_hu = shift_px * (2 * 0.8 + 3 * 1.2)
         np.testing.assert_allclose(
-            np.stack([*placement.image_to_model(hu)])[0], expected, atol=tolerance_hu
+            np.stack([*placement.image_to_model(grid.to_zyx(hu))])[0], expected, atol=tolerance_hu
         )
 
 
@@ -141,8 +153,10 @@ def test_resampled_labels_come_back_nearly_whole(axcodes):
     labels[((grid - (35, 30, 33)) ** 2).sum(-1) < 18**2] = 2
     labels[((grid - (35, 52, 33)) ** 2).sum(-1) < 7**2] = 1
     affine = affine_of(axcodes, (1.3,) * 3, shape)
-    placement = Placement.centred(shape, affine, (33, 33), 128, 1.0)
-    back = labels_back(placement, placement.labels_to_model(labels, boxes_of(labels, affine)))
+    grid, placement = placed(shape, affine, (33, 33), 128, 1.0)
+    zyx = grid.to_zyx(labels)
+    back = labels_back(placement, placement.labels_to_model(zyx, label_boxes(zyx)))
+    back = grid.to_file(back)
     for value, least in ((1, 0.95), (2, 0.97)):
         both = np.count_nonzero((back == value) & (labels == value))
         dice = 2 * both / (np.count_nonzero(back == value) + np.count_nonzero(labels == value))
@@ -156,7 +170,7 @@ def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_
     probabilities[0] = [0.9, 0.06, 0.04]
     probabilities[1:4, :20, 9:] = [0.6, 0.3, 0.1]
     for center, pixel_mm in (((20, 22), 1.0), ((20, 22), 2.4), ((3, 41), 1.3), ((90, 90), 1.0)):
-        placement = Placement.centred(shape, affine_of("LPS", (1.4, 1.1, 3)), center, 32, pixel_mm)
+        placement = placed(shape, affine_of("LPS", (1.4, 1.1, 3)), center, 32, pixel_mm)[1]
         rows, columns = placement._weights_back()
         maps = np.einsum("yh,nhwk,xw->nkyx", rows, probabilities, columns, optimize=True)
         lead = np.diff(np.sort(maps, 1)[:, -2:], axis=1)[:, 0]
@@ -173,7 +187,7 @@ def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_
 def test_placement_survives_json():
     import json
 
-    placement = Placement.centred((40, 44, 5), affine_of("PIR"), (1.1, 2 / 3), 32, 1.7)
+    placement = placed((40, 44, 5), affine_of("PIR"), (1.1, 2 / 3), 32, 1.7)[1]
     assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
 
 
@@ -181,8 +195,8 @@ def test_placement_survives_json():
 @pytest.mark.parametrize("pixel_mm", [0, 1.5])
 def test_beyond_a_scan_without_a_sign_lies_air_too(dtype, pixel_mm):
     scan = np.random.default_rng(0).integers(0, 250, (30, 40, 3)).astype(dtype)
-    placement = Placement.centred(scan.shape, affine_of("LPS"), (15, 20), 96, pixel_mm)
-    found = np.stack(list(placement.image_to_model(scan)))
-    signed = np.stack(list(placement.image_to_model(scan.astype(np.int16))))
-    np.testing.assert_array_equal(found, signed)
-    assert found.min() == AIR_HU
+    grid, placement = placed(scan.shape, affine_of("LPS"), (15, 20), 96, pixel_mm)
+    prepared = np.stack(list(placement.image_to_model(grid.to_zyx(scan))))
+    signed = np.stack(list(placement.image_to_model(grid.to_zyx(scan.astype(np.int16)))))
+    np.testing.assert_array_equal(prepared, signed)
+    assert prepared.min() == AIR_HU

@@ -99,7 +99,7 @@ def test_what_a_scan_needs_counts_its_scaled_values_too(tmp_path):
     image = nibabel.Nifti1Image(array, np.eye(4))
     image.header.set_slope_inter(0.5, 0)
     image.to_filename(tmp_path / "x.nii")
-    assert nifti.read(str(tmp_path / "x.nii"), most_bytes=5000).array.dtype == np.float32
+    assert nifti.read(str(tmp_path / "x.nii"), most_bytes=5000).zyx.dtype == np.float32
     with pytest.raises(nifti.NiftiError) as caught:
         nifti.read(str(tmp_path / "x.nii"), most_bytes=4999)
     assert caught.value.code == "file_too_large"

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from segthor import metrics, nifti
+from segthor import metrics
 from segthor.boxes import nonzero_box
 from segthor.errors import InputError
+from tests import file_order
 
 # Spacing as whole steps of a unit, so that libraries without spacing, or with float32 distances,
 # can be asked in whole numbers and give the exact answer.
@@ -347,7 +348,7 @@ def test_hausdorff_of_full_shapes_equals_surface_distance(name):
 
 
 def test_real_contours_moved_by_a_voxel_score_as_simpleitk_says(real_ct):
-    scan = nifti.read(str(real_ct / "lung1_002" / "labels.nii.gz"))
+    scan = file_order.read(str(real_ct / "lung1_002" / "labels.nii.gz"))
     truth = np.pad(scan.array[nonzero_box(scan.array)], 2)
     predicted = np.roll(truth, (1, -1, 1), (0, 1, 2))
     results = metrics.score(predicted, truth, scan.grid.spacing_mm, [1, 2])

@@ -11,9 +11,10 @@ from programs import run_entry
 from structure_cases import write_patient
 from tiny_models import coded_scan, save_coded
 
-from segthor import files, json_files, nifti, phantom
+from segthor import files, json_files, phantom
 from segthor.manifest import Dataset
-from segthor.nifti import Grid
+from segthor.volume import Grid
+from tests import file_order
 
 pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install -e '.[test]'")
 server = pytest.importorskip("moto.server", reason="the S3 server is moto's")
@@ -99,7 +100,7 @@ def test_model_scans_predictions_and_scores_may_lie_on_an_object_store(store, tm
     labels = np.zeros((20, 24, 12), np.uint8)
     for label in (1, 2, 3, 4):
         labels[4 * label : 4 * label + 3, 6:15, 3:9] = label
-    grid = Grid.from_affine(labels.shape, np.diag([1.5, 1.5, 3, 1]))
+    grid = Grid(labels.shape, np.diag([1.5, 1.5, 3, 1]))
     for number in (1, 2):
         save(tmp_path / f"scans/Patient_{number:02d}.nii.gz", coded_scan(labels), grid=grid)
         save(tmp_path / f"labels/Patient_{number:02d}.nii.gz", labels, grid=grid)
@@ -111,7 +112,7 @@ def test_model_scans_predictions_and_scores_may_lie_on_an_object_store(store, tm
         "serving.predict", model=here["model"], input=scans, output=here["predictions"]
     )
     assert done.returncode == 0 and "2 label maps written" in done.stdout, done.stderr
-    found = nifti.read(here["predictions"] + "/Patient_02.nii.gz")
+    found = file_order.read(here["predictions"] + "/Patient_02.nii.gz")
     np.testing.assert_array_equal(found.array, labels)
     both = {"predictions": here["predictions"], "labels": truth, "scans": scans}
     done = run_entry("serving.evaluate", **both, output=here["scores"])

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segthor import files, nifti, phantom
+from segthor import files, phantom
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.phantom.anatomy import Traits
 from segthor.phantom.canvas import Canvas, Pose, curve, merged
 from segthor.phantom.dataset import places
 from segthor.phantom.scanner import Scanner
+from tests import file_order
 
 # Smallest and largest organ of the SegTHOR training set, cm3.
 SEGTHOR_CM3 = {
@@ -416,8 +417,8 @@ def test_the_layout_is_segthors_and_the_files_hold_what_make_gives(tmp_path):
         "test/Patient_41.nii.gz",
         "test_labels/Patient_41.nii.gz",
     }
-    scan = nifti.read(files.join(out, "test", "Patient_41.nii.gz"))
-    labels = nifti.read(files.join(out, "test_labels", "Patient_41.nii.gz"))
+    scan = file_order.read(files.join(out, "test", "Patient_41.nii.gz"))
+    labels = file_order.read(files.join(out, "test_labels", "Patient_41.nii.gz"))
     made = phantom.make(phantom.patient_seed(5, 41), "small")
     np.testing.assert_array_equal(scan.array, made.hu)
     np.testing.assert_array_equal(labels.array, made.labels)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segthor import files, json_files, nifti, organ_table, phantom
+from segthor import files, json_files, organ_table, phantom
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.phantom.pieces import cut, piece_table
+from tests import file_order
 
 ROOT = Path(__file__).resolve().parents[1]
 THORAX = organ_table.read(str(ROOT / "configs" / "organs" / "thorax.csv"))
@@ -276,8 +277,10 @@ def test_the_program_contours_the_thorax(tmp_path):
     assert done.stdout.rstrip().endswith(f"--organ_table={ROOT / 'configs/organs/thorax.csv'}")
     made = phantom.make(phantom.patient_seed(0, 1), "small", organs=THORAX)
     patient = tmp_path / "out" / "train" / "Patient_01"
-    np.testing.assert_array_equal(nifti.read(str(patient / "GT.nii.gz")).array, made.labels)
-    np.testing.assert_array_equal(nifti.read(str(patient / "Patient_01.nii.gz")).array, made.hu)
+    np.testing.assert_array_equal(file_order.read(str(patient / "GT.nii.gz")).array, made.labels)
+    np.testing.assert_array_equal(
+        file_order.read(str(patient / "Patient_01.nii.gz")).array, made.hu
+    )
 
 
 def test_the_program_takes_a_file_and_refuses_other_organs_in_one_line(tmp_path):
@@ -288,7 +291,7 @@ def test_the_program_takes_a_file_and_refuses_other_organs_in_one_line(tmp_path)
     (tmp_path / "own.csv").write_text("name,label\nspinal_cord,12\n")
     done = call(tmp_path, "--output=out", "--organs=own.csv")
     assert done.returncode == 0 and done.stdout.rstrip().endswith("--organ_table=own.csv")
-    labels = nifti.read(str(tmp_path / "out" / "train" / "Patient_01" / "GT.nii.gz")).array
+    labels = file_order.read(str(tmp_path / "out" / "train" / "Patient_01" / "GT.nii.gz")).array
     assert set(np.unique(labels)) == {0, 12}
 
 

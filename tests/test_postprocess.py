@@ -11,10 +11,10 @@ from scipy import ndimage
 from skimage import measure
 from tiny_models import at_work_in, killed_while_writing, save_coded
 
-from segthor import nifti
 from segthor.errors import InputError
 from serving.prediction import bundle, candidates, postprocess
 from serving.prediction.postprocess import Rule
+from tests import file_order
 
 SPACING_MM = (1.0, 1.0, 2.0)
 
@@ -114,6 +114,9 @@ def ball(shape, center, radius):
     return ((grid - center) ** 2).sum(-1) <= radius**2
 
 
+AFFINE = np.diag([-1, -1, 1, 1])
+
+
 def crumbs_and_holes():
     """(predicted, truth): a heart with a crumb far off, an aorta of two true pieces with a hole."""
     shape = (48, 44, 40)
@@ -127,8 +130,8 @@ def crumbs_and_holes():
 
 
 def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
-    grid = nifti.Grid.from_affine((48, 44, 40), np.diag([-1, -1, 1, 1]))
-    patient = candidates.score_candidates(*crumbs_and_holes(), grid, ("heart", "aorta"))
+    maps = (file_order.label_map(labels, AFFINE) for labels in crumbs_and_holes())
+    patient = candidates.score_candidates(*maps, ("heart", "aorta"))
     rules, table = candidates.choose([patient] * 3)
     assert rules["heart"] == Rule(min_cm3=0.1)
     assert rules["aorta"] == Rule(fill_holes=True)
@@ -139,10 +142,8 @@ def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
 
 def test_tuning_leaves_alone_what_needs_nothing():
     _, truth = crumbs_and_holes()
-    grid = nifti.Grid.from_affine(truth.shape, np.diag([-1, -1, 1, 1]))
-    rules, _ = candidates.choose(
-        [candidates.score_candidates(truth, truth, grid, ("heart", "trachea"))]
-    )
+    truth = file_order.label_map(truth, AFFINE)
+    rules, _ = candidates.choose([candidates.score_candidates(truth, truth, ("heart", "trachea"))])
     assert rules == {"heart": Rule(), "trachea": Rule()}
 
 

@@ -14,9 +14,11 @@ from structure_cases import by_plastimatch, validated
 from test_predict import affine_of, planted
 from tiny_models import coded_scan, save_coded
 
-from segthor import nifti, scans
+from segthor import scans
 from segthor.dicom import places, trees
 from segthor.organs import SEGTHOR
+from segthor.volume import Grid
+from tests import file_order
 
 POSES = {"hfs": ("HFS", 0.0), "ffp": ("FFP", 0.0), "hfdr": ("HFDR", 0.0), "tilted": ("HFS", 12.0)}
 LABELS = planted()
@@ -58,14 +60,14 @@ def objects(output):
 @pytest.mark.parametrize("name", POSES)
 def test_label_map_and_structure_set_are_the_planted_organs(done, name):
     given, output, truth, _ = done
-    found = nifti.read(str(output / f"{name}.nii.gz"))
+    found = file_order.read(str(output / f"{name}.nii.gz"))
     stack = places.stack(str(given / name))
     np.testing.assert_array_equal(found.array, truth[name])
     np.testing.assert_array_equal(found.grid.affine, stack.grid.affine)
     drawn = str(output / "dicom" / f"{name}_rtstruct.dcm")
     refilled = scans.read_labels(drawn, ct=str(given / name))
-    np.testing.assert_array_equal(refilled.array, truth[name])
-    assert refilled.organs == SEGTHOR.names and not refilled.warnings
+    np.testing.assert_array_equal(file_order.of(refilled).array, truth[name])
+    assert refilled.contoured == SEGTHOR.names and not refilled.findings
 
 
 @pytest.mark.parametrize("name", POSES)
@@ -124,8 +126,8 @@ def test_a_folder_of_predictions_among_the_series_is_passed_over(model, done, tm
 
 
 def test_a_scan_without_dicom_images_cannot_have_a_structure_set(model, tmp_path):
-    grid = nifti.Grid.from_affine(LABELS.shape, affine_of())
-    nifti.write(str(tmp_path / "in" / "P1.nii.gz"), coded_scan(LABELS), grid)
+    grid = Grid(LABELS.shape, affine_of())
+    file_order.write(str(tmp_path / "in" / "P1.nii.gz"), coded_scan(LABELS), grid)
     said = predict(model, tmp_path / "in", tmp_path / "out", formats="rtstruct")
     assert said.returncode == 1
     assert "P1.nii.gz: --formats=rtstruct needs DICOM images to refer to" in said.stdout
@@ -154,7 +156,7 @@ def test_label_maps_that_lie_there_are_converted(done, tmp_path):
     assert said.returncode == 1 and "MISSING: stranger" in said.stdout, said.stdout + said.stderr
     made = Path(tmp_path / "out" / "hfs_rtstruct.dcm")
     found = scans.read_labels(str(made), ct=str(given / "hfs"))
-    np.testing.assert_array_equal(found.array, truth["hfs"])
+    np.testing.assert_array_equal(file_order.of(found).array, truth["hfs"])
     again = run_entry("serving.convert", formats="rtstruct,seg", **flags)
     assert "hfs  is there already" in again.stdout
     before = made.read_bytes()
@@ -169,8 +171,8 @@ def drawn(done, tmp_path_factory):
     """Label maps beside the predictions, and scores of the predicted label maps against them."""
     folder = tmp_path_factory.mktemp("drawn")
     for name in POSES:
-        stored = nifti.read(str(done[1] / f"{name}.nii.gz"))
-        nifti.write(str(folder / f"{name}.nii.gz"), np.roll(stored.array, 1, 0), stored.grid)
+        stored = file_order.read(str(done[1] / f"{name}.nii.gz"))
+        file_order.write(str(folder / f"{name}.nii.gz"), np.roll(stored.array, 1, 0), stored.grid)
     assert evaluate(done[1], folder, folder / "scores").returncode == 0
     return folder
 

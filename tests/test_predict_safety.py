@@ -18,10 +18,11 @@ from test_predict import affine_of, planted, save_scan
 from tiny_models import coded_scan, save_coded
 
 from segthor.errors import InputError
-from segthor.nifti import Grid, Scan
+from segthor.recipe import prepare
 from serving.prediction import bundle, postprocess
 from serving.prediction.postprocess import Rule
 from serving.prediction.predictor import Ensemble, Input
+from tests import file_order
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -149,8 +150,8 @@ def test_a_network_that_gives_no_probabilities_fails_and_names_the_slices(model,
         return {"probabilities": tf.constant(given)}
 
     loaded.signatures["probabilities"] = damaged
-    scan = Scan(coded_scan(planted()), Grid.from_affine((44, 38, 30), affine_of()))
-    inputs = {loaded.recipe.digest(): Input.of(loaded.recipe, scan)}
+    scan = file_order.volume(coded_scan(planted()), affine_of())
+    inputs = {loaded.recipe.digest(): Input(loaded.recipe, prepare(scan, loaded.recipe))}
     with pytest.raises(InputError, match="expected probabilities that sum to 1.*slices 2, 5 "):
         Ensemble([loaded]).segment(inputs)
 

@@ -1,6 +1,7 @@
 """The recipe: frozen, checked, serialisable; window, level, context."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,18 +9,19 @@ import pytest
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe, context_indices, prepare, window, with_context
+from tests import file_order
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
 
 
 def a_scan():
-    """[X, Y, Z] with a body of 40 HU, a heart of 120 HU; labels alike."""
+    """A body of 40 HU with a heart of 120 HU, and its labels."""
     hu = np.full((100, 90, 8), -1000, np.int16)
     hu[20:80, 20:70] = 40
     labels = np.zeros(hu.shape, np.uint8)
     labels[50:70, 30:50, 2:6] = 2
     hu[labels == 2] = 120
-    return hu, labels
+    return file_order.volume(hu, AFFINE), file_order.label_map(labels, AFFINE)
 
 
 def test_json_restores_the_recipe_and_its_digest():
@@ -87,38 +89,38 @@ def test_window_is_monotonic_and_follows_the_level():
 
 def test_level_is_the_organs_own():
     hu, labels = a_scan()
-    hu[60, 40, 3] = 3000  # metal moves the mean, not the median
-    assert prepare(hu, AFFINE, Recipe(window_level="median:heart"), labels).level_hu == 120
-    mean = prepare(hu, AFFINE, Recipe(window_level="mean:heart"), labels).level_hu
+    hu.zyx[3, 40, 60] = 3000  # metal moves the mean, not the median
+    assert prepare(hu, Recipe(window_level="median:heart"), labels).level_hu == 120
+    mean = prepare(hu, Recipe(window_level="mean:heart"), labels).level_hu
     assert mean == pytest.approx(120 + 2880 / 1600)
-    assert prepare(hu, AFFINE, Recipe(window_level="-7.5"), labels).level_hu == -7.5
+    assert prepare(hu, Recipe(window_level="-7.5"), labels).level_hu == -7.5
 
 
 def test_masks_give_level_and_centre_where_there_are_no_contours():
     hu, labels = a_scan()
     recipe = Recipe(window_level="median:heart", crop_center="organs:heart", crop_mm=64, pixel_mm=0)
-    from_masks = prepare(hu, AFFINE, recipe, masks=labels)
+    from_masks = prepare(hu, recipe, masks=labels)
     assert from_masks.level_hu == 120 and from_masks.labels is None
-    assert from_masks.placement == prepare(hu, AFFINE, recipe, labels).placement
+    assert from_masks.placement == prepare(hu, recipe, labels).placement
     with pytest.raises(InputError, match="neither contours nor masks"):
-        prepare(hu, AFFINE, recipe)
+        prepare(hu, recipe)
     with pytest.raises(InputError, match="none of these organs"):
-        prepare(hu, AFFINE, recipe, masks=np.zeros_like(labels))
+        prepare(hu, recipe, masks=replace(labels, zyx=np.zeros_like(labels.zyx)))
 
 
 def test_box_follows_body_or_organ():
     hu, labels = a_scan()
-    body = prepare(hu, AFFINE, Recipe(crop_mm=32, pixel_mm=0), labels)
-    heart = prepare(hu, AFFINE, Recipe(crop_mm=32, pixel_mm=0, crop_center="organs:heart"), labels)
+    body = prepare(hu, Recipe(crop_mm=32, pixel_mm=0), labels)
+    heart = prepare(hu, Recipe(crop_mm=32, pixel_mm=0, crop_center="organs:heart"), labels)
     assert body.placement.first_px == (45 - 16, 50 - 16)
     assert heart.placement.first_px == (40 - 16, 60 - 16)
     assert heart.labels_outside == 0
-    assert np.count_nonzero(heart.labels == 2) == np.count_nonzero(labels == 2)
+    assert np.count_nonzero(heart.labels == 2) == np.count_nonzero(labels.zyx == 2)
 
 
 def test_air_alone_is_refused():
     with pytest.raises(InputError, match="no body"):
-        prepare(np.full((40, 40, 4), -1000, np.int16), AFFINE, Recipe())
+        prepare(file_order.volume(np.full((40, 40, 4), -1000, np.int16), AFFINE), Recipe())
 
 
 def test_context_repeats_the_end_slice():

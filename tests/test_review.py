@@ -19,6 +19,7 @@ from serving.prediction.evidence import OF_ORGAN
 from serving.prediction.plan import Plan
 from serving.prediction.review import Judge, of_average
 from serving.prediction.worker import Worker
+from tests import file_order
 
 FINE = dict.fromkeys(OF_ORGAN, 0.0) | {
     "gaps": 0,
@@ -144,7 +145,7 @@ def model(tmp_path_factory):
     for number in range(6):
         labels = planted(seed=number)
         affine = affine_of()
-        prepared = prepare(coded_scan(labels), affine, CODED_RECIPE)
+        prepared = prepare(file_order.volume(coded_scan(labels), affine), CODED_RECIPE)
         shares = reference.grey_shares(prepared.images)
         place = prepared.placement.to_json()
         rows.append(

@@ -16,21 +16,24 @@ def dice(one, other, label):
 @pytest.mark.parametrize("seed", [1])
 def test_a_full_size_patient_comes_back_nearly_whole_when_resampled_and_whole_when_not(seed):
     made = phantom.make(seed, "full")
-    prepared = prepare(made.hu, made.affine, Recipe(), made.labels)
+    prepared = prepare(made.volume, Recipe(), made.label_map)
     assert prepared.labels_outside == 0
-    back = labels_back(prepared.placement, prepared.labels)
+    grid = made.volume.grid
+    back = grid.to_file(labels_back(prepared.placement, prepared.labels))
     for organ in organs.SEGTHOR:
         least = 0.95 if organ.name == "esophagus" else 0.97
         assert dice(back, made.labels, organ.label) >= least, organ.name
-    native = prepare(made.hu, made.affine, Recipe(crop_mm=352, pixel_mm=0), made.labels)
+    native = prepare(made.volume, Recipe(crop_mm=352, pixel_mm=0), made.label_map)
     assert native.labels_outside == 0
-    np.testing.assert_array_equal(labels_back(native.placement, native.labels), made.labels)
+    back = grid.to_file(labels_back(native.placement, native.labels))
+    np.testing.assert_array_equal(back, made.labels)
 
 
 @pytest.mark.parametrize("axcodes", ["LPS", "RAI", "SPL", "ALI"])
 @pytest.mark.parametrize("oblique_deg", [0, 3])
 def test_a_small_patient_comes_back_whole_at_native_pixels_however_it_lies(axcodes, oblique_deg):
     made = phantom.make(5, "small", axcodes=axcodes, oblique_deg=oblique_deg)
-    prepared = prepare(made.hu, made.affine, Recipe(crop_mm=128, pixel_mm=0), made.labels)
+    prepared = prepare(made.volume, Recipe(crop_mm=128, pixel_mm=0), made.label_map)
     assert prepared.labels_outside == 0
-    np.testing.assert_array_equal(labels_back(prepared.placement, prepared.labels), made.labels)
+    back = made.volume.grid.to_file(labels_back(prepared.placement, prepared.labels))
+    np.testing.assert_array_equal(back, made.labels)

@@ -4,8 +4,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from segthor import nifti, scans
+from segthor import scans
 from segthor.errors import InputError
+from tests import file_order
 
 AFFINE = np.diag([-1.0, -1.5, 3.0, 1.0])
 
@@ -27,17 +28,17 @@ def test_labels_that_a_float64_round_trip_moved_are_rounded_and_the_largest_step
     moved = labels * np.float64(1.0000001)
     moved[0, 0, 0] = labels[0, 0, 0] - 0.0009
     found = scans.read_labels(save(tmp_path / "a.nii.gz", moved))
-    np.testing.assert_array_equal(found.array, labels)
-    assert found.array.dtype == np.uint8
-    (warning,) = found.warnings
-    assert "a.nii.gz" in warning and "up to 0.0009 off" in warning
+    np.testing.assert_array_equal(file_order.of(found).array, labels)
+    assert found.zyx.dtype == np.uint8
+    (warning,) = found.findings
+    assert "a.nii.gz" in warning.message and "up to 0.0009 off" in warning.message
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 def test_whole_labels_of_any_type_raise_no_warning(tmp_path, dtype):
     found = scans.read_labels(save(tmp_path / "a.nii", labels_of().astype(dtype)))
-    np.testing.assert_array_equal(found.array, labels_of())
-    assert found.warnings == ()
+    np.testing.assert_array_equal(file_order.of(found).array, labels_of())
+    assert found.findings == ()
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
@@ -50,7 +51,8 @@ def test_labels_stored_with_a_slope_are_those_that_nibabel_reads(tmp_path, dtype
     (tmp_path / "a.nii").write_bytes(content)
     by_nibabel = np.asarray(nibabel.load(path).dataobj)
     assert (by_nibabel != np.rint(by_nibabel)).any()
-    np.testing.assert_array_equal(scans.read_labels(path).array, np.rint(by_nibabel))
+    found = file_order.of(scans.read_labels(path)).array
+    np.testing.assert_array_equal(found, np.rint(by_nibabel))
 
 
 @pytest.mark.parametrize("value", [1.4, 1.0011, 0.5, np.nan, np.inf, -np.inf])
@@ -75,13 +77,14 @@ def test_other_label_values_are_found_among_rounded_ones(tmp_path):
     found = scans.read_labels(
         save(tmp_path / "a.nii", array), label_values=(("heart", 7), ("aorta", 9))
     )
-    assert [found.array[x, 0, 0] for x in range(4)] == [2, 4, 0, 0]
+    assert [file_order.of(found).array[x, 0, 0] for x in range(4)] == [2, 4, 0, 0]
 
 
 def test_a_label_map_without_a_voxel_is_read_with_a_warning(tmp_path):
     found = scans.read_labels(save(tmp_path / "a.nii", np.zeros((4, 4, 2), np.uint8)))
-    assert not found.array.any()
-    assert found.warnings == (f"{tmp_path / 'a.nii'}: no voxel is labelled",)
+    assert not found.zyx.any()
+    (finding,) = found.findings
+    assert finding.message == f"{tmp_path / 'a.nii'}: no voxel is labelled"
 
 
 def test_labels_must_lie_on_the_scans_grid(tmp_path):
@@ -102,5 +105,5 @@ def test_labels_must_lie_on_the_scans_grid(tmp_path):
 def test_the_header_alone_gives_the_grid_that_reading_gives(tmp_path):
     path = save(tmp_path / "a.nii.gz", labels_of())
     grid = scans.read_grid(path)
-    assert grid.shape == scans.read(path).grid.shape == nifti.read(path).array.shape
+    assert grid.shape == scans.read(path).grid.shape == file_order.read(path).array.shape
     np.testing.assert_array_equal(grid.affine, scans.read(path).grid.affine)

@@ -71,7 +71,7 @@ def in_place(path, stack, pixels) -> np.ndarray:
 @pytest.mark.parametrize("kind", [BINARY, LABELMAP])
 def test_pydicom_would_encode_every_element_so(tmp_path, stack, labels, kind):
     path, again = tmp_path / "seg.dcm", tmp_path / "again.dcm"
-    write_segmentation(str(path), stack, labels, USED, ORIGIN, kind)
+    write_segmentation(str(path), stack, labels.T, USED, ORIGIN, kind)
     dataset = pydicom.dcmread(path)
     dataset.walk(lambda within, element: within.set_original_encoding(None, None))
     pydicom.dcmwrite(again, dataset, implicit_vr=False, little_endian=True)
@@ -84,7 +84,7 @@ def test_simpleitk_reads_the_voxels_in_place(tmp_path, pose, tilt):
     sitk = pytest.importorskip("SimpleITK")
     stack = cases.ct(tmp_path / "ct", pose=pose, tilt_degrees=tilt)
     labels, path = cases.labels(stack.shape), str(tmp_path / "seg.dcm")
-    write_segmentation(path, stack, labels, USED, ORIGIN)
+    write_segmentation(path, stack, labels.T, USED, ORIGIN)
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(path))
     assert len(pixels) == 4 * stack.shape[2], "frames without a voxel are kept"
     found = in_place(path, stack, pixels)
@@ -99,7 +99,7 @@ def test_labels_are_the_tables_and_segments_are_numbered_from_1(tmp_path):
     labels = np.zeros(stack.shape, np.uint8)
     labels[3:9, 3:9, 2], labels[20:30, 3:9, 5], labels[1, 1, 1] = 255, 4, 7
     path = str(tmp_path / "seg.dcm")
-    write_segmentation(path, stack, labels, organs, ORIGIN)
+    write_segmentation(path, stack, labels.T, organs, ORIGIN)
     dataset = pydicom.dcmread(path)
     assert [one.SegmentNumber for one in dataset.SegmentSequence] == [1, 2, 3]
     assert [one.SegmentLabel for one in dataset.SegmentSequence] == [o.tg263 for o in organs]
@@ -111,7 +111,7 @@ def test_labels_are_the_tables_and_segments_are_numbered_from_1(tmp_path):
 @pytest.mark.parametrize("kind", [BINARY, LABELMAP])
 def test_highdicom_reads_the_volume_back(stack, labels, tmp_path, kind):
     path = str(tmp_path / "seg.dcm")
-    write_segmentation(path, stack, labels, USED, ORIGIN, kind)
+    write_segmentation(path, stack, labels.T, USED, ORIGIN, kind)
     read = highdicom.seg.segread(path)
     assert read.segmentation_type.value == kind.upper()
     volume = read.get_volume(combine_segments=True)
@@ -139,14 +139,14 @@ def test_highdicom_reads_the_volume_back(stack, labels, tmp_path, kind):
 def test_dciodvfy_finds_no_error(tmp_path, options, organs):
     stack = cases.ct(tmp_path / "ct", **options)
     path = str(tmp_path / "seg.dcm")
-    write_segmentation(path, stack, cases.labels(stack.shape), organs, ORIGIN)
+    write_segmentation(path, stack, cases.labels(stack.shape).T, organs, ORIGIN)
     assert validated(path) == []
 
 
 def test_frames_of_an_enhanced_file_are_referred_to(tmp_path, capfd):
     stack = cases.ct(tmp_path / "ct", enhanced=True)
     labels, path = cases.labels(stack.shape), str(tmp_path / "seg.dcm")
-    write_segmentation(path, stack, labels, USED, ORIGIN)
+    write_segmentation(path, stack, labels.T, USED, ORIGIN)
     assert capfd.readouterr() == ("", "")
     dataset = pydicom.dcmread(path)
     uid = stack.instances[0].sop_instance_uid
@@ -166,7 +166,7 @@ def test_frames_of_an_enhanced_file_are_referred_to(tmp_path, capfd):
 def test_a_segmentation_says_what_it_is_and_whose(tmp_path, kind):
     stack = cases.ct(tmp_path / "ct", change=with_identity)
     path = str(tmp_path / "seg.dcm")
-    write_segmentation(path, stack, cases.labels(stack.shape), USED, ORIGIN, kind)
+    write_segmentation(path, stack, cases.labels(stack.shape).T, USED, ORIGIN, kind)
     dataset, ct = pydicom.dcmread(path), pydicom.dcmread(stack.instances[0].path)
     assert str(dataset.PatientName) == "Müller^Jörg"
     for keyword in ("PatientID", "PatientBirthDate", "StudyDate", "StudyInstanceUID",
@@ -187,7 +187,7 @@ def test_the_same_input_gives_the_same_bytes_and_any_other_other_uids(
 ):
     def uids(of_labels=labels, organs=USED, origin=ORIGIN):
         path = str(tmp_path / "seg.dcm")
-        write_segmentation(path, stack, of_labels, organs, origin, kind)
+        write_segmentation(path, stack, of_labels.T, organs, origin, kind)
         dataset = pydicom.dcmread(path)
         contents.append((tmp_path / "seg.dcm").read_bytes())
         return str(dataset.SOPInstanceUID), str(dataset.SeriesInstanceUID)

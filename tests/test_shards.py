@@ -1,9 +1,12 @@
 """One shard: its records are what prepare gives, permuted, the same bytes every time."""
 
 import dataclasses
+import itertools
 import json
 import shutil
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from cases import TINY_RECIPE, save, save_patients
@@ -11,10 +14,11 @@ from cases import TINY_RECIPE, save, save_patients
 from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
-from segthor import files, findings, nifti, records
+from segthor import files, findings, nifti, records, scans
 from segthor.inputs import find
 from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare, with_context
+from tests import file_order
 
 RECIPE = Recipe(**TINY_RECIPE)
 
@@ -44,14 +48,14 @@ def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources)
     found = {(record.patient, record.z): record for record in read(tmp_path, part)}
     assert len(found) == part.shard.records == 3 * 16
     for source in sources:
-        ct, contours = nifti.read(source.ct), nifti.read(source.labels)
-        expected = prepare(ct.array, ct.grid.affine, RECIPE, contours.array)
+        ct, contours = nifti.read(source.ct), scans.read_labels(source.labels)
+        expected = prepare(ct, RECIPE, contours)
         for z in range(16):
             record = found[source.name, z]
             np.testing.assert_array_equal(record.image, with_context(expected.images, z, 3))
             np.testing.assert_array_equal(record.labels, expected.labels[z])
-            np.testing.assert_allclose(record.affine, ct.grid.affine, rtol=1e-6)
-            assert record.scan_shape == ct.array.shape
+            np.testing.assert_allclose(record.affine, ct.grid.lps_affine(), rtol=1e-6)
+            assert record.scan_shape == ct.zyx.shape[::-1]
             assert record.contoured == (1, 1, 1, 1)
             box = (*expected.placement.first_px, *expected.placement.step_px)
             assert record.box_px == pytest.approx(box)
@@ -135,12 +139,12 @@ def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
 
 def test_other_label_values_become_ours_and_the_rest_background(tmp_path, sources):
     source = sources[0]
-    contours = nifti.read(source.labels)
+    contours = file_order.read(source.labels)
     lut = np.array([0, 7, 200, 9, 4], np.uint8)
     other = lut[contours.array]
     other[0, 0, :3] = 33  # an organ that nobody asked for
     path = str(tmp_path / "other.nii.gz")
-    nifti.write(path, other, contours.grid)
+    file_order.write(path, other, contours.grid)
     values = (("esophagus", 7), ("heart", 200), ("trachea", 9), ("aorta", 4))
     renamed = dataclasses.replace(source, labels=path)
     _, _, part = write(tmp_path / "b", [renamed], label_values=values)
@@ -151,9 +155,9 @@ def test_other_label_values_become_ours_and_the_rest_background(tmp_path, source
 def test_level_and_centre_come_from_masks_where_the_contours_lack_the_organ(tmp_path, sources):
     recipe = Recipe(**TINY_RECIPE, window_level="mean:heart", crop_center="organs:heart")
     whole = write(tmp_path / "a", sources[:1], recipe=recipe)[2]
-    contours = nifti.read(sources[0].labels)
+    contours = file_order.read(sources[0].labels)
     esophagus = np.where(contours.array == 1, 1, 0).astype(np.uint8)
-    nifti.write(str(tmp_path / "eso.nii.gz"), esophagus, contours.grid)
+    file_order.write(str(tmp_path / "eso.nii.gz"), esophagus, contours.grid)
     partial = dataclasses.replace(
         sources[0], labels=str(tmp_path / "eso.nii.gz"), organs=("esophagus",)
     )
@@ -183,6 +187,68 @@ def made_by_formula(folder):
     return Patient("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
 
 
+ORIENTATIONS = [
+    "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))
+    for order in itertools.permutations(("LR", "PA", "SI"))
+    for flips in itertools.product((0, 1), repeat=3)
+]
+
+
+def stored_as(axcodes, path, folder) -> str:
+    """A copy of a NIfTI file in another order of axes, made by nibabel."""
+    image = nibabel.load(path)
+    wanted = nibabel.orientations.axcodes2ornt(axcodes)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), wanted)
+    copy = folder / f"{axcodes}_{Path(path).name}"
+    nibabel.save(image.as_reoriented(turn), copy)
+    return str(copy)
+
+
+@pytest.mark.parametrize("level", ["50", "mean:heart,aorta", "median:trachea"])
+@pytest.mark.parametrize(
+    "choices", [{"pixel_mm": 7}, {"pixel_mm": 0, "crop_center": "organs:heart"}]
+)
+def test_one_patient_stored_in_any_of_48_orientations_gives_the_same_shard(
+    tmp_path, level, choices
+):
+    source = made_by_formula(tmp_path)
+    tilt = np.deg2rad(4)
+    turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    for path, dtype in ((source.ct, np.float32), (source.labels, np.uint8)):
+        image = nibabel.load(path)
+        voxels = np.asarray(image.dataobj)
+        if dtype == np.float32:  # a sum of such values depends on their order
+            voxels = voxels + np.random.default_rng(0).normal(0, 9, voxels.shape)
+        affine = image.affine.copy()
+        affine[:3, :3] = turn @ affine[:3, :3]
+        affine[:3, 3] = 91.23, -57.377, 12.04999
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(dtype), affine), path)
+    ignored = tuple((code, "ignore") for code in sorted(set(findings.CODES) - findings.FATAL))
+    recipe = Recipe(crop_mm=200, window_level=level, **choices)
+    written = set()
+    for axcodes in ORIENTATIONS:
+        files_of = (stored_as(axcodes, path, tmp_path) for path in (source.ct, source.labels))
+        part = write(tmp_path, [Patient("P", *files_of)], recipe=recipe, severities=ignored)[2]
+        written.add((part.shard.sha256, part.patients[0].level_hu, str(part.patients[0].placement)))
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("axcodes", ["LPS", "RAS", "SAL"])
+def test_contours_whose_affine_was_lost_are_taken_voxel_by_voxel_where_that_is_only_warned_of(
+    tmp_path, axcodes
+):
+    source = made_by_formula(tmp_path)
+    ct, labels = (stored_as(axcodes, path, tmp_path) for path in (source.ct, source.labels))
+    lost = tmp_path / "lost.nii"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(labels).dataobj), np.eye(4)), lost)
+    ignored = tuple((code, "ignore") for code in sorted(set(findings.CODES) - findings.FATAL))
+    digests = set()
+    for path in (labels, str(lost)):
+        part = write(tmp_path, [Patient("P", ct, path)], severities=ignored)[2]
+        digests.add(part.shard.sha256)
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -197,4 +263,4 @@ def test_the_bytes_of_a_known_patient_are_pinned(tmp_path, changes, expected):
     recipe = Recipe(**{"crop_mm": 200, "pixel_mm": 7, **changes})
     source = made_by_formula(tmp_path)
     part = write(tmp_path, [source], recipe=recipe, severities=ignored)[2]
-    assert (shards.VERSION, part.shard.sha256[:16]) == (4, expected)
+    assert (shards.VERSION, part.shard.sha256[:16]) == (5, expected)

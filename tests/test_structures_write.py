@@ -16,7 +16,7 @@ from segthor.dicom.origin import roi_name
 from segthor.dicom.segmentation import write_segmentation
 from segthor.dicom.structure_writer import outlines, write_structures
 from segthor.organs import Organ, Organs
-from tests import dicom_phantoms
+from tests import dicom_phantoms, file_order
 from tests import structure_cases as cases
 from tests.structure_cases import (
     NAMELESS,
@@ -45,7 +45,7 @@ def labels(stack):
 @pytest.fixture(scope="module")
 def written(stack, labels, tmp_path_factory):
     path = str(tmp_path_factory.mktemp("out") / "set.dcm")
-    write_structures(path, stack, outlines(labels, USED), ORIGIN)
+    write_structures(path, stack, outlines(labels.T, USED), ORIGIN)
     return path
 
 
@@ -77,10 +77,10 @@ def test_what_is_written_is_read_back_voxel_for_voxel(tmp_path, pose, tilt, spac
         (cleaned, margin_of(shares)),
     ):
         path = str(tmp_path / "set.dcm")
-        write_structures(path, stack, outlines(labels, USED, margin), ORIGIN)
+        write_structures(path, stack, outlines(labels.T, USED, margin), ORIGIN)
         found = structures.read(path, stack, ORGANS)
-        np.testing.assert_array_equal(found.labels.array, labels)
-        assert (found.organs, found.findings) == (USED.names, ())
+        np.testing.assert_array_equal(file_order.of(found).array, labels)
+        assert (found.contoured, found.findings) == (USED.names, ())
 
 
 def test_the_seven_organs_of_a_phantom_come_back(tmp_path):
@@ -90,10 +90,10 @@ def test_the_seven_organs_of_a_phantom_come_back(tmp_path):
     paths = dicom_phantoms.write_series(tmp_path / "ct", hu, affine, patient_position="HFP")
     (stack,) = stacks.of_series([headers.read(path) for path in paths]).volumes
     path = str(tmp_path / "set.dcm")
-    write_structures(path, stack, outlines(labels, ORGANS), ORIGIN)
+    write_structures(path, stack, outlines(labels.T, ORGANS), ORIGIN)
     found = structures.read(path, stack, ORGANS)
-    np.testing.assert_array_equal(found.labels.array, labels)
-    assert found.organs == ORGANS.names and not found.findings
+    np.testing.assert_array_equal(file_order.of(found).array, labels)
+    assert found.contoured == ORGANS.names and not found.findings
 
 
 def test_outlines_by_probabilities_run_where_these_are_equal():
@@ -101,7 +101,7 @@ def test_outlines_by_probabilities_run_where_these_are_equal():
     share = np.clip((14.8 - x) / 8 + 0.5, 0, 1)
     shares = np.stack([1 - share, share])
     labels = (share > 0.5).astype(np.uint8)
-    ((_, rings),) = outlines(labels, USED, margin_of(shares))
+    ((_, rings),) = outlines(labels.T, USED, margin_of(shares))
     assert sorted(rings) == [0, 1]
     for (ring,) in rings.values():
         inner = ring[(ring[:, 0] > 10) & (abs(ring[:, 1] - 9.5) < 9)]
@@ -118,7 +118,7 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
     if by == "probabilities":
         labels, margin = shares.argmax(0), margin_of(shares)
     path = str(tmp_path / "set.dcm")
-    write_structures(path, stack, outlines(labels, USED, margin), ORIGIN)
+    write_structures(path, stack, outlines(labels.T, USED, margin), ORIGIN)
     filled = cases.by_plastimatch(path, tmp_path / "ct", tmp_path / "masks", "--xor-contours")
     assert set(filled) == {organ.tg263 for organ in USED}
     for organ in USED:
@@ -131,13 +131,13 @@ def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_p
     (patient,) = index.of_folder(str(folder)).patients
     stack, path = patient.case.stack, str(tmp_path / "set.dcm")
     found = structures.read(patient.case.structures.path, stack, ORGANS)
-    write_structures(path, stack, outlines(found.labels.array, ORGANS), ORIGIN)
+    write_structures(path, stack, outlines(stack.to_planes(found.zyx), ORGANS), ORIGIN)
     again = structures.read(path, stack, ORGANS)
-    np.testing.assert_array_equal(again.labels.array, found.labels.array)
-    assert (again.organs, again.findings) == (found.organs, ())
+    np.testing.assert_array_equal(file_order.of(again).array, file_order.of(found).array)
+    assert (again.contoured, again.findings) == (found.contoured, ())
     filled = cases.by_plastimatch(path, folder, tmp_path / "masks", "--xor-contours")
-    for organ in ORGANS.only(found.organs):
-        mask = found.labels.array == organ.label
+    for organ in ORGANS.only(found.contoured):
+        mask = file_order.of(found).array == organ.label
         assert np.count_nonzero(filled[organ.tg263] != mask) <= 5, organ.name
 
 
@@ -156,7 +156,7 @@ def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_p
 def test_dciodvfy_finds_no_error(tmp_path, options, organs):
     stack = cases.ct(tmp_path / "ct", **options)
     path = str(tmp_path / "set.dcm")
-    write_structures(path, stack, outlines(cases.labels(stack.shape), organs), ORIGIN)
+    write_structures(path, stack, outlines(cases.labels(stack.shape).T, organs), ORIGIN)
     assert validated(path) == []
 
 
@@ -190,8 +190,8 @@ def test_references_lead_from_the_frame_of_reference_to_every_image(stack, writt
 def test_an_enhanced_files_frames_are_referred_to(tmp_path):
     stack = cases.ct(tmp_path / "ct", enhanced=True)
     path, labels = str(tmp_path / "set.dcm"), cases.labels(stack.shape)
-    write_structures(path, stack, outlines(labels, USED), ORIGIN)
-    np.testing.assert_array_equal(structures.read(path, stack, ORGANS).labels.array, labels)
+    write_structures(path, stack, outlines(labels.T, USED), ORIGIN)
+    np.testing.assert_array_equal(file_order.of(structures.read(path, stack, ORGANS)).array, labels)
     for drawn in pydicom.dcmread(path).ROIContourSequence:
         for contour in drawn.ContourSequence:
             k = contour.ContourImageSequence[0].ReferencedFrameNumber - 1
@@ -239,12 +239,12 @@ def test_a_set_says_what_it_is_and_whose(stack, written):
 
 def test_organs_without_voxels_are_left_out_and_nothing_is_no_set(stack, labels, tmp_path):
     path = str(tmp_path / "set.dcm")
-    write_structures(path, stack, outlines(np.where(labels == 2, 2, 0), USED), ORIGIN)
+    write_structures(path, stack, outlines(np.where(labels == 2, 2, 0).T, USED), ORIGIN)
     (roi,) = pydicom.dcmread(path).StructureSetROISequence
     assert roi.ROIName == "Heart"
     before = (tmp_path / "set.dcm").read_bytes()
     with pytest.raises(DicomError) as raised:
-        write_structures(path, stack, outlines(np.zeros_like(labels), USED), ORIGIN)
+        write_structures(path, stack, outlines(np.zeros_like(labels).T, USED), ORIGIN)
     assert raised.value.code == "structures_none"
     assert (tmp_path / "set.dcm").read_bytes() == before and os.listdir(tmp_path) == ["set.dcm"]
 
@@ -253,7 +253,7 @@ def test_organs_without_voxels_are_left_out_and_nothing_is_no_set(stack, labels,
 def test_a_disk_that_is_full_leaves_what_was_there(stack, labels, tmp_path, kind):
     path = tmp_path / "out.dcm"
     path.write_text("before")
-    drawn, _ = outlines(labels, USED), stack.header
+    drawn, _ = outlines(labels.T, USED), stack.header
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
@@ -261,7 +261,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(stack, labels, tmp_path, kind
             if kind == "structures":
                 write_structures(str(path), stack, drawn, ORIGIN)
             else:
-                write_segmentation(str(path), stack, labels, USED, ORIGIN)
+                write_segmentation(str(path), stack, labels.T, USED, ORIGIN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["out.dcm"]
@@ -270,7 +270,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(stack, labels, tmp_path, kind
 def test_the_same_input_gives_the_same_bytes_and_any_other_other_uids(stack, labels, tmp_path):
     def uids(of_labels=labels, organs=USED, origin=ORIGIN, of_stack=stack):
         path = str(tmp_path / "set.dcm")
-        write_structures(path, of_stack, outlines(of_labels, organs), origin)
+        write_structures(path, of_stack, outlines(of_labels.T, organs), origin)
         dataset = pydicom.dcmread(path)
         contents.append((tmp_path / "set.dcm").read_bytes())
         return str(dataset.SOPInstanceUID), str(dataset.SeriesInstanceUID)

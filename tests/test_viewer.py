@@ -15,9 +15,10 @@ from PIL import Image
 from programs import run_entry
 from tiny_models import at_work_in, killed_while_writing
 
-from segthor import drawing, nifti, organ_table, organs
+from segthor import drawing, organ_table, organs
 from serving.prediction.facts import Facts
 from serving.scoring import animation, page, viewer
+from tests import file_order
 
 ALL = Facts(organs=organs.SEGTHOR.names)
 SHAPE = (60, 56, 20)
@@ -72,9 +73,9 @@ def test_label_maps_survive_packing():
 def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
     labels = truth_map()
     affine = AFFINE[:, [*axes, 3]]
-    scan = nifti.Scan(ct(labels).transpose(axes), nifti.Grid.from_affine(
-        tuple(np.array(SHAPE)[list(axes)]), affine))  # fmt: skip
-    entry = viewer.patient("A", scan, labels.transpose(axes), None, {}, ALL)
+    scan = file_order.volume(ct(labels).transpose(axes), affine)
+    found = file_order.label_map(labels.transpose(axes), affine)
+    entry = viewer.patient("A", scan, found, None, {}, ALL)
     assert entry["depth"] == 20 and entry["pixelMm"] == [2.0, 2.0] and entry["sliceMm"] == 4.0
     assert entry["first"] == 1  # the aorta starts at 3, 10 mm below it are two slices
     plane = unpack(entry["predicted"][10 - entry["first"]])
@@ -90,8 +91,8 @@ def test_an_entry_shows_the_patient_in_canonical_order_with_true_sizes(axes):
 
 def test_implausible_volumes_are_flagged_without_contours():
     labels = truth_map()
-    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    entry = viewer.patient("A", scan, labels, None, {}, Facts(organs=("heart", "aorta")))
+    scan, found = file_order.volume(ct(labels), AFFINE), file_order.label_map(labels, AFFINE)
+    entry = viewer.patient("A", scan, found, None, {}, Facts(organs=("heart", "aorta")))
     assert set(entry["organs"]) == {"heart", "aorta"}
     assert not entry["organs"]["heart"]["plausible"]  # 58 cm3
     assert any("heart" in finding["message"] for finding in entry["findings"])
@@ -343,8 +344,9 @@ def planted(browser, tmp_path):
     hu = np.full(labels.shape, -1000, np.int16)
     hu[25:, :18, 9:] = 3000  # bone at the patient's left, in front, above
     affine = np.diag([-MM[0], -MM[1], MM[2], 1.0])
-    scan = nifti.Scan(hu, nifti.Grid.from_affine(hu.shape, affine))
-    entry = viewer.patient("A", scan, labels, np.roll(labels, 1, 0), {}, ALL)
+    scan, found = file_order.volume(hu, affine), file_order.label_map(labels, affine)
+    true = file_order.label_map(np.roll(labels, 1, 0), affine)
+    entry = viewer.patient("A", scan, found, true, {}, ALL)
     assert (entry["width"], entry["height"], len(entry["slices"])) == labels.shape
     page.write(str(tmp_path / "report.html"), [entry], "planted")
     shown = Page(browser, tmp_path / "report.html")
@@ -448,8 +450,8 @@ def test_a_click_a_drag_and_the_wheel_in_one_plane_move_the_others(planted):
 
 def test_the_page_opens_at_what_is_in_question_and_leads_to_the_rest(browser, tmp_path):
     labels = truth_map()
-    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    entry = viewer.patient("A", scan, labels, None, {}, ALL)
+    scan, found = file_order.volume(ct(labels), AFFINE), file_order.label_map(labels, AFFINE)
+    entry = viewer.patient("A", scan, found, None, {}, ALL)
     asked = [
         ("aorta", "40% in dispute", "no contour in 3 slices", [(3, 3), (12, 14)]),
         ("heart", "9% in dispute", "another outline", [(6, 7)]),
@@ -617,8 +619,9 @@ def test_seven_organs_have_a_key_a_colour_and_a_line_of_the_strip_each(browser, 
     labels = np.zeros(SHAPE, np.uint8)
     for place, organ in enumerate(table):
         labels[8 + 6 * place : 12 + 6 * place, 20:30, 5:15] = organ.label
-    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    entry = viewer.patient("A", scan, labels, None, {}, Facts(organs=table.names), table)
+    scan = file_order.volume(ct(labels), AFFINE)
+    found = file_order.label_map(labels, AFFINE, table)
+    entry = viewer.patient("A", scan, found, None, {}, Facts(organs=table.names))
     page.write(str(tmp_path / "report.html"), [entry], "seven", table)
     shown = Page(browser, tmp_path / "report.html")
     shown.wait_for("A:7")
@@ -672,8 +675,8 @@ HOSTILE = [
 def hostile_page(folder, name) -> Path:
     """The report of a patient of this name, and of one that failed for a reason of this name."""
     labels = truth_map()
-    scan = nifti.Scan(ct(labels), nifti.Grid.from_affine(SHAPE, AFFINE))
-    shown = viewer.patient(name, scan, labels, labels, {}, ALL)
+    scan, found = file_order.volume(ct(labels), AFFINE), file_order.label_map(labels, AFFINE)
+    shown = viewer.patient(name, scan, found, found, {}, ALL)
     reason = viewer.failed("healthy", f"because of {name}")
     page.write(str(folder / "report.html"), [shown, reason], f"the folder {name}")
     return folder / "report.html"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segthor import nifti, phantom
-from segthor.nifti import Grid
 from segthor.recipe import Recipe
 
 RECIPE = Recipe(crop_mm=288.0, pixel_mm=9.0)  # a matrix of 32
@@ -55,10 +54,9 @@ def make_patients(folder: Path) -> None:
     """Writes PATIENTS phantoms in SegTHOR's layout."""
     for number in range(1, PATIENTS + 1):
         made, name = phantom.tiny(number), f"Patient_{number:02d}"
-        grid = Grid.from_affine(made.hu.shape, made.affine)
         place = folder / "train" / name
-        nifti.write(str(place / f"{name}.nii.gz"), made.hu, grid)
-        nifti.write(str(place / "GT.nii.gz"), made.labels, grid)
+        nifti.write(str(place / f"{name}.nii.gz"), made.volume.zyx, made.volume.grid)
+        nifti.write(str(place / "GT.nii.gz"), made.label_map.zyx, made.label_map.grid)
 
 
 def build(stage: Stage, output: Path, patients: Path | None = None) -> list[str]:

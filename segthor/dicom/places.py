@@ -14,8 +14,9 @@ from segthor.dicom import RTSTRUCT, SEG, DicomError, index, matching, series, st
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
 from segthor.dicom.volumes import Volume
-from segthor.nifti import Scan
 from segthor.organs import Organs
+from segthor.volume import LabelMap
+from segthor.volume import Volume as VolumeInMemory
 
 SEPARATOR = "#"
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -57,30 +58,28 @@ def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
     return patient, case.volume
 
 
-def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> Scan:
+def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> VolumeInMemory:
     """The volume at a place, in HU; see `series.read_stack`. Raises as `stack` does, too."""
     return series.read_stack(stack(place, among), digest, most_bytes)
 
 
-def read_contours(
-    path: str, place: str, organs: Organs, roi_names=(), among=()
-) -> structures.Contoured:
+def read_contours(path: str, place: str, organs: Organs, roi_names=(), among=()) -> LabelMap:
     """A structure set on the volume at a place; see `structures.read`."""
     return structures.read(path, stack(place, among), organs, roi_names)
 
 
 def write(
-    place: str, labels, organs: Organs, paths: dict, made: dict, margin=None, among=()
+    place: str, labels: LabelMap, paths: dict, made: dict, probabilities=None, among=()
 ) -> dict:
     """Writes a label map as DICOM objects that refer to the images of its scan.
 
     Args:
       place: The scan.
-      labels: uint8 [X, Y, Z] on the scan's grid.
-      organs: What to write.
-      made: What made them, and when: the fields of `Origin`.
+      labels: On the scan's grid; the organs of its table are written.
       paths: Format, one of `segthor.dicom.FORMATS`, to file.
-      margin: (organ, slice) -> float [X, Y]; see `structure_writer.outlines`.
+      made: What made the labels, and when: the fields of `Origin`.
+      probabilities: Organ -> uint8 [Z, Y, X], of one network of all its organs; outlines then run
+        where two classes are equally probable. None: they run half-way between voxels.
       among: As in `stack`.
 
     Returns:
@@ -92,12 +91,15 @@ def write(
 
     volume, origin, written = stack(place, among), Origin(**made), dict(paths)
     check_references(volume)
+    planes = volume.to_planes(labels.zyx)
     for kind, path in paths.items():
         if kind != RTSTRUCT:
             kind = segmentation.BINARY if kind == SEG else segmentation.LABELMAP
-            segmentation.write_segmentation(path, volume, labels, organs, origin, kind)
+            segmentation.write_segmentation(path, volume, planes, labels.organs, origin, kind)
             continue
-        drawn = structure_writer.outlines(labels, organs, margin)
+        maps = {name: volume.to_planes(zyx) for name, zyx in (probabilities or {}).items()}
+        margin = structure_writer.margin_of(maps) if maps else None
+        drawn = structure_writer.outlines(planes, labels.organs, margin)
         if drawn:
             structure_writer.write_structures(path, volume, drawn, origin)
         else:

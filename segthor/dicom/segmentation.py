@@ -43,16 +43,16 @@ def write_segmentation(
 ) -> None:
     """Writes the organs of a label map, atomically; the same input gives the same bytes.
 
-    labels: whole numbers [X, Y, Z] on the stack's grid. organs: those to write; segments are
+    labels: whole numbers [slice, row, column] of the stack. organs: those to write; segments are
     numbered from 1 in their order, whether they have a voxel or not. kind: 'binary', which every
     viewer knows, or 'labelmap'.
     """
     segments = np.zeros(256, np.uint8)
     for number, organ in enumerate(organs, 1):
         segments[organ.label] = number
-    planes = np.empty(labels.shape[::-1], np.uint8)
-    for y in range(planes.shape[1]):  # by rows: both sides stay in the processor's cache
-        planes[:, y] = np.take(segments, labels[:, y].astype(np.uint8, copy=False)).T
+    planes = np.empty(labels.shape, np.uint8)
+    for k, plane in enumerate(labels):
+        planes[k] = np.take(segments, plane.astype(np.uint8, copy=False))
     names = f"{kind} {organs.digest()}".encode()
     made = highdicom.seg.Segmentation(
         source_images=_sources(stack),

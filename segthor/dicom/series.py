@@ -1,4 +1,4 @@
-"""A stack of DICOM images to a `segthor.nifti.Scan`."""
+"""A stack of DICOM images to a `segthor.volume.Volume`, and from its order of axes back."""
 
 import os
 from collections import deque
@@ -11,7 +11,8 @@ import pydicom
 
 from segthor import files, memory
 from segthor.dicom import DicomError, elements, pixels
-from segthor.nifti import Grid, Scan
+from segthor.findings import Finding
+from segthor.volume import Grid, Volume
 
 _FILES_AHEAD = 8
 
@@ -56,7 +57,15 @@ class Stack:
     @property
     def grid(self) -> Grid:
         """Where the voxels lie, in float32 as NIfTI holds it: one scan is the same in both."""
-        return Grid.from_affine(self.shape, self.affine.astype(np.float32).astype(np.float64))
+        return Grid(self.shape, self.affine.astype(np.float32).astype(np.float64))
+
+    def to_zyx(self, planes: np.ndarray) -> np.ndarray:
+        """[slice, row, column] of the stack as canonical [Z, Y, X]; a view."""
+        return self.grid.to_zyx(planes.T)
+
+    def to_planes(self, zyx: np.ndarray) -> np.ndarray:
+        """Canonical [Z, Y, X] as [slice, row, column] of the stack; a view."""
+        return self.grid.to_file(zyx).T
 
     @cached_property
     def header(self) -> pydicom.Dataset:
@@ -71,10 +80,10 @@ class Stack:
         return tuple(_by_path(self))
 
 
-def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Scan:
+def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Volume:
     """Reads all images of a stack, each file once.
 
-    The array is [X, Y, Z] HU: integers (int16 where they fit) where slopes and intercepts are
+    HU are integers (int16 where they fit) where slopes and intercepts are
     integers, otherwise float32. What stands for padding is left as it is.
 
     Args:
@@ -94,7 +103,7 @@ def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Scan
             f"{most / 1e9:.3g} GB for a scan"
         )
         raise DicomError("file_too_large", message)
-    volume = _Volume(stack.shape)
+    planes_read = _Planes(stack.shape)
     places = _by_path(stack)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         tasks = ((path, placed, stack.shape) for path, placed in places.items())
@@ -102,12 +111,13 @@ def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Scan
             if digest:
                 digest.update(content)
             for (k, instance), plane in zip(placed, planes, strict=True):
-                volume.put(k, plane, instance.path)
-    return Scan(volume.array.transpose(2, 1, 0), stack.grid, stack.findings)
+                planes_read.put(k, plane, instance.path)
+    findings = tuple(Finding.of(*finding) for finding in stack.findings)
+    return Volume(stack.to_zyx(planes_read.array), stack.grid, findings)
 
 
-class _Volume:
-    """[Z, Y, X], int16 until a slice needs more."""
+class _Planes:
+    """The slices of a stack [slice, row, column], int16 until a slice needs more."""
 
     def __init__(self, shape):
         self.array = np.empty(shape[::-1], np.int16)

@@ -5,6 +5,8 @@ at the end, and references that do not lead from the frame of reference through 
 every image. Contour data over 64 KiB break in explicit VR, so the file is implicit.
 """
 
+import functools
+
 import numpy as np
 from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
@@ -23,24 +25,39 @@ _LABEL = "DRAFT " + SOFTWARE
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
 
 
-def outlines(labels: np.ndarray, organs: Organs, margin=None) -> list[tuple[Organ, dict]]:
+def outlines(planes: np.ndarray, organs: Organs, margin=None) -> list[tuple[Organ, dict]]:
     """Every organ that the label map holds, and its outlines: slice -> rings in its pixels.
 
-    Holes are joined to what they are in by keyholes. labels: whole numbers [X, Y, Z] on the
-    stack's grid. margin: (organ, slice) -> float [X, Y], see `segthor.contours.outline`.
+    Holes are joined to what they are in by keyholes. planes: whole numbers [slice, row, column] of
+    the stack. margin: (organ, slice) -> float [X, Y], see `segthor.contours.outline`.
     """
-    boxes = label_boxes(labels)
+    boxes = label_boxes(planes)
     drawn = [(organ, {}) for organ in organs if organ.label in boxes]
-    for k in range(labels.shape[2]):  # slice by slice: the organs of one share their probabilities
+    for k, plane in enumerate(planes):  # all organs of a slice use the same probabilities
         for organ, rings in drawn:
-            along_x, along_y, along_z = boxes[organ.label]
-            if along_z.start <= k < along_z.stop:
-                inside = np.zeros(labels.shape[:2], bool)
-                inside[along_x, along_y] = labels[along_x, along_y, k] == organ.label
-                pieces = contours.outline(inside, margin and margin(organ, k))
+            slices, rows, columns = boxes[organ.label]
+            if slices.start <= k < slices.stop:
+                inside = np.zeros(plane.shape, bool)
+                inside[rows, columns] = plane[rows, columns] == organ.label
+                pieces = contours.outline(inside.T, margin and margin(organ, k))
                 if pieces:
                     rings[k] = [contours.keyhole(piece) for piece in pieces]
     return drawn
+
+
+def margin_of(maps: dict[str, np.ndarray]):
+    """(organ, slice) -> float [X, Y]: its probability minus that of the best other class.
+
+    maps: organ -> uint8 [slice, row, column], 255 is certainty; the rest to 255 is background.
+    """
+    classes = {name: number for number, name in enumerate(maps, 1)}
+
+    @functools.lru_cache(maxsize=1)  # all organs of a slice use the same margins
+    def of_slice(k: int) -> np.ndarray:
+        shares = np.stack([planes[k].T for planes in maps.values()]).astype(np.float32) / 255
+        return contours.margins(np.concatenate([1 - shares.sum(0, keepdims=True), shares]))
+
+    return lambda organ, k: of_slice(k)[classes[organ.name]]
 
 
 def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:

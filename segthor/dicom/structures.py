@@ -5,15 +5,16 @@ with them are often wrong.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import contours, scans
+from segthor import contours
 from segthor.dicom import DicomError, rois, segments
 from segthor.dicom.rois import CLOSED_KINDS, INTERPOLATED, XOR, Roi
 from segthor.dicom.series import Stack
+from segthor.findings import Finding
 from segthor.organs import Organs
+from segthor.volume import LabelMap
 
 _OFF_SLICE_MM, _OFF_SLICE_SHARE = 0.2, 0.1  # planning systems move contours by up to 0.12 mm
 _MOST_OFF_MM, _MOST_OFF_SHARE = 1.0, 1 / 3  # beyond this part of a step, which slice is meant?
@@ -30,22 +31,10 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Contoured:
-    """What a structure set says of the organs on a stack.
-
-    labels: uint8 [X, Y, Z] on the stack's grid. organs: names of those that are contoured, in the
-    table's order; where another one has no voxels, that does not say that the patient has none.
-    findings: (code, message), all of them warnings; `labels` holds the same in words.
-    """
-
-    labels: "scans.LabelMap"
-    organs: tuple[str, ...]
-    findings: tuple[tuple[str, str], ...]
-
-
-def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> Contoured:
+def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> LabelMap:
     """Reads a structure set as a label map on the stack that it was drawn on.
+
+    An organ that is not contoured has no voxels, which does not say that the patient has none.
 
     A voxel is an organ's where its centre is inside; inside two organs, it is that of the first in
     the table. roi_names: (organ, ROI name) instead of the table's synonyms; see `rois.match`.
@@ -86,11 +75,15 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> Contoured:
         names = "".join(f"; {message}" for _, message in _unmatched_names(matched, roi_names))
         message = f"{message} {len(structures.rois)} ROIs holds any{names}"
         raise DicomError("structures_none", message)
-    words = [f"{path}: {message}" for _, message in findings]
     if shared:
-        words.append(f"{path}: {shared} voxels lie in two organs; the table's first keeps them")
-    return Contoured(
-        scans.LabelMap(labels.T, stack.grid, tuple(words)), tuple(contoured), tuple(findings)
+        message = f"{shared} voxels lie in two organs; the table's first keeps them"
+        findings.append(("organs_overlap", message))
+    return LabelMap(
+        stack.to_zyx(labels),
+        stack.grid,
+        organs,
+        tuple(contoured),
+        tuple(Finding.of(*finding) for finding in findings),
     )
 
 

@@ -1,4 +1,4 @@
-"""Draws smooth shapes, given in millimetres of the patient, on a canonical voxel grid. Numpy only.
+"""Draws smooth shapes, given in millimetres of the patient, on the voxels of a scan. Numpy only.
 
 Arrays are [Z, Y, X]: z from inferior to superior, y from anterior to posterior, x from the
 patient's right to the left (LPS). Shapes are signed distances in mm, negative inside; each is

@@ -3,9 +3,8 @@
 import functools
 import time
 
-from segthor import files, json_files
+from segthor import files, json_files, nifti
 from segthor.errors import InputError
-from segthor.nifti import Grid, write
 from segthor.organs import SEGTHOR, Organs
 from segthor.phantom.contours import check_drawn
 from segthor.phantom.patient import make
@@ -49,9 +48,8 @@ def write_dataset(
             state = "is there already"
         else:
             made = make(patient_seed(seed, number), size, organs)
-            grid = Grid.from_affine(made.hu.shape, made.affine)
-            write(labels_path, made.labels, grid)
-            write(scan_path, made.hu, grid)
+            nifti.write(labels_path, made.label_map.zyx, made.label_map.grid)
+            nifti.write(scan_path, made.volume.zyx, made.volume.grid)
             state = "x".join(map(str, made.hu.shape))
         seconds = time.monotonic() - started
         report(f"[{done}/{len(todo)}] {files.name(scan_path)}: {state} ({seconds:.0f} s)")

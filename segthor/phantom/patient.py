@@ -9,17 +9,39 @@ from segthor.phantom import contours, mediastinum, thorax
 from segthor.phantom.anatomy import Traits
 from segthor.phantom.canvas import Canvas
 from segthor.phantom.scanner import Scanner
+from segthor.volume import Grid, LabelMap, Volume
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """hu: int16 [X, Y, Z]. labels: uint8 [X, Y, Z]. affine: [4, 4] voxel index to RAS+ mm."""
+    """A synthetic patient, its voxels in the order of the scanner's file.
+
+    hu: int16 [X, Y, Z].
+    labels: uint8 [X, Y, Z].
+    affine: [4, 4], voxel index to RAS+ mm.
+    traits: The body.
+    scanner: The scan.
+    organs: The table of the labels.
+    """
 
     hu: np.ndarray
     labels: np.ndarray
     affine: np.ndarray
     traits: Traits
     scanner: Scanner
+    organs: Organs
+
+    @property
+    def volume(self) -> Volume:
+        """The scan as `segthor.nifti` would read it."""
+        grid = Grid(self.hu.shape, self.affine)
+        return Volume(grid.to_zyx(self.hu), grid)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The contours as `segthor.scans` would read them."""
+        grid = Grid(self.labels.shape, self.affine)
+        return LabelMap(grid.to_zyx(self.labels), grid, self.organs)
 
     @property
     def contrast_hu(self) -> float:
@@ -56,7 +78,7 @@ def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) 
     canvas.labels[canvas.lungs < -0.5] = contours.LUNG_RIGHT
     labels = contours.label_values(organs)[canvas.labels]
     hu = scanner.acquire(canvas.hu, traits.bias_hu, noise)
-    return Phantom(scanner.to_file(hu), scanner.to_file(labels), affine, traits, scanner)
+    return Phantom(scanner.to_file(hu), scanner.to_file(labels), affine, traits, scanner, organs)
 
 
 def tiny(seed: int, **overrides) -> Phantom:

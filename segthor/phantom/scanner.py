@@ -109,13 +109,13 @@ class Scanner:
         return affine
 
     def to_file(self, zyx: np.ndarray) -> np.ndarray:
-        """Canonical [Z, Y, X] to the file's axis order; a view."""
+        """[Z, Y, X] as drawn to the file's order of axes; a view."""
         order, flips = self._order()
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
         return zyx.transpose(2, 1, 0).transpose(order)[steps]
 
     def _order(self):
-        """File axis i is canonical (L, P, S) axis order[i], reversed where flips[i]."""
+        """Axis i of the file is axis order[i] of (L, P, S), reversed where flips[i]."""
         order = [i for code in self.axcodes for i, pair in enumerate(_PAIRS) if code in pair]
         if sorted(order) != [0, 1, 2] or len(self.axcodes) != 3:
             raise ValueError(

@@ -9,16 +9,16 @@ from dataclasses import asdict
 
 import numpy as np
 
-from segthor import files, json_files, metrics, plausibility, scans
-from segthor.nifti import Scan
+from segthor import audit, files, json_files, metrics, scans
 from segthor.organs import Organs
 from segthor.patients import Patient
+from segthor.volume import LabelMap, Volume
 from serving.calibration.worsen import KINDS, worsened
 from serving.prediction import evidence, postprocess
 from serving.prediction.predictor import Ensemble
 
 AS_IT_IS = "as it is"
-VERSION = 3  # raised whenever the same patient and model give other rows
+VERSION = 4  # raised whenever the same patient and model give other rows
 
 
 def rows_of(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
@@ -42,41 +42,42 @@ def rows_of(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
     return rows
 
 
-def _read(patient: Patient, organs: Organs) -> tuple[Scan, np.ndarray, tuple[str, ...]]:
+def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str, ...]]:
+    """The scan, its contours, and the names of the organs that are contoured."""
     scan = scans.read(patient.ct)
     like = patient.ct, scan.grid
     truth = scans.read_labels(
         patient.labels, like, patient.label_values, organs=organs, ct=patient.ct
     )
-    drawn = patient.organs if truth.organs is None else truth.organs
-    return scan, truth.array, tuple(name for name in patient.organs if name in drawn)
+    drawn = patient.organs if truth.contoured is None else truth.contoured
+    return scan, truth, tuple(name for name in patient.organs if name in drawn)
 
 
 def observe(
-    models: Ensemble, scan: Scan, labels: np.ndarray, names, patient: str, kind: str
+    models: Ensemble, scan: Volume, labels: LabelMap, names, patient: str, kind: str
 ) -> list[dict]:
     """Predicts one scan; a row per organ of `names`: evidence and true scores.
 
-    labels: uint8 [X, Y, Z], the contours; models that take level or centre from organs are given
-    these. `found` and `drawn` say whether prediction and contours hold the organ.
+    labels: The contours; models that take level or centre from organs are given these. `found` and
+    `drawn` say whether prediction and contours hold the organ.
     """
     masks = labels if models.needs_masks else None
     predicted = models.segment(models.inputs(scan, masks))
-    spacing_mm, organs = scan.grid.spacing_mm, models.table
-    changes = postprocess.apply(predicted.labels, spacing_mm, models.rules(), organs)
-    measured, _ = plausibility.measure(scan, predicted.labels, models.organs, organs)
+    organs = models.table
+    changes = postprocess.apply(predicted.labels, scan.spacing_mm, models.rules(), organs)
+    made = LabelMap(predicted.labels, scan.grid, organs)
+    measured, _ = audit.measure_prediction(scan, made, models.organs)
     figures = {name: asdict(row) for name, row in measured.items()}
     found = evidence.of_labels(predicted.counts, figures, changes, models.reference)
     names = [name for name in models.organs if name in names]
-    scores = metrics.score(predicted.labels, labels, spacing_mm, organs.labels(names))
-    drawn = set(np.unique(labels).tolist())
+    scores = metrics.score(made.zyx, labels.zyx, scan.spacing_mm, organs.labels(names))
     return [
         {
             "patient": patient,
             "kind": kind,
             "organ": name,
             "found": bool(found[name]),
-            "drawn": organs[name].label in drawn,
+            "drawn": organs[name].label in labels.boxes,
             "dice": round(score.dice, 4),
             "surface_dice": round(score.surface_dice_2mm, 4),
             "scan": predicted.scan_evidence,

@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from segthor import metrics, statistics
-from segthor.boxes import around, label_boxes
+from segthor.boxes import around
 from segthor.metrics import OrganScore
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from segthor.volume import LabelMap
 from serving.prediction.postprocess import Rule, clean
 
 # From nothing to much: of rules that score alike, the first is taken.
@@ -20,17 +21,15 @@ CANDIDATES = tuple(
 DICE_ALIKE = 0.001
 
 
-def score_candidates(
-    predicted: np.ndarray, truth: np.ndarray, grid, names, organs: Organs = SEGTHOR
-) -> dict:
-    """Organ -> one score per candidate, of one patient; label maps uint8 [X, Y, Z]."""
-    voxel_cm3 = float(np.prod(grid.spacing_mm)) / 1000
-    boxes = label_boxes(predicted), label_boxes(truth)
-    found = {}
+def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
+    """Organ -> one score per candidate, of one patient."""
+    spacing_mm = truth.grid.spacing_mm
+    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
+    scored = {}
     for name in names:
-        value = organs[name].label
-        box = around(held[value] for held in boxes if value in held)
-        part, true = predicted[box], truth[box] == value
+        value = truth.organs[name].label
+        box = around(one.boxes[value] for one in (predicted, truth) if value in one.boxes)
+        part, true = predicted.zyx[box], truth.zyx[box] == value
         mask, free = part == value, part == BACKGROUND
         known: dict[bytes, OrganScore] = {}
         scores = []
@@ -38,10 +37,10 @@ def score_candidates(
             after = clean(mask, rule, voxel_cm3) & (mask | free)
             key = np.packbits(after).tobytes()
             if key not in known:
-                (known[key],) = metrics.score(after, true, grid.spacing_mm, [1]).values()
+                (known[key],) = metrics.score(after, true, spacing_mm, [1]).values()
             scores.append(known[key])
-        found[name] = scores
-    return found
+        scored[name] = scores
+    return scored
 
 
 def choose(patients: list[dict], organs: Organs = SEGTHOR) -> tuple[dict[str, Rule], list[dict]]:

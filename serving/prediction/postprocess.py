@@ -68,7 +68,7 @@ def clear_leftovers(version: str) -> None:
 def apply(
     labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs = SEGTHOR
 ) -> dict[str, Change]:
-    """Applies the rules to labels uint8 [X, Y, Z], in place; returns the organs that changed."""
+    """Applies the rules to labels uint8 [Z, Y, X], in place; returns the organs that changed."""
     voxel_cm3 = float(np.prod(spacing_mm)) / 1000
     boxes = label_boxes(labels)
     changes = {}
@@ -92,7 +92,7 @@ def apply(
 
 
 def clean(mask: np.ndarray, rule: Rule, voxel_cm3: float) -> np.ndarray:
-    """The rule applied to one organ's bool mask [X, Y, Z]; a new mask."""
+    """The rule applied to one organ's bool mask [Z, Y, X]; a new mask."""
     if rule.largest or rule.min_cm3:
         pieces, count = ndimage.label(mask, _TOUCHING)
         sizes = np.bincount(pieces.ravel())

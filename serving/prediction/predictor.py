@@ -8,14 +8,14 @@ from multiprocessing.pool import ThreadPool
 import numpy as np
 
 from segthor.errors import InputError
-from segthor.nifti import Scan
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.recipe import Prepared, Recipe, prepare, with_context
 from segthor.reference import Reference
+from segthor.volume import LabelMap, Volume
 from serving.prediction import calibration, evidence, flips
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE
-from serving.prediction.volume import Chances, Volume
+from serving.prediction.volume import Chances, Prediction
 
 GATE_THRESHOLD = 0.5
 # Float32 sums over a few classes are exact to 1e-6; a network trained in half precision but
@@ -30,18 +30,6 @@ class Input:
     recipe: Recipe
     prepared: Prepared
 
-    @classmethod
-    def of(
-        cls,
-        recipe: Recipe,
-        scan: Scan,
-        masks: np.ndarray | None = None,
-        organs: Organs = SEGTHOR,
-    ) -> "Input":
-        """Raises InputError where the scan or the masks do not allow the recipe."""
-        affine = scan.grid.affine
-        return cls(recipe, prepare(scan.array, affine, recipe, masks=masks, organs=organs))
-
     def batch(self, slices: range) -> np.ndarray:
         """uint8 [N, H, W, C]: these slices with their neighbours."""
         images = self.prepared.images
@@ -50,11 +38,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One patient's result.
+    """What the models give for one patient.
 
-    labels: uint8 [X, Y, Z]. level_hu, width_hu: the (first) model's window.
-    probabilities: organ -> uint8 [X, Y, Z], 255 is certainty; empty unless asked for. counts,
-    scan_evidence: see `serving.prediction.evidence`.
+    labels: uint8 [Z, Y, X] on the scan's grid.
+    level_hu, width_hu: The window of the (first) model.
+    probabilities: Organ -> uint8 [Z, Y, X], 255 is certainty; empty unless asked for.
+    counts, scan_evidence: See `serving.prediction.evidence`.
     """
 
     labels: np.ndarray
@@ -151,11 +140,17 @@ class Ensemble:
         """Whether a recipe takes level or centre from organs."""
         return any(bundle.recipe.needs_masks for bundle in self.bundles)
 
-    def inputs(self, scan: Scan, masks: np.ndarray | None = None) -> dict[str, Input]:
-        """Recipe digest -> the scan prepared so, for each recipe among the models."""
+    def inputs(self, scan: Volume, masks: LabelMap | None = None) -> dict[str, Input]:
+        """Recipe digest -> the scan prepared so, for each recipe among the models.
+
+        masks: labels that give level and centre where a recipe takes them from organs.
+
+        Raises InputError where the scan or the masks do not allow a recipe.
+        """
         recipes = {bundle.recipe.digest(): bundle.recipe for bundle in self.bundles}
         return {
-            digest: Input.of(recipe, scan, masks, self.table) for digest, recipe in recipes.items()
+            digest: Input(recipe, prepare(scan, recipe, masks=masks))
+            for digest, recipe in recipes.items()
         }
 
     def segment(self, inputs: dict[str, Input], probabilities: bool = False) -> Segmentation:
@@ -168,8 +163,8 @@ class Ensemble:
         gated = self.gate and inputs[self.gate.recipe.digest()]
         first, width_hu = seen.prepared, seen.recipe.window_width_hu
         mapped = self.organs if probabilities else ()
-        volume = Volume(first.placement.planes_shape, mapped, self.organs)
-        engine, number = self.segmenters[0].engine, len(volume.labels)
+        result = Prediction(first.placement.shape_zyx, mapped, self.organs)
+        engine, number = self.segmenters[0].engine, len(result.labels)
         size, running = BATCH_SLICES[engine], deque()
         most_running = BATCHES_AT_ONCE[engine] + 1  # one waits, so that no thread does
         # Not an executor, whose threads would keep a process alive where a case is given up.
@@ -178,13 +173,11 @@ class Ensemble:
                 slices = range(start, min(start + size, number))
                 running.append((slices, networks.apply_async(self._run, (groups, gated, slices))))
                 while len(running) > (most_running if slices.stop < number else 0):
-                    placed, found = running.popleft()
-                    volume.place(placed, found.get())
-        to_scan = first.placement.orientation.to_scan
-        maps = {name: to_scan(array) for name, array in volume.maps.items()}
+                    placed, chances = running.popleft()
+                    result.place(placed, chances.get())
         about = evidence.of_scan(first.placement, first.level_hu, first.images, self.reference)
-        labels = to_scan(volume.labels)
-        return Segmentation(labels, first.level_hu, width_hu, maps, volume.counts, about)
+        labels, maps = result.labels, result.maps
+        return Segmentation(labels, first.level_hu, width_hu, maps, result.counts, about)
 
     @property
     def organs(self) -> tuple[str, ...]:

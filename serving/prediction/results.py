@@ -26,6 +26,7 @@ from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
+from segthor.volume import LabelMap
 from serving.prediction import facts
 from serving.prediction.facts import Facts
 
@@ -134,8 +135,10 @@ class Results:
             )
         )
 
-    def write(self, scan: Patient, mark, labels, grid, known: Facts, probabilities: dict) -> None:
-        """Writes one case: labels uint8 [X, Y, Z] on `grid`; probabilities: organ -> uint8.
+    def write(
+        self, scan: Patient, mark, labels: LabelMap, known: Facts, probabilities: dict
+    ) -> None:
+        """Writes one case. probabilities: organ -> uint8 [Z, Y, X] on the same grid.
 
         mark: of `mark_of`, from before the scan was read.
         """
@@ -149,9 +152,9 @@ class Results:
         for name, array in probabilities.items():
             file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
             path = files.inside(files.join(self.folder, "probabilities"), file)
-            nifti.write(path, array, grid, slope=_PROBABILITY_STEP)
+            nifti.write(path, array, labels.grid, slope=_PROBABILITY_STEP)
         replace(known, job=self.job, scan=mark).save(self.folder, scan.name)
-        nifti.write(self.path(scan), labels, grid)
+        nifti.write(self.path(scan), labels.zyx, labels.grid)
 
     def facts(self, scan: Patient) -> Facts:
         """What is known about the case."""

@@ -22,11 +22,11 @@ class Chances:
     placement: Placement
 
 
-class Volume:
-    """The result under construction, in the scan's canonical planes [Z, Y, X]."""
+class Prediction:
+    """The label map under construction, uint8 [Z, Y, X] on the scan's grid."""
 
     def __init__(self, shape, mapped, organs):
-        """mapped: the organs whose probabilities are kept. organs: all that are predicted."""
+        """shape: Z, Y, X. mapped: the organs whose probabilities are kept. organs: all of them."""
         self.labels = np.zeros(shape, np.uint8)
         self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
         self.counts = SliceCounts(organs, shape[0])

@@ -3,12 +3,11 @@
 import functools
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-
-from segthor import audit, contours, nifti, plausibility, scans
+from segthor import audit, scans
 from segthor.dicom import RTSTRUCT
 from segthor.errors import InputError
 from segthor.patients import Patient
+from segthor.volume import LabelMap, Volume
 from serving.prediction import bundle, evidence, postprocess, review
 from serving.prediction.engine import TENSORFLOW
 from serving.prediction.facts import Evidence, Facts
@@ -21,7 +20,7 @@ from serving.prediction.results import Results, mark_of
 class ReadScan:
     """A scan in memory, prepared for the models that see it first. mark: of `results.mark_of`."""
 
-    scan: nifti.Scan
+    scan: Volume
     mark: dict
     inputs: dict[str, Input]
 
@@ -30,7 +29,7 @@ class ReadScan:
 class Computed:
     """What is left to write of a case."""
 
-    scan: nifti.Scan
+    scan: Volume
     mark: dict
     found: Segmentation
 
@@ -87,7 +86,7 @@ class Worker:
         scan = scans.read(case.ct, None, self.plan.most_scan_bytes, case.ct_files)
         if mark_of(case) != mark:
             raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
-        for finding in audit.finite_findings(scan.array):
+        for finding in audit.finite_findings(scan.zyx):
             raise InputError(f"{case.ct}: {finding.message}")
         return ReadScan(scan, mark, (self.level or self.models).inputs(scan))
 
@@ -96,10 +95,9 @@ class Worker:
         """Runs the networks, in two passes where a level model finds the organs first."""
         inputs = given.inputs
         if self.level:
-            masks = self.level.segment(inputs).labels
-            spacing_mm = given.scan.grid.spacing_mm
-            postprocess.apply(masks, spacing_mm, self.level_rules, self.level.table)
-            inputs = self.models.inputs(given.scan, masks)
+            masks, table = self.level.segment(inputs).labels, self.level.table
+            postprocess.apply(masks, given.scan.spacing_mm, self.level_rules, table)
+            inputs = self.models.inputs(given.scan, LabelMap(masks, given.scan.grid, table))
         maps = self.plan.probabilities or RTSTRUCT in self.plan.dicom_formats
         return Computed(given.scan, given.mark, self.models.segment(inputs, maps))
 
@@ -107,9 +105,10 @@ class Worker:
     def write(self, case: Patient, computed: Computed) -> None:
         """Post-processes and writes label map, facts and, if asked for, probabilities."""
         scan, found = computed.scan, computed.found
-        labels, organs = found.labels, self.models.table
-        changes = postprocess.apply(labels, scan.grid.spacing_mm, self.rules, organs)
-        measured, findings = plausibility.measure(scan, labels, self.models.organs, organs)
+        organs = self.models.table
+        changes = postprocess.apply(found.labels, scan.spacing_mm, self.rules, organs)
+        labels = LabelMap(found.labels, scan.grid, organs)
+        measured, findings = audit.measure_prediction(scan, labels, self.models.organs)
         figures = {name: asdict(row) for name, row in measured.items()}
         of_organs = evidence.of_labels(found.counts, figures, changes, self.models.reference)
         facts = Facts(
@@ -130,7 +129,7 @@ class Worker:
             objects = self._write_objects(case, labels, found.probabilities)
             facts = replace(facts, objects=objects)
         maps = found.probabilities if self.plan.probabilities else {}
-        self.results.write(case, computed.mark, labels, scan.grid, facts, maps)
+        self.results.write(case, computed.mark, labels, facts, maps)
 
     def review_again(self, case: Patient) -> None:
         """Judges a finished case by this plan's recall and the models' present calibration."""
@@ -141,16 +140,17 @@ class Worker:
         if judged != facts.review:
             replace(facts, review=judged).save(self.results.folder, case.name)
 
-    def _write_objects(self, case: Patient, labels: np.ndarray, maps: dict) -> dict:
+    def _write_objects(self, case: Patient, labels: LabelMap, maps: dict) -> dict:
         """DICOM format to whether there was something to write."""
         paths = {
             kind: self.results.object_path(case.name, kind) for kind in self.plan.dicom_formats
         }
-        organs = self.models.table.only(self.models.organs)
+        labels = replace(labels, organs=self.models.table.only(self.models.organs))
         made = self.results.origin()
-        # Models of other organs each have a background of their own: then half-way it is.
-        margin = _margin_of(maps) if len(self.models.groups) == 1 else None
-        written = scans.write_dicom(case.ct, labels, organs, paths, made, margin, case.ct_files)
+        # Models of different organs each have a background of their own, so that no two classes
+        # share a boundary of equal probability.
+        maps = maps if len(self.models.groups) == 1 else None
+        written = scans.write_dicom(case.ct, labels, paths, made, maps, case.ct_files)
         return {kind: path is not None for kind, path in written.items()}
 
     def _settings(self) -> dict:
@@ -165,21 +165,6 @@ class Worker:
             # Left out for the usual one: jobs of before there was a choice go on.
             **({"engine": self.plan.engine} if self.plan.engine != TENSORFLOW else {}),
         }
-
-
-def _margin_of(maps: dict):
-    """(organ, slice) -> float [X, Y]: its probability minus that of the best other class.
-
-    maps: organ -> uint8 [X, Y, Z], 255 is certainty, of one network or several averaged.
-    """
-    places = {name: 1 + place for place, name in enumerate(maps)}  # after the background
-
-    @functools.lru_cache(maxsize=1)  # all organs of a slice share it
-    def of_slice(k: int) -> np.ndarray:
-        planes = np.stack([array[..., k] for array in maps.values()]).astype(np.float32) / 255
-        return contours.margins(np.concatenate([1 - planes.sum(0, keepdims=True), planes]))
-
-    return lambda organ, k: of_slice(k)[places[organ.name]]
 
 
 def _plain(rules: dict, models: Ensemble | None) -> dict:

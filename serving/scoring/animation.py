@@ -4,9 +4,8 @@ import numpy as np
 from PIL import Image
 
 from segthor import drawing, files
-from segthor.geometry import canonical
-from segthor.nifti import Scan
 from segthor.organs import SEGTHOR, Organs
+from segthor.volume import Volume
 from serving.scoring import viewer
 
 FRAMES = 80  # at most; slices between are left out
@@ -18,14 +17,13 @@ _MOST_GREYS, _FEWEST_GREYS = 240, 64
 
 def write(
     path: str,
-    scan: Scan,
+    scan: Volume,
     predicted: np.ndarray,
     truth: np.ndarray | None,
     organs: Organs = SEGTHOR,
 ) -> None:
-    """predicted, truth: uint8 [X, Y, Z] on the scan's grid."""
-    spacing_mm, hu, predicted, truth = canonical(scan.grid.affine, scan.array, predicted, truth)
-    slices, *plane = viewer.box_about(predicted, truth, spacing_mm)
+    """predicted, truth: uint8 [Z, Y, X] on the scan's grid."""
+    slices, *plane = viewer.box_about(predicted, truth, scan.spacing_mm)
     chosen = np.arange(slices.start, slices.stop)[::-1]
     chosen = chosen[:: -(-len(chosen) // FRAMES)]
     palette = Image.new("P", (1, 1))
@@ -33,7 +31,7 @@ def write(
     frames = []
     for z in chosen:
         view = (z, *plane)
-        image = drawing.mediastinum(hu[view])
+        image = drawing.mediastinum(scan.zyx[view])
         scale = max(1, round(SIDE_PX / max(image.shape)))
         true = None if truth is None else truth[view]
         rgb = drawing.overlay(image, true, predicted[view], scale, organs)

@@ -5,10 +5,8 @@ import dataclasses
 import numpy as np
 
 from segthor import csv_files, effort, metrics, statistics
-from segthor.geometry import canonical
 from segthor.metrics import OrganScore
 from segthor.organs import SEGTHOR, Organs
-from segthor.scans import LabelMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +29,18 @@ class PatientScores:
 
 
 def score(
-    predicted: LabelMap, truth: LabelMap, names, organs: Organs = SEGTHOR
+    predicted: np.ndarray, truth: np.ndarray, spacing_mm, names, organs: Organs = SEGTHOR
 ) -> dict[str, Scores]:
-    """Organ name to scores; names: the organs that are predicted and contoured."""
-    maps, grid = (predicted.array, truth.array), truth.grid
-    found = metrics.score(*maps, grid.spacing_mm, organs.labels(names))
-    spacing_mm, *maps = canonical(grid.affine, *maps)
+    """Organ name to scores.
+
+    predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. names: the organs that are predicted
+    and contoured.
+    """
+    scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names))
     tolerances_mm = {organs[name].label: organs[name].tolerance_mm for name in names}
-    efforts = effort.measure(*maps, spacing_mm, tolerances_mm)
+    efforts = effort.measure(predicted, truth, spacing_mm, tolerances_mm)
     return {
-        name: Scores(**vars(found[label]), **vars(efforts[label]))
+        name: Scores(**vars(scores[label]), **vars(efforts[label]))
         for name, label in zip(names, tolerances_mm, strict=True)
     }
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from segthor import files, inputs, organ_table, scans
 from segthor.errors import InputError
 from segthor.manifest import Dataset
-from segthor.nifti import Grid
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
-from segthor.scans import LabelMap
+from segthor.volume import Grid, LabelMap
 from serving.prediction import facts, results
 
 _OTHER = "expected predictions of a model that was trained with the dataset's table of organs"
@@ -110,17 +109,17 @@ def read(
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
 
-    The organs of each are those that are contoured, and all for a predicted label map that does
-    not say. roi_names: (organ, ROI name) beyond the table's synonyms.
+    `contoured` of the true one are the organs that are contoured. roi_names: (organ, ROI name)
+    beyond the table's synonyms.
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
     found = labels_of(predicted, ct, organs, roi_names)
     truth = labels_of(contours, (predicted.labels, found.grid), organs, roi_names)
-    told = contours.organs if truth.organs is None else truth.organs
-    drawn = tuple(name for name in contours.organs if name in told)
-    return found, replace(truth, organs=drawn)
+    held = contours.organs if truth.contoured is None else truth.contoured
+    contoured = tuple(name for name in contours.organs if name in held)
+    return found, replace(truth, contoured=contoured)
 
 
 def labels_of(

@@ -4,9 +4,8 @@ import numpy as np
 
 from segthor import drawing
 from segthor.boxes import nonzero_box, with_margin
-from segthor.geometry import canonical
-from segthor.nifti import Scan
 from segthor.organs import MOST_LABEL, SEGTHOR, Organs
+from segthor.volume import Volume
 
 TILE_PX = 300
 _MARGIN_MM = 30
@@ -14,7 +13,7 @@ _MARGIN_MM = 30
 
 def tiles(
     patient: str,
-    ct: Scan,
+    ct: Volume,
     truth: np.ndarray,
     predicted: np.ndarray,
     names,
@@ -24,9 +23,8 @@ def tiles(
 
     The typical one has the middling Dice of the slices that hold most organs.
 
-    truth, predicted: uint8 [X, Y, Z] on the CT's grid; names: the organs that are contoured.
+    truth, predicted: uint8 [Z, Y, X] on the CT's grid; names: the organs that are contoured.
     """
-    spacing_mm, hu, truth, predicted = canonical(ct.grid.affine, ct.array, truth, predicted)
     values = organs.labels(names)
     predicted = np.where(np.isin(predicted, values), predicted, 0)
     truth = np.where(np.isin(truth, values), truth, 0)
@@ -38,15 +36,15 @@ def tiles(
     held = np.sum([((truth == v) | (predicted == v)).any((1, 2)) for v in values], axis=0)
     fullest = order[held[order] == held.max()]
     shown = truth | predicted
-    margins_px = [_MARGIN_MM / mm for mm in spacing_mm]
+    margins_px = [_MARGIN_MM / mm for mm in ct.spacing_mm]
     plane = with_margin(nonzero_box(shown), margins_px, shown.shape)[1:]
     pictures = []
     for word, z in (("worst", order[0]), ("typical", fullest[len(fullest) // 2])):
         view = (z, *plane)
-        image = drawing.mediastinum(hu[view])
+        image = drawing.mediastinum(ct.zyx[view])
         scale = max(1, round(TILE_PX / max(image.shape)))
         picture = drawing.overlay(image, truth[view], predicted[view], scale, organs)
-        caption = f"{patient}, {word} slice {z + 1} of {len(hu)}, Dice {dice[z]:.2f}"
+        caption = f"{patient}, {word} slice {z + 1} of {len(ct.zyx)}, Dice {dice[z]:.2f}"
         pictures.append((picture, caption))
     return pictures
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from segthor.nifti import Grid, Scan
 from segthor.organs import Organs
-from segthor.scans import LabelMap
 from serving.prediction.facts import Facts
 from serving.scoring import evaluation, suspicion, viewer
 
@@ -28,17 +26,14 @@ def entry(
     """
     names = [name for name in organs.names if name in contoured]
     truth = np.where(np.isin(truth, organs.labels(names)), truth, 0).astype(np.uint8)
-    z_mm, y_mm, x_mm = spacing_mm
-    grid = Grid.from_affine(hu.shape[::-1], np.diag([-x_mm, -y_mm, z_mm, 1.0]))
-    hu, truth, predicted = (array.transpose(2, 1, 0) for array in (hu, truth, predicted))
-    scores = evaluation.score(LabelMap(predicted, grid), LabelMap(truth, grid), names, organs)
-    voxel_cm3 = z_mm * y_mm * x_mm / 1000
+    scores = evaluation.score(predicted, truth, spacing_mm, names, organs)
+    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
     counts = {one.name: np.count_nonzero(predicted == one.label) for one in organs}
     volumes = {name: round(float(count * voxel_cm3), 2) for name, count in counts.items()}
     level_hu, width_hu = window_hu
     facts = Facts(organs=organs.names, level_hu=level_hu, width_hu=width_hu)
-    scan = Scan(hu, grid)
-    shown = viewer.entry(name, scan, predicted, truth, scores, facts, volumes, organs)
+    maps = predicted, truth
+    shown = viewer.entry(name, hu, *maps, spacing_mm, scores, facts, volumes, organs)
     asked = []
     for one in suspects:
         runs = suspicion.runs_of(one.dispute.slices)

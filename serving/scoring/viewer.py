@@ -12,12 +12,11 @@ from dataclasses import asdict
 import numpy as np
 from PIL import Image
 
-from segthor import files, plausibility
+from segthor import audit, files
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
-from segthor.geometry import canonical
-from segthor.nifti import Scan
-from segthor.organs import SEGTHOR, Organ, Organs
+from segthor.organs import Organ, Organs
+from segthor.volume import LabelMap, Volume
 from serving.prediction import overview
 from serving.prediction.facts import Facts, Judgement
 from serving.scoring.evaluation import Scores
@@ -35,42 +34,45 @@ _FOLDERS = re.compile(r"""(?:(?<=^)|(?<=[\s'"(=]))(?:\w+:/)?/(?:[^\s/:;,'"]+/)+"
 
 def patient(
     name: str,
-    scan: Scan,
-    predicted: np.ndarray,
-    truth: np.ndarray | None,
+    scan: Volume,
+    predicted: LabelMap,
+    truth: LabelMap | None,
     scores: dict[str, Scores],
     facts: Facts,
-    organs: Organs = SEGTHOR,
 ) -> dict:
     """Plain JSON values for the page.
 
-    predicted, truth: uint8 [X, Y, Z] on the scan's grid. scores: organ -> scores, of the contoured
-    organs. facts: what the prediction job noted.
+    predicted, truth: On the scan's grid. scores: organ -> scores, of the contoured organs. facts:
+    what the prediction job noted.
     """
-    measured, findings = plausibility.measure(scan, predicted, facts.organs, organs)
+    measured, findings = audit.measure_prediction(scan, predicted, facts.organs)
     volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
-    shown = entry(name, scan, predicted, truth, scores, facts, volumes_cm3, organs)
-    found = [{"severity": f.severity, "message": f.message} for f in findings]
-    return shown | {"findings": found}
+    arrays = scan.zyx, predicted.zyx, truth and truth.zyx
+    shown = entry(name, *arrays, scan.spacing_mm, scores, facts, volumes_cm3, predicted.organs)
+    return shown | {
+        "findings": [{"severity": one.severity, "message": one.message} for one in findings]
+    }
 
 
 def entry(
     name: str,
-    scan: Scan,
+    hu: np.ndarray,
     predicted: np.ndarray,
     truth: np.ndarray | None,
+    spacing_mm: tuple[float, float, float],
     scores: dict[str, Scores],
     facts: Facts,
     volumes_cm3: dict[str, float],
-    organs: Organs = SEGTHOR,
+    organs: Organs,
 ) -> dict:
     """As `patient`, without the audit's findings, which are about a scan as the scanner made it.
 
-    volumes_cm3: organ -> predicted volume, of those that were found.
+    hu: [Z, Y, X]. predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. volumes_cm3: organ ->
+    predicted volume, of those that were found.
     """
     return {
         "name": name,
-        **_pictures(scan, predicted, truth, organs.labels(scores)),
+        **_pictures(hu, predicted, truth, spacing_mm, organs.labels(scores)),
         "organs": {
             name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
@@ -101,9 +103,8 @@ def questions(entry: dict, asked) -> list[dict]:
     ]
 
 
-def _pictures(scan: Scan, predicted, truth, scored_labels) -> dict:
+def _pictures(hu, predicted, truth, spacing_mm, scored_labels) -> dict:
     """The slices about the organs, their label maps, and where they lie in the scan."""
-    spacing_mm, hu, predicted, truth = canonical(scan.grid.affine, scan.array, predicted, truth)
     slices, *plane = box_about(predicted, truth, spacing_mm)
     z_mm, y_mm, x_mm = spacing_mm
     step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
