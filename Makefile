@@ -9,10 +9,10 @@ STAMP := $(VENV)/$(LOCK).installed
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint lock newest wheels clean
+.PHONY: help venv demo test test-all lint lock newest wheels clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 venv: $(STAMP)  ## install the locked packages into .venv
 
@@ -55,9 +55,16 @@ demo: $(STAMP)  ## phantoms, data job, training, prediction and scores, all unde
 	@echo "The picture, predicted and true contours on CT: $(DEMO)/evaluation/overlay.png"
 	@echo "Watch the training:  $(VENV)/bin/tensorboard --logdir=$(DEMO)/run"
 
-# Two at a time, since much of each is one program's start; a file's tests share what they made.
+# Two at a time; a file's tests share what they made, and the files that take longest come first
+# (tests/conftest.py). Left to test-all: most of the fuzzing and all networks but two, since their
+# number, not a single one of them, is what takes long.
+TESTS := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
 test: $(STAMP)  ## run the tests
-	$(PY) -m pytest --numprocesses=2 --dist=loadfile
+	$(TESTS)
+
+test-all: $(STAMP)  ## run the tests, all fuzzing and every network (an hour)
+	$(TESTS) -m ""
 
 lint: $(STAMP)  ## check style and the import walls
 	$(PY) -m ruff check .

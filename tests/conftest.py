@@ -13,8 +13,19 @@ REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 os.environ |= {name: os.environ.get(name, "1") for name in THREADS}
 
+# The files that take longest, in their order: one that started last would run alone at the end.
+FIRST = """
+train_hosts trainer demo cross_validate start replicas learning_curve suspects export build memory
+predict own_organs hints names dicom_build flink networks doctor startup predict_safety length
+""".split()
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     children.end_with(os.getppid())
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,12 @@ def run(command, **options) -> subprocess.CompletedProcess:
 
 def run_entry(module, **flags) -> subprocess.CompletedProcess:
     """Runs `python -m module --flag=value ...` to its end."""
-    return run(["-m", module, *(f"--{name}={value}" for name, value in flags.items())])
+    return run(["-m", module, *as_flags(**flags)])
+
+
+def as_flags(**flags) -> list[str]:
+    """--name=value of each."""
+    return [f"--{name}={value}" for name, value in flags.items()]
 
 
 def wait_until(reached, limit_s=LIMIT_S) -> None:

@@ -3,14 +3,11 @@
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from programs import ROOT, is_running, start, wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
 PARENT = """
 import sys
 from segthor import children
@@ -20,25 +17,15 @@ child.wait()
 """
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has no such signal")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_a_child_ends_with_its_parent_however_that_ends(number):
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    parent = start(["-c", PARENT])
     child = int(parent.stdout.readline())
-    assert is_alive(child)
+    assert is_running(child)
     os.kill(parent.pid, number)
     parent.wait()
-    deadline = time.monotonic() + 10
-    while is_alive(child):
-        assert time.monotonic() < deadline, "the child goes on without its parent"
-        time.sleep(0.02)
+    wait_until(lambda: not is_running(child), limit_s=10)
 
 
 def test_every_program_starts_others_in_this_way_or_one_that_ends_them_too():

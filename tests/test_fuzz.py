@@ -21,7 +21,12 @@ from tests import file_order, fuzz, fuzz_dicom
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
-@pytest.mark.parametrize("first", range(0, 120, 12))
+thorough = pytest.mark.thorough
+
+
+@pytest.mark.parametrize(
+    "first", [0, 12, *(pytest.param(first, marks=thorough) for first in range(24, 120, 12))]
+)
 def test_damaged_files_end_in_findings_or_in_a_shard(tmp_path, first):
     place = tmp_path / "case"
     place.mkdir()
@@ -31,9 +36,9 @@ def test_damaged_files_end_in_findings_or_in_a_shard(tmp_path, first):
             assert set(fuzz.run_case(seed, place)) <= {*CODES, "built"}, seed
 
 
-def test_damaged_dicom_ends_in_findings_or_in_the_dataset(tmp_path):
-    for seed in range(2):
-        assert fuzz_dicom.run_case(seed, tmp_path / "case", rounds=1)["built"] > 1
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=thorough)])
+def test_damaged_dicom_ends_in_findings_or_in_the_dataset(tmp_path, seed):
+    assert fuzz_dicom.run_case(seed, tmp_path / "case", rounds=1)["built"] > 1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,13 +1,12 @@
 """Inspection: numbers that match the manifest, pictures that can be opened."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cases import TINY_RECIPE, save_patients
 from PIL import Image
+from programs import run_entry
 
 from beam_jobs import inspection
 from beam_jobs.driver import Settings, build
@@ -25,8 +24,9 @@ def built(tmp_path_factory):
 
 
 def test_pictures_are_written_and_numbers_printed(built):
-    command = [sys.executable, "-m", "beam_jobs.inspect", f"--data={built}", "--patients=3"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = run_entry("beam_jobs.inspect", data=built, patients=3)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
     assert "train          3 patients      48 slices" in said
     assert "validation     2 patients      32 slices" in said
     for name in ("slices.png", "normalization.png", "histograms.png"):

@@ -2,25 +2,20 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from programs import start
 
 from segthor import locks
 from segthor.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
 HOLD = "from segthor import locks\nimport sys, time\nwith locks.alone(sys.argv[1]):\n"
 HOLD += "    print('held', flush=True)\n    time.sleep(60)"
 
 
 def holder(folder):
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    child = start(["-c", HOLD, folder])
     assert child.stdout.readline() == "held\n"
     return child
 

@@ -1,27 +1,22 @@
-"""A cheap subset of `benchmarks.networks`, which builds, trains and exports every network."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""`benchmarks.networks` builds, trains and exports two networks; `make test-all` tries all."""
 
 import pytest
 import slices
+from programs import run_entry
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import networks
+from trainer.config import BACKBONES, DECODERS
+
+FEW = ("vgg16-fpn", "efficientnetb0-linknet")
+REST = sorted({f"{backbone}-{decoder}" for backbone in BACKBONES for decoder in DECODERS} - {*FEW})
 
 
 @pytest.mark.parametrize(
-    "network",
-    [
-        *("vgg16-fpn", "resnet18-linknet", "densenet121-pspnet"),
-        *("mobilenetv2-pspnet", "efficientnetb0-pspnet"),
-    ],
+    "network", [*FEW, *(pytest.param(name, marks=pytest.mark.thorough) for name in REST)]
 )
 def test_a_network_builds_takes_a_step_and_exports(network, tmp_path):
-    slices.make(tmp_path, patients=3, size=96 if network.endswith("pspnet") else 32)
-    command = [sys.executable, "-m", "benchmarks.networks", f"--one={network}"]
-    done = subprocess.run(
-        [*command, f"--data={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    size = max(networks.SIZE_PX.get(part, 32) for part in network.split("-"))
+    slices.make(tmp_path, patients=3, size=size)
+    done = run_entry("benchmarks.networks", one=network, data=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert '"export_s"' in done.stdout.splitlines()[-1]

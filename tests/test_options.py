@@ -2,13 +2,11 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from programs import ROOT, run
 
 from beam_jobs.driver import Settings
 from segthor import flags_of, options
@@ -19,7 +17,6 @@ from trainer import main  # noqa: F401  which defines its flags
 from trainer.config import Config
 from trainer.strengths import Strengths
 
-ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
     Config: Config,
     Strengths: Strengths,
@@ -120,13 +117,8 @@ def test_json_that_makes_no_sense_is_refused_by_name(kind, value, message):
     ],
 )
 def test_a_wrong_number_ends_the_program_in_one_line(module, argument, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", module, argument, *["--workdir=run"] * (module == "trainer.main")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-    )
+    command = ["-m", module, argument, *["--workdir=run"] * (module == "trainer.main")]
+    done = run(command, cwd=tmp_path, environment={"PYTHONPATH": ROOT})
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert argument.partition("=")[0].lstrip("-") in line and "Traceback" not in done.stderr
@@ -143,7 +135,6 @@ def test_a_wrong_number_ends_the_program_in_one_line(module, argument, tmp_path)
     ],
 )
 def test_help_shows_ranges_and_defaults(module, texts):
-    command = [sys.executable, "-m", module, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = run(["-m", module, "--help"])
     shown = " ".join(done.stdout.split())
     assert all(text in shown for text in texts), shown

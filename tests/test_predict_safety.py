@@ -4,16 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
-from programs import run_entry
+from programs import run_entry, start
 from test_predict import affine_of, planted, save_scan
 from tiny_models import coded_scan, save_coded
 
@@ -23,8 +20,6 @@ from serving.prediction import bundle, postprocess
 from serving.prediction.postprocess import Rule
 from serving.prediction.predictor import Ensemble, Input
 from tests import file_order
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -90,12 +85,7 @@ def test_a_second_job_in_one_folder_is_refused_and_one_after_a_kill_is_not(tmp_p
     save_case(tmp_path / "scans" / "A.nii.gz")
     code = "import sys, time\nfrom segthor import locks\nwith locks.alone(sys.argv[1]):\n"
     code += "    print('held', flush=True)\n    time.sleep(300)"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "out")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    child = start(["-c", code, tmp_path / "out"])
     assert child.stdout.readline() == "held\n"
     done = predict(tmp_path, model)
     assert done.returncode == 2 and "another process is writing there" in done.stderr
@@ -108,7 +98,7 @@ def test_the_run_after_a_killed_one_names_the_case_that_was_under_way(tmp_path, 
     save_case(tmp_path / "scans" / "A.nii.gz")
     os.mkfifo(tmp_path / "scans" / "B.nii.gz")  # whoever opens it waits for ever
     flags = [f"--model={model}", f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
-    process = subprocess.Popen([sys.executable, "-m", "serving.predict", *flags])
+    process = start(["-m", "serving.predict", *flags], stdout=None, stderr=None)
     while not (tmp_path / "out" / "A.nii.gz").exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -1,14 +1,13 @@
 """The contact sheet shows stored slices first and then exactly what the training step would get."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import slices
 import tensorflow as tf
 from PIL import Image
+from programs import run
 
 from segthor import drawing, records
 from trainer import augment, preview, sources
@@ -67,9 +66,7 @@ def test_without_augmentation_every_column_is_the_first(source):
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "trainer.preview", *arguments], capture_output=True, text=True
-    )
+    return run(["-m", "trainer.preview", *arguments])
 
 
 def test_the_program_takes_the_trainers_flags_and_writes_one_picture(source, tmp_path):

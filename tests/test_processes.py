@@ -4,17 +4,16 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 from cases import TINY_RECIPE, save_patients
+from programs import is_running, run, start
 
 from beam_jobs import processes
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY_FLAGS = [f"--{name}={value}" for name, value in TINY_RECIPE.items()]
 
 # A build whose first shard takes until it is ended; what a worker does is told on stdout.
@@ -76,15 +75,9 @@ def slow_build(tmp_path, request):
     """A build in the midst of its first shards, and the processes that write them."""
     count = request.param
     patients = save_patients(tmp_path / "patients", 6)
-    command = [sys.executable, "-c", SLOW, f"--input={patients}", f"--output={tmp_path / 'out'}"]
-    process = subprocess.Popen(
-        [*command, f"--direct_num_workers={count}", *TINY_FLAGS],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = ["-c", SLOW, f"--input={patients}", f"--output={tmp_path / 'out'}"]
+    command += [f"--direct_num_workers={count}", *TINY_FLAGS]
+    process = start(command, stderr=subprocess.PIPE, start_new_session=True)
     lines = iter(process.stdout.readline, "")
     told = (line for line in lines if line.startswith("worker"))
     workers = [int(line.split()[1]) for line in itertools.islice(told, count)]
@@ -127,8 +120,7 @@ def test_a_killed_worker_is_one_clear_line(slow_build):
 def again(process):
     """The same build in earnest, while or after the slow one runs."""
     arguments = process.args[3:]
-    command = [sys.executable, "-m", "beam_jobs.build", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return run(["-m", "beam_jobs.build", *arguments])
 
 
 def test_a_second_build_into_one_folder_ends_in_one_line(slow_build, tmp_path):
@@ -153,16 +145,9 @@ def test_at_once_after_a_kill_the_next_build_runs_and_names_what_was_under_way(s
 @pytest.mark.parametrize("number", ["-1", "two"])
 def test_a_number_of_workers_that_makes_no_sense_is_one_clear_line(tmp_path, number):
     patients = save_patients(tmp_path / "patients", 6)
-    command = [sys.executable, "-m", "beam_jobs.build", f"--input={patients}", *TINY_FLAGS]
+    command = ["-m", "beam_jobs.build", f"--input={patients}", *TINY_FLAGS]
     command += [f"--output={tmp_path / 'out'}", f"--direct_num_workers={number}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(command)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and line.startswith("error: ")
     assert "--direct_num_workers" in line and number in line
-
-
-def is_running(pid):
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False

@@ -2,13 +2,12 @@
 
 import dataclasses
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import TINY_RECIPE, save_patients
+from programs import run_entry
 
 from beam_jobs.checks import verify
 from beam_jobs.driver import Settings, build
@@ -61,12 +60,11 @@ def test_what_was_built_is_right(dataset, capsys):
 
 
 def test_the_program_says_so_in_one_line(dataset):
-    command = [sys.executable, "-m", "beam_jobs.verify", f"--data={dataset}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_entry("beam_jobs.verify", data=dataset)
     assert done.returncode == 0
     assert done.stdout.endswith("48 slices of 3 patients are as the manifest says\n")
     first_shard(dataset)[1].unlink()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_entry("beam_jobs.verify", data=dataset)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: {dataset}: 1 problems")
 
