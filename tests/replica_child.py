@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor.organs import SEGTHOR
-from trainer import data, devices, sources
+from trainer import data, devices, sources, step
 from trainer.config import Config
 from trainer.learner import Learner
 
@@ -75,7 +75,9 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
 def first_gradient(learner, batch):
     @tf.function
     def both(batch):
-        loss, gradient = learner.strategy.run(learner.gradients, (batch,))
+        loss, gradient = learner.strategy.run(
+            lambda part: step.summed_gradients(learner, part, tf.constant(0)), (batch,)
+        )
         return learner.strategy.reduce("SUM", loss, None), [
             learner.strategy.experimental_local_results(g)[0] for g in gradient
         ]

@@ -100,7 +100,9 @@ def emphasise(images, sharpen, emboss):
     # One depthwise convolution whose channels are all examples' channels.
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     wide = tf.reshape(tf.transpose(padded, [1, 2, 0, 3]), [1, height + 2, width + 2, -1])
-    kernels = tf.repeat(tf.transpose(kernels, [1, 2, 0]), channels, axis=-1)[..., None]
+    # Every channel of an example has the example's kernel.
+    kernels = tf.transpose(kernels, [1, 2, 0])[..., None] * np.ones(channels, np.float32)
+    kernels = tf.reshape(kernels, [3, 3, -1, 1])
     filtered = tf.nn.depthwise_conv2d(wide, kernels, [1, 1, 1, 1], "VALID")
     return tf.transpose(tf.reshape(filtered, [height, width, batch, channels]), [2, 0, 1, 3])
 
@@ -113,7 +115,7 @@ def cut_out(images, sides, centres):
     mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
     inside = []
     for axis, size in enumerate(images.shape[1:3]):
-        place = (tf.range(size, dtype=tf.float32) + 0.5) / size
+        place = (np.arange(size, dtype=np.float32) + 0.5) / size
         inside.append(tf.abs(place - centres[axis][:, None]) < sides[axis][:, None] / 2)
     hole = inside[0][:, :, None] & inside[1][:, None, :]
     return tf.where(hole[..., None], mean, images)
@@ -125,7 +127,7 @@ def _each(values):
 
 def _blur_matrix(side, sigma_px):
     """[N, side, side], rows sum to 1; the identity where sigma is 0."""
-    place = tf.range(side, dtype=tf.float32)
+    place = np.arange(side, dtype=np.float32)
     distance = (place[:, None] - place) / tf.maximum(sigma_px, 1e-3)[:, None, None]
     weights = tf.exp(-(distance**2) / 2)
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
@@ -136,7 +138,7 @@ def _coarse_matrix(side, pixel):
 
     The last cell may be cut short by the border. The identity where `pixel` is 1.
     """
-    place = tf.range(side, dtype=tf.float32)
+    place = np.arange(side, dtype=np.float32)
     pixel = pixel[:, None, None]
     first, last = place[:, None] * pixel, (place[:, None] + 1) * pixel
     covered = tf.minimum(last, place + 1) - tf.maximum(first, place)

@@ -1,14 +1,16 @@
-"""Augmentation in the training step: batched, on the device, a function of (seed, step, example).
+"""Augmentation in the training step: batched, on the device, a function of (seed, step, place).
 
 `augment` first moves image and labels by one map (`trainer.warp`), then changes the image alone
 (`trainer.appearance`). What an example gets depends on its place in the global batch, never on its
 neighbours, so that one replica and several see the same pictures, and so does a resumed run.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
-from trainer import appearance, warp
+from trainer import appearance, draws, warp
 from trainer.strengths import Strengths
 
 # One number in [0, 1) per example for each; a choice keeps its own when others are switched off.
@@ -18,11 +20,7 @@ _CHOICES = (
     *("blur", "low_resolution", "sharpen", "emboss", "noise"),
     *("cutout", "cutout_aspect", "cutout_row", "cutout_column"),
 )
-_STREAMS = {
-    "choices": tf.random.stateless_uniform,
-    "control": tf.random.stateless_uniform,
-    "noise": tf.random.stateless_normal,
-}
+_NORMAL, _UNIFORM = 2, 3  # streams of random numbers
 _GEOMETRY = ("flip_left_right", "flip_front_back", "rotation_deg", "scale", "shift", "elastic_px")
 
 
@@ -35,7 +33,14 @@ def augment(images, labels, index, seed, strengths: Strengths):
     """
     if strengths == Strengths.none():
         return tf.cast(images, tf.float32), labels
-    choices, control, noise = _draw(index, seed, strengths, images.shape[1:])
+    count, shape = len(_CHOICES), warp.control_shape(*images.shape[1:3])
+    numbers = draws.uniform(seed, index, _UNIFORM, count + math.prod(shape))
+    choices = dict(zip(_CHOICES, tf.unstack(numbers[:, :count], axis=1), strict=True))
+    control = noise = None
+    if strengths.elastic_px:
+        control = tf.reshape(numbers[:, count:], [-1, *shape])
+    if strengths.noise:
+        noise = draws.normal(seed, index, _NORMAL, images.shape[1:])
     if any(getattr(strengths, name) for name in _GEOMETRY):
         rows, columns = _positions(choices, control, strengths, images.shape[1:3])
         images, labels = warp.resample(images, labels, rows, columns)
@@ -44,30 +49,9 @@ def augment(images, labels, index, seed, strengths: Strengths):
 
 def mirrored(index, seed, strengths: Strengths):
     """bool [N]: the examples that `augment` mirrors left to right."""
-    choices, _, _ = _draw(index, seed, Strengths.none(), ())
-    return choices["flip_left_right"] < strengths.flip_left_right
-
-
-def _draw(index, seed, strengths, shape):
-    """Choices by name [N], control points [N, 2, gh, gw], noise [N, H, W, C]; unused ones None."""
-    shapes = {"choices": [len(_CHOICES)]}
-    if strengths.elastic_px:
-        shapes["control"] = warp.control_shape(*shape[:2])
-    if strengths.noise:
-        shapes["noise"] = shape
-    specs = {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
-
-    def draw_one(place):
-        keys = tf.unstack(tf.random.split(tf.random.fold_in(seed, place), len(_STREAMS)))
-        return {
-            name: stream(shapes[name], key)
-            for (name, stream), key in zip(_STREAMS.items(), keys, strict=True)
-            if name in shapes
-        }
-
-    drawn = tf.map_fn(draw_one, index, fn_output_signature=specs)
-    choices = dict(zip(_CHOICES, tf.unstack(drawn["choices"], axis=1), strict=True))
-    return choices, drawn.get("control"), drawn.get("noise")
+    place = _CHOICES.index("flip_left_right")
+    number = draws.uniform(seed, index, _UNIFORM, place + 1)[:, place]
+    return number < strengths.flip_left_right
 
 
 def _positions(choices, control, strengths, shape):

@@ -1,13 +1,12 @@
-"""What runs on the devices: the network with its optimizer, one training step, one evaluation."""
+"""What runs on the devices: the network with its optimizer, calls of several steps, evaluation."""
 
 import numpy as np
 import tensorflow as tf
 
 from segthor import records
-from segthor.organs import Organs
-from trainer import augment, data, devices, layers, losses, model, schedules, sources, start
+from trainer import data, devices, layers, model, schedules, sources, start, step, update
 from trainer.config import CLASSIFY, SEGMENT
-from trainer.exchange import exchange_sides
+from trainer.targets import Targets
 
 TRUE = 2  # where the counts say how large the organ is
 
@@ -26,25 +25,23 @@ class Learner:
         self._stop_asked = stop_asked
         self.config, self.strategy = config, strategy
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
-        self._channel = tf.constant(_channels(source.organs, config.organs), tf.int32)
-        self._places = tf.constant(source.organs.places(config.organs))
-        self._table = source.organs
+        self.targets = Targets(source.organs, config.organs)
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
             if config.ema:
                 self.averaged = model.build(config, source.size_px, source.context)
                 self.averaged.set_weights(self.model.get_weights())
-            self.optimizer = _optimizer(config)
-            self.optimizer.build(self.model.trainable_variables)
+            variables = self.model.trainable_variables
+            self.optimizer = update.make_optimizer(config, variables)
             self._total = tf.Variable(total_steps, trainable=False, dtype=tf.int64)
             self.drop = tf.Variable(1.0, trainable=False, name="drop")  # of the plateau schedule
         self.logits = _logits(self.model)
+        self.devices = [copy.device for copy in strategy.experimental_local_results(variables[0])]
+        averages = self.averaged.trainable_variables if self.averaged else [None] * len(variables)
+        rows = zip(variables, averages, update.moments_of(self.optimizer), strict=True)
+        self._weights = {value.ref(): update.Weight(value, *others) for value, *others in rows}
         self._encoder, self._frozen = layers.encoder(self.model), False
-        # Summing over replicas cannot be compiled, so each replica's share is.
-        self._own_gradients = (
-            tf.function(self._share, jit_compile=True) if config.xla else self._share
-        )
 
     @property
     def scored(self) -> tf.keras.Model:
@@ -59,7 +56,24 @@ class Learner:
     @property
     def rate(self) -> float:
         """The learning rate of the step last taken."""
-        return float(_plain(self.optimizer).learning_rate.numpy())
+        return float(update.without_scaling(self.optimizer).learning_rate.numpy())
+
+    def weights_on(self, place: int) -> list[update.Weight]:
+        """The trainable weights' copies on device number `place` of this process."""
+        variables = self.model.trainable_variables
+        return [self._weights[v.ref()].on_device(place, self.strategy) for v in variables]
+
+    def scaling_on(self, place: int):
+        """The copies of float16's loss scale and its counter on a device; None without scaling."""
+        scaling = update.scaling_of(self.optimizer)
+        if scaling is None:
+            return None
+        return [update.copy_on(variable, place, self.strategy) for variable in scaling]
+
+    def loss_scale(self):
+        """What the loss is multiplied by before its gradients are taken."""
+        scaling = update.scaling_of(self.optimizer)
+        return scaling[0] if scaling else 1.0
 
     def start_from(self) -> dict:
         """Takes the first weights from where the configuration says; see `start.begin`."""
@@ -75,34 +89,43 @@ class Learner:
         All or none of them are below `freeze_encoder_steps`. Gives the losses of the steps taken,
         float32 [steps], and seconds spent waiting for input.
         """
-        frozen = self.step < self.config.freeze_encoder_steps
+        first = self.step
+        frozen = first < self.config.freeze_encoder_steps
         if frozen != self._frozen:
             self._frozen = frozen
             for layer in self._encoder:  # BatchNorm then leaves its statistics alone, too
                 layer.trainable = not frozen
-        return self._train(iterator, count, frozen)
+        return self._train(iterator, tf.constant(first), count, frozen)
+
+    def trace_training(self, iterator):
+        """The tf.ConcreteFunction of `train`, for `trainer.placement`."""
+        return self._train.get_concrete_function(
+            iterator, tf.constant(0), tf.constant(1), self._frozen
+        )
 
     @tf.function
-    def _train(self, iterator, count, frozen: bool):
+    def _train(self, iterator, first, count, frozen: bool):
+        """`train`, whose loop needs no value from the device but the stop flag of several hosts.
+
+        first: the steps taken before, int32 []. TensorFlow computes with int32 on the host, so that
+        the loop's counters stay there.
+        """
         del frozen  # one graph for each, made while the layers are as it says
         result = tf.TensorArray(tf.float32, count)
         waited = tf.constant(0.0, tf.float64)
-        i, stopping = tf.constant(0), tf.constant(False)
-        while i < count and not stopping:
+        taken, left = tf.constant(0), count
+        while left > 0:
             before = self._now()
             batch = next(iterator)
             waited += self._now() - before
-            step = self.optimizer.iterations
             total = tf.cast(self._total, tf.float32)
-            rate = schedules.learning_rate(self.config, step, total, self.drop)
-            _plain(self.optimizer).learning_rate.assign(rate)
-            loss = self.strategy.run(self._replica_step, (batch,))
-            loss = self.strategy.reduce("SUM", loss, None)
-            result = result.write(i, loss)
-            self._average()
-            stopping = self._stopping_after(loss)
-            i += 1
-        return result.stack()[:i], waited
+            rate = schedules.learning_rate(self.config, first + taken, total, self.drop)
+            update.without_scaling(self.optimizer).learning_rate.assign(rate)
+            loss = step.train_step(self, batch, first + taken, rate)
+            result = result.write(taken, loss)
+            taken += 1
+            left = (left - 1) * self._goes_on_after(loss)
+        return result.stack()[:taken], waited
 
     @tf.function
     def counts(self, batch):
@@ -140,15 +163,17 @@ class Learner:
     def _sum(self, value):
         return self.strategy.reduce("SUM", self.strategy.run(tf.identity, (value,)), None)
 
-    def _stopping_after(self, loss):
-        """bool []: whether any process is asked to stop, once the step with this loss is computed.
+    def _goes_on_after(self, loss):
+        """int32 []: 0 where any process is asked to stop, once the step with this loss is issued.
 
         One process alone asks on its host, so that no step waits for a value from a GPU.
         """
         with tf.control_dependencies([loss]):
-            asked = tf.numpy_function(lambda: np.float32(self._stop_asked()), [], tf.float32)
+            asked = tf.numpy_function(lambda: np.int32(bool(self._stop_asked())), [], tf.int32)
         asked.set_shape([])
-        return (self._sum(asked) if devices.several_processes() else asked) > 0
+        if devices.several_processes():
+            asked = tf.cast(self._sum(tf.cast(asked, tf.float32)), tf.int32)
+        return 1 - tf.minimum(asked, 1)
 
     def finish_average(self):
         """Gives the moving average the BatchNorm statistics, which are averages already."""
@@ -165,84 +190,28 @@ class Learner:
         pairs = zip(self.averaged.variables, self.model.variables, strict=True)
         return [(average, value) for average, value in pairs if (id(average) in ids) == learned]
 
-    def gradients(self, batch):
-        """In a replica: its share of the loss, and the gradient summed over all replicas."""
-        truth, contoured = self._truth(batch[records.LABELS]), self._contoured(batch)
-        images = batch[records.IMAGE]
-        loss, found = self._own_gradients(images, truth, contoured, self._frozen)
-        return loss, tf.distribute.get_replica_context().all_reduce("SUM", found)
-
-    def _share(self, images, truth, contoured, frozen: bool):
-        """One replica's share of loss and gradient, before it meets the others'."""
-        del frozen  # see `_train`
-        with tf.GradientTape() as tape:
-            logits = self.logits(images, training=True)
-            loss = tf.reduce_sum(self._losses(logits, truth, contoured)) / self.global_batch
-            scaled = _scale(self.optimizer, loss)
-        return loss, _unscale(self.optimizer, tape.gradient(scaled, self.model.trainable_variables))
-
-    def _replica_step(self, batch):
-        seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
-        drawn = batch[data.INDEX], seed, self.config.augment
-        image, labels = augment.augment(batch[records.IMAGE], batch[records.LABELS], *drawn)
-        labels, contoured = exchange_sides(labels, batch[records.CONTOURED], *drawn, self._table)
-        moved = {records.IMAGE: image, records.LABELS: labels, records.CONTOURED: contoured}
-        loss, gradient = self.gradients(batch | moved)
-        if self.config.clip_norm:
-            gradient, _ = tf.clip_by_global_norm(gradient, self.config.clip_norm)
-        self.optimizer.apply_gradients(
-            zip(gradient, self.model.trainable_variables, strict=True),
-            skip_gradients_aggregation=True,  # `gradients` has summed them
-        )
-        return loss
-
     def _now(self):
         """Seconds; always 0 where results must be repeatable, which TensorFlow denies a clock."""
         return tf.constant(0.0, tf.float64) if self.config.deterministic else tf.timestamp()
-
-    def _average(self):
-        if self.averaged is None:
-            return
-        step = tf.cast(self.optimizer.iterations, tf.float32)
-        decay = tf.minimum(self.config.ema, (1 + step) / (10 + step))  # forget the random start
-        for average, value in self._pairs(learned=True):
-            self.strategy.extended.update(
-                average, lambda a, v, d: a.assign_sub((1 - d) * (a - v)), args=(value, decay)
-            )
-
-    def _losses(self, logits, truth, contoured):
-        kind, total = self.config.loss, 0.0
-        if SEGMENT in logits:
-            total += losses.segment(kind, logits[SEGMENT], truth, contoured)
-        if CLASSIFY in logits:
-            present = _present(truth, len(self.config.organs))
-            loss = losses.classify(kind, logits[CLASSIFY], present, contoured)
-            total += loss if self.config.task == CLASSIFY else losses.CLASSIFY_SHARE * loss
-        return total
 
     def _replica_predict(self, images):
         return tf.argmax(self.scored(images, training=False)[SEGMENT], -1, tf.int32)
 
     def _replica_counts(self, batch):
-        truth = self._truth(batch[records.LABELS])
-        count = len(self.config.organs)
+        truth = self.targets.channels(batch[records.LABELS])
         if self.config.task == CLASSIFY:
             output = self.scored(batch[records.IMAGE], training=False)[CLASSIFY]
-            predicted, true = output[:, None, None] > 0.5, _present(truth, count)[:, None, None]
+            predicted = output[:, None, None] > 0.5
+            true = self.targets.present(truth)[:, None, None]
         else:
-            predicted = _one_hot(self._replica_predict(batch[records.IMAGE]), count)
-            true = _one_hot(truth, count)
+            channels = tf.cast(self._replica_predict(batch[records.IMAGE]), truth.dtype)
+            predicted, true = self.targets.one_hot(channels), self.targets.one_hot(truth)
         masks = tf.stack([predicted & true, predicted, true], -1)
-        counts = tf.reduce_sum(tf.cast(masks, tf.int32), [1, 2])
-        counts *= tf.cast(self._contoured(batch), tf.int32)[..., None]
-        return batch[data.INDEX], batch[data.OWNER], counts
-
-    def _truth(self, labels):
-        """Label values to the network's channels: organs that it does not learn are background."""
-        return tf.gather(self._channel, tf.cast(labels, tf.int32))
-
-    def _contoured(self, batch):
-        return tf.gather(batch[records.CONTOURED], self._places, axis=1)
+        # float32 counts a slice's pixels exactly; sums of int32 would be the host's.
+        counts = tf.reduce_sum(tf.cast(masks, tf.float32), [1, 2])
+        contoured = self.targets.contoured(batch[records.CONTOURED])
+        counts *= tf.cast(contoured, tf.float32)[..., None]
+        return batch[data.INDEX], batch[data.OWNER], tf.cast(counts, tf.int32)
 
 
 def _logits(network) -> tf.keras.Model:
@@ -250,44 +219,3 @@ def _logits(network) -> tf.keras.Model:
     names = [layer.name for layer in network.layers if layer.name.endswith(model.LOGITS)]
     heads = {n.removesuffix(model.LOGITS): network.get_layer(n).output for n in names}
     return tf.keras.Model(network.input, heads)
-
-
-def _channels(organs: Organs, names) -> list[int]:
-    """By label value: the network's channel of the organ, 0 where it does not learn it."""
-    chosen = {label: channel for channel, label in enumerate(organs.labels(names), 1)}
-    return [chosen.get(label, 0) for label in range(1 + organs.highest_label)]
-
-
-def _one_hot(truth, count):
-    return truth[..., None] == tf.range(1, count + 1)
-
-
-def _present(truth, count):
-    return tf.reduce_any(_one_hot(truth, count), [1, 2])
-
-
-def _optimizer(config):
-    common = {"learning_rate": config.learning_rate, "jit_compile": False}
-    common["weight_decay"] = config.weight_decay or None
-    if config.optimizer == "adamw":
-        optimizer = tf.keras.optimizers.AdamW(**common)
-    else:
-        optimizer = tf.keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    if config.precision == "float16":
-        return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
-def _plain(optimizer):
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _scale(optimizer, loss):
-    return optimizer.get_scaled_loss(loss) if optimizer is not _plain(optimizer) else loss
-
-
-def _unscale(optimizer, gradient):
-    if optimizer is _plain(optimizer):
-        return gradient
-    return optimizer.get_unscaled_gradients(gradient)

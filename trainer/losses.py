@@ -8,12 +8,29 @@ changes nothing, and the organ has no Dice term of its own.
 
 import tensorflow as tf
 
+from trainer.config import CLASSIFY, SEGMENT
+
 FOCAL_GAMMA = 2.0  # Lin et al., ICCV 2017
 TVERSKY_FALSE_POSITIVES, TVERSKY_FALSE_NEGATIVES = 0.3, 0.7  # Salehi et al., MLMI 2017
 BCE_SHARE = 0.1  # the original system's 0.1 x BCE - Dice
 CLASSIFY_SHARE = 0.1  # of the classifier's loss beside the outlines' in a joint network
 _SMOOTH_PX = 1.0  # an organ that a slice lacks: Dice is 1 without, near 0 with a false outline
 _NOTHING = -1e9  # the logit of probability 0, finite so that its gradient is 0 and not NaN
+
+
+def of_slices(config, logits, truth, targets, contoured):
+    """The loss of each slice for the configuration's task, float32 [N].
+
+    logits: task -> the network's logits. truth: uint8 [N, H, W], channels. targets:
+    `trainer.targets.Targets`. contoured: [N, K].
+    """
+    total = 0.0
+    if SEGMENT in logits:
+        total += segment(config.loss, logits[SEGMENT], truth, contoured)
+    if CLASSIFY in logits:
+        loss = classify(config.loss, logits[CLASSIFY], targets.present(truth), contoured)
+        total += loss if config.task == CLASSIFY else CLASSIFY_SHARE * loss
+    return total
 
 
 def segment(kind: str, logits, truth, contoured):
