@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import files, flags_of, organ_table, runners, scans
+from segthor import files, flags_of, ignored, organ_table, runners, scans
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
@@ -30,7 +30,10 @@ _ORGAN_TABLE = flags.DEFINE_string(
     "organ_table", None, "CSV or JSON of the organs that there are (default: SegTHOR's four)."
 )
 _LABEL_VALUES = flags.DEFINE_list(
-    "label_values", [], "The input's label values, ORGAN=VALUE,...; other values are background."
+    "label_values",
+    [],
+    "The input's label values, ORGAN=VALUE,...; other values are background. ignore=VALUE names "
+    "that of voxels that are not annotated; alone, it leaves the organs' values as they are.",
 )
 _ROI_NAMES = flags.DEFINE_string(
     "roi_names",
@@ -89,13 +92,15 @@ def _take_phantoms_flags() -> None:
 
 def _label_values(organs: Organs) -> tuple[tuple[str, int], ...]:
     values = _pairs("label_values", _LABEL_VALUES.value)
+    known = (*organs.names, ignored.NAME)
     for name, value in values.items():
-        if name not in organs or not value.isdecimal() or not 0 < int(value[:6]) < 65536:
-            known = ", ".join(organs.names)
+        if name not in known or not value.isdecimal() or not 0 < int(value[:6]) < 65536:
             raise InputError(
-                f"label_values: expected ORGAN=VALUE with {known}; found {name}={value}"
+                f"label_values: expected ORGAN=VALUE with {', '.join(known)}; found {name}={value}"
             )
-    return tuple((name, int(values[name])) for name in organs.names if name in values)
+    label_values = tuple((name, int(values[name])) for name in known if name in values)
+    ignored.check(label_values, organs, "label_values")
+    return label_values
 
 
 def _listing(organs: Organs, roi_names) -> str:

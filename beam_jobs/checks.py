@@ -12,8 +12,6 @@ from segthor import fields, files, progress, records
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.manifest import Built, Dataset, Shard
-from segthor.organs import SEGTHOR, Organs
-from segthor.recipe import Recipe
 from segthor.volume import Grid
 
 
@@ -28,7 +26,7 @@ def verify(folder: str) -> Dataset:
     found = {}
     with progress.watch(lambda: len(found), len(dataset.shards), "shards"):
         for shard in dataset.shards:
-            found[shard] = list(problems(shard, rows, dataset.recipe, folder, dataset.organs))
+            found[shard] = list(problems(shard, rows, dataset, folder))
     wrong = [*itertools.chain(*found.values()), *strangers(dataset, folder)]
     for problem in wrong:
         print(problem, file=sys.stderr)
@@ -51,16 +49,10 @@ def _is_own(shard: Shard, folder: str) -> bool:
     return os.path.isfile(path) and os.path.realpath(path) == inner
 
 
-def problems(
-    shard: Shard,
-    rows: dict[str, Built],
-    recipe: Recipe,
-    folder: str,
-    organs: Organs = SEGTHOR,
-):
+def problems(shard: Shard, rows: dict[str, Built], dataset: Dataset, folder: str):
     """Yields a line for everything about one shard that is not as the manifest says.
 
-    rows: of every patient of the dataset, by name.
+    rows: Every patient of the dataset, by name.
     """
     path = files.join(folder, shard.file)
     if not files.exists(path):
@@ -73,7 +65,7 @@ def problems(
         yield f"{shard.file}: the SHA-256 is not the manifest's"
     seen = Counter()
     try:
-        patients = {name: _Expected.of(rows[name], recipe, organs) for name in shard.patients}
+        patients = {name: _Expected.of(rows[name], dataset) for name in shard.patients}
         for record in records.slices(path):
             seen[record.patient, record.z] += 1
             for problem in _record_problems(record, patients.get(record.patient)):
@@ -87,18 +79,20 @@ def problems(
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the manifest says of each of a patient's records. affines: of those read so far."""
+    """What the manifest says of each of a patient's records.
+
+    affines: Those of the records read so far.
+    """
 
     patient: Built
     placement: Placement
-    recipe: Recipe
-    organs: Organs
+    dataset: Dataset
     affines: list[np.ndarray]
 
     @classmethod
-    def of(cls, row: Built, recipe: Recipe, organs: Organs) -> "_Expected":
+    def of(cls, row: Built, dataset: Dataset) -> "_Expected":
         placement = fields.from_json(Placement, row.placement, f"{row.patient}: placement")
-        return cls(row, placement, recipe, organs, [])
+        return cls(row, placement, dataset, [])
 
 
 def _count_problems(seen: Counter, slices: dict[str, int], shard: Shard):
@@ -116,8 +110,8 @@ def _record_problems(record: records.Slice, expected: _Expected | None):
     if expected is None:
         yield "the patient is not listed for this shard"
         return
-    patient, placement, recipe = expected.patient, expected.placement, expected.recipe
-    organs = expected.organs
+    patient, placement, dataset = expected.patient, expected.placement, expected.dataset
+    recipe, organs = dataset.recipe, dataset.organs
     contoured = tuple(int(name in patient.organs) for name in organs.names)
     present = records.present_in(record.labels, organs)
     for what, wanted, found in (
@@ -138,7 +132,7 @@ def _record_problems(record: records.Slice, expected: _Expected | None):
     ):
         if abs(wanted - found) > 1e-3 * max(1, abs(wanted)):
             yield f"{what}: expected {wanted:g} HU, found {found:g} HU"
-    unknown = np.setdiff1d(record.labels, [0, *organs.labels(organs.names)])
+    unknown = np.setdiff1d(record.labels, dataset.known_labels)
     if len(unknown):
         yield f"label value {unknown[-1]}, which stands for no organ"
     yield from _affine_problems(record, placement, expected.affines)

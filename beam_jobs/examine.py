@@ -95,7 +95,8 @@ def _examine(source: Patient, job: Job) -> Examined:
     measured = {}
     if contours:
         measured = figures.of_organs(ct, contours)
-        findings += audit.organ_findings(measured, source.organs, job.organs)
+        cut = figures.cut_organs(contours)
+        findings += audit.organ_findings(measured, source.organs, job.organs, cut)
     examined = Examined(source, _judged(findings, job), both, scan_digest, measured)
     unknown = job.recipe.needs_masks and not (source.labels or source.masks)
     return examined if examined.rejected or unknown else _prepared(examined, job)

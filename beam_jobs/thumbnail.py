@@ -8,6 +8,7 @@ from PIL import Image
 
 from beam_jobs.examine import Examined
 from segthor import drawing
+from segthor.metrics import without
 from segthor.organs import SEGTHOR, Organs
 
 _SIDE_PX = 160
@@ -19,7 +20,9 @@ def png_base64(examined: Examined, organs: Organs = SEGTHOR) -> str:
         return ""
     hu, (z_mm, y_mm, x_mm) = examined.scans.ct.zyx, examined.scans.ct.spacing_mm
     contours = examined.scans.contours
-    labels = contours.zyx if contours and contours.zyx.shape == hu.shape else None
+    labels = None
+    if contours and contours.zyx.shape == hu.shape:
+        labels = without(contours.left_out, contours.zyx)
     z, y = _places(labels, hu.shape)
     axial = _tile(hu[z], None if labels is None else labels[z], (y_mm, x_mm), organs)
     coronal = None if labels is None else labels[::-1, y]

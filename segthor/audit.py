@@ -8,13 +8,11 @@ import itertools
 import numpy as np
 
 from segthor import figures, nifti
-from segthor.boxes import MemoryOrder
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
 from segthor.organs import SEGTHOR, Organs
 from segthor.volume import Grid, LabelMap, Volume, corner_distance_mm
 
-_MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
 _MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
 _SHEAR_COSINE = 0.01
 _SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
@@ -122,82 +120,20 @@ def image_findings(image: ImageFigures) -> list[Finding]:
     return findings
 
 
-def to_labels(
-    stored: np.ndarray, label_values=(), organs: Organs = SEGTHOR
-) -> tuple[np.ndarray | None, list[Finding]]:
-    """The organs' labels as uint8, or None; and findings, the last of which says why None.
-
-    stored: numbers of any type and shape; floats within 0.001 of whole numbers are rounded.
-    label_values: (organ, value in `stored`), where they are not the table's; all other values
-    are then background.
-    """
-    order = MemoryOrder.of(stored)
-    labels, findings = _to_labels(order.view(stored), label_values, organs)
-    return labels if labels is None else order.undo(labels), findings
-
-
-def _to_labels(stored, label_values, organs: Organs):
-    findings, add = _collector()
-    if stored.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # no whole number lies beside what is not finite
-            whole = np.rint(stored)
-            off = np.abs(stored - whole)
-        largest = float(off.max())
-        if not largest <= _MOST_ROUNDED:
-            count = int(np.count_nonzero(~(off <= _MOST_ROUNDED)))
-            add(
-                "labels_not_integer",
-                f"{count} voxels of the contours are not whole numbers: up to {largest:.4g} off, "
-                f"expected at most {_MOST_ROUNDED:g}",
-            )
-            return None, findings
-        if largest:
-            message = f"label values up to {largest:.2g} off whole numbers were rounded"
-            add("labels_rounded", message)
-        stored = whole
-    if label_values:
-        given, stored = stored, np.zeros_like(stored, np.uint8)
-        for name, value in label_values:
-            if name in organs:
-                stored[given == value] = organs[name].label
-    highest = stored.max()
-    unknown, expected = _unknown(stored, highest, organs)
-    if len(unknown):
-        values = unknown[:5].tolist()
-        add("labels_unknown", f"label values {values} stand for no organ; expected {expected}")
-        return None, findings
-    if highest == 0:
-        add("labels_empty", "no voxel is labelled")
-    return stored.astype(np.uint8, copy=False), findings
-
-
-def _unknown(stored: np.ndarray, highest, organs: Organs) -> tuple[np.ndarray, str]:
-    """The values that are no organ's, sorted, and in words those that may be there.
-
-    highest: of `stored`.
-    """
-    labels, last = sorted(organs.labels(organs.names)), organs.highest_label
-    if (stored.dtype.kind != "u" and stored.min() < 0) or highest > last:
-        outside = stored[(stored < 0) | (stored > last)]
-    elif len(labels) < last:  # the table leaves values out
-        known = np.zeros(1 + last, bool)
-        known[[0, *labels]] = True
-        outside = stored[~known[stored.astype(np.uint8, copy=False)]]
-    else:
-        outside = stored[:0]
-    gaps = len(labels) < last
-    expected = ", ".join(map(str, [0, *labels])) if gaps else f"0 to {last}"
-    return np.unique(outside), expected
-
-
 def organ_findings(
-    measured: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR
+    measured: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR, cut=None
 ) -> list[Finding]:
-    """Organs that are absent, or measure what no such organ does, as far as the table says."""
+    """Organs that are absent, or measure what no such organ does, as far as the table says.
+
+    cut: Organs beside ignored voxels, which are not measured; None where no voxel is ignored.
+    """
     findings, add = _collector()
     for organ in organs:
         name, own = organ.name, measured.get(organ.name)
-        if own is None and name in contoured and measured:
+        if cut is not None and own is None and name in contoured:
+            place = "beside" if name in cut else "no voxel of it, maybe in"
+            add("organ_cut", f"{name}: {place} voxels that are not annotated; it is not measured")
+        elif own is None and name in contoured and measured:
             add("organ_missing", f"no voxel of the {name}, which was to be contoured")
         elif own and name not in contoured:
             add("organ_not_declared", f"{name}: has contours, but is not listed as contoured")
@@ -261,11 +197,8 @@ def measure_prediction(
     names: The organs that were to be predicted.
     """
     measured = figures.of_organs(volume, labels)
-    findings = (
-        grid_findings(volume.grid)
-        + image_findings(figures.of_image(volume.zyx))
-        + organ_findings(measured, names, labels.organs)
-    )
+    findings = grid_findings(volume.grid) + image_findings(figures.of_image(volume.zyx))
+    findings += organ_findings(measured, names, labels.organs)
     if not measured:  # organ_findings takes contours for absent altogether, and names no organ
         findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
     return measured, findings

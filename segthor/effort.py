@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor.boxes import nonzero_box
-from segthor.metrics import TOLERANCE_SLACK_MM
+from segthor.metrics import TOLERANCE_SLACK_MM, without
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def measure(
     truth: np.ndarray,
     spacing_mm: tuple[float, float, float],
     tolerances_mm: Mapping[int, float],
+    left_out: np.ndarray | None = None,
 ) -> dict[int, Effort]:
     """Label to effort, in the order of `tolerances_mm`.
 
@@ -41,21 +42,29 @@ def measure(
       predicted, truth: Integer label maps [Z, Y, X], z across the axial slices.
       spacing_mm: Of z, y, x.
       tolerances_mm: Label, never 0, to how far a contour may be off and still be left alone.
+      left_out: bool [Z, Y, X], voxels that are not annotated; they belong to no organ, and where a
+        contour lies beside them alone, nothing of it counts as missing or superfluous.
     """
+    if left_out is not None:
+        predicted, truth = without(left_out, predicted), without(left_out, truth)
     pixel_mm = tuple(spacing_mm[1:])
     # With room for the widest tolerance around, no step from a contour leaves its own slice.
     room = [math.floor(_limit(max(tolerances_mm.values(), default=0)) / mm) + 1 for mm in pixel_mm]
     box = nonzero_box((predicted != 0) | (truth != 0))
     margins = [(0, 0), *((pixels, pixels) for pixels in room)]
     padded = (np.pad(label_map[box], margins) for label_map in (predicted, truth))
-    contours = [_contours(np.ascontiguousarray(label_map)) for label_map in padded]
-    points = [np.flatnonzero(contour) for contour in contours]
-    values = [contour.ravel()[found] for contour, found in zip(contours, points, strict=True)]
+    if left_out is not None:
+        around = zip(box, margins, strict=True)
+        wider = tuple(slice(part.start, part.stop + 2 * margin) for part, (margin, _) in around)
+        left_out = np.pad(left_out, margins)[wider]
+    found = [_contours(np.ascontiguousarray(label_map), left_out) for label_map in padded]
+    contours, points = zip(*found, strict=True)
+    values = [contour.ravel()[place] for contour, place in zip(contours, points, strict=True)]
     slice_px = contours[0].shape[1] * contours[0].shape[2]
     efforts = {}
     for label, tolerance_mm in tolerances_mm.items():
         steps = _steps(tolerance_mm, pixel_mm, contours[0].shape[2])
-        drawn, true = (found[own == label] for found, own in zip(points, values, strict=True))
+        drawn, true = (place[own == label] for place, own in zip(points, values, strict=True))
         superfluous = _beyond(drawn, contours[1], label, steps)
         missing = _beyond(true, contours[0], label, steps)
         touched = np.unique(np.concatenate([superfluous, missing]) // slice_px)
@@ -63,19 +72,22 @@ def measure(
     return efforts
 
 
-def _contours(labels: np.ndarray) -> np.ndarray:
+def _contours(labels: np.ndarray, left_out) -> tuple[np.ndarray, np.ndarray]:
     """The label map [Z, Y, X], empty at its border, without what lies inside the organs.
 
-    A pixel of a contour has one of its four neighbours in the slice outside of its organ.
+    A pixel of a contour has one of its four neighbours in the slice outside of its organ. Also
+    returns the flat indices of those for which one of these neighbours is not left out.
     """
     voxels = np.flatnonzero(labels)
     flat = labels.ravel()
     values = flat[voxels]
-    inside = np.ones(len(voxels), bool)
+    on_contour, counted = np.zeros((2, len(voxels)), bool)
     for step in (-labels.shape[2], -1, 1, labels.shape[2]):
-        inside &= flat[voxels + step] == values
-    flat[voxels[inside]] = 0
-    return labels
+        beyond = flat[voxels + step] != values
+        on_contour |= beyond
+        counted |= beyond if left_out is None else beyond & ~left_out.ravel()[voxels + step]
+    flat[voxels[~on_contour]] = 0
+    return labels, voxels[counted]
 
 
 def _steps(tolerance_mm: float, pixel_mm, row_px: int) -> np.ndarray:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segthor.boxes import MemoryOrder
+from segthor import ignored
+from segthor.boxes import MemoryOrder, with_margin
 from segthor.volume import LabelMap, Volume
 
 PADDING_HU = -1024  # below it lies what no tissue or air has
@@ -75,12 +76,30 @@ def of_image(hu: np.ndarray) -> ImageFigures:
 
 
 def of_organs(volume: Volume, labels: LabelMap) -> dict[str, OrganFigures]:
-    """Organ name to figures, for every organ of the table that has a voxel."""
+    """Organ name to figures, for every organ of the table that has a voxel and is not cut."""
+    cut = cut_organs(labels) or ()
     return {
         organ.name: _of_organ(volume, labels, organ.label)
         for organ in labels.organs
-        if organ.label in labels.boxes
+        if organ.label in labels.boxes and organ.name not in cut
     }
+
+
+def cut_organs(labels: LabelMap) -> tuple[str, ...] | None:
+    """The organs with a voxel beside an ignored one; None where no voxel is ignored.
+
+    How far such an organ reaches is not known, so that its figures would be those of a part.
+    """
+    if not labels.has_ignored:
+        return None
+    present = [organ for organ in labels.organs if organ.label in labels.boxes]
+    return tuple(organ.name for organ in present if _is_cut(labels, organ.label))
+
+
+def _is_cut(labels: LabelMap, label: int) -> bool:
+    box = with_margin(labels.boxes[label], (1, 1, 1), labels.zyx.shape)
+    near = ndimage.binary_dilation(labels.zyx[box] == label, np.ones((3, 3, 3)))
+    return bool((labels.zyx[box][near] == ignored.LABEL).any())
 
 
 def _of_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures:

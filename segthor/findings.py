@@ -87,6 +87,7 @@ CODES = {
     "labels_unknown": (REJECT, "label values that stand for no organ"),
     "labels_empty": (REJECT, "not one labelled voxel"),
     "organ_missing": (REJECT, "an organ that was to be contoured is not"),
+    "organ_cut": (WARN, "an organ lies beside or in voxels that are not annotated"),
     "organ_not_declared": (WARN, "an organ has contours but is not listed as contoured"),
     "organ_volume": (REJECT, "an organ's volume is implausible"),
     "organ_hu": (REJECT, "an organ's mean HU is implausible"),

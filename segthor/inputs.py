@@ -5,7 +5,7 @@ Paths only: no scan is opened here.
 
 from dataclasses import replace
 
-from segthor import files, json_files, layouts, manifest, patient_table, scans
+from segthor import files, ignored, json_files, layouts, manifest, patient_table, scans
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.organs import SEGTHOR, Organs
@@ -50,7 +50,12 @@ def find(
     found = checked(patients, path)
     if not found:
         raise InputError(f"{path}: expected at least one patient, found none")
-    return tuple(_numbered(one, label_values) for one in found) if label_values else found
+    if not label_values:
+        return found
+    numbered = tuple(_numbered(one, label_values) for one in found)
+    if organs:
+        ignored.check(numbered[0].label_values, organs, "--label_values")
+    return numbered
 
 
 def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
@@ -140,7 +145,10 @@ def _manifest(path: str) -> dict | None:
 
 
 def _numbered(patient: Patient, label_values) -> Patient:
-    names = [name for name, _ in label_values]
+    names = [name for name, _ in label_values if name != ignored.NAME]
+    if not names:  # the input's own values, or the table's, and one for ignored voxels
+        own = tuple(pair for pair in patient.label_values if pair[0] != ignored.NAME)
+        return replace(patient, label_values=own + label_values)
     contoured = tuple(name for name in patient.organs if name in names)
     return replace(patient, organs=contoured, label_values=label_values)
 

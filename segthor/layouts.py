@@ -6,7 +6,7 @@ Hidden files are passed over, and so are folders of our own predictions: a label
 import re
 from dataclasses import replace
 
-from segthor import files, json_files
+from segthor import files, ignored, json_files
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.organs import Organs
@@ -167,12 +167,12 @@ def _scans(names: list[str]) -> tuple[list[str], dict[str, str | None]]:
 
 
 def _nnunet(root: str, names: dict[str, str], organs: Organs | None) -> list[Patient]:
-    """nnU-Net's raw layout; the values of its dataset.json, the organs that it names."""
+    """nnU-Net's raw layout: the values of its dataset.json, and the organs that it names."""
     if not {"labelstr", "dataset.json"} <= set(names):
         raise InputError(f"{root}: expected labelsTr and dataset.json beside {names['imagestr']}")
     path = files.join(root, names["dataset.json"])
     values = _nnunet_labels(json_files.read(path), path, organs) if organs else ()
-    contoured = tuple(name for name, _ in values)
+    contoured = tuple(name for name, _ in values if name != ignored.NAME)
     labels = named_files(files.join(root, names["labelstr"]))
     patients = []
     for part in filter(names.get, ("imagestr", "imagests")):
@@ -187,16 +187,22 @@ def _nnunet(root: str, names: dict[str, str], organs: Organs | None) -> list[Pat
 
 
 def _nnunet_labels(value, path: str, organs: Organs) -> tuple[tuple[str, int], ...]:
-    """(organ, value), from {"heart": 2} or, as earlier versions had it, {"2": "heart"}."""
+    """(organ, value), from {"heart": 2} or, as earlier versions had it, {"2": "heart"}.
+
+    Where it names a label `ignore`, that one comes last; see `segthor.ignored`.
+    """
     labels = value.get("labels") if isinstance(value, dict) else None
     pairs = labels.items() if isinstance(labels, dict) else ()
-    named = [pair if str(pair[0]).lower() in organs else pair[::-1] for pair in pairs]
+    known = (*organs.names, ignored.NAME)
+    named = [pair if str(pair[0]).lower() in known else pair[::-1] for pair in pairs]
     values = {
         str(name).lower(): int(number)
         for name, number in named
-        if str(name).lower() in organs and str(number).isdecimal()
+        if str(name).lower() in known and str(number).isdecimal()
     }
-    if not values:
+    if not set(values) - {ignored.NAME}:
         wanted = ", ".join(organs.names)
         raise InputError(f"{path}: expected labels named {wanted}; found {labels}")
-    return tuple((name, values[name]) for name in organs.names if name in values)
+    label_values = tuple((name, values[name]) for name in known if name in values)
+    ignored.check(label_values, organs, path)
+    return label_values

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from segthor import fields, files, json_files
+from segthor import fields, files, ignored, json_files
 from segthor.errors import InputError
 from segthor.findings import REJECT, Finding
 from segthor.organs import SEGTHOR, Organs
@@ -114,6 +114,16 @@ class Dataset:
             return tuple(shard for shard in self.shards if shard.split == split)
         return tuple(s for s in self.shards if (s.fold == fold) == (split == VALIDATION))
 
+    @property
+    def has_ignored(self) -> bool:
+        """Whether voxels that are not annotated may have the label `ignored.LABEL`."""
+        return ignored.value_in(self.label_values) is not None
+
+    @property
+    def known_labels(self) -> list[int]:
+        """The values that the records' labels may have: background, organs, ignored voxels."""
+        return [0, *self.organs.labels(self.organs.names), *[ignored.LABEL] * self.has_ignored]
+
     def shard_of(self, patient: str) -> Shard:
         """The shard that holds the patient of this name."""
         return next(shard for shard in self.shards if patient in shard.patients)
@@ -182,8 +192,12 @@ def _contradictions(dataset: Dataset):
 def _unknown_organs(dataset: Dataset):
     """Yields where patients, label values or recipe name an organ that the table lacks."""
     for name, _ in dataset.label_values:
-        if name not in dataset.organs:
+        if name not in (*dataset.organs.names, ignored.NAME):
             yield f"label_values name {name!r}, which the table lacks"
+    try:
+        ignored.check(dataset.label_values, dataset.organs, "label_values")
+    except InputError as error:
+        yield str(error)
     for one in dataset.patients:
         for name in sorted({*one.organs, *one.audit.organs} - set(dataset.organs.names)):
             yield f"patient {one.patient!r} has the organ {name!r}, which the table lacks"

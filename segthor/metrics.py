@@ -60,7 +60,11 @@ SCORES = tuple(field.name for field in dataclasses.fields(OrganScore))
 
 
 def score(
-    predicted: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], labels: Iterable[int]
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    labels: Iterable[int],
+    left_out: np.ndarray | None = None,
 ) -> dict[int, OrganScore]:
     """Scores every organ of a label map against the reference on the same grid.
 
@@ -70,6 +74,10 @@ def score(
       spacing_mm: Distance of neighbouring voxel centres along each array axis, in that order:
         `Volume.spacing_mm`. The axes are orthogonal, however they lie in the room.
       labels: The label values to score: those that the reference has contours for; never 0.
+      left_out: bool, of the same shape: voxels that are not annotated; None where there are none.
+        They belong to no mask, and surface voxels whose only neighbours outside the mask are left
+        out are counted in no surface: how far the organ reaches there is not known. They remain
+        what distances are measured to. A mask without any other surface keeps its whole surface.
 
     Returns:
       One score per label, in the order of `labels`. `difference_cm3` is predicted minus truth.
@@ -83,18 +91,30 @@ def score(
     order = MemoryOrder.of(truth)
     predicted, truth = order.view(predicted), order.view(truth)
     spacing_mm = tuple(spacing_mm[axis] for axis in order.axes)
+    if left_out is not None:
+        left_out = order.view(left_out)
+        predicted, truth = without(left_out, predicted), without(left_out, truth)
     box = nonzero_box((predicted != 0) | (truth != 0))
     # With a margin of background every voxel has its six neighbours.
     predicted, truth = (
         np.ascontiguousarray(np.pad(label_map[box], 1)) for label_map in (predicted, truth)
     )
+    if left_out is not None:
+        left_out = np.pad(left_out, 1)[tuple(slice(p.start, p.stop + 2) for p in box)]
     voxels = _by_label(predicted, labels), _by_label(truth, labels)
     return {
         label: _score_organ(
-            _mask(predicted, truth, found, label), _mask(truth, predicted, true, label), spacing_mm
+            _mask(predicted, truth, drawn, label, left_out),
+            _mask(truth, predicted, true, label, left_out),
+            spacing_mm,
         )
-        for label, found, true in zip(labels, *voxels, strict=True)
+        for label, drawn, true in zip(labels, *voxels, strict=True)
     }
+
+
+def without(left_out: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    """The label map with background where `left_out` is set; itself where that is None."""
+    return labels if left_out is None else np.where(left_out, labels.dtype.type(0), labels)
 
 
 def dice_from_counts(intersection, predicted, truth):
@@ -118,6 +138,7 @@ class _Mask(NamedTuple):
 
     index: np.ndarray  # [N, 3] int32
     on_surface: np.ndarray  # [N] bool
+    counted: np.ndarray  # [N] bool: on the surface, and not only beside voxels that are left out
     outside: np.ndarray  # [N] bool: not of this organ in the other map
 
 
@@ -149,13 +170,18 @@ def _by_label(label_map, labels) -> list[np.ndarray]:
     return [voxels[order[first:last]] for first, last in zip(*ends, strict=True)]
 
 
-def _mask(own, other, voxels, label) -> _Mask:
-    inside = np.ones(len(voxels), bool)
+def _mask(own, other, voxels, label, left_out=None) -> _Mask:
+    on_surface, counted = np.zeros((2, len(voxels)), bool)
     for step in (own.shape[1] * own.shape[2], own.shape[2], 1):
         for neighbour in (voxels - step, voxels + step):
-            inside &= own.ravel()[neighbour] == label
+            beyond = own.ravel()[neighbour] != label
+            on_surface |= beyond
+            if left_out is not None:
+                counted |= beyond & ~left_out.ravel()[neighbour]
+    if not counted.any():
+        counted = on_surface
     index = np.stack(np.unravel_index(voxels, own.shape), axis=1, dtype=np.int32, casting="unsafe")
-    return _Mask(index, ~inside, other.ravel()[voxels] != label)
+    return _Mask(index, on_surface, counted, other.ravel()[voxels] != label)
 
 
 def _distance_scores(predicted: _Mask, truth: _Mask, spacing_mm) -> tuple[float, ...]:
@@ -179,15 +205,15 @@ def _directed(mask: _Mask, target: _Mask, spacing_mm) -> tuple[np.ndarray, float
     """Distances in mm from one mask to the other.
 
     Returns:
-      From every surface voxel to the other surface; and the mean over all voxels of the distance to
-      the other mask, to which a voxel inside the other mask adds 0.
+      From every counted voxel of the surface to the other surface; and the mean over all voxels of
+      the distance to the other mask, to which a voxel inside the other mask adds 0.
     """
     # The voxel of a mask nearest to a point outside of it lies on its surface, so one search
     # towards the surface answers both questions.
-    asked = mask.on_surface | mask.outside
+    asked = mask.counted | mask.outside
     distances = _nearest_mm(mask.index[asked], target.index[target.on_surface], spacing_mm)
     total = distances[mask.outside[asked]].sum()
-    return distances[mask.on_surface[asked]], float(total / len(mask.index))
+    return distances[mask.counted[asked]], float(total / len(mask.index))
 
 
 def _nearest_mm(points, targets, spacing_mm) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import fields
+from segthor import fields, ignored
 from segthor.body import body_center_px, organ_center_px
 from segthor.boxes import around, nonzero_box
 from segthor.errors import InputError
@@ -159,8 +159,17 @@ def prepare(
     level_hu = _level_hu(volume.zyx, recipe, masks)
     prepared = None if labels is None else placement.labels_to_model(labels.zyx, labels.boxes)
     images, labelled_hu = _images(volume.zyx, placement, level_hu, recipe.window_width_hu, prepared)
-    outside = 0 if labels is None else placement.labels_outside(labels.zyx, labels.boxes)
+    outside = 0 if labels is None else _labels_outside(placement, labels)
     return Prepared(images, prepared, labelled_hu, placement, level_hu, outside)
+
+
+def _labels_outside(placement: Placement, labels: LabelMap) -> int:
+    """The number of voxels of organs outside the box."""
+    boxes, zyx = labels.boxes, labels.zyx
+    if labels.has_ignored:
+        boxes = {label: box for label, box in boxes.items() if label != ignored.LABEL}
+        zyx = np.where(zyx == ignored.LABEL, 0, zyx)
+    return placement.labels_outside(zyx, boxes)
 
 
 def _images(hu, placement: Placement, level_hu, width_hu, labels) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segthor import audit, files, nifti
+from segthor import audit, files, nifti, relabel
 from segthor.errors import InputError
 from segthor.findings import FATAL
 from segthor.organs import SEGTHOR, Organs
@@ -123,7 +123,7 @@ def read_contours(
     stored = nifti.read(path, digest, most_bytes)
     if like is not None:
         stored = stored.along(like)
-    labels, findings = audit.to_labels(stored.zyx, label_values, organs)
+    labels, findings = relabel.to_labels(stored.zyx, label_values, organs)
     if labels is None:
         labels = np.zeros(stored.zyx.shape, np.uint8)
         known = np.isin(stored.zyx, organs.labels(organs.names))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segthor import ignored
 from segthor.boxes import Box, label_boxes
 from segthor.findings import Finding
 from segthor.geometry import Orientation
@@ -147,3 +148,13 @@ class LabelMap:
     def boxes(self) -> dict[int, Box]:
         """The bounding box of each label that has a voxel."""
         return label_boxes(self.zyx)
+
+    @property
+    def has_ignored(self) -> bool:
+        """Whether some voxels are not annotated; see `segthor.ignored`."""
+        return ignored.LABEL in self.boxes and ignored.is_free(self.organs)
+
+    @cached_property
+    def left_out(self) -> np.ndarray | None:
+        """bool [Z, Y, X], the ignored voxels; None where there are none."""
+        return self.zyx == ignored.LABEL if self.has_ignored else None

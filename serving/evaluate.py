@@ -139,7 +139,8 @@ def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dic
         named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
         names = [name for name in organs.names if name in named]
         maps = predicted.zyx, truth.zyx
-        scores = evaluation.score(*maps, truth.grid.spacing_mm, names, organs)
+        spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
+        scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
         scored.append(PatientScores(contours.name, scores))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
         doubts = [finding.message for finding in (*predicted.findings, *truth.findings)]
@@ -190,7 +191,8 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
             ct = scans.read(cts[name].ct, among=cts[name].ct_files)
             like = cts[name].ct, ct.grid
             predicted, truth = pairs.read(*matched[name], like, organs, roi_names)
-            tiles += picture.tiles(name, ct, truth.zyx, predicted.zyx, patient.organs, organs)
+            maps = truth.zyx, predicted.zyx
+            tiles += picture.tiles(name, ct, *maps, patient.organs, organs, truth.left_out)
         except InputError as error:
             failed += 1
             print(f"No picture of {name}: {error}")

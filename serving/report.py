@@ -12,6 +12,7 @@ from absl import flags
 from segthor import files, inputs, scans
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.metrics import without
 from segthor.organs import Organs
 from segthor.patients import Patient
 from serving.prediction import facts
@@ -111,13 +112,14 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
             predicted, truth = pairs.read(labels, prediction, like, organs)
             names = [name for name in noted.organs if name in truth.contoured]
             maps = predicted.zyx, truth.zyx
-            scores = evaluation.score(*maps, truth.grid.spacing_mm, names, organs)
+            spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
+            scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
         else:
             predicted = pairs.labels_of(prediction, like, organs)
         for finding in (*predicted.findings, *(truth.findings if truth else ())):
             print(f"warning: {finding.message}", flush=True)
         if GIF.value:
-            maps = predicted.zyx, truth and truth.zyx
+            maps = predicted.zyx, truth and without(truth.left_out, truth.zyx)
             animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *maps, organs)
         return viewer.patient(scan.name, ct, predicted, truth, scores, noted)
     except InputError as error:

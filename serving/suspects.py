@@ -14,9 +14,10 @@ import hashlib
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, files, folds, startup
+from segthor import csv_files, files, folds, ignored, startup
 from segthor.errors import InputError, hint, run
 from segthor.manifest import VALIDATION, Built, Dataset
+from segthor.metrics import without
 from segthor.organs import Organs
 from serving.prediction import out_of_fold
 from serving.scoring import output, page, suspect_page, suspicion, tables
@@ -93,10 +94,17 @@ def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicio
                 print(f"FAILED: {row.patient}: {stored}", flush=True)
                 continue
             prediction = _predict(row, stored.images, network, organs)
-            maps = stored.truth, prediction.predicted, prediction.sure, stored.spacing_mm
+            # Nobody said what lies in ignored voxels, so that nothing there is in dispute.
+            predicted = without(_left_out(dataset, stored), prediction.predicted)
+            maps = stored.truth, predicted, prediction.sure, stored.spacing_mm
             contoured = [organ for organ in organs if organ.name in row.organs]
             disputes += [suspicion.measure(row.patient, *maps, one, organs) for one in contoured]
     return disputes, failed
+
+
+def _left_out(dataset: Dataset, stored):
+    """bool [Z, Y, X], the ignored voxels of a patient; None where the dataset has none."""
+    return stored.truth == ignored.LABEL if dataset.has_ignored else None
 
 
 def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.Prediction:
@@ -160,19 +168,20 @@ def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
             for row, stored in out_of_fold.read(DATA.value, dataset, shard):
                 if row.patient in names:
                     own = [one for one in ranked if one.dispute.patient == row.patient]
-                    entries[row.patient] = _entry(row, stored, own, organs)
+                    entries[row.patient] = _entry(dataset, row, stored, own, organs)
     path = files.join(OUTPUT.value, PAGE)
     source = f"suspects in {files.name(files.absolute(DATA.value))}"
     return path, page.write(path, [entries[name] for name in names], source, organs)
 
 
-def _entry(row: Built, stored, own, organs: Organs) -> dict:
+def _entry(dataset: Dataset, row: Built, stored, own, organs: Organs) -> dict:
     if isinstance(stored, InputError):  # the shard changed since it was compared
         raise stored
     prediction = out_of_fold.load(OUTPUT.value, row.patient, _key(row.fold))
     maps = stored.hu, stored.truth, prediction.predicted, stored.spacing_mm
     window_hu = stored.level_hu, stored.width_hu
-    return suspect_page.entry(row.patient, *maps, window_hu, row.organs, own, organs)
+    left_out = _left_out(dataset, stored)
+    return suspect_page.entry(row.patient, *maps, window_hu, row.organs, own, organs, left_out)
 
 
 if __name__ == "__main__":

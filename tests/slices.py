@@ -21,11 +21,13 @@ def make(
     contoured=None,
     folds=FOLDS,
     table=organs.SEGTHOR,
+    unannotated=0,
 ) -> Dataset:
     """Writes FOLDER: one shard per patient, every third patient held out.
 
     contoured: patient -> names of its contoured organs; all where not given. Patients hold
-    between `slices` and `slices` + 2 slices. table: organs of labels from 1 to 4.
+    between `slices` and `slices` + 2 slices. table: organs of labels from 1 to 4. unannotated:
+    so many columns, on the right of each second slice, are ignored voxels.
     """
     rng = np.random.default_rng(seed)
     shards, rows = [], []
@@ -39,7 +41,7 @@ def make(
         files.makedirs(files.parent(path))
         with open(path, "wb") as stream:
             for z in rng.permutation(count):
-                one = _slice(rng, name, int(z), size, context, named, table)
+                one = _slice(rng, name, int(z), size, context, named, table, unannotated)
                 stream.writelines(records.frame(records.encode(one)))
         fold = number % folds
         place = Placement.centred(
@@ -49,18 +51,21 @@ def make(
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
         rows.append(Built(name, "", "", "", split, fold, count, tuple(named), 50.0, place, Audit()))
     recipe = Recipe(crop_mm=float(size), pixel_mm=1.0, context=context)
-    dataset = Dataset(recipe, folds, tuple(shards), tuple(rows), organs=table)
+    values = (("ignore", 9),) if unannotated else ()
+    dataset = Dataset(recipe, folds, tuple(shards), tuple(rows), label_values=values, organs=table)
     dataset.save(str(folder))
     return dataset
 
 
-def _slice(rng, patient, z, size, context, named, table):
+def _slice(rng, patient, z, size, context, named, table, unannotated):
     """Noise with a bright square for each of some organs; brighter means a higher label."""
     labels = np.zeros([size, size], np.uint8)
     for organ in table:
         if organ.name in named and rng.random() < 0.7:
             row, column = rng.integers(0, size - size // 4, 2)
             labels[row : row + size // 4, column : column + size // 4] = organ.label
+    if unannotated and z % 2:
+        labels[:, -unannotated:] = 255
     image = labels[..., None] * 50 + rng.integers(0, 30, (size, size, context))
     return records.Slice(
         patient=patient,

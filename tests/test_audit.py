@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from segthor import audit, figures, findings, nifti, organ_table, phantom
+from segthor import audit, figures, findings, nifti, organ_table, phantom, relabel
 from segthor.errors import InputError
 from segthor.figures import OrganFigures
 from segthor.organs import SEGTHOR, Organ, Organs
@@ -28,6 +28,7 @@ ELSEWHERE = {
     "file_changed",
     "same_scan",
     "organ_not_declared",
+    "organ_cut",
     "cannot_prepare",
 }
 
@@ -210,11 +211,11 @@ def test_what_the_table_gives_no_range_for_is_not_checked():
 def test_only_the_tables_label_values_stand_for_organs(kind):
     organs = Organs((Organ("gut", 200, (0, 0, 0)), Organ("liver", 3, (0, 0, 0))))
     stored = np.array([0, 3, 200], kind).reshape(3, 1, 1)
-    labels, found = audit.to_labels(stored, organs=organs)
+    labels, found = relabel.to_labels(stored, organs=organs)
     assert labels.ravel().tolist() == [0, 3, 200] and labels.dtype == np.uint8 and not found
     for value in (1, 199, 201):
         stored[0] = value
-        labels, found = audit.to_labels(stored, organs=organs)
+        labels, found = relabel.to_labels(stored, organs=organs)
         said = f"label values [{kind(value).item()}] stand for no organ; expected 0, 3, 200"
         assert labels is None and found[0].message == said
 
@@ -273,7 +274,7 @@ def test_judging_changes_severities_drops_the_ignored_and_puts_rejects_first():
 
 def test_every_code_is_used_and_listed_in_the_docs():
     root = Path(__file__).resolve().parents[1]
-    modules = ("audit", "findings", "nifti", "unpack")
+    modules = ("audit", "findings", "nifti", "relabel", "unpack")
     paths = [root / "beam_jobs/examine.py", *(root / f"segthor/{name}.py" for name in modules)]
     text = "".join(path.read_text() for path in (*paths, *(root / "segthor/dicom").glob("*.py")))
     strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]

@@ -129,7 +129,7 @@ def test_a_short_table_gets_colours_and_checks_nothing(tmp_path):
         ("a,1.5", "label: expected a whole number, found '1.5'"),
         ("a,²", "whole number"),
         ("A b,1", "name 'A b'"),
-        ("background,1", "none of all, background, fold, mean, patient"),
+        ("background,1", "none of all, background, fold, ignore, mean, patient"),
         (f"{'a' * 26},1", "at most 25"),
         ("../x,1", "name '../x'"),
         ("a,1\nb,1", "label 1 belongs to a and to b"),

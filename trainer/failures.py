@@ -68,7 +68,7 @@ def damage(source: sources.Source) -> str | None:
             records.check_lengths(path)
             for number, payload in enumerate(records.payloads(path)):
                 labels = records.parse(payload, *shape, len(organs))[records.LABELS].numpy()
-                unknown = np.setdiff1d(labels, [0, *organs.labels(organs.names)])
+                unknown = np.setdiff1d(labels, source.dataset.known_labels)
                 if len(unknown):
                     return f"{path}: record {number} has a label {unknown[-1]}"
         except InputError as error:

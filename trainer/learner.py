@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import records
-from trainer import data, devices, layers, model, schedules, sources, start, step, update
+from trainer import data, devices, layers, losses, model, schedules, sources, start, step, update
 from trainer.config import CLASSIFY, SEGMENT
 from trainer.targets import Targets
 
@@ -25,7 +25,8 @@ class Learner:
         self._stop_asked = stop_asked
         self.config, self.strategy = config, strategy
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
-        self.targets = Targets(source.organs, config.organs)
+        has_ignored = source.dataset.has_ignored
+        self.targets = Targets(source.organs, config.organs, has_ignored)
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None
@@ -199,17 +200,21 @@ class Learner:
 
     def _replica_counts(self, batch):
         truth = self.targets.channels(batch[records.LABELS])
+        contoured = self.targets.contoured(batch[records.CONTOURED])
+        annotated = self.targets.annotated(batch[records.LABELS])
         if self.config.task == CLASSIFY:
+            contoured = losses.known(self.targets.present(truth), contoured, annotated)
             output = self.scored(batch[records.IMAGE], training=False)[CLASSIFY]
             predicted = output[:, None, None] > 0.5
             true = self.targets.present(truth)[:, None, None]
         else:
             channels = tf.cast(self._replica_predict(batch[records.IMAGE]), truth.dtype)
             predicted, true = self.targets.one_hot(channels), self.targets.one_hot(truth)
+            if annotated is not None:
+                predicted &= annotated[..., None] > 0
         masks = tf.stack([predicted & true, predicted, true], -1)
         # float32 counts a slice's pixels exactly; sums of int32 would be the host's.
         counts = tf.reduce_sum(tf.cast(masks, tf.float32), [1, 2])
-        contoured = self.targets.contoured(batch[records.CONTOURED])
         counts *= tf.cast(contoured, tf.float32)[..., None]
         return batch[data.INDEX], batch[data.OWNER], tf.cast(counts, tf.int32)
 

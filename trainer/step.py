@@ -56,7 +56,8 @@ def _own_gradients(learner, batch, step):
     contoured = targets.contoured(contoured)
     with tf.GradientTape() as tape:
         logits = learner.logits(images, training=True)  # BatchNorm takes this replica's statistics
-        loss = losses.of_slices(config, logits, truth, targets, contoured)
+        annotated = targets.annotated(labels)
+        loss = losses.of_slices(config, logits, truth, targets, contoured, annotated)
         # Divided by the global batch, the shares of all replicas sum up to its mean.
         loss = tf.reduce_sum(loss) / learner.global_batch
         scaled = loss * learner.loss_scale()  # small gradients would be 0 in float16

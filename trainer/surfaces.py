@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from segthor import csv_files, files, metrics, records
+from segthor import csv_files, files, ignored, metrics, records
 from segthor.geometry import Placement
 from trainer import run, sources
 from trainer.config import SEGMENT
@@ -31,9 +31,10 @@ def score(workdir: str, source: sources.Source) -> None:
             spacing = Placement.from_json(patient.placement).spacing_mm
             named = [name for name in record.organs if name in patient.organs]
             wanted = source.organs.labels(named)
-            found = metrics.score(predicted, truth, spacing, wanted)
+            left_out = truth == ignored.LABEL if source.dataset.has_ignored else None
+            scores = metrics.score(predicted, truth, spacing, wanted, left_out)
             rows += [
-                {"patient": patient.patient, "organ": name} | dataclasses.asdict(found[label])
+                {"patient": patient.patient, "organ": name} | dataclasses.asdict(scores[label])
                 for name, label in zip(named, wanted, strict=True)
             ]
     path = files.join(workdir, run.SURFACES)

@@ -70,7 +70,8 @@ def observe(
     figures = {name: asdict(row) for name, row in measured.items()}
     found = evidence.of_labels(predicted.counts, figures, changes, models.reference)
     names = [name for name in models.organs if name in names]
-    scores = metrics.score(made.zyx, labels.zyx, scan.spacing_mm, organs.labels(names))
+    maps = made.zyx, labels.zyx, scan.spacing_mm
+    scores = metrics.score(*maps, organs.labels(names), labels.left_out)
     return [
         {
             "patient": patient,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from segthor import metrics, statistics
-from segthor.boxes import around
+from segthor.boxes import around, with_margin
 from segthor.metrics import OrganScore
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
 from segthor.volume import LabelMap
@@ -29,6 +29,10 @@ def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
     for name in names:
         value = truth.organs[name].label
         box = around(one.boxes[value] for one in (predicted, truth) if value in one.boxes)
+        left_out = None
+        if truth.has_ignored:
+            box = with_margin(box, (1, 1, 1), truth.zyx.shape)  # a surface knows its neighbours
+            left_out = truth.left_out[box]
         part, true = predicted.zyx[box], truth.zyx[box] == value
         mask, free = part == value, part == BACKGROUND
         known: dict[bytes, OrganScore] = {}
@@ -37,7 +41,8 @@ def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
             after = clean(mask, rule, voxel_cm3) & (mask | free)
             key = np.packbits(after).tobytes()
             if key not in known:
-                (known[key],) = metrics.score(after, true, spacing_mm, [1]).values()
+                given = after, true, spacing_mm, [1], left_out
+                (known[key],) = metrics.score(*given).values()
             scores.append(known[key])
         scored[name] = scores
     return scored

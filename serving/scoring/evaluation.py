@@ -29,16 +29,21 @@ class PatientScores:
 
 
 def score(
-    predicted: np.ndarray, truth: np.ndarray, spacing_mm, names, organs: Organs = SEGTHOR
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm,
+    names,
+    organs: Organs = SEGTHOR,
+    left_out: np.ndarray | None = None,
 ) -> dict[str, Scores]:
     """Organ name to scores.
 
     predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. names: the organs that are predicted
-    and contoured.
+    and contoured. left_out: as in `metrics.score`.
     """
-    scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names))
+    scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names), left_out)
     tolerances_mm = {organs[name].label: organs[name].tolerance_mm for name in names}
-    efforts = effort.measure(predicted, truth, spacing_mm, tolerances_mm)
+    efforts = effort.measure(predicted, truth, spacing_mm, tolerances_mm, left_out)
     return {
         name: Scores(**vars(scores[label]), **vars(efforts[label]))
         for name, label in zip(names, tolerances_mm, strict=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from segthor import files, inputs, organ_table, scans
+from segthor import files, ignored, inputs, organ_table, scans
 from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR, Organs
@@ -97,6 +97,8 @@ def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -
     found = [one for one in inputs.find_contours(path, organs) if split in (None, one.split)]
     if not found:
         raise InputError(f"--split={split}: {path} names no such patient with contours")
+    for label_values in {one.label_values for one in found}:
+        ignored.check(label_values, organs, path)  # predictions may have more organs than these
     return found
 
 

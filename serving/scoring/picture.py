@@ -4,6 +4,7 @@ import numpy as np
 
 from segthor import drawing
 from segthor.boxes import nonzero_box, with_margin
+from segthor.metrics import without
 from segthor.organs import MOST_LABEL, SEGTHOR, Organs
 from segthor.volume import Volume
 
@@ -18,17 +19,19 @@ def tiles(
     predicted: np.ndarray,
     names,
     organs: Organs = SEGTHOR,
+    left_out: np.ndarray | None = None,
 ) -> list[tuple[np.ndarray, str]]:
     """(picture, caption) of the slice that scores worst and of a typical one.
 
     The typical one has the middling Dice of the slices that hold most organs.
 
     truth, predicted: uint8 [Z, Y, X] on the CT's grid; names: the organs that are contoured.
+    left_out: as in `metrics.score`.
     """
     values = organs.labels(names)
     predicted = np.where(np.isin(predicted, values), predicted, 0)
     truth = np.where(np.isin(truth, values), truth, 0)
-    dice = slice_dice(truth, predicted, values)
+    dice = slice_dice(truth, without(left_out, predicted), values)
     filled = np.flatnonzero(~np.isnan(dice))
     if not len(filled):
         return []

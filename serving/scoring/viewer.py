@@ -15,6 +15,7 @@ from PIL import Image
 from segthor import audit, files
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
+from segthor.metrics import without
 from segthor.organs import Organ, Organs
 from segthor.volume import LabelMap, Volume
 from serving.prediction import overview
@@ -48,7 +49,9 @@ def patient(
     measured, findings = audit.measure_prediction(scan, predicted, facts.organs)
     volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
     arrays = scan.zyx, predicted.zyx, truth and truth.zyx
-    shown = entry(name, *arrays, scan.spacing_mm, scores, facts, volumes_cm3, predicted.organs)
+    about = scan.spacing_mm, scores, facts, volumes_cm3
+    left_out = truth and truth.left_out
+    shown = entry(name, *arrays, *about, predicted.organs, left_out)
     return shown | {
         "findings": [{"severity": one.severity, "message": one.message} for one in findings]
     }
@@ -64,15 +67,17 @@ def entry(
     facts: Facts,
     volumes_cm3: dict[str, float],
     organs: Organs,
+    left_out: np.ndarray | None = None,
 ) -> dict:
     """As `patient`, without the audit's findings, which are about a scan as the scanner made it.
 
     hu: [Z, Y, X]. predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. volumes_cm3: organ ->
-    predicted volume, of those that were found.
+    predicted volume, of those that were found. left_out: as in `metrics.score`.
     """
+    labels = predicted, truth, left_out
     return {
         "name": name,
-        **_pictures(hu, predicted, truth, spacing_mm, organs.labels(scores)),
+        **_pictures(hu, *labels, spacing_mm, organs.labels(scores)),
         "organs": {
             name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
@@ -103,13 +108,15 @@ def questions(entry: dict, asked) -> list[dict]:
     ]
 
 
-def _pictures(hu, predicted, truth, spacing_mm, scored_labels) -> dict:
+def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels) -> dict:
     """The slices about the organs, their label maps, and where they lie in the scan."""
+    truth = truth if truth is None else without(left_out, truth)
     slices, *plane = box_about(predicted, truth, spacing_mm)
     z_mm, y_mm, x_mm = spacing_mm
     step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
     view = (slices, *(slice(part.start, part.stop, step) for part in plane))
-    dice = slice_dice(truth, predicted, scored_labels)[slices] if scored_labels else None
+    annotated = without(left_out, predicted)
+    dice = slice_dice(truth, annotated, scored_labels)[slices] if scored_labels else None
     _, height, width = hu[view].shape
     return {
         "first": slices.start,

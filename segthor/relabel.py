@@ -1,0 +1,93 @@
+"""The values of a file of contours as the labels of a table of organs."""
+
+import numpy as np
+
+from segthor import ignored
+from segthor.boxes import MemoryOrder
+from segthor.findings import Finding
+from segthor.organs import SEGTHOR, Organs
+
+_MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
+
+
+def to_labels(
+    stored: np.ndarray, label_values=(), organs: Organs = SEGTHOR
+) -> tuple[np.ndarray | None, list[Finding]]:
+    """The organs' labels as uint8, or None; and findings, the last of which says why None.
+
+    stored: numbers of any type and shape; floats within 0.001 of whole numbers are rounded.
+    label_values: (organ, value in `stored`), where they are not the table's; all other values
+    are then background. `ignored.NAME`: the value of voxels that are not annotated; alone, it
+    leaves the organs' values as they are.
+    """
+    order = MemoryOrder.of(stored)
+    findings = []
+
+    def add(code: str, message: str) -> None:
+        findings.append(Finding.of(code, message))
+
+    whole = _whole_numbers(order.view(stored), add)
+    labels = None if whole is None else _table_labels(whole, label_values, organs, add)
+    return labels if labels is None else order.undo(labels), findings
+
+
+def _whole_numbers(stored, add):
+    """The values without what storing added to them; None where they are not whole numbers."""
+    if stored.dtype.kind != "f":
+        return stored
+    with np.errstate(invalid="ignore"):  # no whole number lies beside what is not finite
+        whole = np.rint(stored)
+        off = np.abs(stored - whole)
+    largest = float(off.max())
+    if not largest <= _MOST_ROUNDED:
+        count = int(np.count_nonzero(~(off <= _MOST_ROUNDED)))
+        which = f"{count} voxels of the contours are not whole numbers: up to {largest:.4g} off"
+        add("labels_not_integer", f"{which}, expected at most {_MOST_ROUNDED:g}")
+        return None
+    if largest:
+        add("labels_rounded", f"label values up to {largest:.2g} off whole numbers were rounded")
+    return whole
+
+
+def _table_labels(stored, label_values, organs: Organs, add):
+    """Whole numbers as the table's labels, uint8; None where a value stands for no organ."""
+    named = [(name, value) for name, value in label_values if name != ignored.NAME]
+    left_out = stored == ignored.value_in(label_values) if len(named) < len(label_values) else None
+    if named:
+        given, stored = stored, np.zeros_like(stored, np.uint8)
+        for name, value in named:
+            if name in organs:
+                stored[given == value] = organs[name].label
+    elif left_out is not None:
+        stored = np.where(left_out, stored.dtype.type(0), stored)
+    highest = stored.max()
+    unknown, expected = _unknown(stored, highest, organs)
+    if len(unknown):
+        values = unknown[:5].tolist()
+        add("labels_unknown", f"label values {values} stand for no organ; expected {expected}")
+        return None
+    if highest == 0:
+        add("labels_empty", "no voxel is labelled")
+    labels = stored.astype(np.uint8, copy=False)
+    if left_out is not None:
+        labels[left_out] = ignored.LABEL
+    return labels
+
+
+def _unknown(stored: np.ndarray, highest, organs: Organs) -> tuple[np.ndarray, str]:
+    """The values that are no organ's, sorted, and in words those that may be there.
+
+    highest: of `stored`.
+    """
+    labels, last = sorted(organs.labels(organs.names)), organs.highest_label
+    if (stored.dtype.kind != "u" and stored.min() < 0) or highest > last:
+        outside = stored[(stored < 0) | (stored > last)]
+    elif len(labels) < last:  # the table leaves values out
+        known = np.zeros(1 + last, bool)
+        known[[0, *labels]] = True
+        outside = stored[~known[stored.astype(np.uint8, copy=False)]]
+    else:
+        outside = stored[:0]
+    gaps = len(labels) < last
+    expected = ", ".join(map(str, [0, *labels])) if gaps else f"0 to {last}"
+    return np.unique(outside), expected
