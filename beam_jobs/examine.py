@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from beam_jobs.job import Job
-from segthor import audit, figures, manifest, scans
+from segthor import audit, figures, guard, manifest, scans
 from segthor.errors import InputError, ReadError
 from segthor.findings import FATAL, Finding, is_rejected, judge
 from segthor.patients import Patient
@@ -70,6 +70,9 @@ def examine(source: Patient, job: Job) -> Examined:
     except MemoryError:
         message = f"{source.ct}: no memory left; fewer workers at once have more each"
         return Examined(source, _judged([Finding.of("file_too_large", message)], job))
+    except Exception as error:  # whatever it is, the other patients must not suffer
+        error = guard.read_error(source.ct, error)
+        return Examined(source, _judged([Finding.of(error.code, str(error))], job))
     if not source.same_scan_as or examined.scans is None:
         return examined
     # Last: which of two names is kept depends on all else that is wrong with either.

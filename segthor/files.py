@@ -5,10 +5,12 @@ when everything was written, so a reader never meets a half-written file.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import posixpath
 import shutil
+import stat
 import threading
 import uuid
 
@@ -58,13 +60,17 @@ def parent(path: str) -> str:
 def open_read(path: str, block_bytes: int | None = None):
     """A binary stream; raises InputError where there is no such file, or it cannot be opened.
 
+    Only regular files are opened: a pipe may be waited for for ever, and a device has no end.
+
     block_bytes: how much is fetched at once from another file system, where little is needed.
     """
     try:
         if is_url(path):
             system, inner = _system(path)
             return system.open(inner, "rb", block_size=block_bytes)
-        return open(path, "rb")
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return open(path, "rb")
+        raise OSError(errno.EINVAL, "expected a file, found a folder, pipe or device")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", error) or "no such file"
         raise InputError(f"{path}: cannot be read ({reason})") from error
@@ -207,9 +213,16 @@ def entries(folder: str) -> tuple[list[str], list[str]]:
         found = [(name(entry["name"]), entry["type"] == "directory") for entry in listed]
     else:
         with os.scandir(folder) as listed:
-            found = [(entry.name, entry.is_dir()) for entry in listed]
+            found = [(entry.name, _is_folder(entry)) for entry in listed]
     shown = sorted(one for one in found if one[0] and not one[0].startswith("."))
     return tuple([entry for entry, is_folder in shown if is_folder == kind] for kind in (0, 1))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link onto itself, a path that is too long
+        return False
 
 
 def makedirs(folder: str) -> None:

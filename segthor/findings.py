@@ -38,8 +38,10 @@ CODES = {
     "series_uids": (WARN, "slices with a series UID each, read as one volume"),
     "series_patient_ids": (WARN, "the PatientID changes within a series; read as one patient"),
     "series_tilted": (WARN, "the gantry was tilted: slices are sheared against their axis"),
+    "series_surplus": (WARN, "DICOM images with more bytes of pixels than their header says"),
     "series_lossy": (WARN, "DICOM images that were compressed with loss"),
     "series_derived": (WARN, "DICOM images that were computed from others"),
+    "unforeseen": (REJECT, "an error that was not foreseen; please report it"),
     "dicom_syntax": (REJECT, "a DICOM transfer syntax that cannot be decoded"),
     "structures_none": (REJECT, "a structure set without contours of the table's organs"),
     "structures_ambiguous": (
@@ -55,6 +57,8 @@ CODES = {
     "contour_outside": (REJECT, "contours that lie outside the CT"),
     "contour_nested": (WARN, "contours inside others, read as holes"),
     "contour_crossing": (WARN, "contours that cross others of their organ and are united"),
+    "contour_self_crossing": (WARN, "contours that cross themselves"),
+    "contour_too_many": (REJECT, "more overlapping contours on a slice than can be told apart"),
     "contour_duplicate": (WARN, "contours that are there twice"),
     "contour_interpolated": (WARN, "contours marked as interpolated, read like drawn ones"),
     "contour_commas": (WARN, "contours with a decimal comma, read as a point"),
@@ -106,8 +110,8 @@ CODES = {
 _OF_READING = ("file_", "series_", "dicom_", "structures_", "roi_", "contour_")
 FATAL = frozenset(
     [code for code, (kind, _) in CODES.items() if kind == REJECT and code.startswith(_OF_READING)]
-    + ["bad_name", "shape_mismatch", "not_finite", "labels_not_integer", "labels_unknown"]
-    + ["cannot_prepare"]
+    + ["bad_name", "unforeseen", "shape_mismatch", "not_finite", "labels_not_integer"]
+    + ["labels_unknown", "cannot_prepare"]
 )
 
 

@@ -21,6 +21,7 @@ SIDES = ("", "left", "right")
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*$")
 _MOST_NAME = 25  # a file name ends at 255 bytes; segthor.inputs lists what else is in it
 RESERVED = ("all", "background", "fold", "ignore", "mean", "patient")
+_SNOMED = re.compile("[0-9]{1,16}")  # DICOM's short strings hold no more
 _TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # a planning system takes 16 characters
 RANGES = ("volume_cm3", "mean_hu", "extent_z_mm")
 _TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # default: a slice's thickness
@@ -78,8 +79,10 @@ class Organ:
         _check(colour, f"{self.name}: colour {self.rgb}", "red, green, blue, 0 to 255 each")
         _check(not self.tg263 or _TG263.match(self.tg263), f"{self.name}: tg263 {self.tg263!r}",
                "at most 16 letters, digits and _ ~ + ^ -")  # fmt: skip
-        _check(not self.snomed or self.snomed.isdecimal(), f"{self.name}: snomed {self.snomed!r}",
-               "the digits of a SNOMED CT code")  # fmt: skip
+        is_code = not self.snomed or _SNOMED.fullmatch(self.snomed)
+        _check(
+            is_code, f"{self.name}: snomed {self.snomed!r}", "a SNOMED CT code of at most 16 digits"
+        )
         for name in RANGES:
             limits = getattr(self, name)
             _check(limits is None or _is_range(limits), f"{self.name}: {name} {limits}",
@@ -97,7 +100,8 @@ class Organ:
     @property
     def known_as(self) -> frozenset[str]:
         """The organ's names as `plain_name` writes them: how a structure set may call it."""
-        return frozenset(map(plain_name, filter(None, (self.name, self.tg263, *self.synonyms))))
+        names = map(plain_name, (self.name, self.tg263, *self.synonyms))
+        return frozenset(names) - {""}  # a synonym of '-' alone would be that of a nameless ROI
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segthor import audit, files, nifti, relabel
+from segthor import audit, files, guard, nifti, relabel
 from segthor.errors import InputError
 from segthor.findings import FATAL
 from segthor.organs import SEGTHOR, Organs
@@ -42,6 +42,7 @@ def dicom_listing(root: str, organs: Organs, roi_names=(), descriptions: bool = 
     return listing.of_folder(root, organs, roi_names, descriptions)
 
 
+@guard.reader
 def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Volume:
     """A scan in HU.
 
@@ -58,6 +59,7 @@ def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Vol
     return _dicom().read(path, digest, most_bytes, among)
 
 
+@guard.reader
 def read_grid(path: str, among=()) -> Grid:
     """Where a scan's voxels lie; raises as `read` does."""
     if not is_dicom(path):
@@ -86,6 +88,7 @@ def exists(path: str) -> bool:
     return _dicom().exists(path)
 
 
+@guard.reader
 def read_contours(
     path: str,
     ct: str,
@@ -143,9 +146,15 @@ def write_dicom(
     """
     if not is_dicom(ct):
         raise InputError(f"{ct}: {', '.join(paths)} refer to DICOM images; this scan has none")
-    return _dicom().write(ct, labels, paths, made, probabilities, among)
+    try:
+        return _dicom().write(ct, labels, paths, made, probabilities, among)
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise guard.read_error(ct, error) from error
 
 
+@guard.reader
 def read_labels(
     path: str,
     like: tuple[str, Grid] | None = None,

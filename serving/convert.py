@@ -12,7 +12,7 @@ import time
 
 from absl import flags
 
-from segthor import dicom, files, inputs, locks, organ_table, progress, scans
+from segthor import dicom, files, guard, inputs, locks, organ_table, progress, scans
 from segthor.errors import InputError, run
 from segthor.organs import Organs
 from serving.scoring import pairs
@@ -66,8 +66,8 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
     for number, scan in enumerate(todo, 1):
         try:
             state = _one(scan, label_maps[scan.name], organs)
-        except InputError as error:
-            failed, state = failed + 1, f"FAILED: {error}"
+        except Exception as error:  # whatever it is, the other scans must not suffer
+            failed, state = failed + 1, f"FAILED: {guard.describe(error)}"
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
         print(
             f"[{number}/{len(todo)}] {scan.name}  {state}  ({progress.duration(left_s)} left)",

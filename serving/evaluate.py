@@ -8,7 +8,7 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, inputs, json_files, organ_table, scans
+from segthor import drawing, files, guard, inputs, json_files, organ_table, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
@@ -132,15 +132,15 @@ def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dic
         try:
             predicted, truth = pairs.read(contours, prediction, None, organs, roi_names)
             predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
-        except InputError as error:
-            failed[contours.name] = str(error)
-            print(f"{line}  FAILED: {error}", flush=True)
+            named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
+            names = [name for name in organs.names if name in named]
+            maps = predicted.zyx, truth.zyx
+            spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
+            scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
+        except Exception as error:  # whatever it is, the other patients must not suffer
+            failed[contours.name] = guard.describe(error)
+            print(f"{line}  FAILED: {failed[contours.name]}", flush=True)
             continue
-        named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
-        names = [name for name in organs.names if name in named]
-        maps = predicted.zyx, truth.zyx
-        spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
-        scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
         scored.append(PatientScores(contours.name, scores))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
         doubts = [finding.message for finding in (*predicted.findings, *truth.findings)]
@@ -193,9 +193,9 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
             predicted, truth = pairs.read(*matched[name], like, organs, roi_names)
             maps = truth.zyx, predicted.zyx
             tiles += picture.tiles(name, ct, *maps, patient.organs, organs, truth.left_out)
-        except InputError as error:
+        except Exception as error:
             failed += 1
-            print(f"No picture of {name}: {error}")
+            print(f"No picture of {name}: {guard.describe(error)}")
     if not tiles:
         print(f"No picture: none of these patients' scans is in {SCANS.value}.")
         return failed

@@ -9,7 +9,7 @@ shown.
 
 from absl import flags
 
-from segthor import files, inputs, scans
+from segthor import files, guard, inputs, scans
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.metrics import without
@@ -122,15 +122,16 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
             maps = predicted.zyx, truth and without(truth.left_out, truth.zyx)
             animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *maps, organs)
         return viewer.patient(scan.name, ct, predicted, truth, scores, noted)
-    except InputError as error:
-        print(f"FAILED: {scan.name}: {error}", flush=True)
+    except Exception as error:  # whatever it is, the other patients must not suffer
+        reason = guard.describe(error)
+        print(f"FAILED: {scan.name}: {reason}", flush=True)
         shown = (
             scan.ct,
             prediction and prediction.labels,
             labels and labels.labels,
             PREDICTIONS.value,
         )
-        return viewer.failed(scan.name, str(error), shown)
+        return viewer.failed(scan.name, reason, shown)
 
 
 if __name__ == "__main__":

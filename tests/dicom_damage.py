@@ -330,6 +330,11 @@ def pixel_spacing_is_zero(folder):
     field(folder, PixelSpacing=[0, 0])
 
 
+@damage("series_no_position")
+def pixels_smaller_than_any(folder):
+    field(folder, PixelSpacing=["1e-300", "1e-300"])
+
+
 @damage("series_no_rescale")
 def rescale_was_removed(folder):
     field(folder, slice(4, 5), RescaleSlope=None, RescaleIntercept=None)
@@ -354,6 +359,14 @@ def slices_lie_there_twice(folder):
 @damage("series_tilted")
 def the_gantry_was_tilted(folder):
     healthy(folder, tilt_degrees=12)
+
+
+@damage("series_surplus")
+def a_slice_with_more_bytes_than_pixels(folder):
+    def lengthen(dataset):
+        dataset.PixelData += bytes(64)
+
+    every(folder, lengthen, slice(5, 6))
 
 
 @damage("series_lossy")
@@ -528,6 +541,29 @@ def a_contour_of_the_heart_is_the_aortas_too(folder):
 @damage("contour_crossing")
 def contours_that_cross(folder):
     added(folder, offset_mm=(20, 0, 0))
+
+
+@damage("contour_self_crossing")
+def a_contour_goes_round_twice(folder):
+    def twice(dataset):
+        item = heart(dataset)[2]
+        points = np.reshape(item.ContourData, (-1, 3)).astype(float)
+        again = points.mean(0) + 0.6 * (points - points.mean(0))
+        rows = np.concatenate([points, points[:1], again, again[:1]])
+        item.ContourData = [f"{mm:.6f}"[:16] for mm in rows.ravel()]
+        item.NumberOfContourPoints = len(rows)
+
+    drawing(folder, twice)
+
+
+@damage("contour_too_many")
+def hundreds_of_rings_that_overlap(folder):
+    def many(dataset):
+        drawn = heart(dataset)
+        offsets = [(x, y, 0) for x in range(-30, 30, 3) for y in range(-24, 24, 3)]
+        drawn += [another(drawn[2], offset_mm=offset) for offset in offsets * 2]
+
+    drawing(folder, many)
 
 
 @damage("contour_duplicate")

@@ -25,6 +25,7 @@ JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
 ELSEWHERE = {
     "roi_names_unmatched",
     "bad_name",
+    "unforeseen",
     "file_changed",
     "same_scan",
     "organ_not_declared",

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from unittest import mock
 
+import hanging
 import nibabel
 import numpy as np
 import pytest
@@ -353,9 +354,8 @@ def test_three_broken_among_ten_give_seven_results_and_three_reasons(model, tmp_
     content = (scans / "Patient_43.nii.gz").read_bytes()
     (scans / "Patient_43.nii.gz").write_bytes(content[: len(content) // 2])
     (scans / "Patient_45.nii.gz").write_bytes(b"not an image")
-    (scans / "Patient_48.nii.gz").unlink()
-    os.mkfifo(scans / "Patient_48.nii.gz")  # whoever opens it waits for ever
-    done = run_entry("serving.predict", model=model, input=scans, output=out, case_timeout=15)
+    with hanging.file(scans / "Patient_48.nii.gz"):
+        done = run_entry("serving.predict", model=model, input=scans, output=out, case_timeout=15)
     assert done.returncode == 1
     names = [f"Patient_{n}" for n in (43, 45, 48)]
     reasons = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]

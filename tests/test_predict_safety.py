@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 
+import hanging
 import nibabel
 import numpy as np
 import pytest
@@ -96,16 +97,17 @@ def test_a_second_job_in_one_folder_is_refused_and_one_after_a_kill_is_not(tmp_p
 
 def test_the_run_after_a_killed_one_names_the_case_that_was_under_way(tmp_path, model):
     save_case(tmp_path / "scans" / "A.nii.gz")
-    os.mkfifo(tmp_path / "scans" / "B.nii.gz")  # whoever opens it waits for ever
     flags = [f"--model={model}", f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
-    process = start(["-m", "serving.predict", *flags], stdout=None, stderr=None)
-    while not (tmp_path / "out" / "A.nii.gz").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    with hanging.file(tmp_path / "scans" / "B.nii.gz"):
+        process = start(["-m", "serving.predict", *flags], stdout=None, stderr=None)
+        while not (tmp_path / "out" / "A.nii.gz").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
     # A case that is given up is named by its own run, and is no killed one.
-    named = predict(tmp_path, model, case_timeout=2)
+    with hanging.file(tmp_path / "scans" / "B.nii.gz"):
+        named = predict(tmp_path, model, case_timeout=2)
     assert named.returncode == 1 and "failed: B" in named.stdout
     case = f"a process was ended in the midst of B ({tmp_path / 'scans' / 'B.nii.gz'})"
     (line,) = [line for line in named.stderr.splitlines() if case in line]

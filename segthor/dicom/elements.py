@@ -2,7 +2,9 @@
 
 import logging
 import math
+import types
 import warnings
+import zlib
 
 import pydicom
 from pydicom.dataelem import RawDataElement
@@ -14,16 +16,31 @@ logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
+_MOST_INFLATED_BYTES = 1 << 28  # of a deflated file; 3 MB can hold 3 GB of zeros
 _PIXELS, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF  # a tag, a length
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # how files without a preamble start
+
+
+def _inflate(content: bytes, wbits: int) -> bytes:
+    """`zlib.decompress` for pydicom, which has no limit of its own."""
+    inflater = zlib.decompressobj(wbits)
+    inflated = inflater.decompress(content, _MOST_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise DicomError("file_too_large", "more than can be")
+    if not inflater.eof:
+        raise EOFError
+    return inflated
+
+
+pydicom.filereader.zlib = types.SimpleNamespace(decompress=_inflate, MAX_WBITS=zlib.MAX_WBITS)
 
 
 def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
     """The data set in a binary stream that can seek; tags: keywords, where not all are wanted.
 
     Raises:
-      DicomError: 'file_not_dicom', 'file_damaged', or 'file_truncated': the file ends within an
-        element that was asked for. Of pixels, who decodes them says so.
+      DicomError: 'file_not_dicom', 'file_damaged', 'file_too_large', or 'file_truncated': the file
+        ends within an element that was asked for. Of pixels, who decodes them says so.
     """
     start = stream.read(132)
     if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
@@ -34,6 +51,12 @@ def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.
             stream, force=True, stop_before_pixels=not pixels, specific_tags=tags
         )
         elements = [dataset.get_item(tag) for tag in dataset.keys() if tag != _PIXELS]
+    except DicomError as error:
+        most = _MOST_INFLATED_BYTES >> 20
+        message = f"{path}: deflated; expected at most {most} MB once inflated, found more"
+        raise DicomError(
+            error.code, f"{message}; convert it, for example with gdcmconv --raw"
+        ) from None
     except Exception as error:  # its text may quote the patient's name
         message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
         raise DicomError("file_damaged", f"{message}; copy it again") from error

@@ -37,7 +37,8 @@ _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
 _MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
 _STANDARD_UID = "1.2.840.10008."
-_MOST_PIXELS, _MOST_MM = 1 << 26, 1e5  # beyond what any scanner makes
+# Beyond what any scanner makes.
+_MOST_PIXELS, _LEAST_MM, _MOST_MM = 1 << 26, 1e-3, 1e5
 _BLOCK_BYTES = 1 << 16  # from other file systems: most headers at once, and no pixels
 
 _TAGS = (
@@ -243,7 +244,7 @@ def _plane(of_position, of_orientation, of_spacing) -> Plane:
     spacing = numbers(of_spacing, "PixelSpacing", 2)
     if position and max(map(abs, position)) > _MOST_MM:
         position = None
-    if spacing and not all(0 < mm < _MOST_MM for mm in spacing):
+    if spacing and not all(_LEAST_MM <= mm < _MOST_MM for mm in spacing):
         spacing = None
     return Plane(
         position, orientation(numbers(of_orientation, "ImageOrientationPatient", 6)), spacing

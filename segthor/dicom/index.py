@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from segthor import files
+from segthor import files, guard
 from segthor.dicom import DicomError, belongings, matching, volumes, who
-from segthor.dicom.headers import CT, STRUCTURES, Header, read
+from segthor.dicom.headers import CT, STRUCTURES, UNREADABLE, Header, read
 from segthor.dicom.volumes import Volume, series_name
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS
@@ -65,7 +65,10 @@ class Patient:
         """The volumes that were drawn on; without a structure set, the only volume."""
         if self._damage(""):
             return [matching.Case(problem=self._damage(""))]
-        cases = matching.cases_of(self.volumes, self.structure_sets)
+        try:
+            cases = matching.cases_of(self.volumes, self.structure_sets)
+        except Exception as error:  # whatever it is, the other patients must not suffer
+            return [matching.Case(problem=guard.read_error(self.folder, error))]
         return [self.checked(case) for case in cases]
 
     @property
@@ -124,15 +127,22 @@ def headers(paths) -> list[Header]:
     """
     if any(map(files.is_url, paths)):
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            return list(pool.map(read, paths))
+            return list(pool.map(_read_in_time, paths))
     stamps = {path: _stamp(path) for path in paths}
     known = [path for path in paths if path in _read_before]
     if len(_read_before) > _MOST_KEPT or any(_read_before[p][0] != stamps[p] for p in known):
         _read_before.clear()
     for path, stamp in stamps.items():
         if path not in _read_before:
-            _read_before[path] = stamp, read(path)
+            _read_before[path] = stamp, _read_in_time(path)
     return [_read_before[path][1] for path in paths]
+
+
+def _read_in_time(path: str) -> Header:
+    try:
+        return guard.within(guard.SECONDS, path, read, path)
+    except InputError:
+        return Header(path, UNREADABLE)
 
 
 def _stamp(path: str) -> str:
@@ -186,7 +196,13 @@ def find(root: str) -> list[str]:
         if real in seen:
             continue
         seen.add(real)
-        names, folders = files.entries(folder)
+        try:
+            names, folders = files.entries(folder)
+        except (InputError, OSError):  # a closed folder, or a path that is too long
+            if folder == root:
+                raise
+            paths.append(folder)  # `headers.read` says that it cannot be opened
+            continue
         is_output = PREDICTIONS in names
         if is_output:
             names = [n for n in names if not is_nifti(n) and not n.endswith((".json", ".csv"))]

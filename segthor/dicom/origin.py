@@ -1,17 +1,18 @@
 """What all DICOM objects that we write share: where they come from, whose they are, their UIDs."""
 
-import copy
 import hashlib
 import io
 import uuid
 from dataclasses import astuple, dataclass
 
 import pydicom
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import Tag
 
 from segthor import files
-from segthor.dicom import SOFTWARE
+from segthor.dicom import SOFTWARE, elements
 from segthor.dicom.series import Stack
 from segthor.organs import Organ
 
@@ -24,8 +25,11 @@ _REQUIRED = (
 ).split()
 _KEPT = (
     "SpecificCharacterSet IssuerOfPatientID PatientIdentityRemoved DeidentificationMethod "
-    "DeidentificationMethodCodeSequence StudyDescription TimezoneOffsetFromUTC"
+    "StudyDescription TimezoneOffsetFromUTC"
 ).split()
+_CODES = "DeidentificationMethodCodeSequence"
+_OF_CODE = "CodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning LongCodeValue".split()
+_MOST_CODES, _MOST_BYTES = 100, 1024  # copied of what stands in a file
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,29 @@ def roi_name(organ: Organ) -> str:
 def patient_and_study(stack: Stack) -> Dataset:
     """The scan's own patient, study and character set."""
     dataset = Dataset()
-    for keyword in (*_REQUIRED, *_KEPT):
-        element = stack.header.get_item(Tag(keyword))
-        if element is not None:
-            dataset[keyword] = copy.deepcopy(element)
-        elif keyword in _REQUIRED:
+    _copy_texts(stack.header, dataset, (*_REQUIRED, *_KEPT))
+    for keyword in _REQUIRED:
+        if keyword not in dataset:
             setattr(dataset, keyword, "")
+    codes = [Dataset() for _ in elements.items(stack.header, _CODES)[:_MOST_CODES]]
+    for item, code in zip(elements.items(stack.header, _CODES), codes, strict=False):
+        _copy_texts(item, code, _OF_CODE)
+    if codes:
+        setattr(dataset, _CODES, codes)
     dataset.StudyInstanceUID = stack.study_uid
     return dataset
+
+
+def _copy_texts(source: Dataset, target: Dataset, keywords) -> None:
+    """Copies elements byte for byte; none that is a sequence, or longer than such an element is."""
+    for keyword in keywords:
+        element = source.get_item(Tag(keyword))
+        kind = dictionary_VR(keyword)
+        is_text = isinstance(element, RawDataElement) and element.VR in (None, "UN", kind)
+        if is_text and len(element.value or b"") <= _MOST_BYTES:
+            target[keyword] = element._replace(VR=kind)
+        elif isinstance(element, DataElement) and element.VR == kind:
+            target[keyword] = element
 
 
 def write(path: str, dataset: Dataset, transfer_syntax: str, encoded: bytes = b"") -> None:

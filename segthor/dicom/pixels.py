@@ -64,6 +64,13 @@ class Image:
             message = f"{self._path}: the pixels cannot be decoded ({reason})"
             raise DicomError("file_damaged", f"{message}; copy it again") from error
 
+    @property
+    def has_surplus(self) -> bool:
+        """Whether uncompressed pixels are followed by more than a byte that makes them even."""
+        if self._syntax in (*decoder.SYNTAXES, _RUN_LENGTH) or "PixelData" not in self._dataset:
+            return False
+        return len(self._dataset.PixelData) > get_expected_length(self._dataset) + 1
+
     def _transfer_syntax(self) -> str:
         syntax = str(self._dataset.file_meta.get("TransferSyntaxUID", ""))
         if not syntax:  # a file without its first part: what pydicom found is all there is to know

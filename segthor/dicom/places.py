@@ -111,7 +111,8 @@ def check_references(volume: Stack) -> None:
     """Raises DicomError where a structure set or SEG could not refer to a volume's images."""
     why = [f"{code}: {message}" for code, message in volume.findings if code in _NOT_REFERABLE]
     uids = [one.sop_instance_uid for one in volume.instances]
-    if not all(map(_UID.fullmatch, [volume.series_uid, volume.study_uid, *uids])):
+    uids += [volume.series_uid, volume.study_uid, volume.frame_of_reference_uid]
+    if not all(map(_UID.fullmatch, uids)):
         why.append("its UIDs are not of digits and points, at most 64 characters")
     if why:
         message = f"{volume.instances[0].path}: no structure set or SEG can refer to this series"

@@ -3,6 +3,7 @@
 No message names a patient, or an ROI that was not used.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -125,7 +126,7 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
     owners = {}
     for organ, roi in found:
         if owners.setdefault(roi.number, organ.name) != organ.name:
-            message = f"ROI {roi.number} was given to {owners[roi.number]} as well"
+            message = f"its ROI was given to {owners[roi.number]} as well"
             raise DicomError("roi_ambiguous", f"{structures.path}: {organ.name}: {message}")
     return found
 
@@ -133,7 +134,7 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
 def _told(rois, names) -> list[Roi]:
     """The ROIs of these names to the letter, else but for case, `_`, `-` and blanks."""
     exact = {_letters(name) for name in names}
-    alike = {plain_name(name) for name in names}
+    alike = {plain_name(name) for name in names} - {""}
     return [roi for roi in rois if _letters(roi.name) in exact] or [
         roi for roi in rois if plain_name(roi.name) in alike
     ]
@@ -148,13 +149,18 @@ def _only(structures, organ: str, rois) -> Roi:
     rois = [roi for roi in rois if roi.is_drawn] or rois[:1]
     where, number = f"{structures.path}: {organ}", rois[0].number
     if len(rois) > 1:
-        numbers = ", ".join(roi.number for roi in rois)
+        numbers = ", ".join(_printable(roi.number) for roi in rois)
         message = f"{where}: ROIs {numbers} all go by its names; say which one it is"
         raise DicomError("roi_ambiguous", message)
     if sum(roi.number == number for roi in structures.rois) > 1 or len(rois[0].contours) > 1:
-        message = f"{where}: the number of its ROI, {number}, is given twice; export it again"
+        message = f"{where}: the number of its ROI is given twice; export it again"
         raise DicomError("roi_ambiguous", message)
     return rois[0]
+
+
+def _printable(number: str) -> str:
+    """A number as it stands in the file; '?' where it is a text, which may tell whose it is."""
+    return number if re.fullmatch("[0-9]{1,9}", number) else "?"
 
 
 def _structure_set(path, dataset) -> StructureSet:

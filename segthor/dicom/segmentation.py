@@ -19,7 +19,7 @@ from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from segthor.dicom import SOFTWARE
+from segthor.dicom import SOFTWARE, elements
 from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, write
 from segthor.dicom.series import Stack
 from segthor.organs import Organs
@@ -135,11 +135,11 @@ def _sources(stack) -> list[Dataset]:
 
 def _thickness(stack) -> DSfloat:
     """The scan's own, else the distance between slices."""
-    told = stack.header.get("SliceThickness")
-    if told:
-        return told
-    steps = np.linalg.norm(np.diff(stack.positions_mm, axis=0), axis=1)
-    return DSfloat(float(steps.mean()) if len(steps) else 1.0, auto_format=True)
+    thickness = elements.numbers(stack.header, "SliceThickness", 1)
+    if not thickness or thickness[0] <= 0:
+        steps = np.linalg.norm(np.diff(stack.positions_mm, axis=0), axis=1)
+        thickness = [float(steps.mean()) if len(steps) else 1.0]
+    return _decimals(thickness)[0]
 
 
 def _settle(made, stack, origin) -> None:

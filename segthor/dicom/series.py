@@ -103,17 +103,24 @@ def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Volu
             f"{most / 1e9:.3g} GB for a scan"
         )
         raise DicomError("file_too_large", message)
-    planes_read = _Planes(stack.shape)
+    planes_read, surplus = _Planes(stack.shape), 0
     places = _by_path(stack)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         tasks = ((path, placed, stack.shape) for path, placed in places.items())
-        for placed, content, planes in _ahead(pool, _read_file, tasks):
+        for placed, content, planes, has_surplus in _ahead(pool, _read_file, tasks):
+            surplus += has_surplus
             if digest:
                 digest.update(content)
             for (k, instance), plane in zip(placed, planes, strict=True):
                 planes_read.put(k, plane, instance.path)
-    findings = tuple(Finding.of(*finding) for finding in stack.findings)
+    doubts = stack.findings + _surplus_findings(surplus)
+    findings = tuple(Finding.of(*doubt) for doubt in doubts)
     return Volume(stack.to_zyx(planes_read.array), stack.grid, findings)
+
+
+def _surplus_findings(count: int) -> tuple[tuple[str, str], ...]:
+    message = f"{count} images hold more bytes of pixels than their headers say; these are left out"
+    return (("series_surplus", message),) if count else ()
 
 
 class _Planes:
@@ -173,4 +180,4 @@ def _read_file(path: str, placed, shape):
     for _, instance in placed:
         image.check(instance.sop_instance_uid, (shape[1], shape[0]))
         planes.append(image.hu(instance.frame))
-    return placed, content, planes
+    return placed, content, planes, image.has_surplus

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from segthor import contours
+from segthor import contours, nesting
 from segthor.dicom import DicomError, rois, segments
 from segthor.dicom.rois import CLOSED_KINDS, INTERPOLATED, XOR, Roi
 from segthor.dicom.series import Stack
@@ -23,6 +23,8 @@ _WORDS = {
     "structures_references": "refer to images of other slices than they lie on",
     "contour_nested": "lie inside another and are read as holes, or as islands in holes",
     "contour_crossing": "cross another on their slice and are united",
+    "contour_self_crossing": "cross themselves and are filled where they go round an odd number of "
+    "times",
     "contour_duplicate": "repeat another and are left out",
     "contour_interpolated": "are marked as interpolated and are read like drawn ones",
     "contour_commas": "have a decimal comma, which is read as a point",
@@ -196,7 +198,12 @@ def _planes(where: str, roi: Roi, slices: Slices, found: Counter):
         if any(closed[i].kind == XOR for i in here):
             mask = contours.fill(plane, slices.shape)
         else:
-            mask, met = contours.combine(plane, slices.shape)
+            try:
+                mask, met = contours.combine(plane, slices.shape)
+            except nesting.TooManyRings as error:
+                message = f"{where}: {len(plane)} contours on slice {index + 1} overlap; expected"
+                message += " so few that they can be told apart; draw or export it again"
+                raise DicomError("contour_too_many", message) from error
             found.update(met)
         yield index, mask.T
 

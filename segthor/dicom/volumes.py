@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 
-from segthor import files
+from segthor import files, guard
 from segthor.dicom import slices, stacks
 from segthor.dicom.headers import Header
 from segthor.dicom.series import Stack
@@ -51,17 +51,27 @@ def of_person(person: Person) -> tuple[list[Volume], list[tuple[str, str]]]:
     volumes, aside, single = [], [], []
     for series in person.series:
         findings = (CHANGES,) if series.changes_id else ()
-        made = stacks.of_series(series.images, findings)
+        made = _stack(series.images, findings)
         volumes += _named(series.uid, series.images, made)
         aside += made.left_aside
         if made.left_aside and len(series.images) == 1 and not series.images[0].is_enhanced:
             single += series.images
     for images in _with_own_uids(single):
-        made = stacks.of_series(images, (_OWN_UIDS,))
+        made = _stack(images, (_OWN_UIDS,))
         used = {path for one in made.volumes for path in one.paths}
         volumes += _named(min(header.series_uid for header in images), images, made)
         aside = [(why, path) for why, path in aside if path not in used]
     return volumes, aside
+
+
+def _stack(images, findings) -> stacks.Volumes:
+    """As `stacks.of_series`; whatever it raises is these images' trouble alone."""
+    try:
+        return stacks.of_series(images, findings)
+    except Exception as error:
+        paths = tuple(header.path for header in images)
+        trouble = guard.read_error(paths[0], error)
+        return stacks.Volumes((StackError(trouble.code, str(trouble), paths),), ())
 
 
 def _with_own_uids(single) -> list[list[Header]]:

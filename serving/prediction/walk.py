@@ -3,16 +3,13 @@
 One case's trouble is its own: it is caught, named, and the walk goes on.
 """
 
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass
 
-from absl import logging
-
-from segthor.errors import InputError, message_line
+from segthor import guard
+from segthor.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def walk(
             computed = _start(compute, case, given).get(timeout_s)
             del given
         except Exception as error:  # whatever it is, the other cases must not suffer
-            reason = _reason(error)
+            reason = guard.describe(error)
         seconds = time.monotonic() - began
         if writing:
             yield _finished(*writing, timeout_s)
@@ -84,30 +81,12 @@ class _Job:
 
 
 def _start(function, *arguments) -> _Job:
-    future = Future()
-
-    def call():
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:  # handed over to whoever asks for the result
-            future.set_exception(error)
-
-    # A daemon, so that one hanging file cannot keep the process alive.
-    threading.Thread(target=call, daemon=True).start()
-    return _Job(future, time.monotonic())
+    return _Job(guard.start(function, *arguments), time.monotonic())
 
 
 def _finished(case, seconds: float, job: _Job, timeout_s: float) -> Outcome:
     try:
         job.get(timeout_s)
     except Exception as error:
-        return Outcome(case, seconds, _reason(error))
+        return Outcome(case, seconds, guard.describe(error))
     return Outcome(case, seconds)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    logging.debug("%s", "".join(traceback.format_exception(error)))
-    kind, line = type(error).__name__, message_line(error)
-    return kind if line == kind else f"{kind}: {line}"

@@ -1,0 +1,124 @@
+"""Which rings of one organ on a plane lie in which others, coincide or cross.
+
+A ring is float64 [N, 2] in pixels, as in `segthor.contours`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+_MOST_COMPARED = 1 << 30  # of one organ on a plane: pixels and pairs of points; some seconds
+_PAIR = 1 << 15  # what comparing two rings costs at least, as so many pixels
+_SAME_PX = 0.1  # rings nearer than this coincide: planning systems round to 0.01 or 0.1 mm
+_MOST_AT_ONCE = 1 << 21  # pairs of points, so that memory stays bounded
+
+
+class TooManyRings(Exception):
+    """More rings overlap on one plane than can be compared in a few seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One filled ring: bool mask [x, y] within `box`."""
+
+    ring: np.ndarray
+    box: tuple[slice, slice]
+    mask: np.ndarray
+
+    def within(self, box) -> np.ndarray:
+        """The mask as seen from another box inside its own."""
+        return self.mask[
+            tuple(
+                slice(part.start - own.start, part.stop - own.start)
+                for part, own in zip(box, self.box, strict=True)
+            )
+        ]
+
+
+def arrange(pieces: list[Piece], found: Counter):
+    """(groups of crossing pieces, how many groups hold each); counts what was met in `found`."""
+    lone, owner, holds = set(range(len(pieces))), list(range(len(pieces))), []
+    crossing, compared = set(), 0
+    for i, j in _touching(pieces):
+        if i not in lone or j not in lone:
+            continue
+        compared += min(p.mask.size for p in (pieces[i], pieces[j])) + _PAIR
+        compared += len(pieces[i].ring) * len(pieces[j].ring)
+        if compared > _MOST_COMPARED:
+            raise TooManyRings
+        relation = _relation(pieces[i], pieces[j])
+        if relation == "same":
+            lone.discard(j)
+            found["contour_duplicate"] += 1
+        elif relation == "crossing":
+            crossing |= {i, j}
+            old, new = owner[j], owner[i]
+            owner = [new if one == old else one for one in owner]
+        elif relation:
+            holds.append((i, j) if relation == "first" else (j, i))
+    holds = {(owner[a], owner[b]) for a, b in holds if a in lone and b in lone}
+    names = sorted({owner[i] for i in lone})
+    groups = [[pieces[i] for i in sorted(lone) if owner[i] == name] for name in names]
+    depths = [sum((other, name) in holds for other in names if other != name) for name in names]
+    nested = sum(len(group) for group, depth in zip(groups, depths, strict=True) if depth)
+    found += Counter(contour_crossing=len(crossing & lone), contour_nested=nested)
+    return groups, depths
+
+
+def _touching(pieces):
+    """Pairs (i, j), i < j, whose boxes share pixels."""
+    boxes = np.array([[(p.start, p.stop) for p in piece.box] for piece in pieces], int)
+    for i in range(len(pieces) - 1):
+        rest = boxes[i + 1 :]
+        shared = (rest[..., 0] < boxes[i, :, 1]) & (boxes[i, :, 0] < rest[..., 1])
+        for j in np.flatnonzero(shared.all(1)):
+            yield i, int(j) + i + 1
+
+
+def _relation(a: Piece, b: Piece) -> str | None:
+    """'same', 'first' where a holds b, 'second' where b holds a, 'crossing', or None: apart."""
+    shared = tuple(
+        slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a.box, b.box, strict=True)
+    )
+    common = np.count_nonzero(a.within(shared) & b.within(shared))
+    if not common:
+        return None
+    if _is_along(a.ring, b.ring) and _is_along(b.ring, a.ring):
+        return "same"
+    if common == np.count_nonzero(b.mask) and _is_in(b.ring, a.ring):
+        return "first"
+    if common == np.count_nonzero(a.mask) and _is_in(a.ring, b.ring):
+        return "second"
+    return "crossing"
+
+
+def _is_in(points: np.ndarray, ring: np.ndarray) -> bool:
+    """Whether every point lies inside the ring, or so near it that it may touch."""
+    for some in _portions(points, ring):
+        x, y = some.T[..., None]
+        (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossed = ((y0 <= y) != (y1 <= y)) & (x0 + (y - y0) * (x1 - x0) / (y1 - y0) < x)
+        outside = some[np.count_nonzero(crossed, axis=1) % 2 == 0]
+        if len(outside) and not _is_along(outside, ring):
+            return False
+    return True
+
+
+def _is_along(points: np.ndarray, ring: np.ndarray) -> bool:
+    """Whether every point lies on the ring, or nearer than rings can be told apart."""
+    dx, dy = (np.roll(ring, -1, axis=0) - ring).T
+    length = np.maximum(dx * dx + dy * dy, 1e-12)
+    for some in _portions(points, ring):
+        x, y = some.T[..., None] - ring.T[:, None]
+        share = np.clip((x * dx + y * dy) / length, 0, 1)
+        distance = (x - share * dx) ** 2 + (y - share * dy) ** 2
+        if distance.min(1).max() > _SAME_PX**2:
+            return False
+    return True
+
+
+def _portions(points, ring):
+    """The points in portions that together with the ring fit into memory."""
+    return np.array_split(points, 1 + len(points) * len(ring) // _MOST_AT_ONCE)
