@@ -7,7 +7,7 @@ import html
 from collections import Counter
 
 from beam_jobs import shards
-from segthor import csv_files, files
+from segthor import csv_files, files, outputs
 from segthor.findings import CODES, Finding
 from segthor.manifest import UNLABELLED, Built, Rejected, Unlabelled
 from segthor.organs import RANGES, SEGTHOR, Organs
@@ -103,7 +103,8 @@ def _page(status: list[str], counts: Counter, entries: list[str], organs: Organs
         f'<span style="color: rgb{organ.rgb}">{organ.name}</span>' for organ in organs
     )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Audit</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="generator" content="{outputs.SOFTWARE}"><title>Audit</title>'
         f"<style>{_STYLE}</style><h1>Audit of {len(status)} patients: {numbers}</h1>"
         f"<table><tr><th>severity<th>code<th>meaning<th>findings{codes}</table>"
         f"<h2>Patients with findings</h2><p>Contours: {legend}. At most {MOST_SHOWN} rejected and "

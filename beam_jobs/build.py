@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import files, flags_of, ignored, organ_table, runners, scans
+from segthor import files, flags_of, ignored, organ_table, outputs, runners, scans
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
@@ -53,6 +53,11 @@ flags_of.define(Settings)
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
     flags_of.refuse(argv[1:], {"labels": "name the input's label values with --label_values"})
+    given = {"input": _INPUT.value, "level_masks": flags.FLAGS.level_masks}
+    if _INPUT.value == "":  # an unset variable of a shell; phantoms would replace a dataset
+        raise InputError("--input=: expected a folder or a CSV, found nothing")
+    if not _LIST.value:
+        outputs.check_folder(_OUTPUT.value, given, own=outputs.DATASET)
     if not _INPUT.value:
         _take_phantoms_flags()
     organs = SEGTHOR

@@ -9,13 +9,18 @@ from beam_jobs.examine import stamps
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from beam_jobs.shards import Part
-from segthor import files, json_files, scans, underway
+from segthor import files, json_files, outputs, scans, underway
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset
 from segthor.patients import Patient
 
 FOUND = "found.json"  # who the patients of a DICOM tree are, so that a second run need not look
 _OWN = {FILE_NAME, FOUND, shards.SHARDS, shards.PARTS, *audit_page.FILES, "inspect"}
+_KINDS = {
+    FILE_NAME: outputs.json_with("format", "recipe"),
+    "audit.csv": outputs.csv_with("patient", "status", "codes"),
+    "audit.html": outputs.page,
+}
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
 _MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
@@ -24,6 +29,8 @@ def claim(output: str) -> None:
     """Raises InputError where the folder holds anything but a dataset of this job."""
     if not files.exists(output):
         return
+    if outputs.result_in(output) != outputs.DATASET:  # at most a build that was killed
+        outputs.check_files(output, _KINDS)
     foreign = [name for name in files.listdir(output) if name not in _OWN]
     folder = files.join(output, shards.SHARDS)
     if not foreign and files.exists(folder):

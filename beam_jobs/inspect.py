@@ -9,7 +9,7 @@ normalization) and histograms.png (spacings, window levels, organ volumes).
 from absl import flags
 
 from beam_jobs import inspection
-from segthor import files, locks
+from segthor import files, outputs
 from segthor.errors import run
 from segthor.manifest import DEFAULT_DATASET, Dataset
 
@@ -21,11 +21,17 @@ _PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", 1, 
 def main(argv):
     """Prints the statistics, then draws."""
     del argv
+    output, usual = _OUTPUT.value, files.join(_DATA.value, "inspect")
+    if output is None:
+        output = usual
+    pictures = dict.fromkeys(inspection.FILES, outputs.picture)
+    if output and files.is_same(output, usual):  # the one folder in a dataset that is for others
+        outputs.check_files(output, pictures)
+    else:
+        outputs.check_folder(output, {"data": _DATA.value}, written=pictures)
     dataset = Dataset.load(_DATA.value)
     print("\n".join(inspection.lines(dataset)))
-    output = _OUTPUT.value or files.join(_DATA.value, "inspect")
-    with locks.alone(output):
-        files.remove_partial(output)
+    with outputs.alone(output, inspection.FILES):
         inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
     print(f"Wrote {', '.join(inspection.FILES)} to {output}")
 

@@ -197,7 +197,8 @@ def measure_prediction(
     names: The organs that were to be predicted.
     """
     measured = figures.of_organs(volume, labels)
-    findings = grid_findings(volume.grid) + image_findings(figures.of_image(volume.zyx))
+    findings = [*volume.findings, *grid_findings(volume.grid)]
+    findings += image_findings(figures.of_image(volume.zyx))
     findings += organ_findings(measured, names, labels.organs)
     if not measured:  # organ_findings takes contours for absent altogether, and names no organ
         findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))

@@ -5,9 +5,10 @@ No tensorflow. The report's page takes its windows and colours from here.
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
-from segthor import files
+from segthor import files, outputs
 from segthor.organs import MOST_LABEL, SEGTHOR, Organs
 from segthor.recipe import window
 
@@ -86,8 +87,10 @@ def sheet(tiles, columns: int, captions, note: str = "", organs: Organs = SEGTHO
 
 def save_png(path: str, rgb: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] or [H, W] atomically; `path` may be a URL."""
+    made_by = PngInfo()
+    made_by.add_text("Software", outputs.SOFTWARE)
     with files.atomic_write(path) as stream:
-        Image.fromarray(rgb).save(stream, "PNG", optimize=True)
+        Image.fromarray(rgb).save(stream, "PNG", optimize=True, pnginfo=made_by)
 
 
 def _enlarged(labels, scale):

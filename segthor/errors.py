@@ -17,6 +17,7 @@ from segthor import memory
 # The machine refuses a file: the user's to mend, like bad input, and no fault in the program.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _REFUSALS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_REFUSALS |= {errno.EFBIG}  # a limit of the shell (ulimit -f)
 
 
 class InputError(Exception):

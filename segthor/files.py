@@ -90,6 +90,12 @@ def read_bytes(path: str) -> bytes:
         return stream.read()
 
 
+def partial_path(path: str) -> str:
+    """A temporary name beside `path`; `remove_partial` knows it."""
+    # Not the whole of the final name: that may be as long as a name can be.
+    return join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)[-40:]}")
+
+
 @contextlib.contextmanager
 def atomic_write(path: str, final=None, durable: bool = True):
     """Yields a binary stream; its content appears under `path` at the end, or not at all.
@@ -98,9 +104,7 @@ def atomic_write(path: str, final=None, durable: bool = True):
     depends on the content. durable: whether to wait for the disk, so that a power cut cannot leave
     the name without the content.
     """
-    # Not the whole of the final name: that may be as long as a name can be.
-    ending = name(path)[-40:]
-    temporary = join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{ending}")
+    temporary = partial_path(path)
     makedirs(parent(path))
     try:
         with open_write(temporary) as stream:

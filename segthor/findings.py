@@ -150,6 +150,14 @@ def judge(findings, severities: dict[str, str]) -> tuple[Finding, ...]:
     return tuple(f for severity in (REJECT, WARN) for f in judged if f.severity == severity)
 
 
+def doubts(findings) -> list[str]:
+    """What makes predicted or corrected contours implausible, in words.
+
+    A missing organ is left out: a label map may lack one for good reasons.
+    """
+    return [f.message for f in findings if f.severity == REJECT and f.code != "organ_missing"]
+
+
 def is_rejected(findings) -> bool:
     """Whether one of the findings keeps the patient out."""
     return any(finding.severity == REJECT for finding in findings)

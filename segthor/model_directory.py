@@ -61,6 +61,11 @@ def digest(version: str) -> str:
     return model["digest"]
 
 
+def bytes_digest(content: bytes) -> str:
+    """Names a file of the model by its content."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def weights_digest(
     weights, recipe: Recipe, names, organs: Organs = SEGTHOR, weight_names: list[str] | None = None
 ) -> str:

@@ -2,9 +2,7 @@
 
 import logging
 
-from segthor import environment, files
-
-SOFTWARE = "segthor"  # in each PNG, so that a program knows its own picture
+from segthor import environment, files, outputs
 
 
 def new_figure(**options):
@@ -22,4 +20,4 @@ def new_figure(**options):
 def save(figure, path: str, dpi: int = 100) -> None:
     """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
     with files.atomic_write(path) as stream:
-        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": SOFTWARE})
+        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": outputs.SOFTWARE})

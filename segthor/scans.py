@@ -74,6 +74,13 @@ def stamp(path: str, among=()) -> str:
     return _dicom().stamp(path, among)
 
 
+def volume_stamp(path: str, among=()) -> str:
+    """As `stamp`, of a scan's own files alone: what lies beside its slices does not count."""
+    if not is_dicom(path):
+        return files.stamp(path)
+    return _dicom().volume_stamp(path, among)
+
+
 def size(path: str, among=()) -> int:
     """Bytes of a scan's files; 0 where there is none."""
     if not is_dicom(path):

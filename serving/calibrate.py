@@ -14,11 +14,11 @@ import sys
 
 from absl import flags
 
-from segthor import children, files, folds, inputs, json_files, locks, startup
+from segthor import children, files, folds, inputs, json_files, locks, outputs, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, message_line, run
 from segthor.manifest import VALIDATION, Dataset
-from serving.scoring import output, tables
+from serving.scoring import tables
 
 RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)
 DATA = flags.DEFINE_string("data", None, "The dataset that it was trained on.", required=True)
@@ -33,6 +33,8 @@ PLOT = "reliability.png"
 
 def main(_):
     """Exports the folds, predicts the patients each left out, fits, stores."""
+    given = {"runs": RUNS.value, "data": DATA.value, "model": MODEL.value}
+    outputs.check_folder(OUTPUT.value, given, written={PLOT: outputs.picture})
     dataset = folds.load_dataset(DATA.value)
     for fold in range(dataset.folds):
         summary = files.join(folds.run_folder(RUNS.value, fold), "summary.json")
@@ -41,8 +43,7 @@ def main(_):
                 f"{summary}: expected a finished run of every fold; repeat the training"
             )
     targets = [directory.newest(folder) for folder in MODEL.value]
-    given = {"runs": RUNS.value, "data": DATA.value}
-    with output.alone(OUTPUT.value, (PLOT,), given):
+    with outputs.alone(OUTPUT.value, (PLOT,)):
         models = [_exported(fold) for fold in range(dataset.folds)]
         startup.load_tensorflow()
         rows, names = _rows(dataset, models)

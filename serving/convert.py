@@ -2,18 +2,21 @@
 
   python -m serving.convert --predictions=corrected --scans=DICOM_FOLDER --output=structures
 
-Each object refers to the images of the scan of the same name (docs/dicom.md). What is there already
-stays, unless --overwrite. Exit status 1 where one could not be made.
+Each object refers to the images of the scan of the same name (docs/dicom.md). What the audit finds
+implausible, such as a label map upside down, is named, and the draft's label says SUSPECT. An
+object that is there already stays, unless --overwrite. Exit status 1 where one could not be made.
 """
 
 import importlib.metadata
 import os
 import time
 
+import numpy as np
 from absl import flags
 
-from segthor import dicom, files, guard, inputs, locks, organ_table, progress, scans
+from segthor import audit, dicom, files, guard, inputs, locks, outputs, progress, scans
 from segthor.errors import InputError, run
+from segthor.findings import doubts
 from segthor.organs import Organs
 from serving.scoring import pairs
 
@@ -45,9 +48,8 @@ def main(argv):
     if not FORMATS.value or set(FORMATS.value) - set(dicom.FORMATS):
         known, found = ", ".join(dicom.FORMATS), ",".join(FORMATS.value)
         raise InputError(f"--formats: expected some of {known}; found {found!r}")
-    for folder in (PREDICTIONS.value, SCANS.value):
-        if files.is_same(folder, OUTPUT.value):
-            raise InputError(f"--output={OUTPUT.value}: the input lies there; choose another")
+    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, ORGAN_TABLE)}
+    outputs.check_folder(OUTPUT.value, given)
     label_maps = inputs.find_predictions(PREDICTIONS.value)
     found = inputs.find(SCANS.value, organs=None)
     todo = [scan for scan in found if scan.name in label_maps]
@@ -56,8 +58,9 @@ def main(argv):
             f"no scan has a label map: {PREDICTIONS.value} holds {min(label_maps)} ..., "
             f"{SCANS.value} holds {found[0].name} ..."
         )
+    organs = pairs.table_of(PREDICTIONS.value, table=ORGAN_TABLE.value)
     with locks.alone(OUTPUT.value):
-        return _convert(todo, label_maps, _organs())
+        return _convert(todo, label_maps, organs)
 
 
 def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
@@ -65,7 +68,7 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
     failed, began = 0, time.monotonic()
     for number, scan in enumerate(todo, 1):
         try:
-            state = _one(scan, label_maps[scan.name], organs)
+            state = _convert_one(scan, label_maps[scan.name], organs)
         except Exception as error:  # whatever it is, the other scans must not suffer
             failed, state = failed + 1, f"FAILED: {guard.describe(error)}"
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
@@ -80,30 +83,54 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
     return 1 if failed else 0
 
 
-def _one(scan, label_map: str, organs: Organs) -> str:
+def _convert_one(scan, label_map: str, organs: Organs) -> str:
+    """Makes the objects of one scan, all or none; returns what became of it, in words."""
     if scan.fault:
         raise InputError(scan.fault)
+    made = _origin(label_map)
     paths = {
         kind: files.inside(OUTPUT.value, f"{scan.name}_{kind}.dcm")
         for kind in dicom.FORMATS
         if kind in FORMATS.value
     }
     if not OVERWRITE.value:
-        paths = {kind: path for kind, path in paths.items() if not files.exists(path)}
+        paths = {kind: path for kind, path in paths.items() if not _is_made(path, made["model"])}
     if not paths:
         return "is there already"
-    like = scan.ct, scans.read_grid(scan.ct, scan.ct_files)
-    labels = scans.read_labels(label_map, like, organs=organs)
-    made = _origin(label_map)
-    written = scans.write_dicom(scan.ct, labels, paths, made, among=scan.ct_files)
+    ct = scans.read(scan.ct, among=scan.ct_files)
+    labels = scans.read_labels(label_map, (scan.ct, ct.grid), organs=organs)
+    for finding in labels.findings:
+        print(f"warning: {finding.message}", flush=True)
+    doubt = _doubt(ct, labels)
+    with outputs.Staging() as staging:
+        staged = {kind: staging.path(path) for kind, path in paths.items()}
+        made |= {"doubt": doubt}
+        written = scans.write_dicom(scan.ct, labels, staged, made, among=scan.ct_files)
+        staging.publish()
     empty = [kind for kind, path in written.items() if path is None]
-    return "no organ in it; no structure set written" if empty else ", ".join(written)
+    state = "no organ in it; no structure set written" if empty else ", ".join(paths.values())
+    return f"{state}  look at it: {doubt}" if doubt else state
 
 
-def _organs() -> Organs:
-    if ORGAN_TABLE.value is not None:
-        return organ_table.read(files.absolute(ORGAN_TABLE.value))
-    return pairs.table_of(PREDICTIONS.value)
+def _is_made(path: str, model: str) -> bool:
+    """Whether the object is there, made of this very label map.
+
+    Raises:
+      InputError: Another object is there.
+    """
+    if not files.exists(path):
+        return False
+    if not outputs.dicom_object(path, model):
+        raise InputError(f"{path}: is there, and not made of this label map; --overwrite it")
+    return True
+
+
+def _doubt(ct, labels) -> str:
+    """What the audit finds implausible about the organs that the label map holds, in words."""
+    held = np.bincount(labels.zyx.ravel(), minlength=256)
+    names = [organ.name for organ in labels.organs if held[organ.label]]
+    _, findings = audit.measure_prediction(ct, labels, names)
+    return "; ".join(doubts(findings))
 
 
 def _origin(label_map: str) -> dict:

@@ -8,12 +8,12 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, guard, inputs, json_files, organ_table, scans
+from segthor import drawing, files, guard, inputs, json_files, organ_table, outputs, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
 from serving.prediction import facts
-from serving.scoring import comparison, evaluation, output, pairs, picture, tables
+from serving.scoring import comparison, evaluation, pairs, picture, tables
 from serving.scoring.evaluation import PatientScores
 
 PREDICTIONS = flags.DEFINE_string(
@@ -54,19 +54,25 @@ REFERENCES = flags.DEFINE_boolean(
     "references", True, "Print what others reached on SegTHOR's patients."
 )
 PICTURED = 8  # patients in the picture: the worst ones
-WRITTEN = ("scores.csv", "scores.json", "comparison.json", "overlay.png")
+WRITTEN = {
+    "scores.csv": outputs.csv_with("patient", "organ", "dice"),
+    "scores.json": outputs.json_with("mean", "organs"),
+    "comparison.json": outputs.json_rows_with("organ", "score"),
+    "overlay.png": outputs.picture,
+}
 
 
 def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
+    given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
+    outputs.check_folder(OUTPUT.value, given, written=WRITTEN)
     organs, roi_names = _tables()
     _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
     found = inputs.find(SCANS.value, organs=None) if SCANS.value else ()
     cts = {scan.name: scan for scan in found}
     found = _match(organs, found)
-    given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
-    with output.alone(OUTPUT.value, WRITTEN, given):
+    with outputs.alone(OUTPUT.value, WRITTEN):
         scored, failed = _score(found.pairs, organs, roi_names)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")

@@ -10,7 +10,7 @@ import platform
 
 from absl import flags
 
-from segthor import errors, startup
+from segthor import errors, outputs, startup
 from trainer import run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
@@ -22,6 +22,7 @@ CHECKPOINT = flags.DEFINE_enum(
 
 def main(_):
     """Restores the run, writes the model, loads it again."""
+    outputs.check_folder(OUTPUT.value, {"workdir": WORKDIR.value}, own=outputs.MODEL)
     run.check_trained(WORKDIR.value, CHECKPOINT.value)
     startup.load_tensorflow()
     from serving.prediction import bundle  # takes seconds; a missing run is told before

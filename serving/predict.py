@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from segthor import files, flags_of, inputs, locks, progress, startup
+from segthor import files, flags_of, inputs, locks, outputs, progress, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
@@ -43,6 +43,7 @@ def main(argv):
     elif argv[1:]:
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     plan = flags_of.read(Plan)
+    _check_output(plan)
     patients = inputs.find(INPUT.value, SPLIT.value, organs=None)
     _check_folders(patients, plan)
     engine.require(plan.engine)
@@ -54,14 +55,21 @@ def main(argv):
         return _predict(patients, worker, plan.output, argv[1:])
 
 
+def _check_output(plan: Plan) -> None:
+    models = {"model": plan.models, "level_model": plan.level_models, "gate": plan.gate}
+    written = {overview.FILE_NAME: outputs.csv_with("patient", "review")}
+    given = {"input": INPUT.value, **models}
+    outputs.check_folder(plan.output, given, own=outputs.PREDICTIONS, written=written)
+    if not plan.models:
+        raise InputError("--model=: expected model directories, found nothing")
+
+
 def _check_folders(patients, plan: Plan) -> None:
-    """Raises InputError where results would lie among the inputs, or a model is missing."""
+    """Raises InputError where results would lie among the scans, or a model is missing."""
     if any(files.is_same(f, plan.output) for f in {files.parent(one.ct) for one in patients}):
         raise InputError(f"--output={plan.output}: the scans lie there; choose another folder")
     for model in (*plan.models, *plan.level_models, *filter(None, [plan.gate])):
         directory.newest(model)
-        if files.is_same(model, plan.output):
-            raise InputError(f"--output={plan.output}: a model lies there; choose another folder")
 
 
 def _predict(patients, worker, output: str, beam_options) -> int:
@@ -93,10 +101,21 @@ def _write_overview(patients, worker, output: str) -> None:
     path = files.join(output, overview.FILE_NAME)
     print(f"{marked} of {len(rows)} cases are marked for review; {path} lists them, worst first.")
     if not worker.judge.calibrated:
-        print(
-            "The model was not calibrated (serving.calibrate): it marks what is unlike its "
-            "training data or what the audit cannot believe, and expects no scores."
-        )
+        print(_without_calibration(patients, worker))
+
+
+def _without_calibration(patients, worker) -> str:
+    """What the marks of a model without a calibration are worth, in words."""
+    facts = [worker.results.facts(scan) for scan in patients]
+    compared = sum(bool(one.evidence and one.evidence.scan) for one in facts)
+    against = worker.judge.reasons_against
+    untrusted = ", ".join(f"{organ} ({reason})" for organ, reason in against.items())
+    return (
+        "The model is not calibrated (serving.calibrate), so no score is expected and a case that "
+        f"is not marked is not known to be good. {compared} of {len(facts)} cases were compared "
+        "with the training data, the others judged by the audit alone."
+        + (f" Marked in every case: {untrusted}." if untrusted else "")
+    )
 
 
 def _walk(todo, worker) -> None:

@@ -9,14 +9,14 @@ shown.
 
 from absl import flags
 
-from segthor import files, guard, inputs, scans
+from segthor import files, guard, inputs, outputs, scans
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.metrics import without
 from segthor.organs import Organs
 from segthor.patients import Patient
 from serving.prediction import facts
-from serving.scoring import animation, evaluation, output, page, pairs, tables, viewer
+from serving.scoring import animation, evaluation, page, pairs, tables, viewer
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The CT; as --input of predict.", required=True)
@@ -26,10 +26,13 @@ SPLIT = flags.DEFINE_enum(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Where the report goes.", required=True)
 GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each patient.")
+PAGE = "report.html"
 
 
 def main(_):
     """One entry per patient, worst first, into one page."""
+    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
+    outputs.check_folder(OUTPUT.value, given, written={PAGE: outputs.page})
     organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
     contoured = []
     if LABELS.value:
@@ -40,9 +43,10 @@ def main(_):
     if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
         predictions = {name: one for name, one in predictions.items() if name in contours}
     shown = _shown(found, predictions, contours, organs)
-    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
-    with output.alone(OUTPUT.value, ("report.html",), given):
-        gifs = files.join(OUTPUT.value, "gif")
+    gifs = files.join(OUTPUT.value, "gif")
+    if GIF.value:
+        outputs.check_files(gifs, {f"{scan.name}.gif": outputs.picture for scan in shown})
+    with outputs.alone(OUTPUT.value, (PAGE,)):
         if GIF.value and files.exists(gifs):
             files.remove_partial(gifs, ".gif")
         entries = []
@@ -51,7 +55,7 @@ def main(_):
             labels = contours.get(scan.name)
             entries.append(_entry(scan, predictions.get(scan.name), labels, gifs, organs))
         entries.sort(key=viewer.badness)
-        path = files.join(OUTPUT.value, "report.html")
+        path = files.join(OUTPUT.value, PAGE)
         source = files.name(files.absolute(PREDICTIONS.value))
         size = page.write(path, entries, source, organs)
     failed = sum("failed" in entry for entry in entries)

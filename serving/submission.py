@@ -10,11 +10,11 @@ import zipfile
 import numpy as np
 from absl import flags
 
-from segthor import files, inputs, nifti, scans
+from segthor import files, inputs, nifti, outputs, scans
 from segthor.errors import InputError, run
 from segthor.organs import Organs
 from segthor.patients import Patient
-from serving.scoring import output, pairs, tables
+from serving.scoring import pairs, tables
 
 PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", required=True)
 SCANS = flags.DEFINE_string("scans", None, "The challenge's CT.", required=True)
@@ -27,14 +27,13 @@ _IN_MEMORY = "memory://submission/label_map.nii"  # to fsspec a file; it ends wi
 def main(_):
     """Collects and checks the label maps, writes the zip, reads it back and checks again."""
     path = OUTPUT.value
-    # An ending that no scan, label map or CSV has: none of them can be written over.
-    if not path.lower().endswith(".zip") or files.is_dir(path):
-        raise InputError(f"--output={path}: expected the name of a file that ends in .zip")
+    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS)}
+    outputs.check_file(path, ".zip", outputs.archive_of(".nii"), given)
     found = inputs.find(SCANS.value, organs=None)
     predictions = inputs.find_predictions(PREDICTIONS.value)
     organs = pairs.table_of(PREDICTIONS.value)
     _check_complete(found, predictions, organs)
-    with output.alone(files.parent(path), (files.name(path),), {}):
+    with outputs.alone(files.parent(path), (files.name(path),)):
         with files.atomic_write(path) as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                 for number, scan in enumerate(found, 1):

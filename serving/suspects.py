@@ -14,13 +14,13 @@ import hashlib
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, files, folds, ignored, startup
+from segthor import csv_files, files, folds, ignored, outputs, startup
 from segthor.errors import InputError, hint, run
 from segthor.manifest import VALIDATION, Built, Dataset
 from segthor.metrics import without
 from segthor.organs import Organs
 from serving.prediction import out_of_fold
-from serving.scoring import output, page, suspect_page, suspicion, tables
+from serving.scoring import page, suspect_page, suspicion, tables
 from trainer import run as runs
 
 RUNS = flags.DEFINE_string("runs", None, "What trainer.cross_validate left.", required=True)
@@ -28,16 +28,17 @@ DATA = flags.DEFINE_string("data", None, "The dataset of these runs.", required=
 OUTPUT = flags.DEFINE_string("output", None, "Where the suspects go.", required=True)
 SHOWN = flags.DEFINE_integer("shown", 40, "How many patients the page shows.", lower_bound=1)
 CSV, PAGE = "suspects.csv", "suspects.html"
+WRITTEN = {CSV: outputs.csv_with("patient", "organ", "score", "slices"), PAGE: outputs.page}
 PRINTED = 15
 
 
 def main(_):
     """Predicts fold by fold, compares patient by patient, ranks, writes, prints."""
+    outputs.check_folder(OUTPUT.value, {"runs": RUNS.value, "data": DATA.value}, written=WRITTEN)
     dataset = folds.load_dataset(DATA.value)
     names = _check_runs(dataset)
     organs = dataset.organs.only(names)
-    given = {flag.name: flag.value for flag in (RUNS, DATA)}
-    with output.alone(OUTPUT.value, (CSV, PAGE), given):
+    with outputs.alone(OUTPUT.value, WRITTEN):
         out_of_fold.clear_leftovers(OUTPUT.value)
         disputes, failed = [], 0
         for fold in range(dataset.folds):

@@ -32,6 +32,8 @@ FEWEST = 3  # patients, below which a choice means nothing
 
 def main(_):
     """Scores every candidate on every patient, stores the best, prints the table."""
+    if not MODEL.value:
+        raise InputError("--model=: expected model directories, found nothing")
     versions = [directory.newest(folder) for folder in MODEL.value]
     head = _check_raw([directory.digest(version) for version in versions])
     organs = table_of(PREDICTIONS.value, LABELS.value)

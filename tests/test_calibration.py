@@ -38,6 +38,7 @@ def calibrated():
 @pytest.fixture
 def version(tmp_path):
     (tmp_path / "assets").mkdir()
+    json_files.write(str(tmp_path / "assets/model.json"), {"format": 1, "digest": "0123"})
     return str(tmp_path)
 
 
@@ -143,6 +144,8 @@ def test_too_few_patients_are_told():
     [
         (lambda v: v.pop("seen"), "seen"),
         (lambda v: v.update(format=9), "another version"),
+        (lambda v: v.update(model="4567"), "of this very model, found another's; remove it, or"),
+        (lambda v: v.pop("model"), "of this very model, found another's"),
         (lambda v: v["organs"]["heart"]["dice"].update(trees=[]), "a tree makes no sense"),
         (lambda v: v["organs"]["heart"]["dice"]["trees"][0]["left"].__setitem__(0, 9999), "a tree"),
         (lambda v: v["organs"]["heart"]["dice"]["edges"].append(0.5), "ranges make no sense"),

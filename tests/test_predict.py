@@ -469,7 +469,7 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
             "nowhere: expected a folder, a scan (.nii.gz) or a .csv, found nothing",
         ),
         ({"input": "{tmp}/empty"}, "expected at least one scan"),
-        ({"output": "{tmp}/scans"}, "the scans lie there"),
+        ({"output": "{tmp}/scans"}, "--input is read there"),
         ({"output": "{tmp}/other"}, "expected an empty folder"),
         ({"output": "{tmp}/list"}, "expected the settings that serving.predict writes"),
         ({"split": "validation"}, "knows no split"),

@@ -128,7 +128,7 @@ def test_a_killed_exports_remains_go_with_the_next_export(tmp_path):
 def test_the_model_folder_is_no_output(tmp_path, model):
     save_case(tmp_path / "scans" / "A.nii.gz")
     done = predict(tmp_path, model, output=model)
-    assert done.returncode == 2 and "a model lies there" in done.stderr
+    assert done.returncode == 2 and "--model is read there" in done.stderr
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 3.0])

@@ -12,19 +12,22 @@ import warnings
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, errors, files, flags_of, folds, locks
-from segthor.errors import InputError
+from segthor import csv_files, errors, files, flags_of, folds, locks, outputs
 from segthor.manifest import DEFAULT_DATASET
 from trainer import child, devices, run
 
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, one in each fold_K.")
+_TABLE, _SCORES = "cross_validation.csv", "patients.csv"
+_WRITTEN = {
+    _TABLE: outputs.csv_with("", "mean"),
+    _SCORES: outputs.csv_with("fold", "patient"),
+}
 
 
 def main(argv):
     """Trains fold after fold, then writes one table."""
-    if not _WORKDIR.value:
-        raise InputError("--workdir: expected the folder of the runs, found nothing")
+    outputs.check_folder(_WORKDIR.value, {"data": _DATA.value}, written=_WRITTEN, flag="workdir")
     reason = "every fold is trained; leave it out, or use trainer.main"
     flags_of.refuse(argv[1:], {"fold": reason})
     dataset = folds.load_dataset(_DATA.value)
@@ -39,7 +42,7 @@ def main(argv):
             patients = [row for fold in range(dataset.folds) for row in _patients(fold)]
             table = _table(patients, dataset.organs.names)
             print("\n" + _text(table))
-            for name, rows in (("cross_validation.csv", table), ("patients.csv", patients)):
+            for name, rows in ((_TABLE, table), (_SCORES, patients)):
                 path = files.join(_WORKDIR.value, name)
                 csv_files.write_table(path, rows)
                 print(f"Wrote {path}")

@@ -11,7 +11,7 @@ Repeat the same command to continue an interrupted one. Exit status: as trainer.
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, errors, files, flags_of, locks, plots
+from segthor import csv_files, errors, files, flags_of, locks, outputs, plots
 from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET, Dataset
 from trainer import child, growth, run, sources
@@ -22,6 +22,11 @@ _SIZES = flags.DEFINE_list("sizes", ["5", "10", "20", "40"], "Numbers of trainin
 _DRAWS = flags.DEFINE_integer(
     "draws", 3, "Subsets of each size; those of one draw are nested.", lower_bound=1
 )
+_TABLE, _PICTURE = "learning_curve.csv", "learning_curve.png"
+_WRITTEN = {
+    _TABLE: outputs.csv_with("organ", "patients", "kind", "dice"),
+    _PICTURE: outputs.picture,
+}
 _SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
 _FEWEST_PASSES = 4  # at 1.2 passes 32 patients scored less than predicted, see docs/training.md
 _OURS = ("train_patients", "draw", "minutes", "validate_every")
@@ -29,8 +34,7 @@ _OURS = ("train_patients", "draw", "minutes", "validate_every")
 
 def main(argv):
     """Trains run after run, then writes table and picture."""
-    if not _WORKDIR.value:
-        raise InputError("--workdir: expected the folder of the runs, found nothing")
+    outputs.check_folder(_WORKDIR.value, {"data": _DATA.value}, written=_WRITTEN, flag="workdir")
     sizes = _sizes(_SIZES.value)
     flags_of.refuse(argv[1:], dict.fromkeys(_OURS, "is chosen here; leave it out"))
     if "steps" not in flags_of.given(argv[1:]):
@@ -48,13 +52,13 @@ def main(argv):
                     _warn_of_few_steps(size, largest)
         scores = _scores(sizes, organs.names)
         rows = growth.table(sizes, scores)
-        path = files.join(_WORKDIR.value, "learning_curve.csv")
+        path = files.join(_WORKDIR.value, _TABLE)
         csv_files.write_table(path, rows)
         for row in rows:
             dice = f"{row['dice']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
             print(f"{row['organ']:16}{row['patients']:6} patients  {row['kind']:10}{dice}")
         _warn_of_few_steps(sizes[-1], largest)
-        picture = files.join(_WORKDIR.value, "learning_curve.png")
+        picture = files.join(_WORKDIR.value, _PICTURE)
         plots.save(growth.figure(sizes, scores, organs), picture)
         print(f"Wrote {path} and {picture}")
     return 0

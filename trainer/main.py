@@ -16,7 +16,6 @@ import time
 from absl import flags
 
 from segthor import errors, files, flags_of, startup
-from segthor.errors import InputError
 from segthor.manifest import DEFAULT_DATASET
 from trainer import devices, length, run, sources, start
 from trainer.config import Config
@@ -37,9 +36,7 @@ flags_of.define(Config)
 def main(_):
     """Checks everything, then trains."""
     began_s = time.monotonic()
-    if not _WORKDIR.value:
-        raise InputError("--workdir: expected the folder of the run, found nothing")
-    run.check_folder(_WORKDIR.value)
+    run.check_folder(_WORKDIR.value, DATA.value)
     config = flags_of.read(Config)
     which = (config.held_out_fold, config.train_patients, config.draw)
     source = sources.open_source(DATA.value, *which)

@@ -9,7 +9,7 @@ shows it as stored, the others what it would be at one step of the run that the 
 import numpy as np
 from absl import flags
 
-from segthor import drawing, files, flags_of, records, startup
+from segthor import drawing, files, flags_of, outputs, records, startup
 from segthor.errors import run
 from segthor.organs import SEGTHOR, Organs
 from trainer import main as training
@@ -25,6 +25,7 @@ _VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", 1
 
 def main(_):
     """Reads the slices, augments them as at the run's first steps, draws all."""
+    outputs.check_file(_OUTPUT.value, ".png", outputs.picture, {"data": training.DATA.value})
     config = flags_of.read(Config)
     source = sources.open_source(training.DATA.value, config.held_out_fold)
     config = config.of_table(source.organs)

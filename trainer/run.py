@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass
 
-from segthor import fields, files, json_files, locks
+from segthor import fields, files, json_files, locks, outputs
 from segthor.errors import InputError, message_line
 from segthor.organs import Organs
 from segthor.recipe import Recipe
@@ -18,6 +18,7 @@ LAST, BEST = "checkpoints", "best"  # folders
 _FOLDERS = {"best": BEST, "last": LAST}
 PATIENTS, SURFACES = "best_patients.csv", "best_surfaces.csv"
 CURVE, TENSORBOARD = "learning_curve.png", "tensorboard"
+_KINDS = {RUN: outputs.json_with("config", "recipe")}
 _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy")
 
 
@@ -101,10 +102,9 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
         yield record
 
 
-def check_folder(workdir: str) -> None:
-    """Raises InputError where the folder is neither new nor a run's."""
-    if files.exists(workdir) and not files.is_dir(workdir):
-        raise InputError(f"--workdir={workdir}: expected a folder, found a file")
+def check_folder(workdir: str, data: str | None = None) -> None:
+    """Raises InputError where the folder is neither new nor a run's, or lies in the data's."""
+    outputs.check_folder(workdir, {"data": data}, outputs.RUN, _KINDS, flag="workdir")
     found = files.listdir(workdir) if files.exists(workdir) else []
     # The chief may be writing run.json just now, or have been killed while it did.
     others = [name for name in found if not name.startswith(files.TEMPORARY_PREFIX)]

@@ -34,25 +34,36 @@ _MOST_CODES, _MOST_BYTES = 100, 1024  # copied of what stands in a file
 
 @dataclass(frozen=True)
 class Origin:
-    """What made an object. version: of this software. model: digest of the model, or what else.
+    """What made an object.
 
-    Both have at most 64 characters. date, time: YYYYMMDD and HHMMSS of the job's own record, so
-    that a job done again gives the same bytes.
+    version: Of this software; at most 64 characters.
+    model: Digest of the model, or what else made it; at most 64 characters.
+    date, time: YYYYMMDD and HHMMSS of the job's own record, so that a job done again gives the
+      same bytes.
+    doubt: What the audit finds implausible about the contours, in words; '' for nothing.
     """
 
     version: str
     model: str
     date: str
     time: str
+    doubt: str = ""
 
     @property
     def description(self) -> str:
-        """For people."""
-        return f"{SOFTWARE} {self.version}, model {self.model}. {DRAFT}."
+        """For people; as long as a short text may be."""
+        doubt = f" IMPLAUSIBLE: {self.doubt}" if self.doubt else ""
+        return f"{SOFTWARE} {self.version}, model {self.model}. {DRAFT}.{doubt}"[:1024]
+
+    @property
+    def label(self) -> str:
+        """What a list of objects shows: at most 16 characters of those that a code may have."""
+        return "DRAFT SUSPECT" if self.doubt else "DRAFT"
 
     def uid(self, stack: Stack, kind: str, *content: bytes) -> str:
         """A UID that follows from what was made of which images by whom."""
-        digest = hashlib.sha256("\0".join((kind, *astuple(self))).encode())
+        made_by = astuple(self) if self.doubt else astuple(self)[:-1]
+        digest = hashlib.sha256("\0".join((kind, *made_by)).encode())
         digest.update(f"\0{stack.study_uid}\0{stack.series_uid}".encode())
         for instance in stack.instances:
             digest.update(f"\0{instance.sop_instance_uid}\0{instance.frame}".encode())

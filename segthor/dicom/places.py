@@ -131,6 +131,15 @@ def stamp(place: str, among=()) -> str:
     return hashlib.sha256("\n".join(marks).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
+def volume_stamp(place: str, among=()) -> str:
+    """As `stamp`, of the volume's own files alone; of all of them where none can be read."""
+    try:
+        own = stack(place, among).paths
+    except DicomError:
+        own = among
+    return stamp(place, tuple(own))
+
+
 def _stamp_of_file(path: str) -> str:
     try:
         return files.stamp(path)

@@ -69,7 +69,7 @@ def write_segmentation(
         manufacturer_model_name=SOFTWARE,
         software_versions=origin.version,
         device_serial_number=origin.model,
-        content_label="DRAFT",
+        content_label=origin.label,
         content_description=f"{SOFTWARE}: {DRAFT.lower()}",
         series_description=f"{SOFTWARE}: {DRAFT.lower()}",
         transfer_syntax_uid=ExplicitVRLittleEndian,

@@ -21,7 +21,6 @@ from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, wri
 from segthor.dicom.series import Stack
 from segthor.organs import Organ, Organs
 
-_LABEL = "DRAFT " + SOFTWARE
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
 
 
@@ -101,7 +100,8 @@ def _set_heads(dataset, stack, origin) -> None:
     dataset.SoftwareVersions = origin.version
     dataset.FrameOfReferenceUID = stack.frame_of_reference_uid
     dataset.InstanceNumber = 1
-    dataset.StructureSetLabel = dataset.StructureSetName = _LABEL
+    label = origin.label if origin.doubt else f"{origin.label} {SOFTWARE}"
+    dataset.StructureSetLabel = dataset.StructureSetName = label
     dataset.StructureSetDescription = origin.description
     dataset.ApprovalStatus = "UNAPPROVED"
 

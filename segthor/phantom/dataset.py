@@ -3,7 +3,7 @@
 import functools
 import time
 
-from segthor import files, json_files, nifti
+from segthor import files, json_files, nifti, outputs
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 from segthor.phantom.contours import check_drawn
@@ -68,6 +68,7 @@ def _organ_settings(organs):
 
 def _claim(output, settings):
     """Refuses a folder that is in use for something else; records what this one is for."""
+    outputs.check_folder(output, {}, own=outputs.PHANTOMS)
     path = files.join(output, SETTINGS)
     if files.exists(path):
         found = json_files.read(path)

@@ -7,7 +7,7 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
   organ_table.json  every organ of the dataset, with all that its table says (segthor.organs)
   training.json  the run that made the network
   weights.json   the layers' names of the SavedModel's weights, in their order (may be missing)
-  model.json     digest of the weights, versions of the libraries
+  model.json     digests of the weights and of training.json, versions of the libraries
   example.npz    an input and the output it must give
   postprocess.json  what is done to each organ afterwards (from serving.tune; may be missing)
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from segthor import json_files
+from segthor import files, json_files
 from segthor import model_directory as directory
 from segthor.errors import InputError, message_line
 from segthor.organs import BACKGROUND, SEGTHOR, Organs
@@ -119,7 +119,12 @@ def save(
         directory.TABLE: _json(organs.to_json()),
         directory.TRAINING: _json(training),
         directory.MODEL: _json(
-            {"format": directory.FORMAT, "digest": digest, "versions": versions}
+            {
+                "format": directory.FORMAT,
+                "digest": digest,
+                "training": directory.bytes_digest(_json(training)),
+                "versions": versions,
+            }
         ),
         directory.EXAMPLE: _npz(images=images, **expected),
     }
@@ -209,6 +214,11 @@ def _assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict
         )
     if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
         raise InputError(f"{version}: training.json makes no sense; export the model again")
+    stored = files.read_bytes(directory.asset(version, directory.TRAINING))
+    if asset(directory.MODEL).get("training") != directory.bytes_digest(stored):
+        raise InputError(  # it says what the training patients measure
+            f"{version}: training.json is not of this very model; export the model again"
+        )
     return recipe, names, training
 
 

@@ -94,20 +94,27 @@ class Calibration:
     table: tuple[dict, ...] = field(default=())
 
     def save(self, version: str) -> None:
-        """Stores it with a model."""
-        json_files.write(directory.asset(version, directory.REVIEW), vars(self))
+        """Stores it with a model, whose digest it bears."""
+        made_for = {"model": directory.digest(version)}
+        json_files.write(directory.asset(version, directory.REVIEW), made_for | vars(self))
 
 
 def load(version: str) -> Calibration | None:
     """What is stored with a model, None where nothing is.
 
     Raises:
-      InputError: it makes no sense.
+      InputError: It makes no sense, or was made for another model.
     """
     path = directory.asset(version, directory.REVIEW)
     if not files.exists(path):
         return None
-    found = fields.from_json(Calibration, json_files.read(path), path)
+    value = json_files.read(path)
+    if not isinstance(value, dict) or value.pop("model", None) != directory.digest(version):
+        raise InputError(
+            f"{path}: expected the calibration of this very model, found another's; remove it, or "
+            "calibrate again with python -m serving.calibrate"
+        )
+    found = fields.from_json(Calibration, value, path)
     if found.format != FORMAT or found.features != FEATURES:
         raise InputError(f"{path}: made by another version; calibrate again")
     for name, organ in found.organs.items():

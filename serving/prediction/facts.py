@@ -85,6 +85,7 @@ class Facts:
 
     job: Digest of the settings of the job that made the label map.
     scan: Path of the scan, and its stamp from before it was read.
+    label_map: Name and SHA-256 of the label map's file, as the job wrote it.
     organs: Organs that the models outline, whether they are there or not.
     engine: What computed the networks.
     level_hu: Window level of the (first) network.
@@ -100,6 +101,7 @@ class Facts:
 
     job: str | None = None
     scan: dict[str, str] | None = None
+    label_map: dict[str, str] | None = None
     organs: tuple[str, ...] | None = None
     engine: str | None = None
     level_hu: float | None = None
@@ -113,10 +115,14 @@ class Facts:
     failed: str | None = None
 
     def save(self, folder: str, patient: str) -> None:
-        """Writes what is known."""
+        """Writes what is known of a case."""
+        self.write(path(folder, patient))
+
+    def write(self, place: str) -> None:
+        """Writes what is known to a file."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         known = {name: value for name, value in known.items() if value is not None}
-        json_files.write(path(folder, patient), known)
+        json_files.write(place, known)
 
 
 def path(folder: str, patient: str) -> str:

@@ -6,11 +6,13 @@
   probabilities/Patient_41_heart.nii.gz   where they were asked for
   dicom/Patient_41_rtstruct.dcm           the same
 
-A case is finished when its label map stands there with facts of the same job and the same scan.
-The label map is renamed into place last, so a kill at any moment leaves a case finished or to be
-done again. A finished label map goes when a newer one is ready to take its place, or by --overwrite
-with another model; never because a later try failed. The workers of one job may write into one
-folder together; two jobs may not (`segthor.locks`).
+A case is finished when its label map is there with facts of the same job and the same scan. Facts,
+label map and DICOM objects are renamed into place in this order when all of them are written, so a
+kill or a full disk at any moment leaves a case finished or to be done again, and no object without
+its label map. A finished label map goes when a newer one is ready to take its place, or by
+--overwrite with another model; never because a later try failed. One that a person corrected
+(its bytes are not those that the facts note) is replaced by --overwrite alone. The workers of one
+job may write into one folder together; two jobs may not (`segthor.locks`).
 """
 
 import hashlib
@@ -21,13 +23,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from segthor import dicom, files, json_files, nifti, scans, underway
+from segthor import dicom, files, json_files, nifti, outputs, scans, underway
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from segthor.volume import LabelMap
-from serving.prediction import facts
+from serving.prediction import corrections, facts
 from serving.prediction.facts import Facts
 
 FORMAT = 1
@@ -39,9 +41,14 @@ _PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 2
 class Results:
     """One output folder of one job. folder: where. job: a digest of the job's settings."""
 
-    def __init__(self, folder: str, settings: dict, organs: Organs = SEGTHOR):
-        """settings: all that decides the label maps, plain JSON values; organs: their labels'."""
-        self.folder, self._organs = folder, organs
+    def __init__(
+        self, folder: str, settings: dict, organs: Organs = SEGTHOR, overwrite: bool = False
+    ):
+        """settings: all that decides the label maps, plain JSON values; organs: their labels'.
+
+        overwrite: whether label maps that a person corrected may be replaced.
+        """
+        self.folder, self._organs, self._overwrite = folder, organs, overwrite
         self.settings = {"format": FORMAT, **settings}
         text = json.dumps(self.settings, sort_keys=True)
         self.job = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -104,14 +111,14 @@ class Results:
         """Where the scan's label map goes."""
         return files.inside(self.folder, scan.label_map)
 
-    def origin(self) -> dict:
-        """What DICOM objects say of where they come from."""
+    def origin(self, doubt: str = "") -> dict:
+        """The fields of `segthor.dicom.origin.Origin`; doubt: what is implausible, in words."""
         date, _, clock = settings_of(self.folder)[MADE].partition(" ")
         model = ",".join(digest[:16] for digest in self.settings["models"])
         if len(model) > 64:
             model = f"job {self.job}"
         version = importlib.metadata.version("segthor")
-        return {"version": version, "model": model, "date": date, "time": clock}
+        return {"version": version, "model": model, "date": date, "time": clock, "doubt": doubt}
 
     def object_path(self, name: str, kind: str) -> str:
         """Where a patient's DICOM object goes."""
@@ -121,6 +128,8 @@ class Results:
         """Whether a run of this job finished the scan as it is now, in all DICOM formats."""
         made = self.path(scan), facts.path(self.folder, scan.name)
         if not scans.exists(scan.ct) or not all(map(files.exists, made)):
+            return False
+        if corrections.is_damaged(self.path(scan), self._noted(scan)):
             return False
         try:
             known = self.facts(scan)
@@ -135,6 +144,34 @@ class Results:
             )
         )
 
+    def require_uncorrected(self, scan: Patient, digest: str = "") -> None:
+        """Raises InputError where another label map than a job's is there; not with overwrite.
+
+        digest: That of the new label map; it may replace one like it, whoever wrote that.
+        """
+        expected = self._noted(scan) or ("" if self._is_own(scan) else digest)
+        if not self._overwrite and corrections.differs(self.path(scan), expected):
+            raise InputError(
+                f"{self.path(scan)}: was corrected or put there by hand, and the scan or the "
+                "--formats are others than when it was made; move it away, or --overwrite it "
+                "(serving.convert makes DICOM of a corrected label map)"
+            )
+
+    def _is_own(self, scan: Patient) -> bool:
+        """Whether the facts say that a job wrote the label map."""
+        try:
+            return self.facts(scan).job is not None
+        except InputError:
+            return False
+
+    def _noted(self, scan: Patient) -> str:
+        """What the facts say of the label map's bytes; '' where they do not."""
+        try:
+            noted = self.facts(scan).label_map or {}
+        except InputError:
+            return ""
+        return noted.get("sha256", "") if noted.get("file") == scan.label_map else ""
+
     def write(
         self, scan: Patient, mark, labels: LabelMap, known: Facts, probabilities: dict
     ) -> None:
@@ -146,15 +183,21 @@ class Results:
             raise InputError(
                 f"{scan.ct}: its label map would take its place; choose another --output"
             )
-        self.forget(scan)  # an older label map must never lie beside newer facts
-        objects = known.objects or {}
-        self._forget_objects(scan.name, but=[kind for kind in objects if objects[kind]])
-        for name, array in probabilities.items():
-            file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
-            path = files.inside(files.join(self.folder, "probabilities"), file)
-            nifti.write(path, array, labels.grid, slope=_PROBABILITY_STEP)
-        replace(known, job=self.job, scan=mark).save(self.folder, scan.name)
-        nifti.write(self.path(scan), labels.zyx, labels.grid)
+        with outputs.Staging() as staging:
+            for name, array in probabilities.items():
+                file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
+                path = files.inside(files.join(self.folder, "probabilities"), file)
+                nifti.write(staging.path(path), array, labels.grid, slope=_PROBABILITY_STEP)
+            place = staging.path(facts.path(self.folder, scan.name))
+            written = staging.path(self.path(scan))
+            nifti.write(written, labels.zyx, labels.grid)
+            digest = files.sha256(written)
+            label_map = {"file": scan.label_map, "sha256": digest}
+            replace(known, job=self.job, scan=mark, label_map=label_map).write(place)
+            self.require_uncorrected(scan, digest)  # a person may have written it meanwhile
+            self.forget(scan)  # an older label map must never lie beside newer facts
+            self._forget_objects(scan.name)
+            staging.publish()
 
     def facts(self, scan: Patient) -> Facts:
         """What is known about the case."""
@@ -178,15 +221,15 @@ class Results:
             if files.exists(path):
                 files.remove(path)
 
-    def _forget_objects(self, name: str, but=()) -> None:
-        for kind in set(dicom.FORMATS).difference(but):
+    def _forget_objects(self, name: str) -> None:
+        for kind in dicom.FORMATS:
             if files.exists(self.object_path(name, kind)):
                 files.remove(self.object_path(name, kind))
 
 
 def mark_of(scan: Patient) -> dict:
-    """What names the scan's file as it is now."""
-    return {"path": scan.ct, "stamp": scans.stamp(scan.ct, scan.ct_files)}
+    """What names the scan's own files as they are now; others beside them do not count."""
+    return {"path": scan.ct, "stamp": scans.volume_stamp(scan.ct, scan.ct_files)}
 
 
 def organs_of(folder: str) -> Organs | None:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from segthor.findings import REJECT
+from segthor.findings import doubts
 from segthor.reference import Reference
 from serving.prediction.calibration import BAD_DICE, Calibration
 from serving.prediction.evidence import features
@@ -15,7 +15,6 @@ _BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
 # Models and flips that share less than a good prediction's Dice with their average cannot all be
 # right, and their average need not be: marked whatever a calibration says.
 _TORN = 1 - BAD_DICE
-_MISSING = "organ_missing"  # the audit's, of what the organ's own row says
 _SCAN_WORDS = {
     "slice_mm": "slices of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
     "pixel_mm": "pixels of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
@@ -34,11 +33,13 @@ class Judge:
     calibrations: Organ to what its models store; None: nothing.
     reference: What the training patients measure; None: not known.
     recall: Share of the bad predictions that reviews are to catch.
+    reasons_against: Organ to why it is marked in every case unless it is calibrated, in words.
     """
 
     calibrations: Mapping[str, Calibration | None]
     reference: Reference | None
     recall: float = 0.95
+    reasons_against: Mapping[str, str] = field(default_factory=dict)
 
     def judge(self, scan: Mapping, organs: Mapping[str, dict], findings) -> Judgement:
         """Judges one case.
@@ -49,11 +50,10 @@ class Judge:
         """
         unlike = self._unlike(scan)
         rows = {name: self._organ(name, scan, row) for name, row in organs.items()}
-        rejected = [f.message for f in findings if f.severity == REJECT and f.code != _MISSING]
         flagged = {name: row for name, row in rows.items() if row.review}
         reasons = [f"unlike the training data: {' and '.join(unlike)}"] if unlike else []
         reasons += [f"{name}: {row.reason}" for name, row in flagged.items()]
-        reasons += rejected
+        reasons += doubts(findings)
         expected = [r.expected_dice for r in rows.values() if r.expected_dice is not None]
         return Judgement(
             calibrated=self.calibrated,
@@ -67,8 +67,9 @@ class Judge:
 
     @property
     def calibrated(self) -> bool:
-        """Whether every organ is."""
-        return bool(self.calibrations) and None not in self.calibrations.values()
+        """Whether every organ has a fit in its models' calibration."""
+        fits = [one and one.organs.get(name) for name, one in self.calibrations.items()]
+        return bool(fits) and all(fits)
 
     def _unlike(self, scan: Mapping) -> list[str]:
         """In words, what of the scan is far from the training data: the farthest first."""
@@ -118,8 +119,9 @@ class Judge:
             threshold = fit.threshold(self.recall)
             limit, given = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
             review = scores[given] <= round(limit, 3)
-        review = review or _is_torn(row)
-        words = _words(row)
+        against = "" if fit else self.reasons_against.get(name, "")
+        review = review or _is_torn(row) or bool(against)
+        words = [against] * bool(against) + _words(row)
         if scores["expected_dice"] is not None:
             words += [f"expected {scores['expected_dice']:.2f}"]
         slices = tuple(row["slices"])

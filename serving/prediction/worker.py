@@ -3,12 +3,13 @@
 import functools
 from dataclasses import asdict, dataclass, replace
 
-from segthor import audit, scans
+from segthor import audit, outputs, scans
 from segthor.dicom import RTSTRUCT
 from segthor.errors import InputError
+from segthor.findings import doubts
 from segthor.patients import Patient
 from segthor.volume import LabelMap, Volume
-from serving.prediction import bundle, evidence, postprocess, review
+from serving.prediction import bundle, evidence, postprocess, review, trust
 from serving.prediction.engine import TENSORFLOW
 from serving.prediction.facts import Evidence, Facts
 from serving.prediction.plan import Plan
@@ -66,9 +67,12 @@ class Worker:
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
             self.level_rules = pieces | (self.level.rules() if plan.postprocess else {})
         self.judge = review.Judge(
-            self.models.calibrations(), self.models.reference, plan.review_recall
+            self.models.calibrations(),
+            self.models.reference,
+            plan.review_recall,
+            trust.reasons_against(self.models.groups),
         )
-        self.results = Results(plan.output, self._settings(), self.models.table)
+        self.results = Results(plan.output, self._settings(), self.models.table, plan.overwrite)
 
     def is_finished(self, case: Patient) -> bool:
         """Whether a run of this plan finished the case, in all formats."""
@@ -82,6 +86,7 @@ class Worker:
         if self.plan.dicom_formats and not scans.is_dicom(case.ct):
             named = ", ".join(self.plan.dicom_formats)
             raise InputError(f"{case.ct}: --formats={named} needs DICOM images to refer to")
+        self.results.require_uncorrected(case)
         mark = mark_of(case) if scans.exists(case.ct) else {}
         scan = scans.read(case.ct, None, self.plan.most_scan_bytes, case.ct_files)
         if mark_of(case) != mark:
@@ -125,11 +130,14 @@ class Worker:
             evidence=Evidence(found.scan_evidence, of_organs),
             review=self.judge.judge(found.scan_evidence, of_organs, findings),
         )
-        if self.plan.dicom_formats:
-            objects = self._write_objects(case, labels, found.probabilities)
-            facts = replace(facts, objects=objects)
         maps = found.probabilities if self.plan.probabilities else {}
-        self.results.write(case, computed.mark, labels, facts, maps)
+        with outputs.Staging() as staging:
+            if self.plan.dicom_formats:
+                made = self.results.origin("; ".join(doubts(findings)))
+                objects = self._write_objects(case, labels, found.probabilities, made, staging)
+                facts = replace(facts, objects=objects)
+            self.results.write(case, computed.mark, labels, facts, maps)
+            staging.publish()
 
     def review_again(self, case: Patient) -> None:
         """Judges a finished case by this plan's recall and the models' present calibration."""
@@ -140,13 +148,15 @@ class Worker:
         if judged != facts.review:
             replace(facts, review=judged).save(self.results.folder, case.name)
 
-    def _write_objects(self, case: Patient, labels: LabelMap, maps: dict) -> dict:
+    def _write_objects(
+        self, case: Patient, labels: LabelMap, maps: dict, made: dict, staging: outputs.Staging
+    ) -> dict:
         """DICOM format to whether there was something to write."""
         paths = {
-            kind: self.results.object_path(case.name, kind) for kind in self.plan.dicom_formats
+            kind: staging.path(self.results.object_path(case.name, kind))
+            for kind in self.plan.dicom_formats
         }
         labels = replace(labels, organs=self.models.table.only(self.models.organs))
-        made = self.results.origin()
         # Models of different organs each have a background of their own, so that no two classes
         # share a boundary of equal probability.
         maps = maps if len(self.models.groups) == 1 else None

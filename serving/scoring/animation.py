@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from segthor import drawing, files
+from segthor import drawing, files, outputs
 from segthor.organs import SEGTHOR, Organs
 from segthor.volume import Volume
 from serving.scoring import viewer
@@ -37,9 +37,9 @@ def write(
         rgb = drawing.overlay(image, true, predicted[view], scale, organs)
         frames.append(Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE))
     with files.atomic_write(path) as stream:
-        frames[0].save(
-            stream, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0
-        )
+        made_by = {"comment": outputs.SOFTWARE.encode()}
+        others = {"append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
+        frames[0].save(stream, "GIF", save_all=True, **others, **made_by)
 
 
 def _palette(organs: Organs) -> list[int]:
