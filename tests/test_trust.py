@@ -46,8 +46,8 @@ def test_an_organ_that_is_not_trusted_is_marked_in_every_case():
         {"heart": None, "aorta": None}, spreads(), 0.95, {"heart": "validation Dice 0.65"}
     )
     found = judge.judge(SCAN, {"heart": FINE, "aorta": FINE}, ())
-    assert found["review"] and found["reason"] == "heart: validation Dice 0.65"
-    assert not found["organs"]["aorta"]["review"]
+    assert found.review and found.reason == "heart: validation Dice 0.65"
+    assert not found.organs["aorta"].review
 
 
 def test_a_calibration_without_an_organ_is_none(calibrated_of_heart):
