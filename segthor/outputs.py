@@ -34,9 +34,10 @@ def check_folder(
 
     Args:
       path: The folder; it may be new.
-      inputs: Flag to its path or paths; the folder may not be one of them or inside one.
+      inputs: Flag to its path or paths; neither the folder nor a file of `written` may be one. It
+        may lie inside a folder of patients, where predictions and scores are passed over.
       own: What the program makes of a whole folder, one of the constants above. A folder or file
-        that holds another of these results is refused.
+        that holds another of these results is refused, and one inside any of them.
       written: Name of each file that the program writes in the folder, to its kind; such a file
         that is there already must be of this kind.
       flag: The flag that named the folder.
@@ -64,7 +65,7 @@ def check_file(
     """Checks a file that a program is about to write; `kind` is what may be there already.
 
     Raises:
-      InputError: It has another ending, is an input or inside one, or another file is there.
+      InputError: It has another ending, is an input, lies in a result, or another file is there.
     """
     _check_named(path, flag, f"a file {ending}")
     if not path.lower().endswith(ending) or files.is_dir(path):
@@ -215,7 +216,8 @@ def _results_about(folder: str) -> list[tuple[str, str]]:
     """(folder, what it is) of the folder itself and of those above it that are results."""
     own = MODEL if _holds_versions(folder) else result_in(folder)
     named = [(folder, own), *((above, result_in(above)) for above in _above(folder))]
-    return [(place, result) for place, result in named if result]
+    # Phantoms are patients, and results may lie in a folder of patients.
+    return [(at, what) for at, what in named if what and (what != PHANTOMS or at == folder)]
 
 
 def _above(folder: str) -> list[str]:
@@ -235,16 +237,8 @@ def _check_inputs(path: str, inputs: Mapping, flag: str, written: Iterable[str] 
     places = [path, *(files.join(path, name) for name in written)]
     for name, given in inputs.items():
         for place in [given] if isinstance(given, str) else given or ():
-            if place and any(_is_in(one, place) for one in places):
+            if place and any(files.is_same(one, place) for one in places):
                 raise InputError(f"--{flag}={path}: --{name} is read there; name another place")
-
-
-def _is_in(path: str, place: str) -> bool:
-    """Whether `path` is `place` or lies in it, links followed."""
-    if files.is_url(path) or files.is_url(place):
-        return f"{path.rstrip('/')}/".startswith(f"{place.rstrip('/')}/")
-    own, other = (os.path.realpath(one) for one in (path, place))
-    return own == other or own.startswith(other.rstrip(os.sep) + os.sep)
 
 
 def _head(path: str) -> bytes:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from programs import run_entry
 from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, save_coded
 
-from segthor import inputs, nifti, organs
+from segthor import files, inputs, nifti, organs
 from segthor.errors import InputError
 from segthor.patients import Patient
 from segthor.recipe import Recipe
@@ -427,7 +427,8 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
     ):
         worker.write(case, computed)
     assert not worker.results.is_finished(case)
-    assert not os.path.exists(worker.results.path(case))
+    told = worker.results.facts(case).label_map  # the older one, and its own facts
+    assert files.sha256(worker.results.path(case)) == told["sha256"]
 
 
 def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path):

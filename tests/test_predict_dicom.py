@@ -173,7 +173,7 @@ def drawn(done, tmp_path_factory):
     for name in POSES:
         stored = file_order.read(str(done[1] / f"{name}.nii.gz"))
         file_order.write(str(folder / f"{name}.nii.gz"), np.roll(stored.array, 1, 0), stored.grid)
-    assert evaluate(done[1], folder, folder.parent / "scores").returncode == 0
+    assert evaluate(done[1], folder, folder / "scores").returncode == 0
     return folder
 
 
