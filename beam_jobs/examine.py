@@ -111,6 +111,7 @@ def _prepared(examined: Examined, job: Job) -> Examined:
     prepared = None
     try:
         masks = _masks(source, both.ct, job)
+        findings += masks.findings if masks else ()
         prepared = prepare(both.ct, job.recipe, both.contours, masks)
     except InputError as error:
         findings.append(Finding.of("cannot_prepare", str(error)))

@@ -69,6 +69,8 @@ def _score(pairs, predictions, organs: Organs) -> list:
         names = [name for name in truth.contoured if name in predictable]
         patients.append(candidates.score_candidates(predicted, truth, names))
         print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
+        for finding in (*predicted.findings, *truth.findings):
+            print(f"warning: {finding.message}", flush=True)
     return patients
 
 

@@ -173,3 +173,12 @@ def test_a_full_disk_leaves_no_object_without_its_label_map(model, folder, name,
         worker.write(case, computed)
     assert written(folder) == earlier  # all of an earlier try, or nothing
     assert ("dicom/A_seg.dcm" in earlier) is before
+
+
+def test_what_was_unusual_in_a_series_is_among_the_facts_of_its_prediction(model, tmp_path):
+    """A doubt of the reader's reaches the facts, and with them the report."""
+    hu, affine = phantoms.posed(coded_scan(LABELS), affine_of(), tilt_degrees=12.0)
+    phantoms.write_series(tmp_path / "in" / "A", hu, affine)
+    run_all(model, tmp_path, formats=("nifti",))
+    facts = json.loads((tmp_path / "out" / "cases" / "A.json").read_text())
+    assert "series_tilted" in [finding["code"] for finding in facts["findings"]]

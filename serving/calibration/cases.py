@@ -49,6 +49,8 @@ def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str
     truth = scans.read_labels(
         patient.labels, like, patient.label_values, organs=organs, ct=patient.ct
     )
+    for finding in truth.findings:
+        print(f"warning: {finding.message}", flush=True)
     drawn = patient.organs if truth.contoured is None else truth.contoured
     return scan, truth, tuple(name for name in patient.organs if name in drawn)
 
