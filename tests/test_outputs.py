@@ -60,10 +60,9 @@ def bad_outputs(program: str, folder: Path) -> dict[str, str]:
     flag, file, reads, _ = PROGRAMS[program]
     cases = {"empty": "", "blank": " ", "foreign": str(folder / "mine" / file).rstrip("/")}
     cases["a file" if not file else "a folder"] = str(folder / ("letter" if not file else "mine"))
-    for name in reads:
-        cases[name] = str(folder / f"read_{name}" / file).rstrip("/")
-    for name in reads[:1]:
-        cases[f"linked to {name}"] = str(folder / f"link_{name}" / file).rstrip("/")
+    for name in () if file else reads:  # a file may lie beside the scans
+        cases[name] = str(folder / f"read_{name}")
+        cases[f"linked to {name}"] = str(folder / f"link_{name}")
     for result, (path, _) in RESULTS.items():
         if result != OWN.get(program):
             cases[result] = str(folder / path.split("/")[0] / file).rstrip("/")
