@@ -1,7 +1,6 @@
 """The one seam to file systems: local paths, and any URL that fsspec knows (gs://, s3://, ...).
 
-Readers get whole files or streams; writers get a temporary name that is renamed into place only
-when everything was written, so a reader never meets a half-written file.
+Readers get whole files or streams; writers a temporary name, renamed into place when all is written.
 """
 
 import contextlib
@@ -91,8 +90,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def partial_path(path: str) -> str:
-    """A temporary name beside `path`; `remove_partial` knows it."""
-    # Not the whole of the final name: that may be as long as a name can be.
+    """A temporary name beside `path`, with the end of its name, which may be as long as can be."""
     return join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)[-40:]}")
 
 
@@ -100,9 +98,8 @@ def partial_path(path: str) -> str:
 def atomic_write(path: str, final=None, durable: bool = True):
     """Yields a binary stream; its content appears under `path` at the end, or not at all.
 
-    final: called when all is written, gives the path to appear under instead, for a name that
-    depends on the content. durable: whether to wait for the disk, so that a power cut cannot leave
-    the name without the content.
+    final: Called when all is written; gives the path instead, for a name that depends on content.
+    durable: Whether to wait for the disk, so that no power cut leaves the name without content.
     """
     temporary = partial_path(path)
     makedirs(parent(path))
@@ -160,10 +157,10 @@ def move(source: str, target: str) -> None:
 
 def exists(path: str) -> bool:
     """Whether there is a file or folder of that name."""
-    if is_url(path):
-        system, inner = _system(path)
-        return system.exists(inner)
-    return os.path.exists(path)
+    if not is_url(path):
+        return os.path.exists(path)
+    system, inner = _system(path)
+    return system.exists(inner)
 
 
 def is_dir(path: str) -> bool:
