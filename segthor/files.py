@@ -1,6 +1,6 @@
 """The one seam to file systems: local paths, and any URL that fsspec knows (gs://, s3://, ...).
 
-Readers get whole files or streams; writers a temporary name, renamed into place when all is written.
+Readers get whole files or streams; writers a temporary name that is renamed when all is written.
 """
 
 import contextlib
