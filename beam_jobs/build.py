@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import files, flags_of, ignored, organ_table, outputs, runners, scans
+from segthor import files, flags_of, ignored, organ_table, outputs, patient_table, runners, scans
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
@@ -40,6 +40,12 @@ _ROI_NAMES = flags.DEFINE_string(
     None,
     "CSV with the columns organ,name: what ROIs of structure sets are called beyond the table's "
     "synonyms.",
+)
+_SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
+_DESCRIPTIONS = flags.DEFINE_bool(
+    "descriptions",
+    False,
+    "With --list: also prints each series' description, free text that may name the patient.",
 )
 _LIST = flags.DEFINE_bool("list", False, "Shows what lies in a DICOM folder, and builds nothing.")
 _SEVERITY = flags.DEFINE_list(
@@ -76,6 +82,7 @@ def main(argv):
         organs=organs,
         label_values=_label_values(organs),
         roi_names=roi_names,
+        series=patient_table.read_series(_SERIES.value),
         severities=tuple(sorted(_pairs("severity", _SEVERITY.value).items())),
     )
     runners.check_options(settings.runner, argv[1:])
@@ -112,7 +119,7 @@ def _listing(organs: Organs, roi_names) -> str:
     root = files.absolute(_INPUT.value or "")
     if not _INPUT.value or not files.is_dir(root):
         raise InputError("list: expected --input=FOLDER of DICOM files, found none")
-    return scans.dicom_listing(root, organs, roi_names)
+    return scans.dicom_listing(root, organs, roi_names, _DESCRIPTIONS.value)
 
 
 def _pairs(flag: str, items: list[str]) -> dict[str, str]:

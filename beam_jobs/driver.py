@@ -51,6 +51,7 @@ class Settings:
     organs: Organs = SEGTHOR
     label_values: tuple[tuple[str, int], ...] = ()
     roi_names: tuple[tuple[str, str], ...] = ()
+    series: str | tuple[tuple[str, str], ...] = ""
     severities: tuple[tuple[str, str], ...] = ()
     strict: bool = option(False, "Whether one rejected patient fails the build.")
     most_scan_gb: float = option(
@@ -115,7 +116,7 @@ def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
             f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
         )
     values, organs = settings.label_values, settings.organs
-    patients = inputs.find(settings.input, label_values=values, organs=organs, kept=kept)
+    patients = inputs.find(settings.input, None, values, organs, kept, settings.series)
     if settings.level_masks:
         patients = inputs.with_masks(patients, settings.level_masks)
     return patients

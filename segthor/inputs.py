@@ -20,14 +20,19 @@ def find(
     kept: str = "",
     series: str | tuple = "",
 ) -> tuple[Patient, ...]:
-    """Every patient of a folder in a known layout, a DICOM tree, a CSV or a dataset; sorted.
+    """All patients in `path` (a folder, a DICOM tree, a CSV, a dataset or one scan), by name.
 
-    Or that of one scan.
+    A folder may hold NIfTI and DICOM. NIfTI that lie among a patient's DICOM files are left aside:
+    converters leave copies of the slices there.
 
-    split: only those of 'train' or 'validation', where `path` is a dataset. label_values: (organ,
-    value in the contours' files) instead of what the input says; organs not named there count as
-    contoured in none. organs: the table of what may be contoured; None: nobody asks what is. kept:
-    a file that keeps what was found in a DICOM tree until one of its files changes.
+    Args:
+      path: Where the patients are.
+      split: Only those of 'train' or 'validation', where `path` is a dataset.
+      label_values: (organ, value in the contours' files) instead of what the input says; organs
+        not named there count as contoured in none.
+      organs: The table of what may be contoured. None: contoured organs are not checked.
+      kept: A file that keeps the patients of a DICOM tree until one of its files changes.
+      series: Which volumes of a DICOM patient are taken; see `segthor.dicom.trees.patients`.
 
     Raises:
       InputError: no scan found, two patients of one name, or files that could be read in several
@@ -39,10 +44,10 @@ def find(
         patients = _in_dataset(stored, path, split)
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
-    elif _holds_dicom(path):
-        patients = scans.dicom_patients(path, organs.names if organs else (), kept, series)
     elif files.is_dir(path):
-        patients = layouts.scans(path, organs)
+        patients = _in_folder(path, organs, layouts.scans, kept, series)
+    elif scans.is_dicom(path):
+        patients = scans.dicom_patients(path, organs.names if organs else (), kept, series)
     elif is_nifti(path) and files.exists(path):
         patients = layouts.without_channel([Patient(stem(path), path)])
     else:
@@ -70,10 +75,10 @@ def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
     stored = _manifest(path)
     if stored is not None:
         patients = _in_dataset(stored, path)
-    elif _holds_dicom(path):
-        patients = scans.dicom_patients(path, organs.names)
     elif files.is_dir(path):
-        patients = layouts.contours(path, organs)
+        patients = _in_folder(path, organs, layouts.contours)
+    elif scans.is_dicom(path):
+        patients = scans.dicom_patients(path, organs.names)
     else:
         patients = _in_csv(path, "labels", organs)
     found = checked([one for one in patients if one.labels or one.fault_code != "bad_name"], path)
@@ -106,7 +111,7 @@ def find_predicted(path: str, patients, organs: Organs = SEGTHOR) -> dict[str, P
     path = _absolute(path)
     if not files.is_dir(path):
         found = _in_csv(path, "labels", organs)
-    elif _holds_dicom(path):
+    elif not layouts.named_files(path) and layouts.has_dicom(path):
         series = [one for one in patients if scans.is_dicom(one.ct)]
         found = scans.drawn_on(path, series) if series else scans.dicom_patients(path, organs.names)
         if not any(one.labels or one.fault for one in found):
@@ -165,8 +170,49 @@ def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Pat
     return built + [Patient(row.patient, row.ct) for row in data.unlabelled if not split]
 
 
-def _holds_dicom(path: str) -> bool:
-    return scans.is_dicom(path) and not layouts.has_nifti(path)
+def _in_folder(
+    path: str, organs: Organs | None, read_nifti, kept: str = "", series: str | tuple = ""
+) -> list[Patient]:
+    """Patients of a folder: its DICOM files', and those of NIfTI that lie elsewhere in it.
+
+    read_nifti: `layouts.scans` or `layouts.contours`.
+    """
+    names, has_nifti = organs.names if organs else (), layouts.has_nifti(path)
+    if not has_nifti:
+        return scans.dicom_patients(path, names, kept, series)
+    if not layouts.has_dicom(path):
+        return read_nifti(path, organs)
+    try:
+        patients = scans.dicom_patients(path, names, kept, series)
+    except InputError:  # no CT among the DICOM files
+        return read_nifti(path, organs)
+    return patients + read_nifti(path, organs, _folders_of(patients, path))
+
+
+def _folders_of(patients, root: str) -> frozenset[str]:
+    """Folders that hold DICOM files of patients, and those above them below the root."""
+    folders = set()
+    for one in patients:
+        folder = scans.folder_of(one.ct)
+        folders.add(folder)
+        while len(folder) > len(root) and files.parent(folder) != root:
+            folder = files.parent(folder)
+            folders.add(folder)
+    return frozenset(folders)
+
+
+def named_like(patients, names) -> list[Patient]:
+    """The patients under the names that their volumes have among `names`.
+
+    A patient's contours are those of one volume; where all volumes were predicted, that one's
+    prediction is called <patient>_<volume>.
+    """
+    return [
+        replace(one, name=f"{one.name}_{one.series}")
+        if one.name not in names and f"{one.name}_{one.series}" in names
+        else one
+        for one in patients
+    ]
 
 
 def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:

@@ -3,6 +3,7 @@
 Hidden files are passed over, and so are folders of our own predictions: a label map is no scan.
 """
 
+import os
 import re
 from dataclasses import replace
 
@@ -13,8 +14,10 @@ from segthor.organs import Organs
 from segthor.patients import Patient
 
 PREDICTIONS = "predictions.json"  # lies beside every label map that serving.predict writes
+OUTPUT_FOLDERS = ("cases", "probabilities", "dicom")  # beside it
 _CONTOURS = re.compile(r"gt(?:[_-]?(\d+))?$", re.IGNORECASE)
 _NNUNET_CHANNEL = re.compile(r"(.+)_(\d{4})$")
+_HEAD_BYTES = 132  # where DICOM says what it is
 _DEEPEST = 2  # train/Patient_01/Patient_01.nii.gz
 LOOKED_FOR = (
     "train/Patient_01/Patient_01.nii.gz with GT.nii.gz beside it, Patient_01.nii.gz with "
@@ -24,46 +27,80 @@ LOOKED_FOR = (
 
 
 def has_nifti(root: str) -> bool:
-    """Whether a folder holds NIfTI files where one of the layouts has them."""
+    """Whether a folder holds NIfTI files where one of the layouts has them.
+
+    Label maps of serving.predict do not count: they are no scans.
+    """
     waiting = [(root, 0)] if files.is_dir(root) else []
     while waiting:
         folder, depth = waiting.pop()
         names, folders = files.entries(folder)
-        if any(map(is_nifti, names)):
+        is_output = PREDICTIONS in names and folder != root
+        if any(map(is_nifti, names)) and not is_output:
             return True
-        if depth < _DEEPEST:
+        if depth < _DEEPEST and not is_output:
             waiting += [(files.join(folder, name), depth + 1) for name in folders]
     return False
 
 
-def scans(root: str, organs: Organs | None) -> list[Patient]:
+def has_dicom(root: str) -> bool:
+    """Whether a file below a folder is DICOM, by its name or its first bytes."""
+    waiting, seen = [root] if files.is_dir(root) else [], set()
+    while waiting:
+        folder = waiting.pop()
+        real = folder if files.is_url(folder) else os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        names, folders = files.entries(folder)
+        waiting += [files.join(folder, name) for name in folders]
+        paths = [files.join(folder, name) for name in names if not is_nifti(name)]
+        if any(path.lower().endswith(".dcm") or _starts_as_dicom(path) for path in paths):
+            return True
+    return False
+
+
+def _starts_as_dicom(path: str) -> bool:
+    if not files.is_url(path) and not os.path.isfile(path):  # a pipe would wait for ever
+        return False
+    try:
+        with files.open_read(path, _HEAD_BYTES) as stream:
+            return stream.read(_HEAD_BYTES)[128:] == b"DICM"
+    except (InputError, OSError):
+        return False
+
+
+def scans(root: str, organs: Organs | None, without=frozenset()) -> list[Patient]:
     """Every patient of a folder in one of the known layouts.
 
-    organs: the table of what may be contoured; None: nobody asks what is.
+    organs: the table of what may be contoured; None: contoured organs are not checked. without:
+    folders of DICOM patients, whose NIfTI files are copies.
 
     Raises:
       InputError: none there, contours without a CT, files that could be read in several ways, or
         the folder holds predictions.
     """
-    if _is_predictions(root):
+    if _is_predictions(root) and not without:
         raise InputError(f"{root}: expected scans, found label maps of serving.predict")
-    found = _in_folder(root, ("train", "test", "imagests"), organs)
-    for patient in found:
+    patients = _in_folder(root, ("train", "test", "imagests"), organs, without)
+    for patient in patients:
         if not patient.ct:
             raise InputError(f"{patient.labels}: expected a CT beside these contours, found none")
-    return without_channel(found)
+    return without_channel(patients)
 
 
-def contours(root: str, organs: Organs) -> list[Patient]:
+def contours(root: str, organs: Organs, without=frozenset()) -> list[Patient]:
     """Patients with contours in one of the known layouts, or label maps named after patients.
 
     A folder per patient may then hold contours alone; a patient's ct is '' where it is not known.
 
     Raises InputError as `scans` does, though predictions may be taken for contours.
     """
-    found = _in_folder(root, ("train", "test"), organs)
-    contoured = [patient for patient in found if patient.labels]
-    return contoured or [replace(patient, ct="", labels=patient.ct) for patient in found]
+    patients = _in_folder(root, ("train", "test"), organs, without)
+    contoured = [patient for patient in patients if patient.labels]
+    if contoured or without:
+        return contoured
+    return [replace(patient, ct="", labels=patient.ct) for patient in patients]
 
 
 def without_channel(patients: list[Patient]) -> list[Patient]:
@@ -92,7 +129,7 @@ def _is_predictions(folder: str) -> bool:
     return files.exists(files.join(folder, PREDICTIONS))
 
 
-def _in_folder(root: str, known_parts, organs: Organs | None) -> list[Patient]:
+def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset()) -> list[Patient]:
     names, folders = files.entries(root)
     by_name = {name.lower(): name for name in (*names, *folders)}
     parts = [files.join(root, name) for name in folders if name.lower() in known_parts]
@@ -103,18 +140,22 @@ def _in_folder(root: str, known_parts, organs: Organs | None) -> list[Patient]:
         found = _nnunet(root, by_name, organs)
     else:
         names = organs.names if organs else ()
-        found = [replace(patient, organs=names) for part in parts for patient in _in_part(part)]
-    if not found:
+        patients = [patient for part in parts for patient in _in_part(part, without)]
+        found = [replace(patient, organs=names) for patient in patients]
+    if not found and not without:
         raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
     return found
 
 
-def _in_part(folder: str) -> list[Patient]:
-    """SegTHOR's: a folder per patient, or flat scans."""
+def _in_part(folder: str, without) -> list[Patient]:
+    """SegTHOR's: a folder per patient, or flat scans. without: folders to pass over."""
     names, folders = files.entries(folder)
-    found = _flat(folder, names)
-    for name in () if PREDICTIONS in names else folders:
-        found += _one_patient(files.join(folder, name))
+    is_output = PREDICTIONS in names
+    found = [] if folder in without or (is_output and without) else _flat(folder, names)
+    if is_output:
+        folders = [name for name in folders if without and name not in OUTPUT_FOLDERS]
+    for one in (files.join(folder, name) for name in folders):
+        found += [] if one in without else _one_patient(one)
     return found
 
 

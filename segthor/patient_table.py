@@ -8,6 +8,11 @@ from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 
+SERIES = ("drawn", "each")
+SERIES_HELP = (
+    "Which volumes of a DICOM patient: drawn, those that a structure set was drawn on; each, all; "
+    "or a CSV with the columns patient and series, as beam_jobs.build --list names them."
+)
 COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
 
@@ -25,6 +30,20 @@ def read(path: str, needed: str = "ct", organs: Organs | None = SEGTHOR) -> list
     if not rows:
         raise InputError(f"{path}: expected a line per patient, found none")
     return [_patient(row, f"{path}, line {line}", path, organs) for line, row in rows]
+
+
+def read_series(text: str) -> str | tuple[tuple[str, str], ...]:
+    """What --series says: 'drawn', 'each', '' or (patient, series) of each row of a CSV.
+
+    Raises InputError for anything else.
+    """
+    if text in ("", *SERIES):
+        return text
+    if not text.lower().endswith(".csv"):
+        expected = f"{', '.join(SERIES)} or a .csv with the columns patient,series"
+        raise InputError(f"--series: expected {expected}, found {text}")
+    rows = csv_files.read_table(files.absolute(text), *2 * [("patient", "series")])
+    return tuple((row["patient"], row["series"]) for _, row in rows)
 
 
 def _patient(row: dict[str, str], where: str, path: str, organs: Organs | None) -> Patient:

@@ -24,6 +24,11 @@ def is_dicom(path: str) -> bool:
     return "#" in path or path.lower().endswith(".dcm") or files.is_dir(path)
 
 
+def folder_of(path: str) -> str:
+    """The folder of a place of DICOM images, without the name of a series."""
+    return path if files.is_dir(path) else path.rpartition("#")[0] or files.parent(path)
+
+
 def dicom_patients(root: str, contoured, kept: str = "", series: str | tuple = "") -> list[Patient]:
     """Every patient of a DICOM tree; see `segthor.dicom.trees.patients`."""
     return _trees().patients(root, contoured, kept, series)

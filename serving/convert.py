@@ -14,7 +14,18 @@ import time
 import numpy as np
 from absl import flags
 
-from segthor import audit, dicom, files, guard, inputs, locks, outputs, progress, scans
+from segthor import (
+    audit,
+    dicom,
+    files,
+    guard,
+    inputs,
+    locks,
+    outputs,
+    patient_table,
+    progress,
+    scans,
+)
 from segthor.errors import InputError, run
 from segthor.findings import doubts
 from segthor.organs import Organs
@@ -26,6 +37,7 @@ PREDICTIONS = flags.DEFINE_string(
 SCANS = flags.DEFINE_string(
     "scans", None, "The scans: a DICOM folder, or a CSV with patient and ct.", required=True
 )
+SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
 OUTPUT = flags.DEFINE_string("output", None, "Where the DICOM files go.", required=True)
 FORMATS = flags.DEFINE_list(
     "formats",
@@ -51,7 +63,8 @@ def main(argv):
     given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, ORGAN_TABLE)}
     outputs.check_folder(OUTPUT.value, given)
     label_maps = inputs.find_predictions(PREDICTIONS.value)
-    found = inputs.find(SCANS.value, organs=None)
+    series = patient_table.read_series(SERIES.value)
+    found = inputs.find(SCANS.value, organs=None, series=series)
     todo = [scan for scan in found if scan.name in label_maps]
     if not todo:
         raise InputError(

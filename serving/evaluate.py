@@ -8,7 +8,17 @@ comparison.json. Status 1 where a patient with contours has no prediction, or ca
 
 from absl import flags
 
-from segthor import drawing, files, guard, inputs, json_files, organ_table, outputs, scans
+from segthor import (
+    drawing,
+    files,
+    guard,
+    inputs,
+    json_files,
+    organ_table,
+    outputs,
+    patient_table,
+    scans,
+)
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
@@ -37,6 +47,7 @@ SPLIT = flags.DEFINE_enum(
     "split", None, [TRAIN, VALIDATION], "Of a dataset, score these alone; as in predict."
 )
 SCANS = flags.DEFINE_string("scans", None, "The CT, for the picture; as --input of predict.")
+SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
 ORGAN_TABLE = flags.DEFINE_string(
     "organ_table",
     None,
@@ -69,7 +80,8 @@ def main(_):
     organs, roi_names = _tables()
     _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
-    found = inputs.find(SCANS.value, organs=None) if SCANS.value else ()
+    series = patient_table.read_series(SERIES.value)
+    found = inputs.find(SCANS.value, organs=None, series=series) if SCANS.value else ()
     cts = {scan.name: scan for scan in found}
     found = _match(organs, found)
     with outputs.alone(OUTPUT.value, WRITTEN):

@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from segthor import files, flags_of, inputs, locks, outputs, progress, startup
+from segthor import files, flags_of, inputs, locks, outputs, patient_table, progress, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
@@ -28,6 +28,7 @@ INPUT = flags.DEFINE_string(
 SPLIT = flags.DEFINE_enum(
     "split", None, ["train", "validation"], "Only the patients that a dataset puts there."
 )
+SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
 RUNNER = flags.DEFINE_string(
     "runner", None, "Run as a job of Apache Beam on this runner; its own options pass through."
 )
@@ -44,7 +45,8 @@ def main(argv):
         raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
     plan = flags_of.read(Plan)
     _check_output(plan)
-    patients = inputs.find(INPUT.value, SPLIT.value, organs=None)
+    series = patient_table.read_series(SERIES.value)
+    patients = inputs.find(INPUT.value, SPLIT.value, organs=None, series=series)
     _check_folders(patients, plan)
     engine.require(plan.engine)
     startup.load_tensorflow()

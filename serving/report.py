@@ -9,7 +9,7 @@ shown.
 
 from absl import flags
 
-from segthor import files, guard, inputs, outputs, scans
+from segthor import files, guard, inputs, outputs, patient_table, scans
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.metrics import without
@@ -24,6 +24,7 @@ LABELS = flags.DEFINE_string("labels", None, "The contours, if there are any; as
 SPLIT = flags.DEFINE_enum(
     "split", None, [TRAIN, VALIDATION], "Of a dataset, show these alone; as in predict."
 )
+SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
 OUTPUT = flags.DEFINE_string("output", None, "Where the report goes.", required=True)
 GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each patient.")
 PAGE = "report.html"
@@ -38,8 +39,10 @@ def main(_):
     if LABELS.value:
         contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
     contours = {one.name: one for one in contoured}
-    found = inputs.find(SCANS.value, None if contours else SPLIT.value, organs=None)
+    series, split = patient_table.read_series(SERIES.value), None if contours else SPLIT.value
+    found = inputs.find(SCANS.value, split, organs=None, series=series)
     predictions = inputs.find_predicted(PREDICTIONS.value, found, organs)
+    contours = {one.name: one for one in inputs.named_like(contoured, predictions)}
     if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
         predictions = {name: one for name, one in predictions.items() if name in contours}
     shown = _shown(found, predictions, contours, organs)

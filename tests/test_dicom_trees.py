@@ -5,11 +5,13 @@ Every tree also keeps the law of `dicom_law`: no CT file vanishes.
 
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import dicom_damage
 import numpy as np
 import pytest
+from cases import save
 from damage import healthy_phantom
 from dicom_law import check_law
 
@@ -364,3 +366,107 @@ def test_nothing_of_a_header_is_in_a_name(tmp_path):
     four_d(tmp_path / "P", 3)
     for one in predict_input(tmp_path):
         assert re.fullmatch(r"P_[0-9a-f]{8}", one.name)
+
+
+def nifti(path, seed=1):
+    made = phantom.tiny(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, made.hu, made.affine)
+
+
+@pytest.mark.parametrize("place", ["A/ct/A.nii.gz", "A/A.nii.gz", "A/GT.nii.gz", "C/ct/x/y.nii"])
+def test_a_nifti_beside_slices_hides_no_patient(tmp_path, place):
+    for name in "ABC":
+        write(tmp_path, name)
+    nifti(tmp_path / place)
+    check_law(tmp_path)
+    assert shown(build_input(tmp_path)) == dict.fromkeys("ABC", True)
+    assert shown(predict_input(tmp_path)) == dict.fromkeys("ABC", False)
+    assert f"NIfTI: {place}" in listing.of_folder(str(tmp_path), SEGTHOR)
+
+
+@pytest.mark.parametrize("dicom", ["A", "BC", "C"])
+def test_a_folder_may_hold_both_kinds(tmp_path, dicom):
+    for name in "ABC":
+        if name in dicom:
+            write(tmp_path, name)
+        else:
+            nifti(tmp_path / name / f"{name}.nii.gz", ord(name))
+            nifti(tmp_path / name / "GT.nii.gz", ord(name))
+    nifti(tmp_path / "D.nii.gz")
+    assert shown(predict_input(tmp_path)) == {"A": False, "B": False, "C": False, "D": False} | {
+        name: True for name in "ABC" if name not in dicom
+    }
+    found = {one.name: one for one in build_input(tmp_path)}
+    assert sorted(found) == [*"ABCD"] and not found["D"].labels
+    assert all(found[name].labels for name in "ABC")
+    assert {name for name in found if scans.is_dicom(found[name].ct)} == {*dicom}
+    contoured = inputs.find_contours(str(tmp_path))
+    assert [one.name for one in contoured if one.labels] == [*"ABC"]
+
+
+@pytest.mark.parametrize("output", ["", "out", "A", "A/out", "A/ct/out"])
+def test_predictions_inside_the_input_hide_no_scan(tmp_path, output):
+    write(tmp_path, "A")
+    write(tmp_path, "B")
+    before = {one.name: (one.ct, scans.stamp(one.ct, one.ct_files))
+              for one in predict_input(tmp_path)}  # fmt: skip
+    folder = tmp_path / output
+    for name in "AB":
+        nifti(folder / f"{name}.nii.gz")
+        nifti(folder / f"probabilities/{name}_heart.nii.gz")
+        for part in ("cases", "dicom"):
+            (folder / part).mkdir(exist_ok=True)
+        (folder / f"cases/{name}.json").write_text("{}")
+        shutil.copy(tmp_path / "A/rs.dcm", folder / f"dicom/{name}_rtstruct.dcm")
+    for name in ("predictions.json", "predictions.csv"):
+        (folder / name).write_text("{}")
+    found = predict_input(tmp_path)
+    assert {one.name: (one.ct, scans.stamp(one.ct, one.ct_files)) for one in found} == before
+    assert shown(build_input(tmp_path)) == {"A": True, "B": True}
+
+
+def test_a_name_that_no_structure_set_has_is_named(tmp_path):
+    write(tmp_path, "A", healthy_phantom())
+    (one,) = build_input(tmp_path)
+    rest = (one.labels, one.ct, SEGTHOR)
+    found = scans.read_contours(*rest, roi_names=(("heart", "Hurz"),))
+    assert ("roi_names_unmatched", "heart: no ROI is called 'Hurz', as roi_names says") in (
+        found.findings
+    )
+    assert "heart" not in found.organs
+
+
+def test_accents_are_one_however_they_are_stored(tmp_path):
+    write(tmp_path, "A", healthy_phantom())
+
+    def rename(dataset):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        for roi in dataset.StructureSetROISequence:
+            if roi.ROIName == "Heart":
+                roi.ROIName = unicodedata.normalize("NFD", "C\u0153ur gauche\u0301")
+
+    dicom_damage.edit(tmp_path / "A/rs.dcm", rename)
+    (one,) = build_input(tmp_path)
+    name = unicodedata.normalize("NFC", "C\u0153ur gauche\u0301")
+    for spelling in (name, unicodedata.normalize("NFD", name), name.upper()):
+        found = scans.read_contours(one.labels, one.ct, SEGTHOR, roi_names=(("heart", spelling),))
+        assert "heart" in found.organs and not found.findings
+
+
+def test_headers_of_a_tree_are_read_once(tmp_path, monkeypatch):
+    for name in "ABC":
+        write(tmp_path, name)
+    index._read_before.clear()
+    read, counts = index.read, {}
+
+    def counted(path):
+        counts[path] = counts.get(path, 0) + 1
+        return read(path)
+
+    monkeypatch.setattr(index, "read", counted)
+    for one in build_input(tmp_path):
+        scans.read(one.ct, among=one.ct_files)
+        scans.read_contours(one.labels, one.ct, SEGTHOR, among=one.ct_files)
+    files = [str(path) for path in tmp_path.rglob("*.dcm")]
+    assert counts == dict.fromkeys(files, 1)

@@ -17,9 +17,10 @@ from segthor.dicom import SOFTWARE, DicomError
 from segthor.dicom.elements import groups_of_frame, items, numbers, open_dataset, text, whole
 from segthor.dicom.traits import Traits, has_commas, read_traits, spacing_between_slices
 from segthor.errors import InputError
+from segthor.nifti import is_nifti
 
 CT, STRUCTURES = "ct", "structures"  # kinds in use; any other kind says why a file is left aside
-NOT_DICOM, UNREADABLE = "not DICOM", "cannot be opened"
+NOT_DICOM, NIFTI, UNREADABLE = "not DICOM", "NIfTI", "cannot be opened"
 DAMAGED, LOCALIZER = "a damaged DICOM file", "localizer"
 DRAFT = "draft of this software's, not approved"
 DRAFT_SEG = "SEG of this software's, a draft"
@@ -114,6 +115,8 @@ class Header:
 
 def read(path: str) -> Header:
     """The header of any file or URL; decodes neither pixel data nor contours."""
+    if is_nifti(path):
+        return Header(path, NIFTI)
     try:
         with files.open_read(path, _BLOCK_BYTES) as stream:
             return _header(open_dataset(stream, path, _TAGS), path)

@@ -23,7 +23,7 @@ from segthor.dicom import DicomError, belongings, matching, volumes, who
 from segthor.dicom.headers import CT, STRUCTURES, UNREADABLE, Header, read
 from segthor.dicom.volumes import Volume, series_name
 from segthor.errors import InputError
-from segthor.layouts import PREDICTIONS
+from segthor.layouts import OUTPUT_FOLDERS, PREDICTIONS
 from segthor.nifti import is_nifti
 
 WITHOUT_CT = "structure set without a CT"  # why a file is left aside
@@ -206,7 +206,7 @@ def find(root: str) -> list[str]:
         is_output = PREDICTIONS in names
         if is_output:
             names = [n for n in names if not is_nifti(n) and not n.endswith((".json", ".csv"))]
-            folders = [name for name in folders if name not in ("cases", "probabilities")]
+            folders = [name for name in folders if name not in OUTPUT_FOLDERS or name == "dicom"]
         if has_objects:
             names = [name for name in names if not _OBJECT.match(name)]
         paths += [files.join(folder, name) for name in names]

@@ -75,6 +75,7 @@ def match(
     contoured = contours_of(contours, split, organs)
     known = {one.name: one for one in (*scanned, *contoured) if one.ct}
     predictions = inputs.find_predicted(folder, known.values(), organs)
+    contoured = inputs.named_like(contoured, predictions)
     usable = {name: one for name, one in predictions.items() if not one.fault}
     paired = tuple((one, usable[one.name]) for one in contoured if one.name in usable)
     if not paired and usable:
