@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
+_UNMATCHED = "roi_names_unmatched"
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _PHANTOMS = "phantoms.json"  # lies in every folder of segthor.phantom, whose import takes a while
 
@@ -186,6 +188,7 @@ def _say(made: Dataset, settings: Settings, seconds: float) -> int:
     )
     if warned or made.rejected:
         print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
+    _warn_of_names(made)
     print(_next(made, settings))
     if not made.rejected:
         return 0
@@ -194,6 +197,15 @@ def _say(made: Dataset, settings: Settings, seconds: float) -> int:
     total = len(made.rejected) + len(made.patients) + len(made.unlabelled)
     print(f"{len(made.rejected)} of {total} patients were rejected", file=sys.stderr)
     return REJECTED_STATUS
+
+
+def _warn_of_names(made: Dataset) -> None:
+    """Names each organ whose --roi_names no structure set of some patients has."""
+    rows = [*made.patients, *made.rejected]
+    findings = [row.findings if row in made.rejected else row.audit.findings for row in rows]
+    messages = Counter(f.message for own in findings for f in own if f.code == _UNMATCHED)
+    for message, count in sorted(messages.items()):
+        print(f"warning: {message} ({count} of {len(rows)} patients)", file=sys.stderr)
 
 
 def _next(made: Dataset, settings: Settings) -> str:

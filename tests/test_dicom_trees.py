@@ -19,7 +19,7 @@ from segthor import inputs, phantom, scans
 from segthor.dicom import index, listing
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR
-from tests import dicom_phantoms
+from tests import dicom_phantoms, fuzz_trees
 from tests.structure_cases import write_patient
 
 KEYS = ("patient", "study", "series", "frame")
@@ -470,3 +470,8 @@ def test_headers_of_a_tree_are_read_once(tmp_path, monkeypatch):
         scans.read_contours(one.labels, one.ct, SEGTHOR, among=one.ct_files)
     files = [str(path) for path in tmp_path.rglob("*.dcm")]
     assert counts == dict.fromkeys(files, 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_ct_file_vanishes_of_a_random_tree(tmp_path, seed):
+    assert fuzz_trees.run_case(seed, tmp_path)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segthor import files, guard
 from segthor.dicom import slices, stacks
@@ -48,20 +48,21 @@ def series_name(uid: str) -> str:
 
 def of_person(person: Person) -> tuple[list[Volume], list[tuple[str, str]]]:
     """All volumes of a patient, in the order of series and places; and (why, path) of the rest."""
-    volumes, aside, single = [], [], []
+    made, aside, single = defaultdict(list), [], []
     for series in person.series:
         findings = (CHANGES,) if series.changes_id else ()
-        made = _stack(series.images, findings)
-        volumes += _named(series.uid, series.images, made)
-        aside += made.left_aside
-        if made.left_aside and len(series.images) == 1 and not series.images[0].is_enhanced:
+        volumes = _stack(series.images, findings)
+        made[series.uid] += _volumes(series.uid, series.images, volumes)
+        aside += volumes.left_aside
+        if volumes.left_aside and len(series.images) == 1 and not series.images[0].is_enhanced:
             single += series.images
     for images in _with_own_uids(single):
-        made = _stack(images, (_OWN_UIDS,))
-        used = {path for one in made.volumes for path in one.paths}
-        volumes += _named(min(header.series_uid for header in images), images, made)
+        volumes = _stack(images, (_OWN_UIDS,))
+        used = {path for one in volumes.volumes for path in one.paths}
+        uid = min(header.series_uid for header in images)
+        made[uid] += _volumes(uid, images, volumes)
         aside = [(why, path) for why, path in aside if path not in used]
-    return volumes, aside
+    return [volume for uid in sorted(made) for volume in _numbered(made[uid])], aside
 
 
 def _stack(images, findings) -> stacks.Volumes:
@@ -86,18 +87,17 @@ def _with_own_uids(single) -> list[list[Header]]:
     ]
 
 
-def _named(uid: str, images, made: stacks.Volumes) -> list[Volume]:
+def _volumes(uid: str, images, made: stacks.Volumes) -> list[Volume]:
     traits, name = {header.path: header.traits for header in images}, series_name(uid)
-    several = len(made.volumes) > 1
     second = tuple(path for why, path in made.left_aside if why == SECOND_IMAGE)
     return [
-        Volume(
-            f"{name}-{number}" if several else name,
-            uid,
-            stack,
-            tuple(stack.paths),
-            traits[stack.paths[0]],
-            second,
-        )
-        for number, stack in enumerate(made.volumes, 1)
+        Volume(name, uid, stack, tuple(stack.paths), traits[stack.paths[0]], second)
+        for stack in made.volumes
     ]
+
+
+def _numbered(volumes: list[Volume]) -> list[Volume]:
+    """The volumes of one series UID, with numbers in their names where there are several."""
+    if len(volumes) == 1:
+        return volumes
+    return [replace(one, name=f"{one.name}-{k}") for k, one in enumerate(volumes, 1)]
