@@ -107,9 +107,9 @@ def test_a_series_whose_number_changes_is_one_patients(tmp_path, number_of, by_f
     check_law(tmp_path)
     one, other = build_input(tmp_path)
     assert (one.name, other.name, bool(one.labels), one.fault) == ("A", "B", True, "")
-    assert scans.read(one.ct, among=one.ct_files).array.shape[2] == 24
+    assert scans.read(one.ct, among=one.ct_files).zyx.shape[0] == 24
     read = scans.read(one.ct, among=one.ct_files)
-    assert [code for code, _ in read.findings] == ["series_patient_ids"]
+    assert [one.code for one in read.findings] == ["series_patient_ids"]
     assert [one.name for one in predict_input(tmp_path)] == ["A", "B"]
 
 
@@ -142,7 +142,7 @@ def test_later_visits_are_predicted_too(tmp_path):
     found = predict_input(tmp_path)
     assert [one.name.partition("_")[0] for one in found] == ["P", "P", "P", "Q"]
     assert len({one.ct for one in found}) == 4 and not any(one.fault for one in found)
-    read = [scans.read(one.ct, among=one.ct_files).array for one in found]
+    read = [scans.read(one.ct, among=one.ct_files).zyx for one in found]
     assert len({array.tobytes() for array in read}) == 4
 
 
@@ -180,7 +180,7 @@ def test_ten_phases_are_ten_cases_and_training_takes_the_one_that_was_drawn_on(t
     check_law(tmp_path)
     found = predict_input(tmp_path)
     assert len(found) == 11 and not any(one.fault for one in found)
-    offsets = [int(scans.read(one.ct, among=one.ct_files).array.min()) for one in found[:10]]
+    offsets = [int(scans.read(one.ct, among=one.ct_files).zyx.min()) for one in found[:10]]
     assert sorted(np.subtract(offsets, min(offsets))) == list(range(10))
     drawn = index.series_name(dicom_phantoms.uid("series", "3"))
     one, _ = build_input(tmp_path)
@@ -239,9 +239,9 @@ def test_every_volume_of_one_series_is_a_case(tmp_path):
     found = predict_input(tmp_path)
     name = index.series_name(dicom_phantoms.uid("series", "1"))
     assert [one.series for one in found] == [f"{name}-{number}" for number in (1, 2, 3)]
-    read = [scans.read(one.ct, among=one.ct_files).array.min() for one in found]
+    read = [scans.read(one.ct, among=one.ct_files).zyx.min() for one in found]
     assert len(set(read)) == 3
-    assert [scans.read(f"{tmp_path}/P#{name}-2").array.min()] == [read[1]]
+    assert [scans.read(f"{tmp_path}/P#{name}-2").zyx.min()] == [read[1]]
 
 
 def test_projections_and_short_volumes_are_passed_over_beside_others(tmp_path):
@@ -306,7 +306,7 @@ def test_a_uid_of_its_own_for_each_slice_is_one_volume(tmp_path):
     for found in (build_input(tmp_path), predict_input(tmp_path)):
         assert [one.fault for one in found] == [""]
     read = scans.read(found[0].ct, among=found[0].ct_files)
-    assert read.array.shape[2] == 24 and [code for code, _ in read.findings] == ["series_uids"]
+    assert read.zyx.shape[0] == 24 and [one.code for one in read.findings] == ["series_uids"]
     assert build_input(tmp_path)[0].labels
 
 
@@ -431,10 +431,10 @@ def test_a_name_that_no_structure_set_has_is_named(tmp_path):
     (one,) = build_input(tmp_path)
     rest = (one.labels, one.ct, SEGTHOR)
     found = scans.read_contours(*rest, roi_names=(("heart", "Hurz"),))
-    assert ("roi_names_unmatched", "heart: no ROI is called 'Hurz', as roi_names says") in (
-        found.findings
-    )
-    assert "heart" not in found.organs
+    (finding,) = found.findings
+    assert finding.code == "roi_names_unmatched"
+    assert finding.message == "heart: no ROI is called 'Hurz', as roi_names says"
+    assert "heart" not in found.contoured
 
 
 def test_accents_are_one_however_they_are_stored(tmp_path):
@@ -451,7 +451,7 @@ def test_accents_are_one_however_they_are_stored(tmp_path):
     name = unicodedata.normalize("NFC", "C\u0153ur gauche\u0301")
     for spelling in (name, unicodedata.normalize("NFD", name), name.upper()):
         found = scans.read_contours(one.labels, one.ct, SEGTHOR, roi_names=(("heart", spelling),))
-        assert "heart" in found.organs and not found.findings
+        assert "heart" in found.contoured and not found.findings
 
 
 def test_headers_of_a_tree_are_read_once(tmp_path, monkeypatch):
