@@ -6,7 +6,8 @@ import io
 from segthor import files
 from segthor.errors import InputError
 
-_FORMULA_STARTS = tuple("=+-@\t\r\n")
+# Spreadsheets take the full-width signs (U+FF1D, FF0B, FF0D, FF20) for the plain ones.
+_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def read_table(

@@ -12,6 +12,8 @@ def read(path: str):
     """The file's JSON value; raises InputError where it is not JSON."""
     try:
         return json.loads(files.read_bytes(path).decode("utf-8-sig"), object_pairs_hook=_share_keys)
+    except RecursionError as error:
+        raise InputError(f"{path}: expected JSON of a few levels, found too many") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from error
 

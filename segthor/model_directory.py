@@ -40,8 +40,12 @@ def newest(folder: str) -> str:
 
 def versions(folder: str) -> list[int]:
     """The whole versions in an existing folder; one that is being uploaded has no model yet."""
-    found = [name for name in files.listdir(folder) if name.isdigit()]
+    found = [name for name in files.listdir(folder) if _is_number(name)]
     return [int(n) for n in found if files.exists(files.join(folder, n, "saved_model.pb"))]
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()  # "²" is a digit, and no number
 
 
 def asset(version: str, name: str) -> str:
@@ -151,7 +155,7 @@ def local(version: str):
 
 def _next(folder: str) -> str:
     # A version that an interrupted upload left half is passed over, too.
-    taken = [int(name) for name in files.listdir(folder) if name.isdigit()]
+    taken = [int(name) for name in files.listdir(folder) if _is_number(name)]
     return files.join(folder, str(max(taken, default=0) + 1))
 
 

@@ -74,7 +74,7 @@ def _exported(fold: int) -> str:
     if files.exists(folder) and directory.versions(folder):
         version = directory.newest(folder)
         stored = json_files.read(directory.asset(version, directory.TRAINING))
-        if {key: stored.get(key) for key in run_json} == run_json:
+        if isinstance(stored, dict) and {key: stored.get(key) for key in run_json} == run_json:
             return version
     command = [sys.executable, "-m", "serving.export", f"--workdir={workdir}"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}

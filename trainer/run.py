@@ -87,7 +87,6 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
       InputError: the folder belongs to another run (the message shows the difference) or to
         something else, or another process trains there.
     """
-    import tensorflow as tf
 
     check_folder(workdir)
     with locks.alone(workdir) if chief else contextlib.nullcontext():
@@ -95,7 +94,7 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
         check_folder(workdir)  # again, now that nobody else writes there
         if chief and not files.is_url(workdir):  # else nothing keeps another run out
             files.remove_partial(workdir)
-        if tf.train.latest_checkpoint(files.join(workdir, LAST)):
+        if latest_checkpoint(files.join(workdir, LAST)):
             _check_same(workdir, read(workdir), record)
         elif chief:
             json_files.write(files.join(workdir, RUN), record.to_json())
@@ -138,6 +137,16 @@ def check_trained(workdir: str, which: str) -> None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
 
 
+def latest_checkpoint(folder: str) -> str | None:
+    """The newest checkpoint in a folder; InputError where TensorFlow's list of them is damaged."""
+    import tensorflow as tf
+
+    try:
+        return tf.train.latest_checkpoint(folder)
+    except ValueError as error:  # an empty list
+        raise InputError(f"{folder}/checkpoint: damaged; copy the run again") from error
+
+
 def restore(workdir: str, which: str = "best"):
     """A run's trained network, tf.keras.Model (see `model.build`), and `read`.
 
@@ -156,7 +165,7 @@ def restore(workdir: str, which: str = "best"):
 
     check_trained(workdir, which)
     record, folder = read(workdir), files.join(workdir, _FOLDERS[which])
-    path = tf.train.latest_checkpoint(folder)
+    path = latest_checkpoint(folder)
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
     plain = dataclasses.replace(record.config, precision="float32", xla=False)

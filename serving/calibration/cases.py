@@ -30,7 +30,7 @@ def rows_of(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
     key = [VERSION, scans.stamp(patient.ct), *(one.digest for one in models.bundles)]
     if files.exists(path):
         kept = json_files.read(path)
-        if isinstance(kept, dict) and kept.get("key") == key:
+        if isinstance(kept, dict) and kept.get("key") == key and isinstance(kept.get("rows"), list):
             return kept["rows"]
     scan, labels, names = _read(patient, models.table)
     seed = int.from_bytes(hashlib.sha256(patient.name.encode(errors="replace")).digest()[:8], "big")
