@@ -179,23 +179,36 @@ def read_labels(
 ) -> LabelMap:
     """A label map that can be used, as `read_contours` reads it.
 
-    like: Path and grid of the scan that it must lie on. The others: as in `read_contours`. The
-    message of each finding begins with the path.
+    like: Path and grid of the scan that it must lie on, in any order of the file's axes. The
+    others: as in `read_contours`. The message of each finding begins with the path.
 
     Raises:
       InputError: a file that cannot be read, that lies on another grid, or that holds anything but
         the organs' labels.
     """
     scan, grid = like or ("", None)
-    labels = read_contours(path, ct, organs, roi_names, label_values, None, most_bytes, among, grid)
+    rest = (roi_names, label_values, None, most_bytes, among)
+    labels = read_contours(path, ct, organs, *rest, grid)
     if grid is not None:
-        for finding in audit.pair_findings(grid, labels.grid):
-            raise InputError(f"{path} against {scan}: {finding.message}")
+        findings = audit.pair_findings(grid, labels.grid)
+        if findings:
+            turned = _in_order_of(grid, read_contours(path, ct, organs, *rest))
+            if turned is None:
+                raise InputError(f"{path} against {scan}: {findings[0].message}")
+            labels = turned
     for finding in labels.findings:
         if finding.code in FATAL:
             raise InputError(f"{path}: {finding.message}")
     named = (replace(one, message=f"{path}: {one.message}") for one in labels.findings)
     return replace(labels, findings=tuple(named))
+
+
+def _in_order_of(grid: Grid, labels: LabelMap) -> LabelMap | None:
+    """A label map on the voxels of a scan whose file has another order of axes; None if not on."""
+    if labels.grid.shape_zyx != grid.shape_zyx:
+        return None
+    same = labels.grid.in_order_of(grid)
+    return None if audit.pair_findings(grid, same) else replace(labels, grid=same)
 
 
 def _dicom():

@@ -80,6 +80,18 @@ class Grid:
         affine[:3, :3] *= step_zyx[::-1]
         return Grid(shape_zyx[::-1], affine)
 
+    def in_order_of(self, other: "Grid") -> "Grid":
+        """The grid of the same voxels in a file whose order of axes is that of another grid."""
+        lps, affine = self._exact_lps_affine(), np.eye(4)
+        axes, flipped = other.orientation.axes, other.orientation.flipped
+        shape = np.array(self.shape_zyx)[::-1][np.argsort(axes)]
+        affine[:3, 3] = lps[:3, 3]
+        for k, (axis, flip) in enumerate(zip(axes, flipped, strict=True)):
+            affine[:3, axis] = -lps[:3, k] if flip else lps[:3, k]
+            if flip:
+                affine[:3, 3] += lps[:3, k] * (shape[axis] - 1)
+        return Grid(shape, affine, orientation=other.orientation)
+
     def _exact_lps_affine(self) -> np.ndarray:
         affine = self.affine.copy()
         for axis, flipped in zip(self.orientation.axes, self.orientation.flipped, strict=True):
