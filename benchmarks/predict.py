@@ -17,6 +17,7 @@ without it, a process that does so has its turn at the end.
 """
 
 import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
+import functools
 import os
 import subprocess
 import sys
@@ -32,10 +33,12 @@ from benchmarks.peak import peak_bytes
 from segthor import inputs, memory, nifti, phantom
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe, prepare
-from serving.prediction import bundle, evidence, predictor, walk
+from serving.prediction import bundle, predictor, walk
+from serving.prediction.case import predict_case
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE, TENSORFLOW
 from serving.prediction.plan import Plan
 from serving.prediction.worker import Worker
+from serving.review import evidence
 from trainer import model
 from trainer.config import Config
 
@@ -113,7 +116,7 @@ def _network(loaded, batches) -> float:
 
 def _walk(worker, todo) -> float:
     began = time.perf_counter()
-    for outcome in walk.walk(todo, worker.read, worker.compute, worker.write, 600):
+    for outcome in walk.walk(todo, functools.partial(predict_case, worker), 600):
         assert not outcome.reason, outcome.reason
     return time.perf_counter() - began
 
@@ -125,7 +128,7 @@ def _evidence(loaded, batches, worker, todo) -> float:
         network.append(_processor(_network, loaded, batches))
         with_it.append(_processor(_walk, worker, todo))
         with (
-            mock.patch.object(evidence.SliceCounts, "add"),
+            mock.patch.object(evidence.Observer, "add"),
             mock.patch.object(evidence, "of_scan", return_value={}),
         ):
             without.append(_processor(_walk, worker, todo))

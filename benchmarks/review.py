@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from segthor import phantom
-from serving.calibration import cases, plot
-from serving.calibration.fit import auroc
-from serving.prediction import bundle, review
-from serving.prediction.calibration import BAD_DICE
+from serving.prediction import bundle
 from segthor.volume import Volume
 from serving.prediction.predictor import Ensemble
+from serving.review import cases, plot
+from serving.review.expectation import BAD_DICE
+from serving.review.fit import auroc
+from serving.review.judge import Judge, of_average
 
 FOLDER, DOC = Path("build/benchmark/review"), Path("docs/review.md")
 PICTURE = Path("docs/images/review-reliability.png")
@@ -72,7 +73,7 @@ def _run(module, *arguments) -> None:
 
 def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
     """Rows of `cases.observe` with what the review says, of every fresh patient."""
-    judge = review.Judge(models.calibrations(), models.reference)
+    judge = Judge.of_models(models)
     key = [one.digest for one in models.bundles]
     rows = []
     for patient in range(number):
@@ -163,7 +164,7 @@ def _foretold(ones, rows, organs) -> str:
         own = [row for row in rows if row["organ"] == organ and row["kind"] == cases.AS_IT_IS]
         one = [np.mean(each[row["patient"]]) for row in own]
         apart = [row["evidence"]["disagreement"] for row in own]
-        foretold = np.mean([review.of_average(*pair) for pair in zip(one, apart, strict=True)])
+        foretold = np.mean([of_average(*pair) for pair in zip(one, apart, strict=True)])
         measured = np.mean([row["dice"] for row in own])
         lines.append(f"| {organ} | {np.mean(one):.4f} | {foretold:.4f} | {measured:.4f} |")
     return "\n".join(lines)

@@ -47,7 +47,7 @@ def main(_):
         models = [_exported(fold) for fold in range(dataset.folds)]
         startup.load_tensorflow()
         rows, names = _rows(dataset, models)
-        from serving.calibration import fit, plot  # scikit-learn takes a second
+        from serving.review import fit, plot  # scikit-learn takes a second
 
         calibration, told = fit.calibrate(rows, names)
         plot.write(files.join(OUTPUT.value, PLOT), told)
@@ -88,9 +88,9 @@ def _exported(fold: int) -> str:
 
 def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, ...]]:
     """Rows of every patient, by the fold that left it out; and the organs that all folds find."""
-    from serving.calibration import cases
     from serving.prediction import bundle
     from serving.prediction.predictor import Ensemble
+    from serving.review import cases
 
     folder = files.join(OUTPUT.value, "cases")
     contoured = {one.name: one for one in inputs.find_contours(DATA.value, dataset.organs)}

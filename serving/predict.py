@@ -6,6 +6,7 @@ A second run of the same command does what is missing. One broken scan does not 
 is named at the end, and the exit status is 1.
 """
 
+import functools
 import time
 
 from absl import flags
@@ -14,9 +15,10 @@ from segthor import files, flags_of, inputs, locks, outputs, patient_table, prog
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
-from serving.prediction import engine, overview, walk
+from serving.prediction import engine, walk
 from serving.prediction.facts import Facts
 from serving.prediction.plan import Plan
+from serving.review import overview
 
 INPUT = flags.DEFINE_string(
     "input",
@@ -122,10 +124,11 @@ def _without_calibration(patients, worker) -> str:
 
 def _walk(todo, worker) -> None:
     """Predicts in this process, with a line per case."""
+    from serving.prediction.case import predict_case
+
     began = time.monotonic()
-    outcomes = walk.walk(
-        todo, worker.read, worker.compute, worker.write, worker.plan.case_timeout_s
-    )
+    predict = functools.partial(predict_case, worker)
+    outcomes = walk.walk(todo, predict, worker.plan.case_timeout_s)
     for number, outcome in enumerate(outcomes, 1):
         if outcome.reason:
             worker.results.write_failure(outcome.case, outcome.reason)

@@ -108,7 +108,7 @@ def _left_out(dataset: Dataset, stored):
     return stored.truth == ignored.LABEL if dataset.has_ignored else None
 
 
-def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.Prediction:
+def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.SurePrediction:
     """The prediction that an earlier run stored, or a new one, which is then stored."""
     key = _key(row.fold)
     prediction = out_of_fold.load(OUTPUT.value, row.patient, key)

@@ -12,9 +12,9 @@ from tiny_models import coded_scan, save_coded
 
 from segthor import metrics, organs
 from segthor.patients import Patient
-from serving.calibration import cases, worsen
 from serving.prediction import bundle
 from serving.prediction.predictor import Ensemble
+from serving.review import cases, worsen
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from segthor import json_files, phantom
 from segthor.errors import InputError
-from serving.calibration import fit, worsen
-from serving.prediction import calibration
-from serving.prediction.evidence import FEATURES, OF_ORGAN, OF_SCAN, features
+from serving.review import expectation as calibration
+from serving.review import fit, worsen
+from serving.review.evidence import FEATURES, OF_ORGAN, OF_SCAN, features
 from tests import file_order
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from segthor.figures import OrganFigures
-from serving.prediction import evidence
-from serving.prediction.evidence import SliceCounts, of_labels, of_organ
 from serving.prediction.facts import Change
+from serving.review import evidence
+from serving.review.evidence import Observer, of_organ
 
 ORGANS = ("heart", "aorta")
 
@@ -49,7 +49,7 @@ def slowly(plane):
 
 def test_counts_are_those_of_a_plain_loop():
     values = chances()
-    counts = SliceCounts(ORGANS, 5)
+    counts = Observer(ORGANS, 5)
     counts.add(range(1, 4), ORGANS, values, [values])
     for n in range(3):
         expected = slowly(values[n])
@@ -59,7 +59,7 @@ def test_counts_are_those_of_a_plain_loop():
 
 
 def evidence_of(values, members=()):
-    counts = SliceCounts(("heart",), len(values))
+    counts = Observer(("heart",), len(values))
     counts.add(range(len(values)), ("heart",), values, list(members) or [values])
     return of_organ(counts.tables["heart"])
 
@@ -108,7 +108,7 @@ def test_members_that_disagree_are_found_where_they_do():
 
 def test_averaged_models_are_as_sure_as_they_are_on_average():
     members = [chances(seed=1), chances(seed=2)]
-    counts = SliceCounts(ORGANS, 3)
+    counts = Observer(ORGANS, 3)
     counts.add(range(3), ORGANS, sum(members) / 2, members)
     for n in range(3):
         expected = (slowly(members[0][n]) + slowly(members[1][n])) / 2
@@ -121,14 +121,14 @@ def test_averaged_models_are_as_sure_as_they_are_on_average():
 
 
 def test_an_organ_that_is_not_there_has_no_evidence():
-    counts = SliceCounts(ORGANS, 4)
+    counts = Observer(ORGANS, 4)
     counts.add(range(4), ("heart",), discs(4, sharp=30), [discs(4, sharp=30)])
-    measured = {"heart": vars(OrganFigures(500.0, 90.0, 40.0, 2, 1, (0.0, 0.0, 0.0)))}
-    found = of_labels(counts, measured, {"heart": Change(500.0, 0.0)}, None)
+    measured = {"heart": OrganFigures(500.0, 90.0, 40.0, 2, 1, (0.0, 0.0, 0.0))}
+    found = counts.finish(measured, {"heart": Change(500.0, 0.0)}).organs
     assert found["aorta"] == {}
     heart = found["heart"]
     assert (heart["removed_share"], heart["surplus_pieces"], heart["gaps"]) == (0.5, 1, 1)
-    assert of_labels(counts, {}, {}, None)["heart"] == {}
+    assert counts.finish({}, {}).organs["heart"] == {}
 
 
 def test_features_are_in_one_order_and_never_negative():

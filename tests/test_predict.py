@@ -1,5 +1,6 @@
 """Prediction: what was planted comes back, on the scan's own grid, whatever happens to others."""
 
+import functools
 import gzip
 import itertools
 import json
@@ -26,6 +27,7 @@ from segthor.errors import InputError
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 from serving.prediction import bundle, facts, walk
+from serving.prediction.case import predict_case
 from serving.prediction.plan import Plan
 from serving.prediction.predictor import Ensemble
 from serving.prediction.worker import Worker
@@ -89,8 +91,21 @@ def worker(model, tmp_path_factory):
 def predict(worker, path):
     """One scan through the steps of a case; the label map as nibabel reads it."""
     (case,) = inputs.find(str(path))
-    worker.write(case, worker.compute(case, worker.read(case)))
+    run_parts(worker, case)
     return nibabel.load(worker.results.path(case))
+
+
+def run_parts(worker, case):
+    """Predicts a case, one part after the other."""
+    for _ in predict_case(worker, case):
+        pass
+
+
+def run_networks(worker, case):
+    """Predicts a case as far as its networks go; returns the parts that are left."""
+    parts = predict_case(worker, case)
+    next(parts), next(parts)
+    return parts
 
 
 def assert_on_the_scans_grid(result, scan_path, labels):
@@ -274,7 +289,7 @@ def test_a_scan_without_the_levels_organs_is_named(tmp_path):
     save_scan(path, coded_scan(np.zeros(SHAPE, np.uint8)), affine_of())
     (case,) = inputs.find(str(path))
     with pytest.raises(InputError, match="none of these organs"):
-        worker.compute(case, worker.read(case))
+        run_networks(worker, case)
 
 
 def test_probabilities_lie_on_the_grid_and_agree_with_the_labels(model, tmp_path):
@@ -295,14 +310,14 @@ def test_probabilities_lie_on_the_grid_and_agree_with_the_labels(model, tmp_path
 def test_the_walk_reads_ahead_and_writes_behind_in_order():
     log = []
 
-    def step(name):
-        def call(case, *given):
-            log.append((name, case))
-            return case
+    def steps(case):
+        log.append(("read", case))
+        yield
+        log.append(("compute", case))
+        yield
+        log.append(("write", case))
 
-        return call
-
-    outcomes = list(walk.walk([1, 2, 3], step("read"), step("compute"), step("write"), 5))
+    outcomes = list(walk.walk([1, 2, 3], steps, 5))
     assert [(o.case, o.reason) for o in outcomes] == [(1, ""), (2, ""), (3, "")]
     for case in (1, 2, 3):
         places = [log.index((name, case)) for name in ("read", "compute", "write")]
@@ -315,22 +330,24 @@ def test_the_walk_reads_ahead_and_writes_behind_in_order():
 def test_trouble_in_any_step_of_one_case_is_its_own(stage, how):
     done = []
 
-    def step(name):
-        def call(case, *given):
-            if (name, case) == (stage, 2):
-                if how == "fail":
-                    raise InputError("scan 2 is damaged")
-                if how == "break":
-                    raise MemoryError("no room")
-                time.sleep(30)
-            if name == "write":
-                done.append(case)
-            return case
+    def step(name, case):
+        if (name, case) == (stage, 2):
+            if how == "fail":
+                raise InputError("scan 2 is damaged")
+            if how == "break":
+                raise MemoryError("no room")
+            time.sleep(30)
 
-        return call
+    def steps(case):
+        step("read", case)
+        yield
+        step("compute", case)
+        yield
+        step("write", case)
+        done.append(case)
 
     limit = 0.5 if how == "hang" else 30
-    outcomes = list(walk.walk([1, 2, 3], step("read"), step("compute"), step("write"), limit))
+    outcomes = list(walk.walk([1, 2, 3], steps, limit))
     assert [outcome.case for outcome in outcomes] == [1, 2, 3]
     assert done == [1, 3]
     words = {"fail": "scan 2 is damaged", "break": "MemoryError: no room", "hang": "case_timeout"}
@@ -420,12 +437,12 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
     predict(worker, path)
     (case,) = inputs.find(str(path))
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
-    computed = worker.compute(case, worker.read(case))
+    parts = run_networks(worker, case)
     with (
         mock.patch("segthor.nifti.write", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
-        worker.write(case, computed)
+        next(parts)
     assert not worker.results.is_finished(case)
     told = worker.results.facts(case).label_map  # the older one, and its own facts
     assert files.sha256(worker.results.path(case)) == told["sha256"]
@@ -435,9 +452,9 @@ def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path)
     path = tmp_path / "Patient_92.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     (case,) = inputs.find(str(path))
-    computed = worker.compute(case, worker.read(case))
+    parts = run_networks(worker, case)
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
-    worker.write(case, computed)
+    assert list(parts) == []
     assert not worker.results.is_finished(case)
     predict(worker, path)
     assert worker.results.is_finished(case)
@@ -458,7 +475,7 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
         mock.patch("segthor.nifti.read", reads_while_it_changes),
         pytest.raises(InputError, match=r"Patient_93.nii.gz: changed while it was read"),
     ):
-        worker.read(case)
+        next(predict_case(worker, case))
 
 
 @pytest.mark.parametrize(
@@ -611,7 +628,7 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
     worker = Worker(Plan("memory://clinic/out", ("memory://clinic/model",)))
     worker.results.claim(overwrite=False)
     found = inputs.find("memory://clinic/scans")
-    outcomes = walk.walk(found, worker.read, worker.compute, worker.write, 60)
+    outcomes = walk.walk(found, functools.partial(predict_case, worker), 60)
     assert [outcome.reason for outcome in outcomes] == ["", ""]
     for case in found:
         assert worker.results.is_finished(case)

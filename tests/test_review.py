@@ -7,18 +7,18 @@ import json
 import numpy as np
 import pytest
 from test_calibration import calibrated, made_rows  # noqa: F401  a fixture
-from test_predict import affine_of, planted, save_scan
+from test_predict import affine_of, planted, run_parts, save_scan
 from tiny_models import CODED_RECIPE, coded_scan, save_coded
 
 from segthor import inputs, reference
 from segthor.findings import Finding
 from segthor.manifest import Audit, Built
 from segthor.recipe import prepare
-from serving.prediction import overview
-from serving.prediction.evidence import OF_ORGAN
 from serving.prediction.plan import Plan
-from serving.prediction.review import Judge, of_average
 from serving.prediction.worker import Worker
+from serving.review import overview
+from serving.review.evidence import OF_ORGAN
+from serving.review.judge import Judge, of_average
 from tests import file_order
 
 FINE = dict.fromkeys(OF_ORGAN, 0.0) | {
@@ -169,7 +169,7 @@ def test_cases_are_listed_worst_first(model, tmp_path):
     worker.results.claim(overwrite=False)
     found = inputs.find(str(scans))
     for case in found[:3]:
-        worker.write(case, worker.compute(case, worker.read(case)))
+        run_parts(worker, case)
     worker.results.write_failure(found[3], "no NIfTI")
     rows = overview.write(worker.results, found, worker.models.organs)
     assert [row["patient"] for row in rows][:2] == ["D", "B"]
@@ -200,7 +200,7 @@ def test_a_calibration_that_came_later_judges_finished_cases(
     (case,) = inputs.find(str(tmp_path / "scans"))
     worker = Worker(Plan(str(tmp_path / "out"), (copy,)))
     worker.results.claim(overwrite=False)
-    worker.write(case, worker.compute(case, worker.read(case)))
+    run_parts(worker, case)
     before = worker.results.facts(case)
     every = {name: calibrated.organs["heart"] for name in worker.models.organs}
     dataclasses.replace(calibrated, organs=every).save(f"{copy}/1")

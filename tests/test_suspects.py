@@ -218,7 +218,7 @@ def by_hand(folder, output, key, wrong):
         if patient.patient == wrong:
             truth = np.where(truth == 4, 0, truth).astype(np.uint8)
             truth[:, :8, :8][truth[:, :8, :8] == 0] = 4
-        found = out_of_fold.Prediction(truth, np.ones(truth.shape, bool))
+        found = out_of_fold.SurePrediction(truth, np.ones(truth.shape, bool))
         out_of_fold.save(str(folder / output), patient.patient, key(patient), found)
 
 

@@ -23,7 +23,7 @@ ONLY_IN = {
     "pydicom": ("segthor.dicom.*",),
     "highdicom": ("segthor.dicom.*",),
     "segmentation_models": ("trainer.model",),
-    "sklearn": ("serving.calibration.fit",),
+    "sklearn": ("serving.review.fit",),
     "openvino": ("serving.prediction.engine",),
 }
 # What some modules may not import. segthor.errors starts the entries, so it parses their flags;
@@ -41,6 +41,8 @@ FLAGS_BESIDE_ENTRIES = ("segthor.errors", "segthor.flags_of")
 # What a module may not reach, however long the chain of imports inside the project.
 UNREACHED = [
     ("serving.predict", (*KERAS, "trainer", "beam_jobs", "sklearn")),
+    ("serving.prediction.predictor", ("serving.review",)),  # confidence observes, see `case`
+    ("serving.prediction.volume", ("serving.review",)),
     ("segthor.geometry", ("tensorflow",)),
     ("segthor.recipe", ("tensorflow",)),
     ("segthor.audit", ("tensorflow",)),
@@ -151,6 +153,43 @@ def breaches(root):
                     if _within(name, banned)
                 ]
     return sorted(found)
+
+
+def circles(root):
+    """Circles of imports among the project's modules, lazy imports included, as readable lines.
+
+    That a package's `__init__` runs before its modules is no import of theirs and is not counted.
+    """
+    trees = _modules(root)
+
+    def inner(name):
+        """The project's module that an import of `name` loads; '' for a library's."""
+        while name and name not in trees:
+            name = name.rpartition(".")[0]
+        return name
+
+    imports = {
+        module: sorted(set(map(inner, _imports(module, tree))) - {module, ""})
+        for module, tree in trees.items()
+    }
+    found = set()
+    for module in imports:
+        if way := _way_back(module, imports):
+            first = way.index(min(way))
+            way = way[first:] + way[:first]
+            found.add(" -> ".join([*way, way[0]]))
+    return sorted(found)
+
+
+def _way_back(start, imports):
+    """The shortest chain of modules from `start`, the last of which imports `start`; or None."""
+    ways = [[start]]
+    for way in ways:  # grows meanwhile, so that shorter ways come first
+        if start in imports[way[-1]]:
+            return way
+        seen = {chain[-1] for chain in ways}
+        ways += [[*way, name] for name in imports[way[-1]] if name not in seen]
+    return None
 
 
 def too_long(root):
@@ -321,6 +360,30 @@ def test_a_planted_organ_is_found(tmp_path, path, source, breach):
 
 def test_the_project_keeps_its_walls():
     assert breaches(ROOT) == []
+
+
+def test_no_imports_go_in_a_circle():
+    assert circles(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "sources, expected",
+    [
+        (
+            ("from segthor import b", "from segthor import c", "def f():\n    import segthor.a"),
+            "abc",
+        ),
+        (("from segthor import b", "from . import c", "from segthor.b import name"), "bc"),
+        (("import importlib\nimportlib.import_module('segthor.a')", "", ""), ""),
+        (("from segthor import b, c", "from segthor import c", "import numpy"), ""),
+    ],
+)
+def test_a_planted_circle_is_found(tmp_path, sources, expected):
+    (tmp_path / "segthor").mkdir()
+    for name, source in zip("abc", sources, strict=True):
+        (tmp_path / "segthor" / f"{name}.py").write_text(source)
+    modules = [f"segthor.{name}" for name in expected]
+    assert circles(tmp_path) == ([" -> ".join([*modules, modules[0]])] if expected else [])
 
 
 def test_every_module_is_read():

@@ -3,10 +3,13 @@
 Elements are a few paths; every worker reads and writes files itself, so no voxel crosses the wire.
 """
 
+import functools
+
 import apache_beam as beam
 
 from segthor import memory, runners
 from serving.prediction import walk
+from serving.prediction.case import predict_case
 from serving.prediction.plan import Plan
 from serving.prediction.worker import Worker
 
@@ -31,9 +34,8 @@ class Predict(beam.DoFn):
         """
         worker = self._worker
         todo = [c for c in cases if self._plan.overwrite or not worker.is_finished(c)]
-        for outcome in walk.walk(
-            todo, worker.read, worker.compute, worker.write, self._plan.case_timeout_s
-        ):
+        predict = functools.partial(predict_case, worker)
+        for outcome in walk.walk(todo, predict, self._plan.case_timeout_s):
             if outcome.reason:
                 worker.results.write_failure(outcome.case, outcome.reason)
             print(outcome.line, flush=True)

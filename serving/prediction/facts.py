@@ -25,7 +25,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Evidence:
-    """How the prediction was made; see `serving.prediction.evidence`.
+    """How the prediction was made; see `serving.review.evidence`.
 
     scan: Figure of the scan to its value and z-score.
     organs: Organ to its evidence; empty for an organ that is not there.

@@ -46,7 +46,7 @@ class StoredPatient:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class SurePrediction:
     """predicted: uint8 [Z, H, W], label values. sure: bool [Z, H, W]."""
 
     predicted: np.ndarray
@@ -89,7 +89,7 @@ def _stack(row: Built, slices: list[records.Slice], path: str) -> StoredPatient:
     return StoredPatient(images, truth, (z_mm, *pixel_mm), first.level_hu, first.width_hu)
 
 
-def predict(network, images: np.ndarray, values: np.ndarray) -> Prediction:
+def predict(network, images: np.ndarray, values: np.ndarray) -> SurePrediction:
     """Predicts the slices of one patient.
 
     network: Callable from images uint8 [N, H, W, C] to probabilities [N, H, W, K], background
@@ -102,16 +102,16 @@ def predict(network, images: np.ndarray, values: np.ndarray) -> Prediction:
         probabilities = np.asarray(network(images[first : first + _BATCH]))
         labels.append(values[probabilities.argmax(-1)])
         sure.append(probabilities.max(-1) >= SURE)
-    return Prediction(np.concatenate(labels), np.concatenate(sure))
+    return SurePrediction(np.concatenate(labels), np.concatenate(sure))
 
 
-def save(output: str, patient: str, key: str, prediction: Prediction) -> None:
+def save(output: str, patient: str, key: str, prediction: SurePrediction) -> None:
     """Stores a prediction; key: Names all that it depends on."""
     with files.atomic_write(_path(output, patient)) as stream:
         np.savez_compressed(stream, key=key, **vars(prediction))
 
 
-def load(output: str, patient: str, key: str) -> Prediction | None:
+def load(output: str, patient: str, key: str) -> SurePrediction | None:
     """The prediction stored under this key; None where there is none, or it is damaged."""
     path = _path(output, patient)
     if not files.exists(path):
@@ -120,7 +120,7 @@ def load(output: str, patient: str, key: str) -> Prediction | None:
         with files.open_read(path) as stream, np.load(stream, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return Prediction(stored["predicted"], stored["sure"])
+            return SurePrediction(stored["predicted"], stored["sure"])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return None
 

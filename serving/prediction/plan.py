@@ -73,6 +73,11 @@ class Plan:
         return tuple(kind for kind in dicom.FORMATS if kind in self.formats)
 
     @property
+    def wants_probabilities(self) -> bool:
+        """Whether maps of the organs' probabilities are needed."""
+        return self.probabilities or dicom.RTSTRUCT in self.formats
+
+    @property
     def most_scan_bytes(self) -> int | None:
         """Memory that one scan may fill; None: a share of what the worker's machine has free."""
         return int(self.most_scan_gb * 1e9) or None

@@ -10,9 +10,8 @@ import numpy as np
 from segthor.errors import InputError
 from segthor.organs import Organs
 from segthor.recipe import Prepared, Recipe, prepare, with_context
-from segthor.reference import Reference
 from segthor.volume import LabelMap, Volume
-from serving.prediction import calibration, evidence, flips
+from serving.prediction import flips
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE
 from serving.prediction.volume import Chances, Prediction
@@ -43,15 +42,12 @@ class Segmentation:
     labels: uint8 [Z, Y, X] on the scan's grid.
     level_hu, width_hu: The window of the (first) model.
     probabilities: Organ -> uint8 [Z, Y, X], 255 is certainty; empty unless asked for.
-    counts, scan_evidence: See `serving.prediction.evidence`.
     """
 
     labels: np.ndarray
     level_hu: float
     width_hu: float
     probabilities: dict
-    counts: evidence.SliceCounts
-    scan_evidence: dict
 
 
 class Ensemble:
@@ -85,9 +81,6 @@ class Ensemble:
         self._flips = {
             m.folder: flips.of_model(m) if tta else [flips.NONE] for m in self.segmenters
         }
-        # What the first model's training patients measure; None of a model from before that.
-        stored = self.segmenters[0].training.get("reference")
-        self.reference = stored and Reference.from_json(stored)
 
     @property
     def bundles(self) -> list[Bundle]:
@@ -114,15 +107,6 @@ class Ensemble:
             for name in names
             if name in group[0].rules
         }
-
-    def calibrations(self) -> dict:
-        """Organ -> what `serving.calibrate` stored with its models; None where that differs."""
-        found = {}
-        for names, group in self.groups.items():
-            first, *others = (calibration.load(one.folder) for one in group)
-            agreed = first if all(other == first for other in others) else None
-            found |= dict.fromkeys(names, agreed)
-        return {name: found[name] for name in self.organs}
 
     @property
     def flips(self) -> list | bool:
@@ -153,17 +137,25 @@ class Ensemble:
             for digest, recipe in recipes.items()
         }
 
-    def segment(self, inputs: dict[str, Input], probabilities: bool = False) -> Segmentation:
+    def first(self, inputs: dict[str, Input]) -> Prepared:
+        """The scan as the first model's recipe prepares it."""
+        return inputs[self.segmenters[0].recipe.digest()].prepared
+
+    def segment(
+        self, inputs: dict[str, Input], probabilities: bool = False, observe=None
+    ) -> Segmentation:
         """Runs every model batch by batch; memory beyond the result is that of some batches.
 
-        What they gave for one batch is brought to the scan's grid while they run the next ones.
+        The probabilities of one batch are placed on the scan's grid while the next ones run.
+
+        probabilities: Whether to keep a map of each organ's probability.
+        observe: Called with (slices, organs, mean, members) of each batch, before it is placed.
         """
-        seen = next(iter(inputs.values()))
         groups = [(n, group, inputs[group[0].recipe.digest()]) for n, group in self.groups.items()]
         gated = self.gate and inputs[self.gate.recipe.digest()]
-        first, width_hu = seen.prepared, seen.recipe.window_width_hu
+        first, width_hu = self.first(inputs), self.segmenters[0].recipe.window_width_hu
         mapped = self.organs if probabilities else ()
-        result = Prediction(first.placement.shape_zyx, mapped, self.organs)
+        result = Prediction(first.placement.shape_zyx, mapped)
         engine, number = self.segmenters[0].engine, len(result.labels)
         size, running = BATCH_SLICES[engine], deque()
         most_running = BATCHES_AT_ONCE[engine] + 1  # one waits, so that no thread does
@@ -173,11 +165,12 @@ class Ensemble:
                 slices = range(start, min(start + size, number))
                 running.append((slices, networks.apply_async(self._run, (groups, gated, slices))))
                 while len(running) > (most_running if slices.stop < number else 0):
-                    placed, chances = running.popleft()
-                    result.place(placed, chances.get())
-        about = evidence.of_scan(first.placement, first.level_hu, first.images, self.reference)
-        labels, maps = result.labels, result.maps
-        return Segmentation(labels, first.level_hu, width_hu, maps, result.counts, about)
+                    placed, batch = running.popleft()
+                    chances = batch.get()
+                    for one in chances if observe else ():
+                        observe(placed, one.organs, one.values, one.members)
+                    result.place(placed, chances)
+        return Segmentation(result.labels, first.level_hu, width_hu, result.maps)
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from segthor.geometry import Placement
-from serving.prediction.evidence import SliceCounts
 
 
 @dataclass(frozen=True)
@@ -25,18 +24,16 @@ class Chances:
 class Prediction:
     """The label map under construction, uint8 [Z, Y, X] on the scan's grid."""
 
-    def __init__(self, shape, mapped, organs):
-        """shape: Z, Y, X. mapped: the organs whose probabilities are kept. organs: all of them."""
+    def __init__(self, shape, mapped):
+        """shape: Z, Y, X. mapped: the organs whose probabilities are kept."""
         self.labels = np.zeros(shape, np.uint8)
         self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
-        self.counts = SliceCounts(organs, shape[0])
 
     def place(self, slices: range, given: list[Chances]) -> None:
         """Of the organs likelier than their background, the likeliest takes each voxel."""
         part = slice(slices.start, slices.stop)
         best = None
         for one in given:
-            self.counts.add(slices, one.organs, one.values, one.members)
             found, shares = one.placement.most_probable(one.values, one.labels)
             if best is None:
                 self.labels[part], best = found, shares

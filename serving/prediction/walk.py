@@ -27,30 +27,25 @@ class Outcome:
         return f"{self.case.name}  {state}"
 
 
-def walk(
-    cases: list,
-    read: Callable,
-    compute: Callable,
-    write: Callable,
-    timeout_s: float,
-) -> Iterator[Outcome]:
+def walk(cases: list, predict: Callable, timeout_s: float) -> Iterator[Outcome]:
     """Yields one outcome per case, in order.
 
-    read(case) runs ahead of compute(case, what_was_read), and write(case, computed) behind it, one
-    of each at a time. A case that takes longer than `timeout_s` in one of them is given up: its
-    thread is left behind, and dies with the process.
+    predict(case) is a generator of three parts, as `case.predict_case` is. The first part of the
+    next case and the last part of the case before run beside the second part, one of each at a
+    time. A case whose part takes longer than `timeout_s` is given up: its thread is left behind,
+    and ends with the process.
     """
-    reading = _start(read, cases[0]) if cases else None
+    reading = _start(predict(cases[0])) if cases else None
     writing = None
     for index, case in enumerate(cases):
         current, reading = reading, None
         if index + 1 < len(cases):
-            reading = _start(read, cases[index + 1])
-        began, reason, computed = time.monotonic(), "", None
+            reading = _start(predict(cases[index + 1]))
+        began, reason = time.monotonic(), ""
         try:
-            given = current.get(timeout_s)
-            computed = _start(compute, case, given).get(timeout_s)
-            del given
+            current.wait(timeout_s)
+            current = _start(current.parts)
+            current.wait(timeout_s)
         except Exception as error:  # whatever it is, the other cases must not suffer
             reason = guard.describe(error)
         seconds = time.monotonic() - began
@@ -60,33 +55,37 @@ def walk(
         if reason:
             yield Outcome(case, seconds, reason)
         else:
-            writing = case, seconds, _start(write, case, computed)
+            writing = case, seconds, _start(current.parts)
     if writing:
         yield _finished(*writing, timeout_s)
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Part:
+    """One part of a case, at work in a thread of its own. parts: the case's generator."""
+
+    parts: Iterator
     future: Future
     began: float
 
-    def get(self, timeout_s: float):
+    def wait(self, timeout_s: float) -> None:
         left = max(0.0, self.began + timeout_s - time.monotonic())
         try:
-            return self.future.result(left)
+            self.future.result(left)
         except TimeoutError as error:
             if self.future.done():
                 raise
             raise InputError(f"took longer than --case_timeout ({timeout_s:g} s)") from error
 
 
-def _start(function, *arguments) -> _Job:
-    return _Job(guard.start(function, *arguments), time.monotonic())
+def _start(parts: Iterator) -> _Part:
+    # After its last part the generator ends, so `next` has a default.
+    return _Part(parts, guard.start(next, parts, None), time.monotonic())
 
 
-def _finished(case, seconds: float, job: _Job, timeout_s: float) -> Outcome:
+def _finished(case, seconds: float, last: _Part, timeout_s: float) -> Outcome:
     try:
-        job.get(timeout_s)
+        last.wait(timeout_s)
     except Exception as error:
         return Outcome(case, seconds, guard.describe(error))
     return Outcome(case, seconds)

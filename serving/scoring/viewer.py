@@ -18,8 +18,8 @@ from segthor.findings import REJECT
 from segthor.metrics import without
 from segthor.organs import Organ, Organs
 from segthor.volume import LabelMap, Volume
-from serving.prediction import overview
 from serving.prediction.facts import Facts, Judgement
+from serving.review import overview
 from serving.scoring.evaluation import Scores
 from serving.scoring.picture import slice_dice
 

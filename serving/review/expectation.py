@@ -12,7 +12,7 @@ import numpy as np
 from segthor import fields, files, json_files
 from segthor import model_directory as directory
 from segthor.errors import InputError
-from serving.prediction.evidence import FEATURES
+from serving.review.evidence import FEATURES
 
 FORMAT = 1
 BAD_DICE = 0.80  # below it, a prediction is bad: it must be looked at

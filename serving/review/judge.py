@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from segthor.findings import doubts
 from segthor.reference import Reference
-from serving.prediction.calibration import BAD_DICE, Calibration
-from serving.prediction.evidence import features
 from serving.prediction.facts import Judgement, OrganJudgement
+from serving.review import expectation, trust
+from serving.review.evidence import Observer, features
+from serving.review.expectation import BAD_DICE, Calibration
 
 _FAR, _VERY_FAR = 3.0, 6.0  # z-scores: worth saying; reason enough without a calibration
 _BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
@@ -41,11 +42,30 @@ class Judge:
     recall: float = 0.95
     reasons_against: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of_models(cls, models, recall: float = 0.95) -> "Judge":
+        """The judge of what these models, a `predictor.Ensemble`, predict.
+
+        A calibration counts where all models that are averaged for an organ store the same.
+        """
+        calibrations = {}
+        for names, group in models.groups.items():
+            first, *others = (expectation.load(one.folder) for one in group)
+            agreed = first if all(other == first for other in others) else None
+            calibrations |= dict.fromkeys(names, agreed)
+        in_order = {name: calibrations[name] for name in models.organs}
+        against = trust.reasons_against(models.groups)
+        return cls(in_order, reference_of(models), recall, against)
+
+    def observe(self, models, inputs) -> Observer:
+        """Begins to gather the evidence of a case; inputs: of `Ensemble.inputs`."""
+        return Observer.of_case(models.organs, models.first(inputs), self.reference)
+
     def judge(self, scan: Mapping, organs: Mapping[str, dict], findings) -> Judgement:
         """Judges one case.
 
-        scan: The scan's evidence, of `evidence.of_scan`.
-        organs: Organ to its evidence, of `evidence.of_labels`.
+        scan: The scan's evidence.
+        organs: Organ to its evidence.
         findings: The audit's, about scan and label map.
         """
         unlike = self._unlike(scan)
@@ -126,6 +146,12 @@ class Judge:
             words += [f"expected {scores['expected_dice']:.2f}"]
         slices = tuple(row["slices"])
         return OrganJudgement(**scores, review=review, reason="; ".join(words), slices=slices)
+
+
+def reference_of(models) -> Reference | None:
+    """What the training patients of the first model measure, where its training recorded it."""
+    stored = models.segmenters[0].training.get("reference")
+    return stored and Reference.from_json(stored)
 
 
 def of_average(dice: float, apart: float) -> float:

@@ -7,10 +7,15 @@ pieces, gaps, what post-processing took away, and each organ's measures beside t
 patients. The scan is not read again; what is kept grows by a few numbers a slice.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 
+from segthor.figures import OrganFigures
+from segthor.recipe import Prepared
 from segthor.reference import Reference, grey_shares, organ_figures
 from segthor.resample import largest
+from serving.prediction.facts import Change, Evidence
 
 # What is counted per slice and organ: pixels of the organ, and the sum of their probability of
 # being it; the same of those at its border; the organ's probability summed over all pixels; and of
@@ -47,14 +52,30 @@ OF_SCAN = (
 FEATURES = (*OF_ORGAN, *OF_SCAN)
 
 
-class SliceCounts:
-    """Per organ a table float64 [Z, 7] of what is counted in each slice."""
+class Observer:
+    """Gathers the evidence of one case while it is predicted.
 
-    def __init__(self, organs, num_slices: int):
+    tables: Organ -> float64 [Z, 7], the counts of each slice, in columns PIXELS to EITHER.
+    scan: The scan's evidence, see `of_scan`.
+    reference: What the training patients measure; None: not known.
+    """
+
+    def __init__(self, organs, num_slices: int, reference: Reference | None = None, scan=()):
         self.tables = {name: np.zeros((num_slices, 7)) for name in organs}
+        self.reference, self.scan = reference, dict(scan)
+
+    @classmethod
+    def of_case(cls, organs, prepared: Prepared, reference: Reference | None) -> "Observer":
+        """For a case that is prepared; organs: those that will be predicted."""
+        scan = of_scan(prepared.placement, prepared.level_hu, prepared.images, reference)
+        return cls(organs, len(prepared.images), reference, scan)
 
     def add(self, slices: range, organs, mean: np.ndarray, members: list[np.ndarray]) -> None:
-        """mean, members: float32 [N, H, W, K]; of each model and flip, and averaged."""
+        """Counts what the networks give for some slices.
+
+        mean: float32 [N, H, W, K], averaged over models and flips.
+        members: The same of each model and flip.
+        """
         agreed = agreement(mean, members)
         for n, z in enumerate(slices):
             counts = sum(_counts(member[n]) for member in members) / len(members)
@@ -62,6 +83,20 @@ class SliceCounts:
                 self.tables[name][z, :SHARED] = counts[:, k]
                 if agreed is not None:
                     self.tables[name][z, SHARED:] = agreed[n, :, k]
+
+    def finish(self, measured: dict[str, OrganFigures], changes: dict[str, Change]) -> Evidence:
+        """The evidence, once the label map is finished; empty for an organ that is not there."""
+        measured = {name: asdict(figures) for name, figures in measured.items()}
+        figures, result = organ_figures(measured), {}
+        for name, table in self.tables.items():
+            row = of_organ(table)
+            result[name] = row if name in measured else {}
+            if row and name in measured:
+                spreads = self.reference.organs.get(name, {}) if self.reference else {}
+                held = np.count_nonzero(table[:, PIXELS])
+                row |= _of_shape(measured[name], changes.get(name), held)
+                row |= _beside_training(figures[name], spreads)
+        return Evidence(self.scan, result)
 
 
 def _counts(plane: np.ndarray) -> np.ndarray:
@@ -151,7 +186,7 @@ def of_organ(table: np.ndarray) -> dict:
 
 
 def of_scan(placement, level_hu: float, images: np.ndarray, reference: Reference | None) -> dict:
-    """Figure of OF_SCAN to [value, z-score against the training patients]; empty without them.
+    """Figure of OF_SCAN to (value, z-score against the training patients); empty without them.
 
     images: uint8 [Z, H, W], prepared.
     """
@@ -159,34 +194,13 @@ def of_scan(placement, level_hu: float, images: np.ndarray, reference: Reference
         return {}
     values = reference.scan_figures(placement, level_hu, grey_shares(images))
     return {
-        name: [round(value, 4), reference.scan[name].z_score(name, value)]
+        name: (round(value, 4), reference.scan[name].z_score(name, value))
         for name, value in values.items()
         if name in reference.scan
     }
 
 
-def of_labels(
-    counts: SliceCounts, measured: dict, changes: dict, reference: Reference | None
-) -> dict[str, dict]:
-    """Organ to its evidence, of the finished label map; empty of an organ that is not there.
-
-    measured: Organ to the fields of `figures.OrganFigures`.
-    changes: Organ to the `postprocess.Change` of those that changed.
-    """
-    figures = organ_figures(measured)
-    result = {}
-    for name, table in counts.tables.items():
-        row = of_organ(table)
-        result[name] = row if name in measured else {}
-        if row and name in measured:
-            spreads = reference.organs.get(name, {}) if reference else {}
-            held = np.count_nonzero(table[:, PIXELS])
-            row |= _of_shape(measured[name], changes.get(name), held)
-            row |= _beside_training(figures[name], spreads)
-    return result
-
-
-def _of_shape(measured: dict, change, slices: int) -> dict:
+def _of_shape(measured: dict, change: Change | None, slices: int) -> dict:
     removed, kept = change.removed_cm3 if change else 0.0, max(measured["volume_cm3"], 1e-3)
     return {
         "removed_share": _share(removed / (removed + kept)),

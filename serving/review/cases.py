@@ -5,7 +5,6 @@ The worsening is done to the scans, not to prepared slices: what a scanner or a 
 """
 
 import hashlib
-from dataclasses import asdict
 
 import numpy as np
 
@@ -13,9 +12,11 @@ from segthor import audit, files, json_files, metrics, scans
 from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import LabelMap, Volume
-from serving.calibration.worsen import KINDS, worsened
-from serving.prediction import evidence, postprocess
+from serving.prediction import postprocess
 from serving.prediction.predictor import Ensemble
+from serving.review.evidence import Observer
+from serving.review.judge import reference_of
+from serving.review.worsen import KINDS, worsened
 
 AS_IT_IS = "as it is"
 VERSION = 4  # raised whenever the same patient and model give other rows
@@ -64,13 +65,13 @@ def observe(
     `drawn` say whether prediction and contours hold the organ.
     """
     masks = labels if models.needs_masks else None
-    predicted = models.segment(models.inputs(scan, masks))
-    organs = models.table
+    inputs, organs = models.inputs(scan, masks), models.table
+    observer = Observer.of_case(models.organs, models.first(inputs), reference_of(models))
+    predicted = models.segment(inputs, observe=observer.add)
     changes = postprocess.apply(predicted.labels, scan.spacing_mm, models.rules(), organs)
     made = LabelMap(predicted.labels, scan.grid, organs)
     measured, _ = audit.measure_prediction(scan, made, models.organs)
-    figures = {name: asdict(row) for name, row in measured.items()}
-    found = evidence.of_labels(predicted.counts, figures, changes, models.reference)
+    evidence = observer.finish(measured, changes)
     names = [name for name in models.organs if name in names]
     maps = made.zyx, labels.zyx, scan.spacing_mm
     scores = metrics.score(*maps, organs.labels(names), labels.left_out)
@@ -79,12 +80,12 @@ def observe(
             "patient": patient,
             "kind": kind,
             "organ": name,
-            "found": bool(found[name]),
+            "found": bool(evidence.organs[name]),
             "drawn": organs[name].label in labels.boxes,
             "dice": round(score.dice, 4),
             "surface_dice": round(score.surface_dice_2mm, 4),
-            "scan": predicted.scan_evidence,
-            "evidence": found[name],
+            "scan": evidence.scan,
+            "evidence": evidence.organs[name],
         }
         for name, score in zip(names, scores.values(), strict=True)
     ]

@@ -1,6 +1,6 @@
 """What the record of its training says against trusting a model that was not calibrated."""
 
-from serving.prediction.calibration import BAD_DICE
+from serving.review.expectation import BAD_DICE
 
 FEWEST_PATIENTS = 10  # in training; of fewer, one unusual patient decides what the model learns
 

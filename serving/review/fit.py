@@ -5,8 +5,9 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GroupKFold
 
 from segthor.errors import InputError
-from serving.calibration.cases import AS_IT_IS
-from serving.prediction.calibration import (
+from serving.review.cases import AS_IT_IS
+from serving.review.evidence import FEATURES, OF_SCAN, features
+from serving.review.expectation import (
     BAD_DICE,
     COVERAGE,
     FORMAT,
@@ -15,7 +16,6 @@ from serving.prediction.calibration import (
     OrganFit,
     Tree,
 )
-from serving.prediction.evidence import FEATURES, OF_SCAN, features
 
 FEWEST = 40  # rows of an organ
 _SETTINGS = {

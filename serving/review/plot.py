@@ -1,7 +1,7 @@
 """The reliability plot: what was expected of each prediction beside what it was worth."""
 
 from segthor import plots
-from serving.calibration.cases import AS_IT_IS
+from serving.review.cases import AS_IT_IS
 
 
 def write(path: str, told: dict[str, dict]) -> None:
