@@ -1,18 +1,16 @@
-"""The dataset's folder as the driver sees it: claimed, swept of what is outdated, finished."""
+"""The folder of the dataset: who may write there, which shards are up to date, what is removed."""
 
-import importlib.metadata
 import re
-from collections import defaultdict
+from collections.abc import Iterator
 
-from beam_jobs import audit_page, counts, shards
-from beam_jobs.examine import stamps
+from beam_jobs import audit_page, shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
+from beam_jobs.same_scan import ScanMark
 from beam_jobs.shards import Part
-from segthor import files, json_files, outputs, scans, underway
+from segthor import files, outputs, scans, underway
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, Dataset
-from segthor.patients import Patient
 
 FOUND = "found.json"  # who the patients of a DICOM tree are, so that a second run need not look
 _OWN = {FILE_NAME, FOUND, shards.SHARDS, shards.PARTS, *audit_page.FILES, "inspect"}
@@ -22,7 +20,6 @@ _KINDS = {
     "audit.html": outputs.page,
 }
 _SHARD_FILE = re.compile(r"(train|validation)-fold\d+(-\d+)?-[0-9a-f]{8}\.tfrecord$")
-_MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
 
 def claim(output: str) -> None:
@@ -52,35 +49,15 @@ def clear_leftovers(output: str) -> None:
         files.remove_partial(place)
 
 
-def repeated_scans(output: str, patients) -> dict[str, str]:
-    """Patient to the patient whose scan it repeats, as far as earlier runs have read the scans.
-
-    Of several patients with one scan, the first by name that nothing else speaks against is kept;
-    one with contours before one without.
-    """
-    by_name = {patient.name: patient for patient in patients}
-    alike = defaultdict(list)
+def scan_marks(output: str) -> Iterator[dict[str, ScanMark]]:
+    """Yields patient -> mark of every shard that earlier runs or passes left a part of."""
     folder = files.join(output, shards.PARTS)
-    for name in _part_names(folder) if files.exists(folder) else ():
-        for patient, mark in _scans_of(output, name).items():
-            if patient in by_name and mark.stamps == stamps(by_name[patient]):
-                unlabelled = not by_name[patient].labels
-                alike[mark.scan_digest].append((not mark.accepted, unlabelled, patient))
-    ranked = [[patient for *_, patient in sorted(group)] for group in alike.values()]
-    return {patient: kept for kept, *others in ranked for patient in others}
-
-
-def _scans_of(output: str, name: str) -> dict[str, shards.ScanMark]:
-    try:
-        return Part.load(output, name).scans
-    except InputError:  # it will be written anew
-        return {}
-
-
-def _part_names(folder: str) -> list[str]:
-    """Of all parts that lie there: their shards' names."""
-    names = [name for name in files.listdir(folder) if name != shards.STATISTICS]
-    return [name.removesuffix(".json") for name in names]
+    for name in files.listdir(folder) if files.exists(folder) else ():
+        if name != shards.STATISTICS:
+            try:
+                yield Part.load(output, name.removesuffix(".json")).scans
+            except InputError:  # the part will be written anew
+                continue
 
 
 def remove_outdated(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPlan]]:
@@ -99,13 +76,9 @@ def remove_outdated(plans: list[ShardPlan], job: Job) -> list[tuple[int, ShardPl
         else:
             files.remove(files.join(folder, name))
     return [
-        (0 if name in ready else 1 + sum(map(_ct_bytes, plan.patients)), plan)
+        (0 if name in ready else 1 + sum(scans.size(s.ct, s.ct_files) for s in plan.patients), plan)
         for name, plan in wanted.items()
     ]
-
-
-def _ct_bytes(source: Patient) -> int:
-    return scans.size(source.ct, source.ct_files)
 
 
 def counter(plans: list[ShardPlan], output: str):
@@ -115,48 +88,15 @@ def counter(plans: list[ShardPlan], output: str):
     return lambda: sum(patients.get(name, 0) for name in files.listdir(folder))
 
 
-def finish(names: list[str], job: Job, folds: int) -> Dataset:
-    """Writes the manifest from the named parts, then removes the shards it does not name.
-
-    Raises:
-      InputError: every patient was rejected; the manifest that was there stays.
-    """
-    held, patients, rejected, unlabelled = [], [], [], []
-    for name in names:  # one part at a time: most of it is for others
-        part = Part.load(job.output, name)
-        held += [part.shard] if part.shard else []
-        patients += part.patients
-        rejected += part.rejected
-        unlabelled += part.unlabelled
-    if not held:
-        first = min(rejected, key=_name)
-        raise InputError(
-            f"every patient was rejected ({len(rejected)}); the first, {first.patient}: "
-            f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
-        )
-    counted = json_files.read(files.join(job.output, shards.PARTS, shards.STATISTICS))
-    made = Dataset(
-        recipe=job.recipe,
-        folds=folds,
-        shards=tuple(sorted(held, key=lambda row: row.file)),
-        patients=tuple(sorted(patients, key=_name)),
-        rejected=tuple(sorted(rejected, key=_name)),
-        unlabelled=tuple(sorted(unlabelled, key=_name)),
-        statistics=counts.summary(counted),
-        versions={name: importlib.metadata.version(name) for name in _MADE_BY},
-        label_values=job.label_values,
-        organs=job.organs,
-    )
+def publish(made: Dataset, output: str) -> None:
+    """Writes the manifest once its shards are on the disk; then removes what it does not name."""
     for shard in made.shards:
-        files.sync(files.join(job.output, shard.file))
-    made.save(job.output)
-    _sweep(job.output, {files.name(shard.file) for shard in made.shards})
-    clear_leftovers(job.output)  # of workers that an engine lost and replaced
-    return made
-
-
-def _name(row) -> str:
-    return row.patient
+        files.sync(files.join(output, shard.file))
+    made.save(output)
+    folder, named = files.join(output, shards.SHARDS), {files.name(s.file) for s in made.shards}
+    for name in set(files.listdir(folder)) - named:
+        files.remove(files.join(folder, name))
+    clear_leftovers(output)  # of workers that an engine lost and replaced
 
 
 def _is_ready(plan: ShardPlan, job: Job) -> bool:
@@ -166,15 +106,7 @@ def _is_ready(plan: ShardPlan, job: Job) -> bool:
         return False
     if any(finding.code == "file_too_large" for row in part.rejected for finding in row.findings):
         return False  # for the memory of that run's machine and flags
-    return not part.shard or _size(files.join(job.output, part.shard.file)) == part.shard.bytes
-
-
-def _size(path: str) -> int:
-    return files.size(path) if files.exists(path) else 0
-
-
-def _sweep(output: str, wanted: set[str]) -> None:
-    folder = files.join(output, shards.SHARDS)
-    for name in files.listdir(folder):
-        if name not in wanted:
-            files.remove(files.join(folder, name))
+    if not part.shard:
+        return True
+    path = files.join(job.output, part.shard.file)
+    return files.exists(path) and files.size(path) == part.shard.bytes

@@ -1,18 +1,18 @@
-"""The driver of a build: finds the patients, has the shards written, writes the manifest."""
+"""The driver of a build: reads the choices, finds and deals the patients, runs the pipeline."""
 
 import gc
 import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from beam_jobs import audit_page, dataset, plan, processes
+from beam_jobs import audit_page, dataset, plan
 from beam_jobs.job import Job
-from segthor import files, inputs, locks, memory, progress, runners
+from segthor import files, inputs, locks, progress, runners
 from segthor.errors import InputError, hint
-from segthor.findings import IGNORE, check_severities
+from segthor.findings import check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
 from segthor.organs import SEGTHOR, Organs
@@ -99,15 +99,17 @@ def build(settings: Settings, beam_arguments=()) -> int:
     dealt = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
     dealt |= _deal(contoured, settings)
     with locks.alone(output):
+        from beam_jobs import pipeline  # slow import (Beam takes a second): report bad input first
+
         dataset.clear_leftovers(output)
-        names = _write_shards(patients, dealt, job, settings, beam_arguments)
+        names = pipeline.write_shards(patients, dealt, job, settings, beam_arguments)
         del patients, contoured
         gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
         rejected = audit_page.write(names, output, job.organs)
         if rejected and settings.strict:
             table = files.join(output, "audit.csv")
             raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
-        made = dataset.finish(names, job, settings.folds)
+        made = pipeline.write_manifest(names, job, settings.folds)
     return _say(made, settings, time.monotonic() - started)
 
 
@@ -135,47 +137,6 @@ def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
             file=sys.stderr,
         )
     return dealt
-
-
-def _write_shards(patients, dealt, job: Job, settings: Settings, beam_arguments):
-    """Plans and writes; again where the scans read turn out to hold one under two names.
-
-    Returns the shards' names.
-    """
-    from beam_jobs import pipeline  # Beam takes a second; bad input is told before
-
-    most = plan.patients_per_shard(job.recipe)
-    repeated = _repeated_scans(patients, job)
-    places = (place for one in patients for place in (one.ct, one.labels, one.masks) if place)
-    remote = files.is_url(job.output) or any(map(files.is_url, places))
-    while True:
-        marked = [
-            replace(one, same_scan_as=repeated[one.name]) if one.name in repeated else one
-            for one in patients
-        ]
-        plans = plan.plan_shards(marked, dealt, most, settings.shards, settings.seed)
-        work = dataset.remove_outdated(plans, job)
-        ready = [not size for size, one in work if one.split != UNLABELLED]
-        unlabelled = sum(split == UNLABELLED for split, _ in dealt.values())
-        print(
-            f"{len(dealt) - unlabelled} patients in {len(ready)} shards, {sum(ready)} of them up "
-            f"to date; {unlabelled} patients without contours"
-        )
-        done = dataset.counter(plans, job.output)
-        left = sum(size for size, _ in work)
-        workers = runners.local_processes(settings.runner, beam_arguments, left)
-        if workers > 1 and not settings.most_scan_gb:
-            job = replace(job, most_scan_bytes=memory.scan_limit(workers))
-        with processes.started(workers, remote), progress.watch(done, len(dealt), "patients"):
-            pipeline.run(work, job, settings.runner, beam_arguments)
-        known, repeated = repeated, _repeated_scans(patients, job)
-        if known == repeated:
-            return [one.name for one in plans]
-
-
-def _repeated_scans(patients, job: Job) -> dict[str, str]:
-    ignored = dict(job.severities).get("same_scan") == IGNORE
-    return {} if ignored else dataset.repeated_scans(job.output, patients)
 
 
 def _say(made: Dataset, settings: Settings, seconds: float) -> int:

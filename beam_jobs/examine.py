@@ -3,8 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
-
+from beam_jobs import same_scan
 from beam_jobs.job import Job
 from segthor import audit, figures, guard, manifest, scans
 from segthor.errors import InputError, ReadError
@@ -21,7 +20,7 @@ class Scans:
     ct: The scan.
     contours: None for a patient without contours.
     fingerprint: SHA-256 over the files.
-    stamps: Of the files, as `stamps` gives them.
+    stamps: Of the files, see `same_scan.stamps`.
     """
 
     ct: Volume
@@ -76,8 +75,8 @@ def examine(source: Patient, job: Job) -> Examined:
     if not source.same_scan_as or examined.scans is None:
         return examined
     # Last: which of two names is kept depends on all else that is wrong with either.
-    same = Finding.of("same_scan", f"the same scan as that of {source.same_scan_as}")
-    return replace(examined, findings=_judged([same], job) + examined.findings)
+    same = _judged([same_scan.finding(source)], job)
+    return replace(examined, findings=same + examined.findings)
 
 
 def _examine(source: Patient, job: Job) -> Examined:
@@ -91,7 +90,7 @@ def _examine(source: Patient, job: Job) -> Examined:
         if contours.contoured is not None:  # an organ without contours is not contoured
             named = (name for name in source.organs if name in contours.contoured)
             source = replace(source, organs=tuple(named))
-    scan_digest = scan_digest_of(ct)
+    scan_digest = same_scan.digest_of(ct)
     if any(finding.code in FATAL for finding in findings):
         return Examined(source, _judged(findings, job), both, scan_digest)
     findings += audit.image_findings(figures.of_image(ct.zyx))
@@ -124,7 +123,7 @@ def _prepared(examined: Examined, job: Job) -> Examined:
 def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
     """CT and contours, if any, and their digest from the same reading; else why there are none."""
     digest, errors = hashlib.sha256(), {}
-    before, ct, contours = stamps(source), None, None
+    before, ct, contours = same_scan.stamps(source), None, None
     rest = (digest, job.most_scan_bytes, source.ct_files)
     try:
         ct = scans.read(source.ct, *rest)
@@ -138,36 +137,11 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
             )
     except ReadError as error:  # of a structure set, maybe what is wrong with its CT
         errors[str(error)] = error.code
-    if stamps(source) != before:
+    if same_scan.stamps(source) != before:
         errors["CT or contours changed while they were read"] = "file_changed"
     if errors:
         return None, [Finding.of(code, message) for message, code in errors.items()]
     return Scans(ct, contours, digest.hexdigest(), before), []
-
-
-def stamps(source: Patient) -> tuple[str, ...]:
-    """Marks that change when one of the patient's files does; '' for one that is not there."""
-    own = _stamp(source.ct, source.ct_files)
-    return (own, *(_stamp(path) for path in (source.labels, source.masks)))
-
-
-def _stamp(path: str, among=()) -> str:
-    try:
-        return scans.stamp(path, among) if path else ""
-    except OSError:  # for the reading to report
-        return ""
-
-
-def scan_digest_of(ct: Volume) -> str:
-    """Equal for the same scan, however it is compressed, stored or oriented.
-
-    Noise makes the scan's three middle planes unlike those of any other.
-    """
-    digest = hashlib.sha256(repr(ct.zyx.shape).encode())
-    z, y, x = (length // 2 for length in ct.zyx.shape)
-    for plane in (ct.zyx[z], ct.zyx[:, y], ct.zyx[:, :, x]):
-        digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _grid_findings(both: Scans) -> list[Finding]:

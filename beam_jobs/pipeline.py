@@ -1,13 +1,91 @@
-"""The Beam pipeline: an element is the plan of one shard, and no pixel ever crosses workers."""
+"""A build on one page: plans, the Beam pipeline over them, and the manifest.
 
+  Plans              which patients go into which shard; one element of the pipeline for each
+  Examine and write  a worker reads, audits and prepares the patients of a plan, and writes the
+                     shard and, beside it, a part file: its report to the driver
+  Counts             of slices, HU and spacings, added up over the shards
+  Manifest           made by the driver from the part files; names every shard and every patient
+
+What crosses the wire: plans to the workers (names and paths, a few hundred bytes each), counts back
+(a few kilobytes). No voxel does: workers read scans, and write shards, where they lie.
+"""
+
+import importlib.metadata
 from collections import deque
+from dataclasses import replace
+from operator import attrgetter
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_jobs import counts, processes, shards
+from beam_jobs import counts, dataset, plan, processes, same_scan, shards
 from beam_jobs.job import Job
-from segthor import files, json_files, memory, runners
+from beam_jobs.plan import ShardPlan
+from segthor import files, json_files, memory, progress, runners
+from segthor.errors import InputError
+from segthor.manifest import UNLABELLED, Dataset
+
+_MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
+
+
+def write_shards(patients, dealt, job: Job, settings, arguments: list[str]) -> list[str]:
+    """Writes every shard that is not up to date; returns the names of all.
+
+    Which patients are one scan under two names is known only once the scans are read: where that
+    changes, the shards concerned are written again.
+
+    dealt: Patient -> (split, fold). settings: `driver.Settings`. arguments: Options for Beam.
+    """
+    most = plan.patients_per_shard(job.recipe)
+    marked = same_scan.mark_repeated(patients, dataset.scan_marks(job.output), job.severities)
+    while True:
+        plans = plan.plan_shards(marked, dealt, most, settings.shards, settings.seed)
+        work = dataset.remove_outdated(plans, job)
+        _announce(work, dealt)
+        _run(work, job, settings.runner, settings.most_scan_gb, arguments)
+        before = marked
+        marked = same_scan.mark_repeated(patients, dataset.scan_marks(job.output), job.severities)
+        if marked == before:
+            return [one.name for one in plans]
+
+
+def _announce(work, dealt) -> None:
+    ready = [not size for size, one in work if one.split != UNLABELLED]
+    unlabelled = sum(split == UNLABELLED for split, _ in dealt.values())
+    print(
+        f"{len(dealt) - unlabelled} patients in {len(ready)} shards, {sum(ready)} of them up "
+        f"to date; {unlabelled} patients without contours"
+    )
+
+
+def _run(work, job: Job, runner: str, most_scan_gb: float, arguments: list[str]) -> None:
+    """Has the shards written and their counts added up; returns when done.
+
+    work: (bytes left to read, plan) of each shard.
+    """
+    workers = runners.local_processes(runner, arguments, sum(size for size, _ in work))
+    if workers > 1 and not most_scan_gb:
+        job = replace(job, most_scan_bytes=memory.scan_limit(workers))
+    # Largest first, so that the workers end at about the same time.
+    plans = [one for _, one in sorted(work, key=lambda pair: (-pair[0], pair[1].name))]
+    sources = [source for one in plans for source in one.patients]
+    places = [place for one in sources for place in (one.ct, one.labels, one.masks) if place]
+    options, runner = runners.choose(runner, arguments)
+    path = files.join(job.output, shards.PARTS, shards.STATISTICS)
+    done = dataset.counter(plans, job.output)
+    with (
+        processes.started(workers, afresh=any(map(files.is_url, [job.output, *places]))),
+        progress.watch(done, len(sources), "patients"),
+        runners.trouble_in_one_line(),
+        beam.Pipeline(runner=runner, options=options) as pipeline,
+    ):
+        (
+            pipeline
+            | "Plans" >> beam.Create(plans)
+            | "Examine and write" >> beam.ParDo(WriteShard(job))
+            | "Counts" >> beam.CombineGlobally(AddCounts())
+            | "Write counts" >> beam.Map(lambda total: json_files.write(path, total))
+        )
 
 
 class WriteShard(beam.DoFn):
@@ -20,9 +98,9 @@ class WriteShard(beam.DoFn):
         """Nothing is under way yet."""
         self._waiting = deque()
 
-    def process(self, plan):
+    def process(self, plan: ShardPlan):
         """Yields counts of shards, in the order of the plans."""
-        self._waiting.append(processes.submit(_counts, plan, self._job))
+        self._waiting.append(processes.submit(_write, plan, self._job))
         while len(self._waiting) > processes.most_waiting():
             yield self._waiting.popleft().result()
 
@@ -32,9 +110,10 @@ class WriteShard(beam.DoFn):
             yield GlobalWindows.windowed_value(self._waiting.popleft().result())
 
 
-def _counts(plan, job: Job) -> dict:
-    memory.keep_freed()  # patient after patient fills the same memory
-    # The key again: where a driver was killed, an engine may still write parts by its older rules.
+def _write(plan: ShardPlan, job: Job) -> dict:
+    """Runs in a worker, or in a process of one."""
+    memory.keep_freed()  # the next patient fills the same memory
+    # Check the key again: workers of a killed driver may still write parts of an older plan.
     part = shards.finished(plan, job) or shards.write(plan, job)
     return part.statistics
 
@@ -43,7 +122,7 @@ class AddCounts(beam.CombineFn):
     """Adds mappings name -> value -> count; order and grouping do not matter."""
 
     def create_accumulator(self):
-        """Nothing counted yet."""
+        """No counts."""
         return {}
 
     def add_input(self, total, of_shard):
@@ -52,7 +131,7 @@ class AddCounts(beam.CombineFn):
         return total
 
     def merge_accumulators(self, totals):
-        """Adds what several workers counted."""
+        """Adds the counts of several workers."""
         merged = {}
         for total in totals:
             self.add_input(merged, total)
@@ -63,20 +142,35 @@ class AddCounts(beam.CombineFn):
         return {name: dict(sorted(total[name].items())) for name in sorted(total)}
 
 
-def run(work, job: Job, runner: str, arguments: list[str]) -> None:
-    """Writes every shard and the statistics over all of them; returns when done.
+def write_manifest(names: list[str], job: Job, folds: int) -> Dataset:
+    """Writes the manifest from the parts of these shards, then removes all other shards.
 
-    work: (bytes left to read, plan) of each shard. arguments: options for Beam.
+    Raises:
+      InputError: every patient was rejected; the manifest that was there stays.
     """
-    # Largest first: so the workers end at about the same time.
-    plans = [plan for _, plan in sorted(work, key=lambda one: (-one[0], one[1].name))]
-    options, runner = runners.choose(runner, arguments)
-    path = files.join(job.output, shards.PARTS, shards.STATISTICS)
-    with runners.trouble_in_one_line(), beam.Pipeline(runner=runner, options=options) as pipeline:
-        (
-            pipeline
-            | "Plans" >> beam.Create(plans)
-            | "Write shards" >> beam.ParDo(WriteShard(job))
-            | "Add counts" >> beam.CombineGlobally(AddCounts())
-            | "Write statistics" >> beam.Map(lambda total: json_files.write(path, total))
+    rows = {"shards": [], "patients": [], "rejected": [], "unlabelled": []}
+    for name in names:  # one part at a time: most of a part is not for the manifest
+        part = shards.Part.load(job.output, name)
+        rows["shards"] += [part.shard] if part.shard else []
+        for kind in ("patients", "rejected", "unlabelled"):
+            rows[kind] += getattr(part, kind)
+    if not rows["shards"]:
+        first = min(rows["rejected"], key=attrgetter("patient"))
+        raise InputError(
+            f"every patient was rejected ({len(rows['rejected'])}); the first, {first.patient}: "
+            f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
+    order = {"shards": "file"}
+    rows = {k: sorted(of, key=attrgetter(order.get(k, "patient"))) for k, of in rows.items()}
+    counted = json_files.read(files.join(job.output, shards.PARTS, shards.STATISTICS))
+    made = Dataset(
+        recipe=job.recipe,
+        folds=folds,
+        **{kind: tuple(of) for kind, of in rows.items()},
+        statistics=counts.summary(counted),
+        versions={name: importlib.metadata.version(name) for name in _MADE_BY},
+        label_values=job.label_values,
+        organs=job.organs,
+    )
+    dataset.publish(made, job.output)
+    return made

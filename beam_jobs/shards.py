@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from beam_jobs import counts
-from beam_jobs.examine import Examined, examine, stamps
+from beam_jobs.examine import Examined, examine
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
+from beam_jobs.same_scan import ScanMark, stamps
 from beam_jobs.thumbnail import png_base64
 from segthor import fields, files, json_files, manifest, records, reference, underway
 from segthor.errors import InputError
@@ -39,18 +40,6 @@ def key_of(plan: ShardPlan, job: Job) -> str:
     rules = [VERSION, recipe, job.seed, job.severities, job.label_values, job.roi_names, organs]
     marks = [stamps(source) for source in plan.patients]
     return hashlib.sha256(json.dumps([rules, asdict(plan), marks]).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class ScanMark:
-    """What tells one scan under two names; see `beam_jobs.examine` for stamps and scan_digest.
-
-    accepted: whether nothing else speaks against the patient.
-    """
-
-    stamps: tuple[str, ...]
-    scan_digest: str
-    accepted: bool
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def test_the_old_dataset_stays_whole_until_the_new_one_is(twelve, tmp_path, monk
     def crash(*_):
         raise RuntimeError("crash")
 
-    monkeypatch.setattr("beam_jobs.dataset.finish", crash)
+    monkeypatch.setattr("beam_jobs.pipeline.write_manifest", crash)
     with pytest.raises(RuntimeError):
         run(twelve, tmp_path / "out", context=1)
     assert Dataset.load(str(tmp_path / "out")).recipe.context == 3
