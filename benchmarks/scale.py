@@ -20,8 +20,8 @@ from unittest import mock
 
 from absl import app, flags
 
-from beam_jobs import audit_page, dataset, driver, pipeline, plan, shards
-from beam_jobs.examine import examine, stamps
+from beam_jobs import audit_page, dataset, driver, pipeline, plan, same_scan, shards
+from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from beam_jobs.thumbnail import png_base64
 from segthor import fields, files, inputs, json_files, manifest, phantom
@@ -107,12 +107,12 @@ def _drive(folder: str, read_only: bool) -> dict:
             for step, module, function in (
                 ("find", driver, "_find"),
                 ("deal", driver, "_deal"),
-                ("repeated", dataset, "repeated_scans"),
+                ("repeated", same_scan, "mark_repeated"),
                 ("plan", plan, "plan_shards"),
                 ("outdated", dataset, "remove_outdated"),
-                ("pipeline", pipeline, "run"),
+                ("pipeline", pipeline, "_run"),
                 ("audit", audit_page, "write"),
-                ("manifest", dataset, "finish"),
+                ("manifest", pipeline, "write_manifest"),
             )
         ),
     ]
@@ -174,7 +174,7 @@ def _made_up(folder: str):
             shard=replace(template.shard, **place, file=file, patients=names, bytes=5),
             patients=tuple(built(source, one, source.name in warned) for source in one.patients),
             scans={
-                source.name: shards.ScanMark(stamps(source), source.name, True)
+                source.name: same_scan.ScanMark(same_scan.stamps(source), source.name, True)
                 for source in one.patients
             },
             thumbnails={name: picture for name in warned},
