@@ -182,19 +182,14 @@ def _next(made: Dataset, settings: Settings) -> str:
             "--seed or --validation_fraction deal others"
         )
     phantoms = files.exists(files.join(settings.input, _PHANTOMS))
+    config = _CONFIGS / ("smoke.flags" if phantoms else "all.flags")
+    here = os.getcwd()
     return hint(
         "trainer.main",
-        flagfile=_config("smoke" if phantoms else "all"),
+        flagfile=str(config.relative_to(here) if config.is_relative_to(here) else config),
         # ImageNet's weights, which all.flags takes, want three channels.
         encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
         organs=None if len(learned) == len(made.organs) else learned,
         data=settings.output,
         workdir="RUN",
     )
-
-
-def _config(name: str) -> str:
-    """A flag file of this project, as it is named from here."""
-    path = _CONFIGS / f"{name}.flags"
-    here = Path(os.getcwd())
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

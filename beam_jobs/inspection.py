@@ -84,11 +84,13 @@ def normalization_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
         if before is None:
             print(f"{one.ct}: cannot be read any more, left out", file=sys.stderr)
             continue
-        tiles += [
-            drawing.overlay(before, scale=_scale(before), organs=organs),
-            _after(record, organs),
+        after = np.ascontiguousarray(record.image[..., record.image.shape[-1] // 2])
+        pair = before, after
+        tiles += [drawing.overlay(tile, scale=_scale(tile), organs=organs) for tile in pair]
+        captions += [
+            f"{one.patient}: {_BEFORE_WIDTH_HU} HU wide",
+            f"level {record.level_hu:.0f} HU, {record.width_hu:g} HU wide",
         ]
-        captions += [f"{one.patient}: {_BEFORE_WIDTH_HU} HU wide", _window_text(record)]
     if not tiles:
         raise InputError("none of the patients' CTs can be read any more")
     note = f"slice by slice: before, after {record.width_hu:g} HU"
@@ -132,18 +134,9 @@ def _before(patient: Built, z: int) -> np.ndarray | None:
     return window(next(itertools.islice(slices, z, None)), _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
 
 
-def _after(record: records.Slice, organs: Organs) -> np.ndarray:
-    middle = record.image[..., record.image.shape[-1] // 2]
-    return drawing.overlay(np.ascontiguousarray(middle), scale=_scale(middle), organs=organs)
-
-
 def _with_contours(record: records.Slice, organs: Organs) -> np.ndarray:
     middle = np.ascontiguousarray(record.image[..., record.image.shape[-1] // 2])
     return drawing.overlay(middle, predicted=record.labels, scale=_scale(middle), organs=organs)
-
-
-def _window_text(record: records.Slice) -> str:
-    return f"level {record.level_hu:.0f} HU, {record.width_hu:g} HU wide"
 
 
 def _scale(image: np.ndarray) -> int:

@@ -148,25 +148,25 @@ def write_manifest(names: list[str], job: Job, folds: int) -> Dataset:
     Raises:
       InputError: every patient was rejected; the manifest that was there stays.
     """
-    rows = {"shards": [], "patients": [], "rejected": [], "unlabelled": []}
+    written, rows = [], {"patients": [], "rejected": [], "unlabelled": []}
     for name in names:  # one part at a time: most of a part is not for the manifest
         part = shards.Part.load(job.output, name)
-        rows["shards"] += [part.shard] if part.shard else []
-        for kind in ("patients", "rejected", "unlabelled"):
-            rows[kind] += getattr(part, kind)
-    if not rows["shards"]:
-        first = min(rows["rejected"], key=attrgetter("patient"))
+        written += [part.shard] if part.shard else []
+        for kind, of_kind in rows.items():
+            of_kind += getattr(part, kind)
+    rows = {kind: sorted(of_kind, key=attrgetter("patient")) for kind, of_kind in rows.items()}
+    if not written:
+        first, *others = rows["rejected"]
         raise InputError(
-            f"every patient was rejected ({len(rows['rejected'])}); the first, {first.patient}: "
+            f"every patient was rejected ({1 + len(others)}); the first, {first.patient}: "
             f"{first.reason}; all are in {files.join(job.output, 'audit.html')}"
         )
-    order = {"shards": "file"}
-    rows = {k: sorted(of, key=attrgetter(order.get(k, "patient"))) for k, of in rows.items()}
     counted = json_files.read(files.join(job.output, shards.PARTS, shards.STATISTICS))
     made = Dataset(
         recipe=job.recipe,
         folds=folds,
-        **{kind: tuple(of) for kind, of in rows.items()},
+        shards=tuple(sorted(written, key=attrgetter("file"))),
+        **{kind: tuple(of_kind) for kind, of_kind in rows.items()},
         statistics=counts.summary(counted),
         versions={name: importlib.metadata.version(name) for name in _MADE_BY},
         label_values=job.label_values,

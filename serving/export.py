@@ -28,14 +28,19 @@ def main(_):
     from serving.prediction import bundle  # takes seconds; a missing run is told before
 
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
+    names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
+    packages = ("segthor", "tensorflow", "numpy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
     version = bundle.save(
         OUTPUT.value,
-        network=lambda images: _outputs(network(images, training=False)),
+        network=lambda images: {
+            names[task]: output for task, output in network(images, training=False).items()
+        },
         variables=network.variables,
         recipe=record.recipe,
         names=record.organs,
         training=record.to_json(),
-        versions=_versions(),
+        versions={"python": platform.python_version(), **versions},
         organs=record.organ_table,
         weight_names=run.weight_names(network),
     )
@@ -46,20 +51,6 @@ def main(_):
     if record.recipe.needs_masks:
         models["level_model"] = "LEVEL_MODEL"
     print(errors.hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
-
-
-def _outputs(given: dict) -> dict:
-    """The network's outputs under the names of the model directory."""
-    from serving.prediction import bundle
-
-    names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
-    return {names[task]: value for task, value in given.items()}
-
-
-def _versions() -> dict:
-    packages = ("segthor", "tensorflow", "numpy")
-    found = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), **found}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
 from serving.prediction import engine, walk
-from serving.prediction.facts import Facts
 from serving.prediction.plan import Plan
 from serving.review import overview
 
@@ -132,18 +131,14 @@ def _walk(todo, worker) -> None:
     for number, outcome in enumerate(outcomes, 1):
         if outcome.reason:
             worker.results.write_failure(outcome.case, outcome.reason)
-        look = _look(worker.results.facts(outcome.case))
+        findings = worker.results.facts(outcome.case).findings or ()
+        odd = [finding.message for finding in findings if finding.severity == REJECT]
+        look = f"  look at it: {odd[0]}" if odd else ""
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
         print(
             f"[{number}/{len(todo)}] {outcome.line}{look}  ({progress.duration(left_s)} left)",
             flush=True,
         )
-
-
-def _look(facts: Facts) -> str:
-    """Names the finding that makes a result implausible, if there is one."""
-    odd = [finding.message for finding in facts.findings or () if finding.severity == REJECT]
-    return f"  look at it: {odd[0]}" if odd else ""
 
 
 def _conclude(todo, worker, output: str) -> int:

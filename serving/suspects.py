@@ -169,20 +169,15 @@ def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
             for row, stored in out_of_fold.read(DATA.value, dataset, shard):
                 if row.patient in names:
                     own = [one for one in ranked if one.dispute.patient == row.patient]
-                    entries[row.patient] = _entry(dataset, row, stored, own, organs)
+                    if isinstance(stored, InputError):  # the shard changed since it was compared
+                        raise stored
+                    prediction = out_of_fold.load(OUTPUT.value, row.patient, _key(row.fold))
+                    shown = row, stored, prediction.predicted, own, organs
+                    left_out = _left_out(dataset, stored)
+                    entries[row.patient] = suspect_page.entry(*shown, left_out)
     path = files.join(OUTPUT.value, PAGE)
     source = f"suspects in {files.name(files.absolute(DATA.value))}"
     return path, page.write(path, [entries[name] for name in names], source, organs)
-
-
-def _entry(dataset: Dataset, row: Built, stored, own, organs: Organs) -> dict:
-    if isinstance(stored, InputError):  # the shard changed since it was compared
-        raise stored
-    prediction = out_of_fold.load(OUTPUT.value, row.patient, _key(row.fold))
-    maps = stored.hu, stored.truth, prediction.predicted, stored.spacing_mm
-    window_hu = stored.level_hu, stored.width_hu
-    left_out = _left_out(dataset, stored)
-    return suspect_page.entry(row.patient, *maps, window_hu, row.organs, own, organs, left_out)
 
 
 if __name__ == "__main__":

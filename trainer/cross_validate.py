@@ -39,7 +39,11 @@ def main(argv):
             if status:
                 return status
         if chief:
-            patients = [row for fold in range(dataset.folds) for row in _patients(fold)]
+            patients = [
+                {"fold": str(fold), **row}
+                for fold in range(dataset.folds)
+                for _, row in csv_files.read_table(files.join(_folder(fold), run.PATIENTS))
+            ]
             table = _table(patients, dataset.organs.names)
             print("\n" + _text(table))
             for name, rows in ((_TABLE, table), (_SCORES, patients)):
@@ -51,15 +55,12 @@ def main(argv):
 
 def _train(fold: int, trainer_flags) -> int:
     """Runs the trainer in a process of its own; it returns at once where the run is finished."""
-    workdir = folds.run_folder(_WORKDIR.value, fold)
-    where = [f"--data={_DATA.value}", f"--workdir={workdir}"]
+    where = [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
     return child.train([*trainer_flags, f"--fold={fold}", *where], f"fold {fold}")
 
 
-def _patients(fold: int) -> list[dict]:
-    """Dice per organ of the fold's patients, from its best checkpoint."""
-    rows = csv_files.read_table(files.join(folds.run_folder(_WORKDIR.value, fold), run.PATIENTS))
-    return [{"fold": str(fold), **row} for _, row in rows]
+def _folder(fold: int) -> str:
+    return folds.run_folder(_WORKDIR.value, fold)
 
 
 def _table(patients: list[dict], names) -> list[dict]:

@@ -25,7 +25,7 @@ def by_name(network: tf.keras.Model) -> dict[str, tf.Variable]:
     The names are the same in every network of one backbone and decoder.
     """
     names = {
-        id(variable): f"{name}/{_last(variable)}"
+        id(variable): f"{name}/{variable.name.rpartition('/')[2].removesuffix(':0')}"
         for name, layer in _named(network).items()
         for variable in layer.variables
     }
@@ -76,7 +76,3 @@ def _leaves(network):
 def _number(name: str) -> int:
     """Which layer of its kind it was in the process."""
     return int(re.search(r"_(\d+)$|$", name)[1] or 0)
-
-
-def _last(variable) -> str:
-    return variable.name.rpartition("/")[2].removesuffix(":0")

@@ -31,9 +31,8 @@ def walk(cases: list, predict: Callable, timeout_s: float) -> Iterator[Outcome]:
     """Yields one outcome per case, in order.
 
     predict(case) is a generator of three parts, as `case.predict_case` is. The first part of the
-    next case and the last part of the case before run beside the second part, one of each at a
-    time. A case whose part takes longer than `timeout_s` is given up: its thread is left behind,
-    and ends with the process.
+    next case and the last part of the case before run beside the second part. A case whose part
+    takes longer than `timeout_s` is given up: its thread is left behind, and ends with the process.
     """
     reading = _start(predict(cases[0])) if cases else None
     writing = None

@@ -53,16 +53,11 @@ def calibrate(rows: list[dict], names) -> tuple[Calibration, dict[str, dict]]:
             )
         organs[name], crossed[name] = _organ(own)
         table += _lines(name, crossed[name])
-    seen = {f: _seen(rows, f) for f in OF_SCAN}
+    seen = {f: [row["scan"][f][1] for row in rows if f in row["scan"]] for f in OF_SCAN}
+    seen = {name: (min(values), max(values)) for name, values in seen.items() if values}
     patients = len({row["patient"] for row in rows})
     scans = len({(row["patient"], row["kind"]) for row in rows})
-    seen = {name: span for name, span in seen.items() if span}
     return Calibration(FORMAT, FEATURES, patients, scans, seen, organs, tuple(table)), crossed
-
-
-def _seen(rows, figure: str) -> tuple[float, ...]:
-    values = [row["scan"][figure][1] for row in rows if figure in row["scan"]]
-    return (min(values), max(values)) if values else ()
 
 
 def _organ(rows: list[dict]) -> tuple[OrganFit, dict]:
