@@ -13,6 +13,7 @@ from tiny_models import at_work_in, killed_while_writing, save_coded
 
 from segthor.errors import InputError
 from serving.prediction import bundle, candidates, postprocess
+from serving.prediction.facts import Change
 from serving.prediction.postprocess import Rule
 from tests import file_order
 
@@ -66,7 +67,7 @@ def test_only_enclosed_background_is_filled():
     np.testing.assert_array_equal(labels, before)
     labels[1, 4, 4] = 2
     changes = postprocess.apply(labels, SPACING_MM, {"heart": Rule(fill_holes=True)})
-    assert changes == {"heart": {"removed_cm3": 0.0, "filled_cm3": (18 + 1) * 0.002}}
+    assert changes == {"heart": Change(removed_cm3=0.0, filled_cm3=(18 + 1) * 0.002)}
     assert labels[6, 6, 6] == 4
     assert np.count_nonzero(labels == 2) == 7**3 - 1
 
@@ -77,7 +78,7 @@ def test_organs_without_a_rule_are_left_as_they_are():
     changes = postprocess.apply(labels, SPACING_MM, {"heart": Rule(largest=True)})
     np.testing.assert_array_equal(labels == 4, before == 4)
     removed = np.count_nonzero((before == 2) & (labels == 0))
-    assert changes["heart"]["removed_cm3"] == pytest.approx(removed * 0.002)
+    assert changes["heart"].removed_cm3 == pytest.approx(removed * 0.002)
     assert np.count_nonzero(before == 2) == np.count_nonzero(labels == 2) + removed
 
 

@@ -5,13 +5,12 @@ import numpy as np
 from segthor.manifest import Built
 from segthor.organs import Organs
 from serving.prediction.facts import Facts
-from serving.prediction.out_of_fold import StoredPatient
 from serving.scoring import evaluation, suspicion, viewer
 
 
 def entry(
     row: Built,
-    stored: StoredPatient,
+    stored,
     predicted: np.ndarray,
     suspects: list[suspicion.Suspect],
     organs: Organs,
@@ -19,6 +18,7 @@ def entry(
 ) -> dict:
     """Plain JSON values for the page; see `viewer.patient`.
 
+    stored: The patient's slices, a `serving.prediction.out_of_fold.StoredPatient`.
     predicted: uint8 [Z, Y, X], label values.
     suspects: Those of this patient, the most suspicious first.
     organs: The organs that the network knows.
