@@ -7,17 +7,16 @@ from segthor.errors import InputError
 from segthor.organs import RANGES, RELATIONS, Organ, Organs
 
 # Ranges are written 'lowest to highest', lists with ';' between, colours 'red green blue'.
-COLUMNS = (
-    *("name", "label", "rgb", "tg263", "synonyms", "snomed", *RANGES, "max_components", "side"),
-    *("mirror", *RELATIONS, "tolerance_mm", "source"),
-)
+_FIRST, _LAST = "name label rgb tg263 synonyms snomed", "tolerance_mm source"
+COLUMNS = (*_FIRST.split(), *RANGES, "max_components", "side", "mirror", *RELATIONS, *_LAST.split())
 # Colours for organs to which a table gives none: colour-blind people can tell them apart (Okabe and
 # Ito, Color Universal Design, 2008); the second half is a paler copy of the first.
-_PALETTE = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167), (243, 207, 128), (171, 218, 244), (128, 207, 185), (128, 185, 217),
-    (234, 175, 128),
-)  # fmt: skip
+_PALETTE = [
+    tuple(bytes.fromhex(colour))
+    for colour in (
+        "e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7 f3cf80 abdaf4 80cfb9 80b9d9 eaaf80"
+    ).split()
+]
 
 
 def read(path: str) -> Organs:

@@ -95,11 +95,11 @@ def resample_labels(
     maps = {value: _Map(box, rows, columns) for value, box in boxes.items()}
     if not maps:
         return target
+    places = [one.target for one in maps.values()]
     region = tuple(
-        slice(min(one.target[axis].start for one in maps.values()),
-              max(one.target[axis].stop for one in maps.values()))
+        slice(min(place[axis].start for place in places), max(place[axis].stop for place in places))
         for axis in (0, 1)
-    )  # fmt: skip
+    )
     reached = target[(slice(None), *region)]
     for first, planes, winner in zip(
         range(0, len(zyx), _TOGETHER), _together(zyx), _together(reached), strict=True

@@ -77,9 +77,9 @@ def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> 
     archive.writestr(entry, files.read_bytes(_IN_MEMORY))
     counts = np.bincount(predicted.zyx.ravel(), minlength=1 + organs.highest_label)
     cm3 = counts * float(np.prod(grid.spacing_mm)) / 1000
-    volumes = [f"{o.name} {cm3[o.label]:.0f}" if counts[o.label] else f"{o.name} EMPTY"
-               for o in organs]  # fmt: skip
-    return ", ".join(volumes) + " cm3"
+    volumes = [f"{cm3[organ.label]:.0f}" if counts[organ.label] else "EMPTY" for organ in organs]
+    named = (f"{name} {volume}" for name, volume in zip(organs.names, volumes, strict=True))
+    return ", ".join(named) + " cm3"
 
 
 def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> None:

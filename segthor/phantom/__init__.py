@@ -7,5 +7,3 @@ is a table's choice (`table`); `segthor.phantom.pieces` cuts them into as many a
 from segthor.phantom.contours import table
 from segthor.phantom.dataset import patient_seed, write_dataset
 from segthor.phantom.patient import Phantom, make, tiny
-
-__all__ = ["Phantom", "make", "patient_seed", "table", "tiny", "write_dataset"]
