@@ -109,7 +109,7 @@ def test_worst_slices_come_first_and_empty_ones_last():
     counts[2, 0] = 0, 4, 0  # 0
     counts[3, 0] = 10, 10, 10  # 1
     counts[4, 0] = 0, 0, 9  # 0, and more was missed
-    scores = validate.Scores(("a",), ("heart",), np.zeros([1, 1]), counts)
+    scores = validate.VolumeDice(("a",), ("heart",), np.zeros([1, 1]), counts)
     assert scores.worst(3) == [4, 2, 1]
 
 

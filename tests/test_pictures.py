@@ -46,7 +46,7 @@ def scores(held_out, names, dice):
     """A validation that found this Dice in each slice, over all organs together."""
     counts = np.zeros([len(held_out), len(names), 3], int)
     counts[:, 0] = np.stack([100 * np.array(dice), [100] * len(dice), [100] * len(dice)], 1)
-    return validate.Scores((), tuple(names), np.zeros([0, len(names)]), counts)
+    return validate.VolumeDice((), tuple(names), np.zeros([0, len(names)]), counts)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ TILE_PX = 256
 _COLUMNS = 3
 
 
-def worst_slices(learner, source: sources.Source, scores: validate.Scores, count: int = 6):
+def worst_slices(learner, source: sources.Source, scores: validate.VolumeDice, count: int = 6):
     """A sheet, uint8 [H, W, 3], of the slices with the lowest Dice; None for a classifier.
 
     Shows the middle one of the context's slices; Dice is of the slice, over its organs together.

@@ -12,7 +12,7 @@ from trainer.learner import TRUE
 
 
 @dataclass(frozen=True)
-class Scores:
+class VolumeDice:
     """What a validation found.
 
     dice: float [P, K], per patient and organ, NaN where the organ was not contoured; for a
@@ -42,7 +42,7 @@ class Scores:
         return [int(place) for place in order[:count]]
 
 
-def validate(learner, source: sources.Source, batches) -> Scores:
+def validate(learner, source: sources.Source, batches) -> VolumeDice:
     """Scores the learner's network on the validation split.
 
     batches: the distributed `data.evaluation`. Raises InputError where the shards hold another
@@ -68,7 +68,7 @@ def validate(learner, source: sources.Source, batches) -> Scores:
         )
     dice = dice_from_counts(*np.moveaxis(by_patient, -1, 0))
     dice[~_contoured(source, learner.config.organs)] = np.nan
-    return Scores(source.patients, learner.config.organs, dice, by_slice)
+    return VolumeDice(source.patients, learner.config.organs, dice, by_slice)
 
 
 def _contoured(source: sources.Source, names) -> np.ndarray:
