@@ -257,7 +257,7 @@ def test_a_part_of_other_rules_is_not_taken_for_this_runs(twelve, tmp_path):
     other = dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=1))
     shards.write(plan, other)
     assert shards.finished(plan, job) is None and shards.finished(plan, other)
-    pipeline._counts(plan, job)
+    pipeline._write(plan, job)
     assert shards.finished(plan, job)
 
 
