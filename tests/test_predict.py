@@ -350,7 +350,7 @@ def test_trouble_in_any_step_of_one_case_is_its_own(stage, how):
     outcomes = list(walk.walk([1, 2, 3], steps, limit))
     assert [outcome.case for outcome in outcomes] == [1, 2, 3]
     assert done == [1, 3]
-    words = {"fail": "scan 2 is damaged", "break": "MemoryError: no room", "hang": "case_timeout"}
+    words = {"fail": "scan 2 is damaged", "break": "no memory left", "hang": "case_timeout"}
     assert words[how] in outcomes[1].reason
     assert outcomes[0].reason == outcomes[2].reason == ""
 
