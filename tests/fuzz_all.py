@@ -24,7 +24,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from serving.prediction.calibration import load as load_calibration
 
 from segthor import model_directory, organ_table, patient_table, phantom
 from segthor.dicom import headers, index, pixels, structures
@@ -33,6 +32,7 @@ from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction import facts, postprocess
+from serving.review.expectation import load as load_calibration
 from tests import dicom_phantoms, fuzz, structure_cases
 
 CASE_SECONDS = 60

@@ -8,11 +8,12 @@ import dicom_phantoms as phantoms
 import file_order
 import numpy as np
 import pytest
-from test_predict import affine_of, planted
+from test_predict import affine_of, planted, run_networks, run_parts
 from tiny_models import coded_scan, save_coded
 
 from segthor import files, inputs
 from segthor.errors import InputError
+from serving.prediction.case import predict_case
 from serving.prediction.plan import Plan
 from serving.prediction.results import mark_of
 from serving.prediction.worker import Worker
@@ -49,7 +50,7 @@ def worker_of(model, folder, **choices):
 
 def run_all(model, folder, **choices):
     worker, (case,) = worker_of(model, folder, **choices), inputs.find(str(folder / "in"))
-    worker.write(case, worker.compute(case, worker.read(case)))
+    run_parts(worker, case)
 
 
 def case_of(model, folder, **choices):
@@ -109,7 +110,7 @@ def test_a_correction_is_finished_and_outlives_every_repetition(model, folder):
     for one in (worker, more):
         assert not one.is_finished(case)
         with pytest.raises(InputError, match="A.nii.gz: was corrected .* --overwrite"):
-            one.read(case)
+            next(predict_case(one, case))
     assert (folder / "out" / "A.nii.gz").read_bytes() == corrected
     assert written(folder) == before
     run_all(model, folder, overwrite=True)
@@ -118,10 +119,10 @@ def test_a_correction_is_finished_and_outlives_every_repetition(model, folder):
 
 def test_a_correction_made_while_the_case_is_predicted_stays(model, folder):
     worker, case = case_of(model, folder)
-    computed = worker.compute(case, worker.read(case))
+    parts = run_networks(worker, case)
     corrected = correct(folder)
     with pytest.raises(InputError, match="was corrected"):
-        worker.write(case, computed)
+        next(parts)
     assert (folder / "out" / "A.nii.gz").read_bytes() == corrected
 
 
@@ -168,9 +169,9 @@ def test_a_full_disk_leaves_no_object_without_its_label_map(model, folder, name,
         shutil.rmtree(folder / "out")
     worker, case = case_of(model, folder)
     earlier = written(folder)
-    computed = worker.compute(case, worker.read(case))
+    parts = run_networks(worker, case)
     with full_disk_at(name), pytest.raises(OSError, match="No space left"):
-        worker.write(case, computed)
+        next(parts)
     assert written(folder) == earlier  # all of an earlier try, or nothing
     assert ("dicom/A_seg.dcm" in earlier) is before
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from programs import run_entry
-from serving.prediction.review import Judge
 from test_predict import affine_of, planted, save_scan
 from test_review import FINE, SCAN, spreads
 from tiny_models import coded_scan, save_coded
 
 from segthor.organs import SEGTHOR
 from serving.review import trust
+from serving.review.judge import Judge
 
 NAMES = SEGTHOR.names
 
@@ -59,8 +59,9 @@ def test_a_calibration_without_an_organ_is_none(calibrated_of_heart):
 
 @pytest.fixture(scope="module")
 def calibrated_of_heart():
-    from serving.calibration import fit
     from test_calibration import made_rows
+
+    from serving.review import fit
 
     return fit.calibrate(made_rows(), ("heart",))[0]
 
