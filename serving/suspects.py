@@ -172,9 +172,9 @@ def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
                     if isinstance(stored, InputError):  # the shard changed since it was compared
                         raise stored
                     prediction = out_of_fold.load(OUTPUT.value, row.patient, _key(row.fold))
-                    shown = row, stored, prediction.predicted, own, organs
+                    shown = row, stored, prediction.predicted, own
                     left_out = _left_out(dataset, stored)
-                    entries[row.patient] = suspect_page.entry(*shown, left_out)
+                    entries[row.patient] = suspect_page.entry(*shown, organs, left_out)
     path = files.join(OUTPUT.value, PAGE)
     source = f"suspects in {files.name(files.absolute(DATA.value))}"
     return path, page.write(path, [entries[name] for name in names], source, organs)
