@@ -88,7 +88,7 @@ def counter(plans: list[ShardPlan], output: str):
     return lambda: sum(patients.get(name, 0) for name in files.listdir(folder))
 
 
-def publish(made: Dataset, output: str) -> None:
+def publish(made: Dataset, output: str) -> Dataset:
     """Writes the manifest once its shards are on the disk; then removes what it does not name."""
     for shard in made.shards:
         files.sync(files.join(output, shard.file))
@@ -97,6 +97,7 @@ def publish(made: Dataset, output: str) -> None:
     for name in set(files.listdir(folder)) - named:
         files.remove(files.join(folder, name))
     clear_leftovers(output)  # of workers that an engine lost and replaced
+    return made
 
 
 def _is_ready(plan: ShardPlan, job: Job) -> bool:

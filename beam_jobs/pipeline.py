@@ -145,8 +145,7 @@ class AddCounts(beam.CombineFn):
 def write_manifest(names: list[str], job: Job, folds: int) -> Dataset:
     """Writes the manifest from the parts of these shards, then removes all other shards.
 
-    Raises:
-      InputError: every patient was rejected; the manifest that was there stays.
+    Raises InputError where every patient was rejected; the manifest that was there stays.
     """
     written, rows = [], {"patients": [], "rejected": [], "unlabelled": []}
     for name in names:  # one part at a time: most of a part is not for the manifest
@@ -172,5 +171,4 @@ def write_manifest(names: list[str], job: Job, folds: int) -> Dataset:
         label_values=job.label_values,
         organs=job.organs,
     )
-    dataset.publish(made, job.output)
-    return made
+    return dataset.publish(made, job.output)

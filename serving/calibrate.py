@@ -56,14 +56,14 @@ def main(_):
                 calibration.save(version)
                 plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
     print(f"Stored with {', '.join(targets or models)}.")
-    columns = list(calibration.table[0])
-    lines = [
-        [tables.number(v) if v is None or isinstance(v, float) else str(v) for v in line.values()]
-        for line in calibration.table
-    ]
-    print(tables.aligned(columns, lines))
+    lines = [list(map(_cell, line.values())) for line in calibration.table]
+    print(tables.aligned(list(calibration.table[0]), lines))
     stored = MODEL.value or [files.parent(model) for model in models]
     print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
+
+
+def _cell(value) -> str:
+    return tables.number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _exported(fold: int) -> str:

@@ -18,6 +18,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Where the model goes.", required=T
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "last"], "Which of the run's checkpoints."
 )
+PACKAGES = ("segthor", "tensorflow", "numpy")
 
 
 def main(_):
@@ -29,8 +30,7 @@ def main(_):
 
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
     names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
-    packages = ("segthor", "tensorflow", "numpy")
-    versions = {package: importlib.metadata.version(package) for package in packages}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     version = bundle.save(
         OUTPUT.value,
         network=lambda images: {

@@ -112,8 +112,7 @@ class Journal:
             for key, value in row.items():
                 if key not in ("step", "epoch") and np.isfinite(value):
                     tf.summary.scalar(_TAGS.get(key, key.replace("dice_", "dice/")), value)
-            worst = pictures.worst_slices(learner, source, scores)
-            if worst is not None:
+            if (worst := pictures.worst_slices(learner, source, scores)) is not None:
                 tf.summary.image("worst slices", worst[None])
         self._writer.flush()
         organs = "  ".join(f"{name} {shown(value)}" for name, value in scores.by_organ.items())

@@ -74,10 +74,9 @@ def entry(
     hu: [Z, Y, X]. predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. volumes_cm3: organ ->
     predicted volume, of those that were found. left_out: as in `metrics.score`.
     """
-    labels = predicted, truth, left_out
     return {
         "name": name,
-        **_pictures(hu, *labels, spacing_mm, organs.labels(scores)),
+        **_pictures(hu, predicted, truth, left_out, spacing_mm, organs.labels(scores)),
         "organs": {
             name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
