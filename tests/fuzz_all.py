@@ -33,7 +33,7 @@ from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction import facts, postprocess
 from serving.review.expectation import load as load_calibration
-from tests import dicom_phantoms, fuzz, structure_cases
+from tests import dicom_phantoms, fuzz, fuzz_trees, structure_cases
 
 CASE_SECONDS = 60
 SECRET = "Secret"  # stands in the phantoms' headers
@@ -214,6 +214,17 @@ class ModelFolders:
             shutil.rmtree(odd)
 
 
+class Trees:
+    """Whole trees of DICOM files, moved, cut and renamed; see `tests.fuzz_trees`."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def run(self, rng):
+        """No CT file vanishes."""
+        fuzz_trees.run_case(int(rng.integers(1 << 31)), self._folder)
+
+
 KINDS = {
     "codecs": Codecs,
     "headers": Headers,
@@ -222,6 +233,7 @@ KINDS = {
     "json": Json,
     "organs": OrganTables,
     "models": ModelFolders,
+    "trees": Trees,
 }
 
 
