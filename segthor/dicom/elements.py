@@ -36,7 +36,9 @@ pydicom.filereader.zlib = types.SimpleNamespace(decompress=_inflate, MAX_WBITS=z
 
 
 def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
-    """The data set in a binary stream that can seek; tags: keywords, where not all are wanted.
+    """The data set in a binary stream that can seek.
+
+    tags: Keywords or tags of the wanted elements; None for all.
 
     Raises:
       DicomError: 'file_not_dicom', 'file_damaged', 'file_too_large', or 'file_truncated': the file

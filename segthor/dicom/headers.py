@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 import pydicom
+from pydicom.tag import Tag
 from pydicom.uid import UID_dictionary
 
 from segthor import files
@@ -42,7 +43,7 @@ _STANDARD_UID = "1.2.840.10008."
 _MOST_PIXELS, _LEAST_MM, _MOST_MM = 1 << 26, 1e-3, 1e5
 _BLOCK_BYTES = 1 << 16  # from other file systems: most headers at once, and no pixels
 
-_TAGS = (
+_KEYWORDS = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PatientID "
     "Modality ImageType AcquisitionNumber Rows Columns SamplesPerPixel PixelSpacing "
     "ImagePositionPatient ImageOrientationPatient LossyImageCompression "
@@ -52,6 +53,7 @@ _TAGS = (
     "ConvolutionKernel ContrastBolusAgent SeriesDescription AcquisitionDate AcquisitionTime "
     "NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase"
 ).split()
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS]  # looked up once, not for every file
 
 
 @dataclass(frozen=True, slots=True)
