@@ -69,8 +69,8 @@ def deal(
         elif split == "original":
             held_out = int(_SEGTHOR_NAME.match(patient.name)[1]) in ORIGINAL_VALIDATION
         else:
-            held_out = _hash(seed, "split", patient.name) < validation_fraction * 2**64
-        fold = _hash(seed, "fold", patient.name) % folds
+            held_out = _hash(seed, "split", patient.person) < validation_fraction * 2**64
+        fold = _hash(seed, "fold", patient.person) % folds
         dealt[patient.name] = (VALIDATION if held_out else TRAIN, fold)
     return dealt
 

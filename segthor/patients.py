@@ -41,6 +41,11 @@ class Patient:
     series: str = ""
 
     @property
+    def person(self) -> str:
+        """What the cases of one patient share: all of them go into one split and fold."""
+        return self.name.removesuffix(f"_{self.series}") if self.series else self.name
+
+    @property
     def label_map(self) -> str:
         """The name of the patient's predicted label map; compressed unless the scan is not."""
         return self.name + (files.name(self.ct)[len(stem(self.ct)) :] or ".nii.gz")

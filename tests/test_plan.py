@@ -114,3 +114,13 @@ def test_a_shard_holds_about_200_mb_at_most():
     assert 100e6 < patients_per_shard(Recipe()) * per_patient <= 200 * 2**20
     assert patients_per_shard(Recipe(crop_mm=2048, context=9)) == 1
     assert patients_per_shard(Recipe(crop_mm=264, pixel_mm=2.75)) > 20
+
+
+def test_all_cases_of_one_patient_go_into_one_split_and_fold():
+    cases = [Patient(f"P{n}_{k:08x}", "", series=f"{k:08x}") for n in range(40) for k in range(5)]
+    dealt = deal(cases, "hash", 0.3, 4, 0)
+    for n in range(40):
+        assert len({dealt[one.name] for one in cases if one.name.startswith(f"P{n}_")}) == 1
+    assert len(set(dealt.values())) == 8
+    alone = deal([Patient("P7", "", series="0" * 8)], "hash", 0.3, 4, 0)
+    assert alone["P7"] == dealt[f"P7_{0:08x}"]
