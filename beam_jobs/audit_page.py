@@ -10,7 +10,7 @@ from beam_jobs import shards
 from segthor import csv_files, files, outputs
 from segthor.findings import CODES, Finding
 from segthor.manifest import UNLABELLED, Built, Rejected, Unlabelled
-from segthor.organs import RANGES, SEGTHOR, Organs
+from segthor.organs import RANGES, Organs
 
 FILES = ("audit.csv", "audit.html")
 MOST_SHOWN = 500  # rejected and as many warned about: a page that a browser still opens
@@ -29,7 +29,7 @@ img { display: block; image-rendering: pixelated }
 """
 
 
-def write(names: list[str], output: str, organs: Organs = SEGTHOR) -> int:
+def write(names: list[str], output: str, organs: Organs) -> int:
     """Writes both files from the named parts; returns how many patients were rejected."""
     of_organs = [f"{organ}_{figure}" for organ in organs.names for figure in _FIGURES]
     columns = [*_BEFORE, *of_organs, *_AFTER]

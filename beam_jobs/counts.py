@@ -7,14 +7,14 @@ import numpy as np
 
 from beam_jobs.examine import Examined
 from segthor.boxes import nonzero_box
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.records import present_in
 
 HU_BIN = 4
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 
 
-def of_patient(patient: Examined, organs: Organs = SEGTHOR) -> dict[str, dict[str, int]]:
+def of_patient(patient: Examined, organs: Organs) -> dict[str, dict[str, int]]:
     """What there is to count in one prepared patient."""
     prepared = patient.prepared
     z_mm, y_mm, x_mm = prepared.placement.spacing_zyx_mm

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from beam_jobs import audit_page, dataset, plan
@@ -15,7 +15,7 @@ from segthor.errors import InputError, hint
 from segthor.findings import check_severities
 from segthor.manifest import TRAIN, UNLABELLED, VALIDATION, Dataset
 from segthor.options import SEEDS, check, option, part
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 
@@ -50,7 +50,7 @@ class Settings:
         "Folder of an earlier model's label maps, for level and centre of patients without "
         "contours of the organs asked for.",
     )
-    organs: Organs = SEGTHOR
+    organs: Organs = field(kw_only=True)
     label_values: tuple[tuple[str, int], ...] = ()
     roi_names: tuple[tuple[str, str], ...] = ()
     series: str | tuple[tuple[str, str], ...] = ""
@@ -94,7 +94,7 @@ def build(settings: Settings, beam_arguments=()) -> int:
         patients[0].label_values,
         settings.roi_names,
         int(settings.most_scan_gb * 1e9) or None,
-        settings.organs,
+        organs=settings.organs,
     )
     dealt = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
     dealt |= _deal(contoured, settings)
@@ -119,8 +119,13 @@ def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
         raise InputError(
             f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
         )
-    values, organs = settings.label_values, settings.organs
-    patients = inputs.find(settings.input, None, values, organs, kept, settings.series)
+    patients = inputs.find(
+        settings.input,
+        label_values=settings.label_values,
+        organs=settings.organs,
+        kept=kept,
+        series=settings.series,
+    )
     if settings.level_masks:
         patients = inputs.with_masks(patients, settings.level_masks)
     return patients

@@ -9,7 +9,7 @@ from segthor import drawing, files, plots, records, scans
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.recipe import window
 
 FILES = ("slices.png", "normalization.png", "histograms.png")
@@ -69,14 +69,14 @@ def fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
     return best
 
 
-def slices_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
+def slices_sheet(shown, organs: Organs) -> np.ndarray:
     """One slice of each patient with its contours, uint8 [H, W, 3]."""
     tiles = [_with_contours(record, organs) for _, record in shown]
     captions = [f"{one.patient}, slice {record.z}, {one.split}" for one, record in shown]
     return drawing.sheet(tiles, 4, captions, organs=organs)
 
 
-def normalization_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
+def normalization_sheet(shown, organs: Organs) -> np.ndarray:
     """Slices before, in a wide window, and after normalization, side by side, uint8 [H, W, 3]."""
     tiles, captions = [], []
     for one, record in shown:
@@ -94,7 +94,7 @@ def normalization_sheet(shown, organs: Organs = SEGTHOR) -> np.ndarray:
     if not tiles:
         raise InputError("none of the patients' CTs can be read any more")
     note = f"slice by slice: before, after {record.width_hu:g} HU"
-    return drawing.sheet(tiles, 4, captions, note, organs)
+    return drawing.sheet(tiles, 4, captions, note, organs=organs)
 
 
 def histograms(dataset: Dataset):

@@ -1,8 +1,8 @@
 """What all patients and shards of one run share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.recipe import Recipe
 
 
@@ -23,4 +23,4 @@ class Job:
     label_values: tuple[tuple[str, int], ...] = ()
     roi_names: tuple[tuple[str, str], ...] = ()
     most_scan_bytes: int | None = None
-    organs: Organs = SEGTHOR
+    organs: Organs = field(kw_only=True)

@@ -9,12 +9,12 @@ from PIL import Image
 from beam_jobs.examine import Examined
 from segthor import drawing
 from segthor.metrics import without
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 
 _SIDE_PX = 160
 
 
-def png_base64(examined: Examined, organs: Organs = SEGTHOR) -> str:
+def png_base64(examined: Examined, organs: Organs) -> str:
     """An axial and a coronal slice side by side, contours drawn where they fit; '' without CT."""
     if examined.scans is None:
         return ""

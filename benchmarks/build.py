@@ -24,6 +24,7 @@ import numpy as np
 from isal import igzip
 
 from segthor import inputs, phantom
+from segthor.organs import SEGTHOR
 
 FOLDER = Path("build/benchmark/build")
 FULL, SCALING = 6, (10, 100, 1000)
@@ -131,7 +132,7 @@ def peak_mb(pid: int) -> float:
 def made(size: str, count: int):
     folder = str(FOLDER / f"{size}{count}")
     phantom.write_dataset(folder, count, 0, size, 0, report=lambda line: None)
-    return inputs.find(folder)
+    return inputs.find(folder, organs=SEGTHOR)
 
 
 def full_table() -> tuple[Path, int]:

@@ -24,6 +24,7 @@ from PIL import Image
 from benchmarks import dataset
 from segthor import files, records
 from trainer import data
+from segthor.organs import SEGTHOR
 from trainer.config import Config
 
 BATCH = 32
@@ -60,7 +61,10 @@ def ceiling(source):
     return (
         tf.data.TFRecordDataset(paths, buffer_size=8 << 20, num_parallel_reads=tf.data.AUTOTUNE)
         .repeat()
-        .map(lambda s: records.parse(s, source.size_px, source.context), tf.data.AUTOTUNE)
+        .map(
+            lambda s: records.parse(s, source.size_px, source.context, num_organs=len(SEGTHOR)),
+            tf.data.AUTOTUNE,
+        )
         .batch(BATCH, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -16,6 +16,7 @@ import time
 from absl import app, flags
 
 from segthor import files, json_files
+from segthor.organs import SEGTHOR
 from trainer.config import BACKBONES, DECODERS
 
 ONLY = flags.DEFINE_list("only", [], "Networks as BACKBONE-DECODER; all where empty.")
@@ -106,6 +107,7 @@ def try_one(backbone, decoder, folder):
             names=config.organs,
             training={},
             versions={},
+            organs=SEGTHOR,
         )
         bundle.load(version)  # tries the stored example
     return {

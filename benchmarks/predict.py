@@ -64,7 +64,7 @@ def main(number: str = "4", engine: str = TENSORFLOW, memory_is: str = "kept"):
     ]
     output = str(FOLDER / f"out_{organs}_{engine}")
     worker = Worker(Plan(output, (folder,), engine=engine))
-    (case,) = inputs.find(str(scan))
+    (case,) = inputs.find(str(scan), organs=SEGTHOR)
     one, many = [case], [case] * 3
     loaded.probabilities(batches[0])
     rows = []

@@ -27,6 +27,7 @@ from beam_jobs.thumbnail import png_base64
 from segthor import fields, files, inputs, json_files, manifest, phantom
 from segthor.findings import Finding
 from segthor.manifest import Built
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 
 _PATIENTS = flags.DEFINE_integer("patients", 100_000, "How many.", lower_bound=1)
@@ -67,10 +68,10 @@ def _make_patients(folder: str, count: int) -> None:
 def _make_template(folder: str) -> None:
     """What a worker reports on a shard of one small phantom, and a picture for the report."""
     phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
-    found = inputs.find(f"{folder}/template")[0]
-    job = Job(f"{folder}/template_out", Recipe())
+    found = inputs.find(f"{folder}/template", organs=SEGTHOR)[0]
+    job = Job(f"{folder}/template_out", Recipe(), organs=SEGTHOR)
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
-    value = {"part": part, "picture": png_base64(examine(found, job))}
+    value = {"part": part, "picture": png_base64(examine(found, job), organs=SEGTHOR)}
     json_files.write(f"{folder}/template.json", value)
 
 
@@ -118,7 +119,7 @@ def _drive(folder: str, read_only: bool) -> dict:
     ]
     for one in patched:
         one.start()
-    driver.build(driver.Settings(f"{folder}/patients", output))
+    driver.build(driver.Settings(f"{folder}/patients", output, organs=SEGTHOR))
     return watch.steps
 
 

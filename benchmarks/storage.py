@@ -23,6 +23,7 @@ from isal import igzip
 from PIL import Image
 
 from segthor import records
+from segthor.organs import SEGTHOR
 from segthor.manifest import Dataset
 
 ROUNDS = 5
@@ -93,7 +94,8 @@ def write_png(payloads, path) -> float:
 def raw_reader(path, compression, size, context):
     chain = tf.data.TFRecordDataset(path, compression_type=compression)
     return chain.map(
-        lambda one: records.parse(one, size, context), num_parallel_calls=tf.data.AUTOTUNE
+        lambda one: records.parse(one, size, context, num_organs=len(SEGTHOR)),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from segthor import figures, nifti
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.volume import Grid, LabelMap, Volume, corner_distance_mm
 
 _MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
@@ -121,7 +121,7 @@ def image_findings(image: ImageFigures) -> list[Finding]:
 
 
 def organ_findings(
-    measured: dict[str, OrganFigures], contoured, organs: Organs = SEGTHOR, cut=None
+    measured: dict[str, OrganFigures], contoured, organs: Organs, cut=None
 ) -> list[Finding]:
     """Organs that are absent, or measure what no such organ does, as far as the table says.
 

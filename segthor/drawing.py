@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
 from segthor import files, outputs
-from segthor.organs import MOST_LABEL, SEGTHOR, Organs
+from segthor.organs import MOST_LABEL, Organs
 from segthor.recipe import window
 
 # Name, level and width in HU of the windows through which people look at a chest.
@@ -35,7 +35,8 @@ def overlay(
     truth: np.ndarray | None = None,
     predicted: np.ndarray | None = None,
     scale: int = 1,
-    organs: Organs = SEGTHOR,
+    *,
+    organs: Organs,
 ) -> np.ndarray:
     """Contours on a slice, in the organs' colours: predicted solid, true pale, thin and dashed.
 
@@ -57,7 +58,7 @@ def overlay(
     return rgb
 
 
-def sheet(tiles, columns: int, captions, note: str = "", organs: Organs = SEGTHOR) -> np.ndarray:
+def sheet(tiles, columns: int, captions, note: str = "", *, organs: Organs) -> np.ndarray:
     """Tiles uint8 [H, W, 3] of any sizes in rows of `columns`, a caption under each.
 
     The foot names the organs in their colours, then says `note`. Returns uint8 [H, W, 3].

@@ -8,7 +8,7 @@ from dataclasses import replace
 from segthor import files, ignored, json_files, layouts, manifest, patient_table, scans
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.patients import Patient, checked
 
 
@@ -16,7 +16,8 @@ def find(
     path: str,
     split: str | None = None,
     label_values=(),
-    organs: Organs | None = SEGTHOR,
+    *,
+    organs: Organs | None,
     kept: str = "",
     series: str | tuple = "",
 ) -> tuple[Patient, ...]:
@@ -63,7 +64,7 @@ def find(
     return numbered
 
 
-def find_contours(path: str, organs: Organs = SEGTHOR) -> tuple[Patient, ...]:
+def find_contours(path: str, organs: Organs) -> tuple[Patient, ...]:
     """Every patient with contours, sorted: of a folder, a DICOM tree, a CSV or a dataset.
 
     A folder holds one label map per patient, or CT and contours in a known layout. ct is '' where
@@ -99,7 +100,7 @@ def find_predictions(folder: str) -> dict[str, str]:
     return found
 
 
-def find_predicted(path: str, patients, organs: Organs = SEGTHOR) -> dict[str, Patient]:
+def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
     """Patient's name to what was predicted: label maps, or structure sets with their CT.
 
     path: as `find_predictions` has it; a DICOM tree; or a CSV with the columns patient, labels and,
@@ -162,7 +163,12 @@ def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Pat
     data = manifest.Dataset.from_json(stored, files.join(folder, manifest.FILE_NAME))
     built = [
         Patient(
-            row.patient, row.ct, row.labels, row.split, row.organs, label_values=data.label_values
+            row.patient,
+            row.ct,
+            row.labels,
+            row.split,
+            organs=row.organs,
+            label_values=data.label_values,
         )
         for row in data.patients
         if split in (None, row.split)
@@ -220,7 +226,7 @@ def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:
         state = "a file of another kind" if files.exists(path) else "nothing"
         scan = ", a scan (.nii.gz)" if needed == "ct" else ""
         raise InputError(f"{path}: expected a folder{scan} or a .csv, found {state}")
-    return patient_table.read(path, needed, organs)
+    return patient_table.read(path, needed, organs=organs)
 
 
 def _absolute(path: str) -> str:

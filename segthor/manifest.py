@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from segthor import fields, files, ignored, json_files
 from segthor.errors import InputError
 from segthor.findings import REJECT, Finding
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.recipe import Recipe
 
 FILE_NAME = "dataset.json"
@@ -102,7 +102,7 @@ class Dataset:
     statistics: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
     label_values: tuple[tuple[str, int], ...] = ()
-    organs: Organs = SEGTHOR
+    organs: Organs = field(kw_only=True)
 
     def shards_of(self, split: str, fold: int | None = None) -> tuple[Shard, ...]:
         """The shards of 'train' or 'validation'.

@@ -71,7 +71,7 @@ def bytes_digest(content: bytes) -> str:
 
 
 def weights_digest(
-    weights, recipe: Recipe, names, organs: Organs = SEGTHOR, weight_names: list[str] | None = None
+    weights, recipe: Recipe, names, organs: Organs, weight_names: list[str] | None = None
 ) -> str:
     """What `digest` must be: of arrays, recipe, the network's organs, their table, weights' names.
 

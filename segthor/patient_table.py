@@ -5,7 +5,7 @@ import re
 from segthor import csv_files, files
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.patients import Patient
 
 SERIES = ("drawn", "each")
@@ -16,7 +16,7 @@ SERIES_HELP = (
 COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
 
-def read(path: str, needed: str = "ct", organs: Organs | None = SEGTHOR) -> list[Patient]:
+def read(path: str, needed: str = "ct", *, organs: Organs | None) -> list[Patient]:
     """Every patient of a CSV. Paths are relative to the CSV's folder.
 
     Columns patient and `needed` must be there. labels: '' for a patient without contours. split:
@@ -58,7 +58,7 @@ def _patient(row: dict[str, str], where: str, path: str, organs: Organs | None) 
         _beside(path, row.get("ct", "")),
         _beside(path, row.get("labels", "")),
         split,
-        _organs(row.get("organs", ""), where, organs) if organs else (),
+        organs=_organs(row.get("organs", ""), where, organs) if organs else (),
     )
 
 

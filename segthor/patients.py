@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from segthor import files
 from segthor.errors import InputError
 from segthor.nifti import stem
-from segthor.organs import SEGTHOR
 
 # A file's name ends at 255 bytes. A temporary name takes 42 of them, and the longest ending of what
 # is named after a patient is an organ's: _, at most 25 characters, .nii.gz.
@@ -31,7 +30,7 @@ class Patient:
     ct: str
     labels: str = ""
     split: str = ""
-    organs: tuple[str, ...] = SEGTHOR.names
+    organs: tuple[str, ...] = ()
     masks: str = ""
     same_scan_as: str = ""
     label_values: tuple[tuple[str, int], ...] = ()

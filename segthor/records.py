@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from segthor import files
 from segthor.errors import InputError
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 
 PATIENT = "patient"  # bytes: the patient's name
 Z = "z"  # int64: the slice's number, from inferior to superior
@@ -110,7 +110,7 @@ def decode(serialized: bytes) -> Slice:
     )
 
 
-def parse(serialized, size_px: int, context: int, num_organs: int = len(SEGTHOR)) -> dict:
+def parse(serialized, size_px: int, context: int, num_organs: int) -> dict:
     """The TensorFlow reader, for `tf.data.Dataset.map`.
 
     serialized: a string tensor []. Returns image uint8 [size_px, size_px, context], labels uint8

@@ -5,13 +5,13 @@ import numpy as np
 from segthor import ignored
 from segthor.boxes import MemoryOrder
 from segthor.findings import Finding
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 
 _MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
 
 
 def to_labels(
-    stored: np.ndarray, label_values=(), organs: Organs = SEGTHOR
+    stored: np.ndarray, label_values=(), *, organs: Organs
 ) -> tuple[np.ndarray | None, list[Finding]]:
     """The organs' labels as uint8, or None; and findings, the last of which says why None.
 

@@ -12,7 +12,7 @@ import numpy as np
 from segthor import audit, files, guard, nifti, relabel
 from segthor.errors import InputError
 from segthor.findings import FATAL
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import Grid, LabelMap, Volume
 
@@ -104,7 +104,7 @@ def exists(path: str) -> bool:
 def read_contours(
     path: str,
     ct: str,
-    organs: Organs = SEGTHOR,
+    organs: Organs,
     roi_names=(),
     label_values=(),
     digest=None,
@@ -138,7 +138,7 @@ def read_contours(
     stored = nifti.read(path, digest, most_bytes)
     if like is not None:
         stored = stored.along(like)
-    labels, findings = relabel.to_labels(stored.zyx, label_values, organs)
+    labels, findings = relabel.to_labels(stored.zyx, label_values, organs=organs)
     if labels is None:
         labels = np.zeros(stored.zyx.shape, np.uint8)
         known = np.isin(stored.zyx, organs.labels(organs.names))
@@ -172,7 +172,8 @@ def read_labels(
     like: tuple[str, Grid] | None = None,
     label_values=(),
     most_bytes: int | None = None,
-    organs: Organs = SEGTHOR,
+    *,
+    organs: Organs,
     ct: str = "",
     roi_names=(),
     among=(),

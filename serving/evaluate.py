@@ -130,7 +130,9 @@ def _check_organs(organs: Organs) -> None:
 
 def _match(organs: Organs, scanned) -> pairs.Match:
     """Contours with what was predicted for the same patients; says what has no partner."""
-    found = pairs.match(LABELS.value, PREDICTIONS.value, SPLIT.value, organs, scanned)
+    found = pairs.match(
+        LABELS.value, PREDICTIONS.value, SPLIT.value, organs=organs, scanned=scanned
+    )
     print(
         f"{len(found.pairs)} patients to score; {len(found.uncontoured)} predictions have no "
         f"contours, {len(found.missing)} contours have no prediction."
@@ -148,7 +150,7 @@ def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dic
     for number, (contours, prediction) in enumerate(matched, 1):
         line = f"[{number}/{len(matched)}] {contours.name}"
         try:
-            predicted, truth = pairs.read(contours, prediction, None, organs, roi_names)
+            predicted, truth = pairs.read(contours, prediction, organs=organs, roi_names=roi_names)
             predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
             named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
             names = [name for name in organs.names if name in named]
@@ -208,7 +210,7 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
         try:
             ct = scans.read(cts[name].ct, among=cts[name].ct_files)
             like = cts[name].ct, ct.grid
-            predicted, truth = pairs.read(*matched[name], like, organs, roi_names)
+            predicted, truth = pairs.read(*matched[name], like, organs=organs, roi_names=roi_names)
             maps = truth.zyx, predicted.zyx
             tiles += picture.tiles(name, ct, *maps, patient.organs, organs, truth.left_out)
         except Exception as error:
@@ -219,7 +221,7 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
         return failed
     pictures, captions = zip(*tiles, strict=True)
     note = "predicted solid, true pale and dashed"
-    page = drawing.sheet(pictures, min(4, len(pictures)), captions, note, organs)
+    page = drawing.sheet(pictures, min(4, len(pictures)), captions, note, organs=organs)
     path = files.join(OUTPUT.value, "overlay.png")
     drawing.save_png(path, page)
     print(f"\nWrote {path}: the worst and a typical slice of the worst patients.")

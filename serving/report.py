@@ -37,7 +37,7 @@ def main(_):
     organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
     contoured = []
     if LABELS.value:
-        contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs)
+        contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs=organs)
     contours = {one.name: one for one in contoured}
     series, split = patient_table.read_series(SERIES.value), None if contours else SPLIT.value
     found = inputs.find(SCANS.value, split, organs=None, series=series)
@@ -116,7 +116,7 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
         ct = scans.read(scan.ct, among=scan.ct_files)
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
-            predicted, truth = pairs.read(labels, prediction, like, organs)
+            predicted, truth = pairs.read(labels, prediction, like, organs=organs)
             names = [name for name in noted.organs if name in truth.contoured]
             maps = predicted.zyx, truth.zyx
             spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out

@@ -14,6 +14,7 @@ import numpy as np
 
 from beam_jobs import thumbnail
 from segthor import findings, nifti, phantom
+from segthor.organs import SEGTHOR
 from segthor.volume import Grid
 from tests import file_order
 
@@ -55,7 +56,7 @@ def check_findings(found, code) -> None:
     assert (code in rejects) == (findings.CODES[code][0] == findings.REJECT)
     for one in found.findings:
         assert one.message and one.message[-1] != "." and "\n" not in one.message
-    thumbnail.png_base64(found)  # a picture of any damage, or none
+    thumbnail.png_base64(found, organs=SEGTHOR)  # a picture of any damage, or none
 
 
 def _change(folder, name, change, dtype=None):

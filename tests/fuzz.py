@@ -23,6 +23,7 @@ from beam_jobs import shards
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import files, records
+from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 from tests.damage import CT, GT, healthy
@@ -45,8 +46,10 @@ def run_case(seed: int, folder: Path) -> Counter:
     paths = _damaged(rng, folder)
     recipe = RECIPES[rng.integers(len(RECIPES))]
     values = (("heart", 2), ("aorta", 200)) if rng.random() < 0.1 else ()
-    job = Job(str(folder / "out"), recipe, label_values=values)
-    plan = ShardPlan("train-fold0", "train", 0, (Patient("P", *map(str, paths)),))
+    job = Job(str(folder / "out"), recipe, label_values=values, organs=SEGTHOR)
+    plan = ShardPlan(
+        "train-fold0", "train", 0, (Patient("P", *map(str, paths), organs=SEGTHOR.names),)
+    )
     part = shards.write(plan, job)
     if part.rejected:
         return Counter(finding.code for finding in part.rejected[0].findings)

@@ -124,7 +124,7 @@ class Csv:
         patients = b"patient,ct,labels,split,organs\nA,a.nii,b.nii,train,heart\nB,b.nii,,,\n"
         if rng.random() < 0.5:
             self._path.write_bytes(damaged(rng, patients))
-            patient_table.read(str(self._path))
+            patient_table.read(str(self._path), organs=SEGTHOR)
         else:
             self._path.write_bytes(damaged(rng, b"organ,name\nheart,Herz\naorta,Ao 1\n"))
             organ_table.read_roi_names(str(self._path), SEGTHOR)

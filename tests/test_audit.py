@@ -20,7 +20,7 @@ from segthor.recipe import Recipe, prepare
 from segthor.volume import Grid, LabelMap
 from tests import file_order
 
-JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
+JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9), organs=SEGTHOR)
 # Those that need more than one patient, one moment or one list of organs; tested elsewhere.
 ELSEWHERE = {
     "roi_names_unmatched",
@@ -35,7 +35,12 @@ ELSEWHERE = {
 
 
 def examined(folder, **changes):
-    source = Patient("P", str(folder / "ct.nii.gz"), str(folder / "gt.nii.gz"), **changes)
+    source = Patient(
+        "P",
+        str(folder / "ct.nii.gz"),
+        str(folder / "gt.nii.gz"),
+        **{"organs": SEGTHOR.names} | changes,
+    )
     return examine(source, JOB)
 
 
@@ -107,12 +112,17 @@ def test_a_unit_of_micron_with_the_smallest_voxels_is_no_broken_affine(tmp_path)
 
 def test_air_alone_cannot_be_prepared(tmp_path):
     healthy(tmp_path)
-    job = Job("unused", JOB.recipe, severities=(("hu_scale", "ignore"), ("organ_hu", "ignore")))
+    job = Job(
+        "unused",
+        JOB.recipe,
+        severities=(("hu_scale", "ignore"), ("organ_hu", "ignore")),
+        organs=SEGTHOR,
+    )
     path = str(tmp_path / "ct.nii.gz")
     ct = file_order.read(path)
     air = np.where(ct.array % 2, -1000, -900).astype(np.int16)
     file_order.write(path, air, ct.grid)
-    source = Patient("P", path, str(tmp_path / "gt.nii.gz"))
+    source = Patient("P", path, str(tmp_path / "gt.nii.gz"), organs=SEGTHOR.names)
     assert "cannot_prepare" in codes(examine(source, job))
 
 
@@ -124,7 +134,9 @@ def test_healthy_phantoms_raise_no_reject(size, seed):
         found = (
             audit.grid_findings(made.volume.grid)
             + audit.image_findings(figures.of_image(made.volume.zyx))
-            + audit.organ_findings(figures.of_organs(made.volume, made.label_map), SEGTHOR.names)
+            + audit.organ_findings(
+                figures.of_organs(made.volume, made.label_map), SEGTHOR.names, organs=SEGTHOR
+            )
         )
         assert not findings.is_rejected(found), (number, found)
 
@@ -140,7 +152,7 @@ def test_real_ct_raises_no_reject(real_ct):
         measured = figures.of_organs(ct, labels)
         found = audit.grid_findings(ct.grid) + audit.pair_findings(ct.grid, contours.grid)
         found += audit.image_findings(figures.of_image(ct.zyx))
-        found += audit.organ_findings(measured, contoured)
+        found += audit.organ_findings(measured, contoured, organs=SEGTHOR)
         assert not findings.is_rejected(found), found
         assert name != "lung1_002" or not found
 
@@ -159,13 +171,15 @@ def test_both_altered_copies_that_circulate_are_rejected(seed):
             labels = np.where(made.labels == 2, 0, made.labels)
             labels[heart] = 2
             measured = figures.of_organs(made.volume, file_order.label_map(labels, made.affine))
-            assert findings.is_rejected(audit.organ_findings(measured, SEGTHOR.names)), (
+            assert findings.is_rejected(
+                audit.organ_findings(measured, SEGTHOR.names, organs=SEGTHOR)
+            ), (
                 signs,
                 degrees,
             )
     merged = np.where(made.labels == 4, 1, made.labels).astype(np.uint8)
     measured = figures.of_organs(made.volume, file_order.label_map(merged, made.affine))
-    found = audit.organ_findings(measured, SEGTHOR.names)
+    found = audit.organ_findings(measured, SEGTHOR.names, organs=SEGTHOR)
     assert {"organ_missing", "organ_volume"} <= {one.code for one in found}
 
 

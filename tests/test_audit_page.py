@@ -41,7 +41,7 @@ def written(tmp_path):
         thumbnails = {"odd": "UElDVFVSRQ=="}
         part = Part("", None, patients, rejects, (), {}, thumbnails, {})
         part.save(str(tmp_path), name)
-    return audit_page.write(list(parts), str(tmp_path)), tmp_path
+    return audit_page.write(list(parts), str(tmp_path), organs=SEGTHOR), tmp_path
 
 
 def test_the_table_has_one_line_per_patient_sorted_by_name(written):
@@ -88,7 +88,7 @@ def test_a_name_that_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(tm
     told = patient("=cmd|' /C calc'!A0", finding("metal", "warn", "+1 metal"))
     part = Part("", None, (told,), (), (), {}, {}, {})
     part.save(str(tmp_path), "a")
-    audit_page.write(["a"], str(tmp_path))
+    audit_page.write(["a"], str(tmp_path), organs=SEGTHOR)
     with open(tmp_path / "audit.csv", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert (row["patient"], row["messages"]) == ("'=cmd|' /C calc'!A0", "'+1 metal")

@@ -9,6 +9,7 @@ from damage import healthy_phantom
 from dicom_damage import healthy
 
 from segthor import scans
+from segthor.organs import SEGTHOR
 
 ORDERS = list(itertools.permutations(range(3)))
 
@@ -24,6 +25,6 @@ def test_a_label_map_in_another_order_of_axes_is_turned(tmp_path, order, flips):
     turned.to_filename(tmp_path / "labels.nii.gz")
     place = str(tmp_path / "ct")
     like = place, scans.read_grid(place)
-    found = scans.read_labels(str(tmp_path / "labels.nii.gz"), like)
-    truth = scans.read_labels(str(tmp_path / "rs.dcm"), like, ct=place)
+    found = scans.read_labels(str(tmp_path / "labels.nii.gz"), like, organs=SEGTHOR)
+    truth = scans.read_labels(str(tmp_path / "rs.dcm"), like, ct=place, organs=SEGTHOR)
     np.testing.assert_array_equal(found.zyx, truth.zyx)

@@ -23,6 +23,7 @@ from beam_jobs.plan import ShardPlan
 from segthor import inputs, nifti, phantom, scans
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from tests import file_order
 
@@ -37,7 +38,7 @@ def twelve(tmp_path_factory):
 def run(source, output, *beam, context=3, **values):
     """Builds in this process; returns (exit status, dataset)."""
     recipe = Recipe(**{**TINY_RECIPE, **values.pop("recipe", {})}, context=context)
-    status = build(Settings(str(source), str(output), recipe, **values), beam)
+    status = build(Settings(str(source), str(output), recipe, **{"organs": SEGTHOR} | values), beam)
     return status, Dataset.load(str(output))
 
 
@@ -105,8 +106,8 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
     from segthor.recipe import prepare
 
     heart, with_heart = [], 0
-    for source in inputs.find(twelve):
-        ct, contours = nifti.read(source.ct), scans.read_labels(source.labels)
+    for source in inputs.find(twelve, organs=SEGTHOR):
+        ct, contours = nifti.read(source.ct), scans.read_labels(source.labels, organs=SEGTHOR)
         prepared = prepare(ct, dataset.recipe, contours)
         hu = np.stack([*prepared.placement.image_to_model(ct.zyx)])
         heart.append(hu[prepared.labels == 2])
@@ -183,7 +184,7 @@ def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
 
 def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
     _, expected = run(twelve, tmp_path / "sorted")
-    found = inputs.find(twelve)
+    found = inputs.find(twelve, organs=SEGTHOR)
     shuffled = list(found)
     random.Random(5).shuffle(shuffled)
     csv = tmp_path / "shuffled.csv"
@@ -252,8 +253,8 @@ def test_a_part_that_was_cut_off_is_written_again(twelve, tmp_path, content):
 
 def test_a_part_of_other_rules_is_not_taken_for_this_runs(twelve, tmp_path):
     """As the workers of an engine write it whose driver was killed."""
-    plan = ShardPlan("train-fold0", "train", 0, inputs.find(str(twelve))[:2])
-    job = Job(str(tmp_path), Recipe(**TINY_RECIPE))
+    plan = ShardPlan("train-fold0", "train", 0, inputs.find(str(twelve), organs=SEGTHOR)[:2])
+    job = Job(str(tmp_path), Recipe(**TINY_RECIPE), organs=SEGTHOR)
     other = dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=1))
     shards.write(plan, other)
     assert shards.finished(plan, job) is None and shards.finished(plan, other)

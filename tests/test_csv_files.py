@@ -1,5 +1,7 @@
 """CSV files as spreadsheets write them, by every reader of one."""
 
+import functools
+
 import pytest
 
 from segthor import csv_files, organ_table
@@ -17,8 +19,8 @@ def by_read_table(path):
 
 
 READERS = {
-    "find": (PATIENTS, find),
-    "find_contours": (PATIENTS, find_contours),
+    "find": (PATIENTS, functools.partial(find, organs=SEGTHOR)),
+    "find_contours": (PATIENTS, functools.partial(find_contours, organs=SEGTHOR)),
     "organ_table": (TABLE, organ_table.read),
     "roi_names": (ROIS, lambda path: organ_table.read_roi_names(path, SEGTHOR)),
     "own": (PATIENTS, by_read_table),

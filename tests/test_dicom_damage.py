@@ -14,12 +14,12 @@ from segthor import inputs
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 
-JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
+JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9), organs=SEGTHOR)
 
 
 def examined(folder):
     named = Path(folder) / "patients.csv"
-    (source,) = inputs.find(str(named if named.exists() else folder))
+    (source,) = inputs.find(str(named if named.exists() else folder), organs=SEGTHOR)
     return examine(source, JOB)
 
 

@@ -14,6 +14,7 @@ from damage import healthy_phantom
 from segthor import inputs, scans
 from segthor.dicom.index import series_name
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from tests import dicom_phantoms
 
 
@@ -36,7 +37,7 @@ def test_one_series_of_a_folder_is_an_input_and_has_contours_where_it_was_drawn_
     dicom_phantoms.write_series(healthy / "ct", made.hu[::-1], made.affine, series="2")
     for series, labels in (("1", str(healthy / "rs.dcm")), ("2", "")):
         place = f"{healthy}#{series_name(dicom_phantoms.uid('series', series))}"
-        (found,) = inputs.find(place)
+        (found,) = inputs.find(place, organs=SEGTHOR)
         assert (found.ct, found.labels, found.fault) == (place, labels, "")
         assert np.array_equal(voxels(place), phantom_voxels()) == (series == "1")
         (found,) = inputs.find(place, organs=None)
@@ -49,7 +50,7 @@ def test_an_enhanced_file_is_an_input_whatever_lies_beside_it(tmp_path):
     made = healthy_phantom()
     options = dict(enhanced=True, series="2", patient="2", frame="2")
     dicom_phantoms.write_series(tmp_path / "ct", made.hu[::-1], made.affine, **options)
-    (found,) = inputs.find(str(path))
+    (found,) = inputs.find(str(path), organs=SEGTHOR)
     assert found.ct == str(path)
     np.testing.assert_array_equal(voxels(found.ct), phantom_voxels())
 
@@ -65,20 +66,20 @@ def test_an_enhanced_file_is_an_input_whatever_lies_beside_it(tmp_path):
 )
 def test_a_place_without_a_series_is_one_line(healthy, place, said):
     with pytest.raises(InputError, match=said) as error:
-        inputs.find(f"{healthy}/{place}")
+        inputs.find(f"{healthy}/{place}", organs=SEGTHOR)
     assert "\n" not in str(error.value)
 
 
 def test_a_table_may_have_the_mark_of_a_series_in_its_name(healthy):
     dicom_damage.table(healthy)
     table = (healthy / "patients.csv").rename(healthy / "patients#2.csv")
-    (found,) = inputs.find(str(table))
+    (found,) = inputs.find(str(table), organs=SEGTHOR)
     assert found.ct == str(healthy / "ct")
 
 
 def test_a_single_image_is_refused_by_its_own_folder(healthy):
     dicom_damage.a_single_image(healthy)
-    (found,) = inputs.find(str(healthy))
+    (found,) = inputs.find(str(healthy), organs=SEGTHOR)
     assert (found.ct, found.fault_code) == (str(healthy / "ct"), "few_slices")
 
 
@@ -87,11 +88,11 @@ def test_a_link_to_nothing_is_the_fault_of_the_patient_it_lies_with_alone(tmp_pa
         names = dict.fromkeys(("patient", "study", "series", "frame"), name)
         dicom_damage.healthy(tmp_path / name, **names)
     (tmp_path / "A/ct/IM1").symlink_to(tmp_path / "gone")
-    one, other = inputs.find(str(tmp_path))
+    one, other = inputs.find(str(tmp_path), organs=SEGTHOR)
     assert (one.fault_code, other.fault) == ("file_damaged", "")
     assert str(tmp_path / "A/ct/IM1") in one.fault and scans.size(one.ct) > 0
     shutil.move(tmp_path / "A/ct/IM1", tmp_path / "IM1")  # now nobody can tell whose it is
-    assert [found.fault for found in inputs.find(str(tmp_path))] == ["", ""]
+    assert [found.fault for found in inputs.find(str(tmp_path), organs=SEGTHOR)] == ["", ""]
 
 
 def test_a_patient_of_damaged_files_alone_is_not_passed_over(tmp_path):
@@ -100,7 +101,7 @@ def test_a_patient_of_damaged_files_alone_is_not_passed_over(tmp_path):
         dicom_damage.healthy(tmp_path / name, **names)
     for path in (tmp_path / "C").rglob("*.dcm"):
         path.write_bytes(path.read_bytes()[:500])
-    *healthy, lost = inputs.find(str(tmp_path))
+    *healthy, lost = inputs.find(str(tmp_path), organs=SEGTHOR)
     assert [one.fault for one in healthy] == ["", ""]
     assert (lost.name, lost.fault_code, lost.ct) == ("C", "file_damaged", str(tmp_path / "C"))
 
@@ -108,7 +109,7 @@ def test_a_patient_of_damaged_files_alone_is_not_passed_over(tmp_path):
 def test_a_structure_set_alone_in_its_folder_is_not_passed_over(tmp_path):
     write_patients(tmp_path, "AB")
     shutil.rmtree(tmp_path / "B/ct")
-    one, lost = inputs.find(str(tmp_path))
+    one, lost = inputs.find(str(tmp_path), organs=SEGTHOR)
     assert (one.name, one.fault) == ("A", "")
     assert (lost.name, lost.fault_code, lost.labels) == ("B", "file_missing", "")
     assert str(tmp_path / "B/rs.dcm") in lost.fault
@@ -119,7 +120,7 @@ def test_finding_patients_reads_no_pixels_and_a_second_time_no_header(tmp_path, 
     hu = np.random.default_rng(0).integers(-1000, 1000, (300, 300, 4)).astype(np.int16)
     paths = dicom_phantoms.write_series(tmp_path / "A", hu, np.diag([1, 1, 3, 1.0]), syntax=syntax)
     kept = str(tmp_path / "found.json")
-    find = functools.partial(inputs.find, str(tmp_path / "A"), kept=kept)
+    find = functools.partial(inputs.find, str(tmp_path / "A"), organs=SEGTHOR, kept=kept)
     find(kept="")  # modules are read, too
     found, once = bytes_read(find)
     assert once < 4 * 17e3 < 0.2 * sum(Path(path).stat().st_size for path in paths)
@@ -136,7 +137,7 @@ def test_finding_patients_reads_no_pixels_and_a_second_time_no_header(tmp_path, 
 def test_of_patients_in_one_folder_each_has_its_own_files_alone(tmp_path):
     write_patients(tmp_path / "tree", "AB")
     flat = flattened(tmp_path)
-    for one in inputs.find(str(flat)):
+    for one in inputs.find(str(flat), organs=SEGTHOR):
         before = scans.stamp(one.ct, one.ct_files), scans.size(one.ct, one.ct_files)
         others = [path for path in flat.iterdir() if str(path) not in one.ct_files]
         assert len(others) == len(one.ct_files) == 25
@@ -147,12 +148,12 @@ def test_of_patients_in_one_folder_each_has_its_own_files_alone(tmp_path):
         for path in others:
             (tmp_path / path.name).rename(path)
         np.testing.assert_array_equal(alone.zyx, scans.read(one.ct).zyx)
-    assert [one.ct_files for one in inputs.find(str(tmp_path / "tree"))] == [(), ()]
+    assert [one.ct_files for one in inputs.find(str(tmp_path / "tree"), organs=SEGTHOR)] == [(), ()]
 
 
 def test_a_hidden_name_stays_and_does_not_follow_from_the_patients_number(tmp_path):
     write_patients(tmp_path / "tree", "AB")
-    names = [one.name for one in inputs.find(str(flattened(tmp_path)))]
+    names = [one.name for one in inputs.find(str(flattened(tmp_path)), organs=SEGTHOR)]
     assert all(name.startswith("patient-") for name in names)
     for number in ("IDA", "IDB"):
         plain = hashlib.sha256(number.encode()).hexdigest()
@@ -162,7 +163,7 @@ def test_a_hidden_name_stays_and_does_not_follow_from_the_patients_number(tmp_pa
         ):
             assert f"patient-{guess[:12]}" not in names
     write_patients(tmp_path / "tree", "C")
-    assert set(names) < {one.name for one in inputs.find(str(flattened(tmp_path)))}
+    assert set(names) < {one.name for one in inputs.find(str(flattened(tmp_path)), organs=SEGTHOR)}
 
 
 def write_patients(folder, names):

@@ -37,7 +37,7 @@ def shown(found):
 
 
 def build_input(folder):
-    return inputs.find(str(folder))
+    return inputs.find(str(folder), organs=SEGTHOR)
 
 
 def predict_input(folder):
@@ -266,11 +266,11 @@ def test_a_table_chooses_series(tmp_path):
     pairs = ((("P", names[0]),), (("P", names[0]), ("P", names[2])))
     (one,) = inputs.find(str(tmp_path), organs=None, series=pairs[0])
     assert (one.name, one.series) == ("P", names[0])
-    found = inputs.find(str(tmp_path), series=pairs[1])
+    found = inputs.find(str(tmp_path), series=pairs[1], organs=SEGTHOR)
     assert {one.name for one in found} == {f"P_{names[0]}", f"P_{names[2]}"}
     with pytest.raises(InputError, match="found P, 01234567; --list names them"):
-        inputs.find(str(tmp_path), series=(("P", "01234567"),))
-    found = inputs.find(str(tmp_path), series="each")
+        inputs.find(str(tmp_path), series=(("P", "01234567"),), organs=SEGTHOR)
+    found = inputs.find(str(tmp_path), series="each", organs=SEGTHOR)
     assert len(found) == 3 and sum(bool(one.labels) for one in found) <= 1
 
 
@@ -401,7 +401,7 @@ def test_a_folder_may_hold_both_kinds(tmp_path, dicom):
     assert sorted(found) == [*"ABCD"] and not found["D"].labels
     assert all(found[name].labels for name in "ABC")
     assert {name for name in found if scans.is_dicom(found[name].ct)} == {*dicom}
-    contoured = inputs.find_contours(str(tmp_path))
+    contoured = inputs.find_contours(str(tmp_path), organs=SEGTHOR)
     assert [one.name for one in contoured if one.labels] == [*"ABC"]
 
 

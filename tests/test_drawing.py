@@ -6,6 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from segthor import drawing, files, organs
+from segthor.organs import SEGTHOR
 
 HEART = organs.SEGTHOR["heart"]
 
@@ -23,11 +24,11 @@ def slice_of(shape, value=100):
 
 def test_without_labels_the_slice_comes_back_grey():
     image = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
-    np.testing.assert_array_equal(drawing.overlay(image), np.stack([image] * 3, -1))
+    np.testing.assert_array_equal(drawing.overlay(image, organs=SEGTHOR), np.stack([image] * 3, -1))
 
 
 def test_a_predicted_contour_is_the_organs_edge_pixels_and_no_others(square):
-    rgb = drawing.overlay(slice_of(square.shape), predicted=square)
+    rgb = drawing.overlay(slice_of(square.shape), predicted=square, organs=SEGTHOR)
     inside = square > 0
     edge = inside & ~ndimage.binary_erosion(inside, np.ones((3, 3)))
     assert (rgb[edge] == HEART.rgb).all()
@@ -35,7 +36,7 @@ def test_a_predicted_contour_is_the_organs_edge_pixels_and_no_others(square):
 
 
 def test_a_true_contour_is_dashed_on_the_same_edge_on_every_side(square):
-    rgb = drawing.overlay(slice_of(square.shape), truth=square)
+    rgb = drawing.overlay(slice_of(square.shape), truth=square, organs=SEGTHOR)
     drawn = (rgb != 100).any(-1)
     inside = square > 0
     edge = inside & ~ndimage.binary_erosion(inside, np.ones((3, 3)))
@@ -45,7 +46,7 @@ def test_a_true_contour_is_dashed_on_the_same_edge_on_every_side(square):
 
 
 def test_where_truth_and_prediction_agree_both_are_seen(square):
-    rgb = drawing.overlay(slice_of(square.shape), square, square)
+    rgb = drawing.overlay(slice_of(square.shape), square, square, organs=SEGTHOR)
     colours = {tuple(int(v) for v in pixel) for pixel in rgb[3, 4:11]}
     assert HEART.rgb in colours and len(colours) == 2
 
@@ -53,14 +54,14 @@ def test_where_truth_and_prediction_agree_both_are_seen(square):
 def test_two_organs_that_touch_each_keep_their_own_edge():
     labels = np.zeros((10, 10), np.uint8)
     labels[2:8, 1:5], labels[2:8, 5:9] = 1, 4
-    rgb = drawing.overlay(slice_of(labels.shape), predicted=labels)
+    rgb = drawing.overlay(slice_of(labels.shape), predicted=labels, organs=SEGTHOR)
     assert tuple(rgb[5, 4]) == organs.SEGTHOR["esophagus"].rgb
     assert tuple(rgb[5, 5]) == organs.SEGTHOR["aorta"].rgb
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_scale_enlarges_both_sides_and_keeps_the_contour_in_place(square, scale):
-    rgb = drawing.overlay(slice_of(square.shape), predicted=square, scale=scale)
+    rgb = drawing.overlay(slice_of(square.shape), predicted=square, scale=scale, organs=SEGTHOR)
     assert rgb.shape == (12 * scale, 14 * scale, 3)
     rows, columns = np.nonzero((rgb != 100).any(-1))
     assert (rows.min(), rows.max()) == (3 * scale, 9 * scale - 1)
@@ -70,7 +71,7 @@ def test_scale_enlarges_both_sides_and_keeps_the_contour_in_place(square, scale)
 def test_a_sheet_holds_each_tile_unchanged_in_reading_order():
     shades = [40, 90, 140, 190, 240]
     tiles = [np.full((20 + i, 30, 3), shade, np.uint8) for i, shade in enumerate(shades)]
-    page = drawing.sheet(tiles, 3, ["one", "two", "three", "four", "five"], "note")
+    page = drawing.sheet(tiles, 3, ["one", "two", "three", "four", "five"], "note", organs=SEGTHOR)
     places = []
     for tile in tiles:
         matches = (page == tile[0, 0]).all(-1)

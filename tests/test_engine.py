@@ -15,6 +15,7 @@ from tiny_models import coded_scan, save_coded
 
 from segthor import organs
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction import bundle, engine
 from trainer import model
@@ -34,7 +35,16 @@ def networks(tmp_path_factory):
         found = network(images, training=False)
         return {"probabilities": found["segment"], "presence": found["classify"]}
 
-    bundle.save(folder, both, network.variables, Recipe(crop_mm=64, pixel_mm=1), NAMES, {}, {})
+    bundle.save(
+        folder,
+        both,
+        network.variables,
+        Recipe(crop_mm=64, pixel_mm=1),
+        NAMES,
+        {},
+        {},
+        organs=SEGTHOR,
+    )
     return [bundle.load(folder, name) for name in engine.ENGINES]
 
 

@@ -12,6 +12,7 @@ from tiny_models import at_work_in, killed_while_writing
 
 from segthor import files, organs
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from serving.prediction import facts
 from serving.scoring import comparison, evaluation, pairs, picture
@@ -160,11 +161,13 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
         save(tmp_path / f"p/{name}.nii.gz", predicted.transpose(axes), affine)
     rows = []
     for name in "AB":
-        contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"))
-        predicted = Patient(name, "", str(tmp_path / f"p/{name}.nii.gz"))
-        found, true = pairs.read(contours, predicted)
+        contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"), organs=SEGTHOR.names)
+        predicted = Patient(name, "", str(tmp_path / f"p/{name}.nii.gz"), organs=SEGTHOR.names)
+        found, true = pairs.read(contours, predicted, organs=SEGTHOR)
         spacing_mm = true.grid.spacing_mm
-        rows.append(evaluation.score(found.zyx, true.zyx, spacing_mm, organs.SEGTHOR.names))
+        rows.append(
+            evaluation.score(found.zyx, true.zyx, spacing_mm, organs.SEGTHOR.names, organs=SEGTHOR)
+        )
     for organ in organs.SEGTHOR.names:
         for score, value in rows[0][organ].as_dict().items():
             assert rows[1][organ].as_dict()[score] == pytest.approx(value), score
@@ -181,7 +184,7 @@ def run_of(**dice):
 def test_comparison_is_paired_by_patient():
     ours = run_of(a=0.9, b=0.8, c=0.7, d=0.95, e=0.85, f=0.75, g=0.65, z=0.1)
     theirs = run_of(g=0.6, f=0.7, e=0.8, d=0.9, c=0.65, b=0.75, a=0.85, y=0.99)
-    dice, distance, *_ = comparison.compare(ours, theirs)
+    dice, distance, *_ = comparison.compare(ours, theirs, organs=SEGTHOR)
     assert (dice["organ"], dice["score"], dice["count"]) == ("heart", "dice", 7)
     assert dice["mean"] == pytest.approx(0.8) and dice["other_mean"] == pytest.approx(0.75)
     assert dice["mean_difference"] == pytest.approx(0.05)
@@ -192,11 +195,11 @@ def test_comparison_is_paired_by_patient():
 def test_comparison_leaves_out_what_one_run_does_not_know():
     ours, theirs = run_of(a=0.9, b=0.8), run_of(a=0.5, b=0.8)
     theirs["b"]["heart"]["average_hausdorff_mm"] = None
-    distance = comparison.compare(ours, theirs)[1]
+    distance = comparison.compare(ours, theirs, organs=SEGTHOR)[1]
     assert (distance["count"], distance["left_out"]) == (1, 1)
     assert distance["mean"] == pytest.approx(0.1) and distance["other_mean"] == pytest.approx(0.5)
     with pytest.raises(InputError, match="no patient in common"):
-        comparison.compare(ours, run_of(c=1.0))
+        comparison.compare(ours, run_of(c=1.0), organs=SEGTHOR)
 
 
 def test_compare_tells_two_evaluations_apart(tmp_path):
@@ -231,7 +234,7 @@ def test_the_picture_shows_the_worst_slice_with_its_contours_in_the_organs_colou
     hu, *maps = (array.transpose(axes) for array in (np.zeros(SHAPE, np.int16), truth, predicted))
     ct = file_order.volume(hu, affine)
     maps = [ct.grid.to_zyx(array) for array in maps]
-    (worst, caption), (typical, _) = picture.tiles("A", ct, *maps, ("heart",))
+    (worst, caption), (typical, _) = picture.tiles("A", ct, *maps, ("heart",), organs.SEGTHOR)
     assert caption == "A, worst slice 6 of 12, Dice 0.00"
     rgb = np.array(organs.SEGTHOR["heart"].rgb)
     scale = worst.shape[0] // 36 or 1
@@ -250,7 +253,7 @@ def test_the_typical_slice_is_the_middling_one_of_those_that_hold_most_organs():
     hu = np.zeros(SHAPE, np.int16)
     ct = file_order.volume(hu, AFFINE)
     maps = ct.grid.to_zyx(truth), ct.grid.to_zyx(predicted)
-    _, (_, caption) = picture.tiles("A", ct, *maps, organs.SEGTHOR.names)
+    _, (_, caption) = picture.tiles("A", ct, *maps, organs.SEGTHOR.names, organs.SEGTHOR)
     assert caption.startswith("A, typical slice 5 of 12")
 
 
@@ -454,7 +457,7 @@ def test_contours_of_a_patient_whose_name_cannot_be_used_are_missing_and_say_why
         (tmp_path / name).parent.mkdir(exist_ok=True)
         save(tmp_path / name, np.zeros(SHAPE, np.uint8), np.eye(4))
     (tmp_path / "t.csv").write_text("patient,labels\nA,A.nii.gz\n../up,A.nii.gz\n")
-    found = pairs.match(str(tmp_path / "t.csv"), str(tmp_path / "p"))
+    found = pairs.match(str(tmp_path / "t.csv"), str(tmp_path / "p"), organs=SEGTHOR)
     assert [one.name for one, _ in found.pairs] == ["A"]
     (reason,) = found.missing.values()
     assert "'../up'" in reason and "rename it" in reason

@@ -34,7 +34,14 @@ def folder(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("model"))
     training = {"config": {"backbone": "resnet18"}, "score": 0.9}
     bundle.save(
-        folder, every_grey_level_counts, [], RECIPE, organs.SEGTHOR.names, training, {"numpy": "2"}
+        folder,
+        every_grey_level_counts,
+        [],
+        RECIPE,
+        organs.SEGTHOR.names,
+        training,
+        {"numpy": "2"},
+        organs=organs.SEGTHOR,
     )
     return folder
 
@@ -54,7 +61,7 @@ def test_assets_explain_the_model(folder):
 def test_what_was_saved_is_what_loads(folder):
     loaded = bundle.load(folder)
     assert (loaded.recipe, loaded.organs) == (RECIPE, organs.SEGTHOR.names)
-    assert bundle.label_values(loaded.organs).tolist() == [0, 1, 2, 3, 4]
+    assert bundle.label_values(loaded.organs, organs=organs.SEGTHOR).tolist() == [0, 1, 2, 3, 4]
     assert loaded.training["score"] == 0.9
     assert set(loaded.signatures) == {"serving_default", "probabilities", "labels_from_hu"}
 
@@ -90,7 +97,7 @@ def test_labels_from_hu_of_no_slices_are_no_labels(folder):
 def test_labels_are_the_organs_own_where_the_model_knows_only_some(tmp_path):
     save_coded(tmp_path, names=("heart", "aorta"))
     loaded = bundle.load(str(tmp_path))
-    assert bundle.label_values(loaded.organs).tolist() == [0, 2, 4]
+    assert bundle.label_values(loaded.organs, organs=organs.SEGTHOR).tolist() == [0, 2, 4]
     hu = np.array([-40, 40, 120, 30], np.float32).reshape(1, 2, 2, 1).repeat(32, 1).repeat(32, 2)
     call = tf.saved_model.load(loaded.folder).signatures["labels_from_hu"]
     found = call(hu=hu, level_hu=[40.0])["labels"].numpy()
@@ -112,7 +119,14 @@ def test_the_digest_names_the_weights(tmp_path):
         variable = tf.Variable([weight, 1.0])
         network = lambda images: {"presence": tf.sigmoid(images[:, 0, 0, :2] * variable)}  # noqa: E731
         saved = bundle.save(
-            str(tmp_path / name), network, [variable], RECIPE, ("heart", "aorta"), {}, {}
+            str(tmp_path / name),
+            network,
+            [variable],
+            RECIPE,
+            ("heart", "aorta"),
+            {},
+            {},
+            organs=organs.SEGTHOR,
         )
         return bundle.load(saved).digest
 
@@ -123,7 +137,9 @@ def test_a_classifier_gives_presence_and_no_labels(tmp_path):
     def network(images):
         return {"presence": tf.reduce_mean(images, [1, 2])[:, :2] / 255}
 
-    saved = bundle.save(str(tmp_path), network, [], RECIPE, ("heart", "aorta"), {}, {})
+    saved = bundle.save(
+        str(tmp_path), network, [], RECIPE, ("heart", "aorta"), {}, {}, organs=organs.SEGTHOR
+    )
     loaded = bundle.load(saved)
     assert set(loaded.signatures) == {"serving_default", "presence"}
     assert loaded.presence(np.full((3, 32, 32, 3), 255, np.uint8)).tolist() == [[1, 1]] * 3
@@ -138,7 +154,16 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
         return {"probabilities": images * variable}
 
     with pytest.raises(ValueError):
-        bundle.save(str(tmp_path), breaks_in_the_middle, [], RECIPE, organs.SEGTHOR.names, {}, {})
+        bundle.save(
+            str(tmp_path),
+            breaks_in_the_middle,
+            [],
+            RECIPE,
+            organs.SEGTHOR.names,
+            {},
+            {},
+            organs=organs.SEGTHOR,
+        )
     untracked = tf.Variable(tf.ones([5]))
     with pytest.raises(AssertionError):  # found only while the SavedModel is written
         bundle.save(
@@ -149,6 +174,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
             organs.SEGTHOR.names,
             {},
             {},
+            organs=organs.SEGTHOR,
         )
     assert list(tmp_path.iterdir()) == []
 

@@ -108,7 +108,7 @@ def test_classes_that_are_not_exchanged_call_half_a_lung_left_and_the_case_is_ma
     scan, labels = chest()
     save_scan(tmp_path / "scan.nii.gz", file_order.of(scan).array, affine_of())
     worker = Worker(Plan(str(tmp_path / "out"), (str(tmp_path / "m"),), tta=True))
-    (case,) = inputs.find(str(tmp_path / "scan.nii.gz"))
+    (case,) = inputs.find(str(tmp_path / "scan.nii.gz"), organs=SEGTHOR)
     run_parts(worker, case)
     lungs = np.isin(labels, (1, 2))
     predicted = nifti.read(worker.results.path(case)).zyx

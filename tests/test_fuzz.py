@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
 from segthor.findings import CODES
+from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.volume import Grid
 from tests import file_order, fuzz, fuzz_dicom
@@ -59,5 +60,7 @@ def test_any_arrays_on_any_grid_end_in_findings(tmp_path_factory, data):
             affine = np.diag([2, 2, 3, 1.0])
         paths.append(str(folder / f"{len(paths)}.nii"))
         file_order.write(paths[-1], array, Grid(shape, affine))
-    found = examine(Patient("P", *paths), Job("unused", fuzz.RECIPES[0]))
+    found = examine(
+        Patient("P", *paths, organs=SEGTHOR.names), Job("unused", fuzz.RECIPES[0], organs=SEGTHOR)
+    )
     assert found.findings and all(one.code in CODES for one in found.findings)

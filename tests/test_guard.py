@@ -20,7 +20,7 @@ from segthor.patients import Patient
 from segthor.recipe import Recipe
 from segthor.volume import LabelMap
 
-JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9))
+JOB = Job("unused", Recipe(crop_mm=288, pixel_mm=9), organs=SEGTHOR)
 SECRET = "could not convert string to float: 'MARKER'"
 
 
@@ -122,7 +122,7 @@ def test_a_slice_thickness_of_any_kind_is_the_slices_distance(patient, text):
 @pytest.mark.parametrize("text", [b"1e-300\\1e-300", b"5e-324\\1", b"1e-5\\1"])
 def test_pixels_too_small_for_any_scanner_have_no_place(patient, text):
     put(patient, "PixelSpacing", text)
-    (found,) = inputs.find(str(patient))
+    (found,) = inputs.find(str(patient), organs=SEGTHOR)
     assert found.fault_code == "series_no_position"
     assert examining.examine(found, JOB).rejected
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_opened_in_a_tree_is_named_and_the_rest_is_found(tmp_path
             os.chdir("x" * 200)
     finally:
         os.chdir(here)
-    one, other = inputs.find(str(tmp_path))
+    one, other = inputs.find(str(tmp_path), organs=SEGTHOR)
     assert one.name == "A" and not one.fault
     assert other.name == "B" and other.fault_code == "file_damaged"
     assert "expected" not in scans.dicom_listing(str(tmp_path), JOB.organs)

@@ -97,7 +97,9 @@ def build(tmp_path, capsys, patients=3, **values) -> str:
     save_patients(tmp_path / "patients", patients)
     recipe = Recipe(**TINY_RECIPE, context=values.pop("context", 3))
     source, output = str(tmp_path / "patients"), str(tmp_path / NAME)
-    assert driver.build(driver.Settings(source, output, recipe, **values)) == 0
+    assert (
+        driver.build(driver.Settings(source, output, recipe, **{"organs": SEGTHOR} | values)) == 0
+    )
     return capsys.readouterr().out
 
 

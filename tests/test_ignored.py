@@ -60,7 +60,12 @@ def slices_of(folder, patient):
 
 
 def run(source, output, recipe=NATIVE, **values):
-    build(Settings(str(source), str(output), Recipe(**recipe, context=1), **values), ())
+    build(
+        Settings(
+            str(source), str(output), Recipe(**recipe, context=1), **{"organs": SEGTHOR} | values
+        ),
+        (),
+    )
     return Dataset.load(str(output))
 
 
@@ -115,7 +120,7 @@ def test_resampling_makes_no_organ_of_ignored_voxels():
     made = phantom.tiny(2)
     grid = Grid(made.labels.shape, made.affine)
     stored = marked(made.labels, 1)
-    labels, _ = relabel.to_labels(grid.to_zyx(stored), IGNORE, SEGTHOR)
+    labels, _ = relabel.to_labels(grid.to_zyx(stored), IGNORE, organs=SEGTHOR)
     volume, plain = Volume(grid.to_zyx(made.hu), grid), np.where(labels == ignored.LABEL, 0, labels)
     recipe = Recipe(**TINY_RECIPE, context=1)
     prepared = prepare(volume, recipe, LabelMap(labels, grid, SEGTHOR))
@@ -139,11 +144,11 @@ def test_voxels_outside_the_box_are_counted_without_ignored_ones():
 def test_values_become_labels(kind):
     stored = np.array([[[0, 1, 2, STORED]]], kind)
     for values, expected in ((IGNORE, [0, 1, 2, 255]), ((("heart", 1), *IGNORE), [0, 2, 0, 255])):
-        labels, findings = relabel.to_labels(stored, values, SEGTHOR)
+        labels, findings = relabel.to_labels(stored, values, organs=SEGTHOR)
         assert labels.ravel().tolist() == expected and not findings and labels.dtype == np.uint8
-    assert relabel.to_labels(stored, (), SEGTHOR)[0] is None
+    assert relabel.to_labels(stored, (), organs=SEGTHOR)[0] is None
     assert stored.ravel().tolist() == [0, 1, 2, STORED]
-    _, findings = relabel.to_labels(np.full((2, 2, 2), STORED, kind), IGNORE, SEGTHOR)
+    _, findings = relabel.to_labels(np.full((2, 2, 2), STORED, kind), IGNORE, organs=SEGTHOR)
     assert [one.code for one in findings] == ["labels_empty"]
 
 
@@ -167,7 +172,7 @@ def test_a_value_that_is_not_its_own_is_refused(values, table, message):
 def test_a_file_or_a_manifest_that_contradicts_itself_is_one_line(built, tmp_path):
     save_nnunet(tmp_path, 1, NNUNET | {"ignore": 2})
     with pytest.raises(InputError, match="dataset.json: ignore=2 is the value of heart"):
-        inputs.find(str(tmp_path))
+        inputs.find(str(tmp_path), organs=SEGTHOR)
     folder, _ = built
     text = json.loads((folder / "dataset" / "dataset.json").read_text())
     text["label_values"][-1][1] = 2
@@ -189,7 +194,7 @@ def test_the_audit_judges_no_organ_by_a_part_of_it():
     made = healthy_phantom()
     grid = Grid(made.labels.shape, made.affine)
     volume = Volume(grid.to_zyx(made.hu), grid)
-    cut, _ = relabel.to_labels(grid.to_zyx(marked(made.labels, 2)), IGNORE, SEGTHOR)
+    cut, _ = relabel.to_labels(grid.to_zyx(marked(made.labels, 2)), IGNORE, organs=SEGTHOR)
     lacking = LabelMap(np.where(cut == ignored.LABEL, 0, cut), grid, SEGTHOR)
     labels = LabelMap(cut, grid, SEGTHOR)
 
@@ -333,8 +338,9 @@ def evaluate_in(given, labels, output) -> int:
 
 def truth_and_prediction(predictions):
     folder, given = predictions
-    (contours,) = [one for one in pairs.contours_of(str(folder / "raw")) if one.name == "P2"]
-    return pairs.read(contours, Patient("P2", "", str(given / "P2.nii.gz")))
+    raw = pairs.contours_of(str(folder / "raw"), organs=SEGTHOR)
+    (contours,) = [one for one in raw if one.name == "P2"]
+    return pairs.read(contours, Patient("P2", "", str(given / "P2.nii.gz")), organs=SEGTHOR)
 
 
 def test_tuning_and_the_page_leave_them_out(predictions):
@@ -350,7 +356,7 @@ def test_tuning_and_the_page_leave_them_out(predictions):
 def test_predictions_with_an_organ_of_that_label_are_refused(built):
     folder, _ = built
     with pytest.raises(InputError, match="ignore needs the label 255, which aorta has"):
-        pairs.contours_of(str(folder / "raw"), None, TAKEN)
+        pairs.contours_of(str(folder / "raw"), organs=TAKEN)
 
 
 def test_nothing_is_in_dispute_in_ignored_voxels():

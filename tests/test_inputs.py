@@ -7,14 +7,14 @@ from cases import touch
 
 from segthor.errors import InputError
 from segthor.inputs import find, find_contours, find_predictions, with_masks
-from segthor.organs import Organ, Organs
+from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.patients import Patient
 
 
 def found(root):
     """{patient: (CT, contours)} relative to the root."""
     strip = len(str(root)) + 1
-    return {s.name: (s.ct[strip:], s.labels[strip:]) for s in find(str(root))}
+    return {s.name: (s.ct[strip:], s.labels[strip:]) for s in find(str(root), organs=SEGTHOR)}
 
 
 def test_segthors_layout(tmp_path):
@@ -29,7 +29,7 @@ def test_segthors_layout(tmp_path):
         "Patient_02": ("train/Patient_02/Patient_02.nii.gz", "train/Patient_02/GT.nii.gz"),
         "Patient_41": ("test/Patient_41.nii.gz", ""),
     }
-    assert [s.name for s in find(str(tmp_path))] == sorted(found(tmp_path))
+    assert [s.name for s in find(str(tmp_path), organs=SEGTHOR)] == sorted(found(tmp_path))
     assert set(found(tmp_path / "train")) == {"Patient_01", "Patient_02"}
     assert found(tmp_path / "test") == {"Patient_41": ("Patient_41.nii.gz", "")}
 
@@ -76,7 +76,7 @@ def test_nnunets_layout_and_its_label_values(tmp_path, labels):
         "b_b": ("imagesTr/b_b_0000.nii.gz", "labelsTr/b_b.nii.gz"),
         "c": ("imagesTs/c_0000.nii.gz", ""),
     }
-    everything = find(str(tmp_path))
+    everything = find(str(tmp_path), organs=SEGTHOR)
     assert {s.label_values for s in everything} == {(("heart", 7), ("aorta", 1))}
     assert {s.organs for s in everything} == {("heart", "aorta")}
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_told_is_said_not_guessed(tmp_path, names, said):
     for name in names:
         touch(tmp_path / name)
     with pytest.raises(InputError, match=said):
-        find(str(tmp_path))
+        find(str(tmp_path), organs=SEGTHOR)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_nnunet_folder_of_another_kind_is_refused(tmp_path, image, labels, sa
     touch(tmp_path / "labelsTr" / "a.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(InputError, match=said):
-        find(str(tmp_path))
+        find(str(tmp_path), organs=SEGTHOR)
 
 
 def test_nnunets_labels_and_any_folders_contours_are_those_of_the_table(tmp_path):
@@ -135,7 +135,11 @@ def test_nnunets_labels_and_any_folders_contours_are_those_of_the_table(tmp_path
 
 
 def test_masks_are_matched_by_patient_or_scan(tmp_path):
-    sources = [Patient("A", "x/ct_a.nii.gz"), Patient("B", "x/ct_b.nii.gz"), Patient("C", "c.nii")]
+    sources = [
+        Patient("A", "x/ct_a.nii.gz", organs=SEGTHOR.names),
+        Patient("B", "x/ct_b.nii.gz", organs=SEGTHOR.names),
+        Patient("C", "c.nii", organs=SEGTHOR.names),
+    ]
     for name in ("A.nii.gz", "ct_b.nii"):
         touch(tmp_path / name)
     masks = [source.masks for source in with_masks(sources, str(tmp_path))]
@@ -145,7 +149,7 @@ def test_masks_are_matched_by_patient_or_scan(tmp_path):
 
 
 def names_in(root):
-    return [one.name for one in find(str(root))]
+    return [one.name for one in find(str(root), organs=SEGTHOR)]
 
 
 def test_what_systems_leave_in_a_folder_is_no_patient(tmp_path):
@@ -173,7 +177,7 @@ def test_a_folder_that_is_named_like_a_file_is_a_patients_folder(tmp_path):
         "Patient_02": ("train/Patient_02.nii/ct.nii", ""),
     }  # fmt: skip
     touch(tmp_path / "Patient_03.nii.gz" / "Patient_03.nii.gz")
-    (alone,) = find(str(tmp_path / "Patient_03.nii.gz"))
+    (alone,) = find(str(tmp_path / "Patient_03.nii.gz"), organs=SEGTHOR)
     assert (alone.name, alone.ct) == (
         "Patient_03",
         str(tmp_path / "Patient_03.nii.gz/Patient_03.nii.gz"),
@@ -188,11 +192,11 @@ def test_nnunets_names_of_scans_alone(tmp_path):
         touch(tmp_path / "imagesTs" / f"{name}_0000.nii.gz")
         touch(tmp_path / "labelsTs" / f"{name}.nii.gz")
     for root in (tmp_path, tmp_path / "imagesTs"):
-        maps = [(one.name, one.label_map) for one in find(str(root))]
+        maps = [(one.name, one.label_map) for one in find(str(root), organs=SEGTHOR)]
         assert maps == [("case_41", "case_41.nii.gz"), ("case_42", "case_42.nii.gz")]
-    (one,) = find(str(tmp_path / "imagesTs" / "case_41_0000.nii.gz"))
+    (one,) = find(str(tmp_path / "imagesTs" / "case_41_0000.nii.gz"), organs=SEGTHOR)
     assert one.label_map == "case_41.nii.gz"
-    contoured = [one.name for one in find_contours(str(tmp_path / "labelsTs"))]
+    contoured = [one.name for one in find_contours(str(tmp_path / "labelsTs"), organs=SEGTHOR)]
     assert contoured == ["case_41", "case_42"]
 
 
@@ -204,7 +208,9 @@ def test_numbers_at_the_end_of_other_names_stay(tmp_path):
     touch(tmp_path / "labels" / "case_0000.nii.gz")
     assert names_in(tmp_path / "a") == names_in(tmp_path / "b") == ["scan_0000", "scan_0001"]
     assert names_in(tmp_path / "c") == ["case_0000"]
-    assert [one.name for one in find_contours(str(tmp_path / "labels"))] == ["case_0000"]
+    assert [one.name for one in find_contours(str(tmp_path / "labels"), organs=SEGTHOR)] == [
+        "case_0000"
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -217,10 +223,10 @@ def test_predictions_inside_the_input_are_no_scans(tmp_path, count, where):
     (tmp_path / where / "predictions.json").write_text("{}")
     assert names_in(tmp_path) == [f"scan{number}" for number in range(count)]
     with pytest.raises(InputError, match="expected scans, found label maps of serving.predict"):
-        find(str(tmp_path / where))
+        find(str(tmp_path / where), organs=SEGTHOR)
     maps = [f"scan{number}" for number in range(count)]
     assert list(find_predictions(str(tmp_path / where))) == maps
-    assert [one.name for one in find_contours(str(tmp_path / where))] == maps
+    assert [one.name for one in find_contours(str(tmp_path / where), organs=SEGTHOR)] == maps
 
 
 def test_predictions_beside_patients_folders_are_no_patient(tmp_path):
@@ -259,9 +265,9 @@ def test_what_is_no_input_is_said(tmp_path, path, said):
     touch(tmp_path / "notes.txt")
     for finder in (find, find_contours):
         with pytest.raises(InputError, match=said):
-            finder(str(tmp_path / path))
+            finder(str(tmp_path / path), organs=SEGTHOR)
         with pytest.raises(InputError, match="found an empty name"):
-            finder("")
+            finder("", organs=SEGTHOR)
     with pytest.raises(InputError, match="found a file|found nothing"):
         find_predictions(str(tmp_path / path))
 
@@ -270,14 +276,14 @@ def test_digits_that_are_no_number_are_no_label_value(tmp_path):
     for name in ("imagesTr/a_0000", "labelsTr/a"):
         touch(tmp_path / f"{name}.nii.gz")
     (tmp_path / "dataset.json").write_text('{"labels": {"heart": "²", "aorta": 1}}')
-    assert find(str(tmp_path))[0].label_values == (("aorta", 1),)
+    assert find(str(tmp_path), organs=SEGTHOR)[0].label_values == (("aorta", 1),)
 
 
 def test_label_values_of_the_user_stand_before_the_inputs(tmp_path):
     for name in ("imagesTr/a_0000", "labelsTr/a"):
         touch(tmp_path / f"{name}.nii.gz")
     (tmp_path / "dataset.json").write_text('{"labels": {"heart": 5, "aorta": 1}}')
-    (one,) = find(str(tmp_path), label_values=(("heart", 9),))
+    (one,) = find(str(tmp_path), label_values=(("heart", 9),), organs=SEGTHOR)
     assert (one.organs, one.label_values) == (("heart",), (("heart", 9),))
 
 
@@ -292,4 +298,4 @@ def test_label_values_of_the_user_stand_before_the_inputs(tmp_path):
     ],
 )
 def test_a_label_map_is_named_after_its_patient(ct, label_map):
-    assert Patient("P", ct).label_map == label_map
+    assert Patient("P", ct, organs=SEGTHOR.names).label_map == label_map

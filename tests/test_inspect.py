@@ -12,6 +12,7 @@ from beam_jobs import inspection
 from beam_jobs.driver import Settings, build
 from segthor import plots
 from segthor.manifest import Dataset
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 
 
@@ -19,7 +20,7 @@ from segthor.recipe import Recipe
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     source = save_patients(folder / "in", 5)
-    build(Settings(source, str(folder / "out"), Recipe(**TINY_RECIPE)))
+    build(Settings(source, str(folder / "out"), Recipe(**TINY_RECIPE), organs=SEGTHOR))
     return folder / "out"
 
 
@@ -33,7 +34,7 @@ def test_pictures_are_written_and_numbers_printed(built):
         picture = np.asarray(Image.open(built / "inspect" / name).convert("RGB"))
         assert min(picture.shape[:2]) > 100 and picture.std() > 10
     assert Dataset.load(str(built))  # the pictures' folder does not make the dataset a stranger
-    build(Settings(str(built.parent / "in"), str(built), Recipe(**TINY_RECIPE)))
+    build(Settings(str(built.parent / "in"), str(built), Recipe(**TINY_RECIPE), organs=SEGTHOR))
 
 
 def test_the_slice_shown_is_the_one_with_most_organs(built):
@@ -52,8 +53,8 @@ def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
     (tmp_path / "moved").mkdir()
     gone = [(replace(shown[0][0], ct=str(tmp_path / "gone.nii")), shown[0][1]), shown[1]]
     assert (
-        inspection.normalization_sheet(gone).shape[0]
-        == inspection.normalization_sheet(shown).shape[0]
+        inspection.normalization_sheet(gone, organs=SEGTHOR).shape[0]
+        == inspection.normalization_sheet(shown, organs=SEGTHOR).shape[0]
     )
     assert "gone.nii: cannot be read any more" in capsys.readouterr().err
 

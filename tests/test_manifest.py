@@ -30,7 +30,7 @@ def a_dataset():
     return Dataset(
         Recipe(window_level="median:heart"), 3, shards, patients, (rejected,),
         (Unlabelled("P8", "x.nii"),), {"slices": {"all": 10}}, {"segthor": "1"}, (("heart", 2),),
-    )  # fmt: skip
+        organs=SEGTHOR)  # fmt: skip
 
 
 def test_what_is_saved_is_loaded(tmp_path):

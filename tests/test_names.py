@@ -21,6 +21,7 @@ from tiny_models import coded_scan, save_coded
 from segthor import files, manifest, organs, phantom
 from segthor.errors import InputError
 from segthor.inputs import find, find_contours, find_predictions
+from segthor.organs import SEGTHOR
 from segthor.patients import MOST_NAME_BYTES, Patient, checked, name_fault
 from segthor.recipe import Recipe
 
@@ -79,7 +80,7 @@ def test_any_other_name_may_be_used(name):
 
 @given(st.text(st.characters()) | NAMES)
 def test_what_is_made_of_a_usable_name_stays_in_its_folder_and_fits_every_disk(name):
-    (patient,) = checked([Patient(name, "/in/ct.nii.gz")], "here")
+    (patient,) = checked([Patient(name, "/in/ct.nii.gz", organs=SEGTHOR.names)], "here")
     assert bool(patient.fault) == (patient.name != name)
     assert not name_fault(patient.name)
     if patient.fault:
@@ -95,7 +96,9 @@ def test_what_is_made_of_a_usable_name_stays_in_its_folder_and_fits_every_disk(n
 @given(st.lists(NAMES, min_size=2, max_size=2, unique=True))
 def test_two_bad_names_never_become_one(pair):
     try:
-        found = checked([Patient(name, f"{n}.nii") for n, name in enumerate(pair)], "here")
+        found = checked(
+            [Patient(name, f"{n}.nii", organs=SEGTHOR.names) for n, name in enumerate(pair)], "here"
+        )
     except InputError as error:
         assert "two patients are named" in str(error)
         assert not any(map(name_fault, pair))
@@ -117,11 +120,11 @@ def test_names_that_are_one_file_on_some_disks_are_refused(tmp_path, one, other)
         tmp_path / "p.csv", [(one, "a.nii", ""), ("x", "b.nii", ""), (other, "c.nii", "")]
     )
     with pytest.raises(InputError, match="two patients are named .* on many disks.*rename one"):
-        find(table)
+        find(table, organs=SEGTHOR)
     for name in (one, other):
         touch(tmp_path / "scans" / f"{name}.nii.gz")
     with pytest.raises(InputError, match="two patients are named"):
-        find(str(tmp_path / "scans"))
+        find(str(tmp_path / "scans"), organs=SEGTHOR)
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name == name.strip() and name])
@@ -130,20 +133,22 @@ def test_a_csv_with_such_a_name_gives_a_patient_with_a_fault(tmp_path, name):
     for finder in (find, find_contours):
         if name in ("a\0b", "\udcff", "\ud800"):
             with pytest.raises(InputError, match="not a CSV") as raised:
-                finder(table)
+                finder(table, organs=SEGTHOR)
             assert str(raised.value).isprintable()
             continue
-        found = {Path(patient.ct).name: patient for patient in finder(table)}
-        assert found["a.nii"] == Patient("good", str(tmp_path / "a.nii"), str(tmp_path / "b.nii"))
+        found = {Path(patient.ct).name: patient for patient in finder(table, organs=SEGTHOR)}
+        assert found["a.nii"] == Patient(
+            "good", str(tmp_path / "a.nii"), str(tmp_path / "b.nii"), organs=SEGTHOR.names
+        )
         assert "c.nii: the name" in found["c.nii"].fault and not name_fault(found["c.nii"].name)
 
 
 def test_a_manifest_with_such_a_name_gives_a_patient_with_a_fault(tmp_path):
     rows = [manifest.Unlabelled(name, f"/in/{n}.nii") for n, name in enumerate(HOSTILE)]
     manifest.Dataset(
-        Recipe(), 1, (), (), unlabelled=(*rows, manifest.Unlabelled("A", "/a.nii"))
+        Recipe(), 1, (), (), unlabelled=(*rows, manifest.Unlabelled("A", "/a.nii")), organs=SEGTHOR
     ).save(str(tmp_path))
-    found = {patient.ct: patient for patient in find(str(tmp_path))}
+    found = {patient.ct: patient for patient in find(str(tmp_path), organs=SEGTHOR)}
     assert len(found) == len(HOSTILE) + 1 and not found["/a.nii"].fault
     for row in rows:
         assert found[row.ct].fault and not name_fault(found[row.ct].name)
@@ -179,7 +184,7 @@ def test_the_real_programs_write_into_their_output_alone(model, tmp_path_factory
     for name in [*HARMLESS, *drawn]:
         try:
             table = [(one, "coded.nii.gz", "gt.nii.gz") for one in [*names, name]]
-            found = find(write_csv(root / "in" / "p.csv", table))
+            found = find(write_csv(root / "in" / "p.csv", table), organs=SEGTHOR)
         except InputError as error:
             assert "\n" not in str(error)
         else:

@@ -11,6 +11,7 @@ from programs import ROOT, run
 from beam_jobs.driver import Settings
 from segthor import flags_of, options
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction.plan import Plan
 from trainer import main  # noqa: F401  which defines its flags
@@ -21,7 +22,7 @@ KINDS = {
     Config: Config,
     Strengths: Strengths,
     Recipe: Recipe,
-    Settings: lambda **values: Settings("in", "out", **values),
+    Settings: lambda **values: Settings("in", "out", organs=SEGTHOR, **values),
     Plan: lambda **values: Plan("out", ("model",), **values),
 }
 NUMBERS = [

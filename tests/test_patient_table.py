@@ -5,7 +5,7 @@ import pytest
 from segthor import organs
 from segthor.errors import InputError
 from segthor.inputs import find
-from segthor.organs import Organ, Organs
+from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.patients import Patient
 
 
@@ -27,16 +27,18 @@ def test_every_column_is_read(tmp_path, encoding, newline):
         "",
     ]
     root = str(tmp_path)
-    assert find(csv(tmp_path, newline.join(lines), encoding)) == (
-        Patient("A", "/abs/ct.nii", "", "validation", organs.SEGTHOR.names),
+    assert find(csv(tmp_path, newline.join(lines), encoding), organs=SEGTHOR) == (
+        Patient("A", "/abs/ct.nii", "", "validation", organs=organs.SEGTHOR.names),
         Patient("Müller", f"{root}/b/ct.nii.gz", f"{root}/b, c/gt.nii", "train",
-               ("esophagus", "heart")),
-        Patient("S3", "s3://bucket/ct.nii", "s3://bucket/gt.nii", "", ("trachea", "aorta")),
+               organs=("esophagus", "heart")),
+        Patient("S3", "s3://bucket/ct.nii", "s3://bucket/gt.nii", "", organs=("trachea", "aorta")),
     )  # fmt: skip
 
 
 def test_two_columns_are_enough_in_any_order(tmp_path):
-    assert find(csv(tmp_path, "ct,patient\n/x.nii,P\n")) == (Patient("P", "/x.nii"),)
+    assert find(csv(tmp_path, "ct,patient\n/x.nii,P\n"), organs=SEGTHOR) == (
+        Patient("P", "/x.nii", organs=SEGTHOR.names),
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_two_columns_are_enough_in_any_order(tmp_path):
 )
 def test_what_does_not_fit_is_refused_with_its_line(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
-        find(csv(tmp_path, text))
+        find(csv(tmp_path, text), organs=SEGTHOR)
 
 
 def test_the_organs_are_those_of_the_table(tmp_path):
@@ -68,12 +70,12 @@ def test_the_organs_are_those_of_the_table(tmp_path):
         ("gut",), ("liver", "gut"), ("liver", "gut"),
     ]  # fmt: skip
     with pytest.raises(InputError, match="expected some of esophagus;.*, found 'gut'"):
-        find(path)
+        find(path, organs=SEGTHOR)
     assert [one.organs for one in find(path, organs=None)] == [(), (), ()]  # nobody asks
 
 
 def test_another_encoding_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="UTF-8"):
-        find(csv(tmp_path, "patient,ct\nMüller,b\n", "latin-1"))
+        find(csv(tmp_path, "patient,ct\nMüller,b\n", "latin-1"), organs=SEGTHOR)
     with pytest.raises(InputError, match="none.csv"):
-        find(str(tmp_path / "none.csv"))
+        find(str(tmp_path / "none.csv"), organs=SEGTHOR)

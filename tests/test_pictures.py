@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from segthor import drawing, organs, records
+from segthor.organs import SEGTHOR
 from trainer import pictures, sources, validate
 from trainer.config import Config
 
@@ -57,7 +58,7 @@ def sheets(monkeypatch):
 
     def remember(tiles, columns, captions, note, organs):
         seen.append((tiles, captions))
-        return draw(tiles, columns, captions, note, organs)
+        return draw(tiles, columns, captions, note, organs=organs)
 
     monkeypatch.setattr(drawing, "sheet", remember)
     return seen
@@ -97,7 +98,9 @@ def test_the_worst_slices_are_drawn_with_truth_and_prediction_of_the_learned_org
             if one.contoured[organs.SEGTHOR[name].label - 1]
         ]
         truth, predicted = (np.where(np.isin(x, learned), x, 0) for x in (one.labels, labels))
-        expected = drawing.overlay(one.image[..., 1], truth, predicted, tile.shape[0] // 32)
+        expected = drawing.overlay(
+            one.image[..., 1], truth, predicted, tile.shape[0] // 32, organs=SEGTHOR
+        )
         np.testing.assert_array_equal(tile, expected)
     assert {caption.split(",")[0] for caption in captions} > {UNCONTOURED}
 
@@ -135,13 +138,13 @@ def test_organs_that_the_run_does_not_learn_are_not_in_the_legend():
 def test_a_run_without_a_single_score_still_has_a_curve(tmp_path):
     rows = [{"step": 5, "loss": 1.0, "learning_rate": 0.1, "dice": float("nan")}]
     path = tmp_path / "curve.png"
-    pictures.save_learning_curve(rows, str(path))
+    pictures.save_learning_curve(rows, str(path), organs=SEGTHOR)
     assert Image.open(path).size == (900, 700)
     assert [entry.name for entry in tmp_path.iterdir()] == ["curve.png"]
 
 
 def learning_axes(rows):
-    return pictures.learning_curve(rows).axes
+    return pictures.learning_curve(rows, organs=SEGTHOR).axes
 
 
 def points(axes, label):

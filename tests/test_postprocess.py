@@ -12,6 +12,7 @@ from skimage import measure
 from tiny_models import at_work_in, killed_while_writing, save_coded
 
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from serving.prediction import bundle, candidates, postprocess
 from serving.prediction.facts import Change
 from serving.prediction.postprocess import Rule
@@ -63,10 +64,15 @@ def test_only_enclosed_background_is_filled():
     labels[6, 6, 6] = 4  # enclosed, but another organ's
     labels[1:3, 4, 4] = 0  # opens the hole to the outside
     before = labels.copy()
-    assert postprocess.apply(labels, SPACING_MM, {"heart": Rule(fill_holes=True)}) == {}
+    assert (
+        postprocess.apply(labels, SPACING_MM, {"heart": Rule(fill_holes=True)}, organs=SEGTHOR)
+        == {}
+    )
     np.testing.assert_array_equal(labels, before)
     labels[1, 4, 4] = 2
-    changes = postprocess.apply(labels, SPACING_MM, {"heart": Rule(fill_holes=True)})
+    changes = postprocess.apply(
+        labels, SPACING_MM, {"heart": Rule(fill_holes=True)}, organs=SEGTHOR
+    )
     assert changes == {"heart": Change(removed_cm3=0.0, filled_cm3=(18 + 1) * 0.002)}
     assert labels[6, 6, 6] == 4
     assert np.count_nonzero(labels == 2) == 7**3 - 1
@@ -75,7 +81,7 @@ def test_only_enclosed_background_is_filled():
 def test_organs_without_a_rule_are_left_as_they_are():
     labels = (blobs(1) * 2 + (blobs(2) & ~blobs(1)) * 4).astype(np.uint8)
     before = labels.copy()
-    changes = postprocess.apply(labels, SPACING_MM, {"heart": Rule(largest=True)})
+    changes = postprocess.apply(labels, SPACING_MM, {"heart": Rule(largest=True)}, organs=SEGTHOR)
     np.testing.assert_array_equal(labels == 4, before == 4)
     removed = np.count_nonzero((before == 2) & (labels == 0))
     assert changes["heart"].removed_cm3 == pytest.approx(removed * 0.002)
@@ -86,15 +92,15 @@ def test_rules_are_the_same_in_every_axis_order():
     labels = (blobs(5) * 3).astype(np.uint8)
     turned = np.ascontiguousarray(labels.transpose(2, 0, 1))
     rules = {"trachea": Rule(min_cm3=0.01, fill_holes=True)}
-    postprocess.apply(labels, SPACING_MM, rules)
-    postprocess.apply(turned, (2.0, 1.0, 1.0), rules)
+    postprocess.apply(labels, SPACING_MM, rules, organs=SEGTHOR)
+    postprocess.apply(turned, (2.0, 1.0, 1.0), rules, organs=SEGTHOR)
     np.testing.assert_array_equal(turned, labels.transpose(2, 0, 1))
 
 
 def test_nothing_stays_nothing():
     labels = np.zeros((5, 5, 5), np.uint8)
     rule = Rule(largest=True, min_cm3=1, fill_holes=True)
-    assert postprocess.apply(labels, SPACING_MM, {"aorta": rule}) == {}
+    assert postprocess.apply(labels, SPACING_MM, {"aorta": rule}, organs=SEGTHOR) == {}
     assert not postprocess.clean(np.zeros((3, 3, 3), bool), rule, 1.0).any()
 
 
@@ -133,7 +139,7 @@ def crumbs_and_holes():
 def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
     maps = (file_order.label_map(labels, AFFINE) for labels in crumbs_and_holes())
     patient = candidates.score_candidates(*maps, ("heart", "aorta"))
-    rules, table = candidates.choose([patient] * 3)
+    rules, table = candidates.choose([patient] * 3, organs=SEGTHOR)
     assert rules["heart"] == Rule(min_cm3=0.1)
     assert rules["aorta"] == Rule(fill_holes=True)
     assert len(table) == 2 * len(candidates.CANDIDATES)
@@ -144,7 +150,9 @@ def test_tuning_removes_crumbs_fills_holes_and_keeps_true_pieces():
 def test_tuning_leaves_alone_what_needs_nothing():
     _, truth = crumbs_and_holes()
     truth = file_order.label_map(truth, AFFINE)
-    rules, _ = candidates.choose([candidates.score_candidates(truth, truth, ("heart", "trachea"))])
+    rules, _ = candidates.choose(
+        [candidates.score_candidates(truth, truth, ("heart", "trachea"))], organs=SEGTHOR
+    )
     assert rules == {"heart": Rule(), "trachea": Rule()}
 
 

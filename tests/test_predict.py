@@ -24,6 +24,7 @@ from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, save_coded
 
 from segthor import files, inputs, nifti, organs
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 from serving.prediction import bundle, facts, walk
@@ -90,7 +91,7 @@ def worker(model, tmp_path_factory):
 
 def predict(worker, path):
     """One scan through the steps of a case; the label map as nibabel reads it."""
-    (case,) = inputs.find(str(path))
+    (case,) = inputs.find(str(path), organs=SEGTHOR)
     run_parts(worker, case)
     return nibabel.load(worker.results.path(case))
 
@@ -166,7 +167,9 @@ def test_hu_are_read_whatever_they_are_stored_as(worker, tmp_path, dtype, slope,
 
 
 def save_network(folder, network, names=organs.SEGTHOR.names, recipe=CODED_RECIPE, training=None):
-    return bundle.load(bundle.save(str(folder), network, [], recipe, names, training or {}, {}))
+    return bundle.load(
+        bundle.save(str(folder), network, [], recipe, names, training or {}, {}, organs=SEGTHOR)
+    )
 
 
 def constant(*shares):
@@ -287,7 +290,7 @@ def test_a_scan_without_the_levels_organs_is_named(tmp_path):
     worker = Worker(Plan("out", (str(tmp_path / "own"),), level_models=(str(tmp_path / "level"),)))
     path = tmp_path / "scan.nii.gz"
     save_scan(path, coded_scan(np.zeros(SHAPE, np.uint8)), affine_of())
-    (case,) = inputs.find(str(path))
+    (case,) = inputs.find(str(path), organs=SEGTHOR)
     with pytest.raises(InputError, match="none of these organs"):
         run_networks(worker, case)
 
@@ -410,7 +413,7 @@ def test_a_folder_of_another_models_results_is_refused(model, tmp_path):
     other = Worker(Plan(str(out), (str(tmp_path / "other"),)))
     with pytest.raises(InputError, match="made with another models"):
         other.results.claim(overwrite=False)
-    (case,) = inputs.find(str(scans))
+    (case,) = inputs.find(str(scans), organs=SEGTHOR)
     assert worker.results.is_finished(case) and not other.results.is_finished(case)
     other.results.claim(overwrite=True)
     assert not other.results.is_finished(case)
@@ -421,7 +424,7 @@ def test_a_scan_that_changed_is_predicted_again(worker, tmp_path):
     path = tmp_path / "Patient_90.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     predict(worker, path)
-    (case,) = inputs.find(str(path))
+    (case,) = inputs.find(str(path), organs=SEGTHOR)
     assert worker.results.is_finished(case)
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     assert not worker.results.is_finished(case)
@@ -435,7 +438,7 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
     path = tmp_path / "Patient_91.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
     predict(worker, path)
-    (case,) = inputs.find(str(path))
+    (case,) = inputs.find(str(path), organs=SEGTHOR)
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     parts = run_networks(worker, case)
     with (
@@ -451,7 +454,7 @@ def test_a_killed_overwrite_leaves_no_old_label_map_beside_newer_facts(worker, t
 def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path):
     path = tmp_path / "Patient_92.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
-    (case,) = inputs.find(str(path))
+    (case,) = inputs.find(str(path), organs=SEGTHOR)
     parts = run_networks(worker, case)
     save_scan(path, coded_scan(planted(seed=2)), affine_of())
     assert list(parts) == []
@@ -463,7 +466,7 @@ def test_a_scan_replaced_while_it_is_predicted_is_not_finished(worker, tmp_path)
 def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_path):
     path = tmp_path / "Patient_93.nii.gz"
     save_scan(path, coded_scan(planted(seed=1)), affine_of())
-    (case,) = inputs.find(str(path))
+    (case,) = inputs.find(str(path), organs=SEGTHOR)
     read = nifti.read
 
     def reads_while_it_changes(given, *limits):
@@ -525,7 +528,10 @@ def test_layouts(tmp_path):
             path.touch()
 
     def names(path, find=inputs.find):
-        return [(c.name, c.label_map if find is inputs.find else c.labels) for c in find(str(path))]
+        return [
+            (c.name, c.label_map if find is inputs.find else c.labels)
+            for c in find(str(path), organs=SEGTHOR)
+        ]
 
     touch("s/train/Patient_01/Patient_01.nii.gz", "s/train/Patient_01/GT.nii.gz")
     touch("s/train/Patient_02/Patient_02.nii", "s/train/Patient_02/gt.nii", "s/test/Patient_41.nii")
@@ -548,11 +554,11 @@ def test_layouts(tmp_path):
     ]
     (tmp_path / "list.csv").write_text("patient,ct,labels,organs\nA,f/x.nii,f/y.nii,heart;aorta\n")
     assert names(tmp_path / "list.csv") == [("A", "A.nii")]
-    (labels,) = inputs.find_contours(str(tmp_path / "list.csv"))
+    (labels,) = inputs.find_contours(str(tmp_path / "list.csv"), organs=SEGTHOR)
     assert labels.organs == ("heart", "aorta") and labels.labels == str(tmp_path / "f/y.nii")
     shutil.copytree(tmp_path / "s" / "test", tmp_path / "s" / "train" / "Patient_41")
     with pytest.raises(InputError, match="two patients are named Patient_41"):
-        inputs.find(str(tmp_path / "s"))
+        inputs.find(str(tmp_path / "s"), organs=SEGTHOR)
 
 
 def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
@@ -561,7 +567,7 @@ def test_a_beam_job_gives_what_a_local_run_gives(model, tmp_path):
     scans = tmp_path / "scans"
     labels = folder_of_scans(scans, 6)
     (scans / "Patient_44.nii.gz").write_bytes(b"not an image")
-    found = inputs.find(str(scans))
+    found = inputs.find(str(scans), organs=SEGTHOR)
     plan = Plan(str(tmp_path / "out"), (model,))
     results = Worker(plan).results
     results.claim(overwrite=False)
@@ -627,7 +633,7 @@ def test_scans_models_and_results_may_lie_on_another_file_system(tmp_path):
             stream.write((tmp_path / name).read_bytes())
     worker = Worker(Plan("memory://clinic/out", ("memory://clinic/model",)))
     worker.results.claim(overwrite=False)
-    found = inputs.find("memory://clinic/scans")
+    found = inputs.find("memory://clinic/scans", organs=SEGTHOR)
     outcomes = walk.walk(found, functools.partial(predict_case, worker), 60)
     assert [outcome.reason for outcome in outcomes] == ["", ""]
     for case in found:
@@ -661,15 +667,17 @@ def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
         manifest.Shard(f"{one.split}.tfrecord", one.split, 0, 1, 1, "", (one.patient,))
         for one in patients
     ]
-    data = manifest.Dataset(Recipe(), 1, tuple(shards), patients, unlabelled=unlabelled)
+    data = manifest.Dataset(
+        Recipe(), 1, tuple(shards), patients, unlabelled=unlabelled, organs=SEGTHOR
+    )
     data.save(str(tmp_path))
-    assert [scan.label_map for scan in inputs.find(str(tmp_path))] == [
+    assert [scan.label_map for scan in inputs.find(str(tmp_path), organs=SEGTHOR)] == [
         "A.nii.gz",
         "B.nii.gz",
         "C.nii",
     ]
-    assert [scan.name for scan in inputs.find(str(tmp_path), "validation")] == ["B"]
-    assert inputs.find_contours(str(tmp_path))[1] == Patient(
+    assert [scan.name for scan in inputs.find(str(tmp_path), "validation", organs=SEGTHOR)] == ["B"]
+    assert inputs.find_contours(str(tmp_path), organs=SEGTHOR)[1] == Patient(
         "B", "/ct/B.nii.gz", "/gt/B.nii.gz", "validation", ("heart",)
     )
 
@@ -681,7 +689,7 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
         (nnunet / name).parent.mkdir(parents=True, exist_ok=True)
         (nnunet / name).touch()
     (nnunet / "dataset.json").write_text(json.dumps({"labels": values}))
-    found = [(scan.name, scan.label_map) for scan in inputs.find(str(nnunet))]
+    found = [(scan.name, scan.label_map) for scan in inputs.find(str(nnunet), organs=SEGTHOR)]
     assert found == [("a", "a.nii.gz"), ("b", "b.nii.gz")]
     expected = Patient(
         "a",
@@ -690,7 +698,7 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
         organs=("heart", "aorta"),
         label_values=(("heart", 1), ("aorta", 3)),
     )
-    assert inputs.find_contours(str(nnunet)) == (expected,)
+    assert inputs.find_contours(str(nnunet), organs=SEGTHOR) == (expected,)
     stored = np.zeros((4, 4, 2), np.uint8)
     stored[0], stored[1], stored[2] = values["heart"], values["aorta"], 2
     truth, predicted = tmp_path / "truth.nii", tmp_path / "predicted.nii"
@@ -698,5 +706,7 @@ def test_nnunets_layout_is_predicted_and_its_contours_are_read_by_its_own_number
     ours = np.zeros_like(stored)
     ours[0], ours[1] = organs.SEGTHOR["heart"].label, organs.SEGTHOR["aorta"].label
     nibabel.Nifti1Image(ours, np.eye(4)).to_filename(predicted)
-    found, true = pairs.read(replace(expected, labels=str(truth)), Patient("a", "", str(predicted)))
+    found, true = pairs.read(
+        replace(expected, labels=str(truth)), Patient("a", "", str(predicted)), organs=SEGTHOR
+    )
     np.testing.assert_array_equal(found.zyx, true.zyx)

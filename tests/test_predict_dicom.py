@@ -65,7 +65,7 @@ def test_label_map_and_structure_set_are_the_planted_organs(done, name):
     np.testing.assert_array_equal(found.array, truth[name])
     np.testing.assert_array_equal(found.grid.affine, stack.grid.affine)
     drawn = str(output / "dicom" / f"{name}_rtstruct.dcm")
-    refilled = scans.read_labels(drawn, ct=str(given / name))
+    refilled = scans.read_labels(drawn, ct=str(given / name), organs=SEGTHOR)
     np.testing.assert_array_equal(file_order.of(refilled).array, truth[name])
     assert refilled.contoured == SEGTHOR.names and not refilled.findings
 
@@ -155,7 +155,7 @@ def test_label_maps_that_lie_there_are_converted(done, tmp_path):
     said = run_entry("serving.convert", formats="rtstruct,seg", **flags)
     assert said.returncode == 1 and "MISSING: stranger" in said.stdout, said.stdout + said.stderr
     made = Path(tmp_path / "out" / "hfs_rtstruct.dcm")
-    found = scans.read_labels(str(made), ct=str(given / "hfs"))
+    found = scans.read_labels(str(made), ct=str(given / "hfs"), organs=SEGTHOR)
     np.testing.assert_array_equal(file_order.of(found).array, truth["hfs"])
     again = run_entry("serving.convert", formats="rtstruct,seg", **flags)
     assert "hfs  is there already" in again.stdout

@@ -10,6 +10,7 @@ from PIL import Image
 from programs import run
 
 from segthor import drawing, records
+from segthor.organs import SEGTHOR
 from trainer import augment, preview, sources
 from trainer.config import Config
 from trainer.strengths import Strengths
@@ -46,13 +47,15 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
             expected = augment.augment(
                 tf.constant(images), tf.constant(labels), place, seed, config.augment
             )
-        cells = preview.drawn(found, step, config)
+        cells = preview.drawn(found, step, config, organs=SEGTHOR)
         for (tile, _), image, truth in zip(cells, *expected, strict=True):
             middle = np.rint(image).astype(np.uint8)[..., 1]
             scale = tile.shape[0] // 32
-            expected_tile = drawing.overlay(middle, truth=np.asarray(truth), scale=scale)
+            expected_tile = drawing.overlay(
+                middle, truth=np.asarray(truth), scale=scale, organs=SEGTHOR
+            )
             np.testing.assert_array_equal(tile, expected_tile)
-    assert [caption for _, caption in preview.drawn(found, None, config)] == [
+    assert [caption for _, caption in preview.drawn(found, None, config, organs=SEGTHOR)] == [
         f"{one.patient}, slice {one.z}" for one in found
     ]
 
@@ -60,7 +63,7 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
 def test_without_augmentation_every_column_is_the_first(source):
     config = dataclasses.replace(Config(), augment=Strengths.none())
     found = preview.fullest(source, 2)
-    stored, step = (preview.drawn(found, step, config) for step in (None, 0))
+    stored, step = (preview.drawn(found, step, config, organs=SEGTHOR) for step in (None, 0))
     for (one, _), (other, _) in zip(stored, step, strict=True):
         np.testing.assert_array_equal(one, other)
 

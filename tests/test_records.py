@@ -98,7 +98,9 @@ def test_tensorflow_reads_what_was_written(tmp_path):
     with open(path, "wb") as stream:
         for source in sources:
             stream.writelines(records.frame(records.encode(source)))
-    chain = tf.data.TFRecordDataset(path).map(lambda s: records.parse(s, 8, 3))
+    chain = tf.data.TFRecordDataset(path).map(
+        lambda s: records.parse(s, 8, 3, num_organs=len(SEGTHOR))
+    )
     for source, read in zip(sources, chain.as_numpy_iterator(), strict=True):
         np.testing.assert_array_equal(read["image"], source.image)
         np.testing.assert_array_equal(read["labels"], source.labels)

@@ -13,6 +13,7 @@ from tiny_models import coded_scan, save_coded
 
 from segthor import files, inputs
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from serving.prediction.case import predict_case
 from serving.prediction.plan import Plan
 from serving.prediction.results import mark_of
@@ -49,12 +50,15 @@ def worker_of(model, folder, **choices):
 
 
 def run_all(model, folder, **choices):
-    worker, (case,) = worker_of(model, folder, **choices), inputs.find(str(folder / "in"))
+    worker, (case,) = (
+        worker_of(model, folder, **choices),
+        inputs.find(str(folder / "in"), organs=SEGTHOR),
+    )
     run_parts(worker, case)
 
 
 def case_of(model, folder, **choices):
-    (case,) = inputs.find(str(folder / "in"))
+    (case,) = inputs.find(str(folder / "in"), organs=SEGTHOR)
     return worker_of(model, folder, **choices), case
 
 
@@ -62,7 +66,7 @@ def retell(folder):
     """Has the facts of a copied folder name the scan's place in the copy."""
     path = folder / "out" / "cases" / "A.json"
     facts = json.loads(path.read_text())
-    (case,) = inputs.find(str(folder / "in"))
+    (case,) = inputs.find(str(folder / "in"), organs=SEGTHOR)
     path.write_text(json.dumps(facts | {"scan": mark_of(case)}))
 
 

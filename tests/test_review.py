@@ -13,6 +13,7 @@ from tiny_models import CODED_RECIPE, coded_scan, save_coded
 from segthor import inputs, reference
 from segthor.findings import Finding
 from segthor.manifest import Audit, Built
+from segthor.organs import SEGTHOR
 from segthor.recipe import prepare
 from serving.prediction.plan import Plan
 from serving.prediction.worker import Worker
@@ -167,7 +168,7 @@ def test_cases_are_listed_worst_first(model, tmp_path):
     (scans / "D.nii.gz").write_bytes(b"no scan")
     worker = Worker(Plan(str(tmp_path / "out"), (model,)))
     worker.results.claim(overwrite=False)
-    found = inputs.find(str(scans))
+    found = inputs.find(str(scans), organs=SEGTHOR)
     for case in found[:3]:
         run_parts(worker, case)
     worker.results.write_failure(found[3], "no NIfTI")
@@ -197,7 +198,7 @@ def test_a_calibration_that_came_later_judges_finished_cases(
     copy = str(tmp_path / "model")
     shutil.copytree(model, copy)
     save_scan(tmp_path / "scans" / "A.nii.gz", coded_scan(planted(seed=50)), affine_of())
-    (case,) = inputs.find(str(tmp_path / "scans"))
+    (case,) = inputs.find(str(tmp_path / "scans"), organs=SEGTHOR)
     worker = Worker(Plan(str(tmp_path / "out"), (copy,)))
     worker.results.claim(overwrite=False)
     run_parts(worker, case)

@@ -6,6 +6,7 @@ import pytest
 
 from segthor import scans
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from tests import file_order
 
 AFFINE = np.diag([-1.0, -1.5, 3.0, 1.0])
@@ -27,7 +28,7 @@ def test_labels_that_a_float64_round_trip_moved_are_rounded_and_the_largest_step
     labels = labels_of()
     moved = labels * np.float64(1.0000001)
     moved[0, 0, 0] = labels[0, 0, 0] - 0.0009
-    found = scans.read_labels(save(tmp_path / "a.nii.gz", moved))
+    found = scans.read_labels(save(tmp_path / "a.nii.gz", moved), organs=SEGTHOR)
     np.testing.assert_array_equal(file_order.of(found).array, labels)
     assert found.zyx.dtype == np.uint8
     (warning,) = found.findings
@@ -36,7 +37,7 @@ def test_labels_that_a_float64_round_trip_moved_are_rounded_and_the_largest_step
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 def test_whole_labels_of_any_type_raise_no_warning(tmp_path, dtype):
-    found = scans.read_labels(save(tmp_path / "a.nii", labels_of().astype(dtype)))
+    found = scans.read_labels(save(tmp_path / "a.nii", labels_of().astype(dtype)), organs=SEGTHOR)
     np.testing.assert_array_equal(file_order.of(found).array, labels_of())
     assert found.findings == ()
 
@@ -51,7 +52,7 @@ def test_labels_stored_with_a_slope_are_those_that_nibabel_reads(tmp_path, dtype
     (tmp_path / "a.nii").write_bytes(content)
     by_nibabel = np.asarray(nibabel.load(path).dataobj)
     assert (by_nibabel != np.rint(by_nibabel)).any()
-    found = file_order.of(scans.read_labels(path)).array
+    found = file_order.of(scans.read_labels(path, organs=SEGTHOR)).array
     np.testing.assert_array_equal(found, np.rint(by_nibabel))
 
 
@@ -60,7 +61,7 @@ def test_a_value_between_labels_is_refused(tmp_path, value):
     array = labels_of().astype(np.float64)
     array[1, 1, 1] = value
     with pytest.raises(InputError, match="a.nii: 1 voxels of the contours are not whole numbers"):
-        scans.read_labels(save(tmp_path / "a.nii", array))
+        scans.read_labels(save(tmp_path / "a.nii", array), organs=SEGTHOR)
 
 
 @pytest.mark.parametrize("value", [5.00001, -0.99999, 1e9])
@@ -68,20 +69,22 @@ def test_a_rounded_value_must_still_stand_for_an_organ(tmp_path, value):
     array = labels_of().astype(np.float64)
     array[1, 1, 1] = value
     with pytest.raises(InputError, match="stand for no organ"):
-        scans.read_labels(save(tmp_path / "a.nii", array))
+        scans.read_labels(save(tmp_path / "a.nii", array), organs=SEGTHOR)
 
 
 def test_other_label_values_are_found_among_rounded_ones(tmp_path):
     array = np.zeros((4, 4, 2))
     array[0], array[1], array[2] = 7.00001, 9, 2
     found = scans.read_labels(
-        save(tmp_path / "a.nii", array), label_values=(("heart", 7), ("aorta", 9))
+        save(tmp_path / "a.nii", array), label_values=(("heart", 7), ("aorta", 9)), organs=SEGTHOR
     )
     assert [file_order.of(found).array[x, 0, 0] for x in range(4)] == [2, 4, 0, 0]
 
 
 def test_a_label_map_without_a_voxel_is_read_with_a_warning(tmp_path):
-    found = scans.read_labels(save(tmp_path / "a.nii", np.zeros((4, 4, 2), np.uint8)))
+    found = scans.read_labels(
+        save(tmp_path / "a.nii", np.zeros((4, 4, 2), np.uint8)), organs=SEGTHOR
+    )
     assert not found.zyx.any()
     (finding,) = found.findings
     assert finding.message == f"{tmp_path / 'a.nii'}: no voxel is labelled"
@@ -90,7 +93,7 @@ def test_a_label_map_without_a_voxel_is_read_with_a_warning(tmp_path):
 def test_labels_must_lie_on_the_scans_grid(tmp_path):
     ct = scans.read(save(tmp_path / "ct.nii", labels_of().astype(np.int16)))
     like = (str(tmp_path / "ct.nii"), ct.grid)
-    scans.read_labels(save(tmp_path / "same.nii", labels_of()), like)
+    scans.read_labels(save(tmp_path / "same.nii", labels_of()), like, organs=SEGTHOR)
     shifted = AFFINE.copy()
     shifted[2, 3] = 0.5
     for name, array, affine, words in (
@@ -99,7 +102,7 @@ def test_labels_must_lie_on_the_scans_grid(tmp_path):
         ("moved.nii", labels_of(), shifted, "0.5 mm"),
     ):
         with pytest.raises(InputError, match=f"{name} against .*ct.nii: .*{words}"):
-            scans.read_labels(save(tmp_path / name, array, affine), like)
+            scans.read_labels(save(tmp_path / name, array, affine), like, organs=SEGTHOR)
 
 
 def test_the_header_alone_gives_the_grid_that_reading_gives(tmp_path):

@@ -16,6 +16,7 @@ from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
 from segthor import files, findings, nifti, records, scans
 from segthor.inputs import find
+from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare, with_context
 from tests import file_order
@@ -25,12 +26,12 @@ RECIPE = Recipe(**TINY_RECIPE)
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    return find(save_patients(tmp_path_factory.mktemp("patients"), 3))
+    return find(save_patients(tmp_path_factory.mktemp("patients"), 3), organs=SEGTHOR)
 
 
 def write(tmp_path, sources, name="train-fold2-01", recipe=RECIPE, **rules):
     plan = ShardPlan(name, "train", 2, tuple(sources))
-    job = Job(str(tmp_path), recipe, **rules)
+    job = Job(str(tmp_path), recipe, **{"organs": SEGTHOR} | rules)
     return plan, job, shards.write(plan, job)
 
 
@@ -48,7 +49,7 @@ def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources)
     found = {(record.patient, record.z): record for record in read(tmp_path, part)}
     assert len(found) == part.shard.records == 3 * 16
     for source in sources:
-        ct, contours = nifti.read(source.ct), scans.read_labels(source.labels)
+        ct, contours = nifti.read(source.ct), scans.read_labels(source.labels, organs=SEGTHOR)
         expected = prepare(ct, RECIPE, contours)
         for z in range(16):
             record = found[source.name, z]
@@ -92,7 +93,7 @@ def test_the_same_patients_give_the_same_bytes_in_any_order_and_place(tmp_path, 
     expected = write(tmp_path / "a", sources)[2].shard.sha256
     for source in sources:
         shutil.copytree(files.parent(source.ct), tmp_path / "copy" / "train" / source.name)
-    copies = find(str(tmp_path / "copy"))[::-1]
+    copies = find(str(tmp_path / "copy"), organs=SEGTHOR)[::-1]
     assert write(tmp_path / "b", copies)[2].shard.sha256 == expected
 
 
@@ -184,7 +185,7 @@ def made_by_formula(folder):
         labels[left : left + 4 + label, front : front + 5, label : 4 + label] = label
     affine = np.array([[-7.1, 0, 0, 90], [0, -6.9, 0, 80], [0, 0, 9.0, -40], [0, 0, 0, 1.0]])
     ct = save(f"{folder}/ct.nii.gz", hu, affine)
-    return Patient("P", ct, save(f"{folder}/gt.nii.gz", labels, affine))
+    return Patient("P", ct, save(f"{folder}/gt.nii.gz", labels, affine), organs=SEGTHOR.names)
 
 
 ORIENTATIONS = [
@@ -228,7 +229,12 @@ def test_one_patient_stored_in_any_of_48_orientations_gives_the_same_shard(
     written = set()
     for axcodes in ORIENTATIONS:
         files_of = (stored_as(axcodes, path, tmp_path) for path in (source.ct, source.labels))
-        part = write(tmp_path, [Patient("P", *files_of)], recipe=recipe, severities=ignored)[2]
+        part = write(
+            tmp_path,
+            [Patient("P", *files_of, organs=SEGTHOR.names)],
+            recipe=recipe,
+            severities=ignored,
+        )[2]
         written.add((part.shard.sha256, part.patients[0].level_hu, str(part.patients[0].placement)))
     assert len(written) == 1
 
@@ -244,7 +250,9 @@ def test_contours_whose_affine_was_lost_are_taken_voxel_by_voxel_where_that_is_o
     ignored = tuple((code, "ignore") for code in sorted(set(findings.CODES) - findings.FATAL))
     digests = set()
     for path in (labels, str(lost)):
-        part = write(tmp_path, [Patient("P", ct, path)], severities=ignored)[2]
+        part = write(tmp_path, [Patient("P", ct, path, organs=SEGTHOR.names)], severities=ignored)[
+            2
+        ]
         digests.add(part.shard.sha256)
     assert len(digests) == 1
 

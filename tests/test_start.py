@@ -16,6 +16,7 @@ from tiny_models import save_coded
 
 from segthor import model_directory
 from segthor.errors import InputError
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction import bundle, example
 from trainer import data, layers, model, run, sources
@@ -171,10 +172,13 @@ def test_what_cannot_be_started_from_is_one_line(earlier, tmp_path):
 
 def test_a_model_from_before_weights_had_names_keeps_its_digest():
     weights = [np.arange(3, dtype=np.float32)]
-    found = model_directory.weights_digest(weights, Recipe(), ("heart",))
+    found = model_directory.weights_digest(weights, Recipe(), ("heart",), organs=SEGTHOR)
     assert found == "5cacf42342db1ace"
     assert (
-        model_directory.weights_digest(weights, Recipe(), ("heart",), weight_names=["a"]) != found
+        model_directory.weights_digest(
+            weights, Recipe(), ("heart",), weight_names=["a"], organs=SEGTHOR
+        )
+        != found
     )
 
 

@@ -14,6 +14,7 @@ from beam_jobs.driver import Settings, build
 from segthor import files, json_files, records
 from segthor.errors import InputError
 from segthor.manifest import Dataset
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 
 
@@ -21,7 +22,7 @@ from segthor.recipe import Recipe
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     source = save_patients(folder / "in", 3)
-    build(Settings(source, str(folder / "out"), Recipe(**TINY_RECIPE)))
+    build(Settings(source, str(folder / "out"), Recipe(**TINY_RECIPE), organs=SEGTHOR))
     return folder / "out"
 
 

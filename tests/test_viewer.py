@@ -16,6 +16,7 @@ from programs import run_entry
 from tiny_models import at_work_in, killed_while_writing
 
 from segthor import drawing, organ_table, organs
+from segthor.organs import SEGTHOR
 from serving.prediction.facts import Facts
 from serving.scoring import animation, page, viewer
 from tests import file_order
@@ -348,7 +349,7 @@ def planted(browser, tmp_path):
     true = file_order.label_map(np.roll(labels, 1, 0), affine)
     entry = viewer.patient("A", scan, found, true, {}, ALL)
     assert (entry["width"], entry["height"], len(entry["slices"])) == labels.shape
-    page.write(str(tmp_path / "report.html"), [entry], "planted")
+    page.write(str(tmp_path / "report.html"), [entry], "planted", organs=SEGTHOR)
     shown = Page(browser, tmp_path / "report.html")
     shown.wait_until("whole", "true")
     return shown
@@ -457,7 +458,7 @@ def test_the_page_opens_at_what_is_in_question_and_leads_to_the_rest(browser, tm
         ("heart", "9% in dispute", "another outline", [(6, 7)]),
     ]
     entry["questions"] = viewer.questions(entry, asked)
-    page.write(str(tmp_path / "report.html"), [entry], "suspects")
+    page.write(str(tmp_path / "report.html"), [entry], "suspects", organs=SEGTHOR)
     shown = Page(browser, tmp_path / "report.html")
     shown.wait_until("whole", "true")
 
@@ -678,7 +679,7 @@ def hostile_page(folder, name) -> Path:
     scan, found = file_order.volume(ct(labels), AFFINE), file_order.label_map(labels, AFFINE)
     shown = viewer.patient(name, scan, found, found, {}, ALL)
     reason = viewer.failed("healthy", f"because of {name}")
-    page.write(str(folder / "report.html"), [shown, reason], f"the folder {name}")
+    page.write(str(folder / "report.html"), [shown, reason], f"the folder {name}", organs=SEGTHOR)
     return folder / "report.html"
 
 

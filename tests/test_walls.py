@@ -211,12 +211,11 @@ def test_a_module_of_one_line_too_many_is_found(tmp_path):
     assert too_long(tmp_path) == ["segthor/dicom/longer.py: 301 lines"]
 
 
-# Where organs may be named, and where SegTHOR's table may be taken for more than a default: by
-# readers of what was made before there were others, and for what others reached on its patients.
+# Where organs may be named, and where SegTHOR's table is used: the data job is given no table, a
+# folder notes none, or it is about what others reached on SegTHOR's own patients.
 ORGANS_NAMED = ("segthor.organs", "segthor.phantom.*")
 SEGTHOR_TAKEN = (
-    *("beam_jobs.build", "segthor.manifest", "trainer.run"),
-    *("segthor.model_directory", "serving.prediction.bundle", "serving.prediction.results"),
+    *("beam_jobs.build", "segthor.model_directory", "serving.prediction.results"),
     *("serving.scoring.pairs", "serving.scoring.tables", "serving.evaluate"),
 )
 TABLES = [organ_table.read(str(path)) for path in (ROOT / "configs" / "organs").glob("*.csv")]
@@ -247,31 +246,20 @@ def _named_organs(tree):
 
 
 def _takes_segthor(tree):
-    """Whether SegTHOR's table stands anywhere but as the default of a parameter or a field."""
-    defaults = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.arguments):
-            given = [*node.defaults, *filter(None, node.kw_defaults)]
-            defaults |= {id(inner) for one in given for inner in ast.walk(one)}
-        elif isinstance(node, ast.AnnAssign) and node.value:
-            defaults |= {id(inner) for inner in ast.walk(node.value)}
-    return any(
-        isinstance(node, ast.Name | ast.Attribute)
-        and (getattr(node, "id", "") == "SEGTHOR")
-        and id(node) not in defaults
-        for node in ast.walk(tree)
-    )
+    """Whether SegTHOR's table is used, be it as the default of a parameter or of a field."""
+    return any(isinstance(node, ast.Name) and node.id == "SEGTHOR" for node in ast.walk(tree))
 
 
-def _with_default_table(trees):
-    """Dotted names of the functions whose table of organs is SegTHOR's unless it is passed."""
+def _with_table(trees):
+    """Dotted names of the functions that take a table of organs."""
     for module, tree in trees.items():
         inner = [(f"{module}.{one.name}", one) for one in ast.walk(tree) if hasattr(one, "body")
                  and isinstance(one, ast.ClassDef)]  # fmt: skip
         for path, holder in [(module, tree), *inner]:
             for function in holder.body:
                 arguments = getattr(function, "args", None)
-                names = {one.arg for one in arguments.args} if arguments else set()
+                named = [*arguments.args, *arguments.kwonlyargs] if arguments else []
+                names = {one.arg for one in named}
                 if {"organs", "num_organs"} & names:
                     yield f"{path}.{function.name}".removesuffix(".__init__")
 
@@ -297,7 +285,7 @@ def _calls_without_table(module, tree, asked):
 def organ_breaches(root):
     """Every breach of the wall about the table of organs under `root`, as readable lines."""
     trees = {m: t for m, t in _modules(root).items() if not _matches(m, ("segthor.phantom.*",))}
-    asked = set(_with_default_table(trees))
+    asked = set(_with_table(trees))
     found = []
     for module, tree in trees.items():
         if not _matches(module, ORGANS_NAMED):
@@ -317,7 +305,7 @@ def test_organs_come_from_the_table_alone():
 
 
 OWN = "from segthor.organs import SEGTHOR, Organs\n"
-AUDIT = f"{OWN}def check(labels, organs: Organs = SEGTHOR):\n    pass\n"
+AUDIT = "def check(labels, organs):\n    pass\n"
 
 
 @pytest.mark.parametrize(
@@ -332,7 +320,12 @@ AUDIT = f"{OWN}def check(labels, organs: Organs = SEGTHOR):\n    pass\n"
         ("serving/page.js", "const keys = data.organs;", None),
         ("segthor/phantom/heart.py", "HEART = 'heart'", None),
         ("serving/page.py", f"{OWN}N = len(SEGTHOR)", "serving.page takes SegTHOR's table"),
-        ("serving/page.py", f"{OWN}def f(n=len(SEGTHOR)):\n    pass", None),
+        ("serving/page.py", f"{OWN}def f(n=len(SEGTHOR)):\n    pass", "page takes SegTHOR's table"),
+        (
+            "serving/page.py",
+            f"{OWN}class A:\n    t: Organs = SEGTHOR",
+            "page takes SegTHOR's table",
+        ),
         (
             "serving/page.py",
             "from segthor import audit\naudit.check(1)",

@@ -8,6 +8,7 @@ from beam_jobs import pipeline, plan, shards
 from beam_jobs.job import Job
 from beam_jobs.pipeline import AddCounts
 from segthor import inputs, phantom
+from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.recipe import Recipe
 from serving.prediction.distributed import CASES_PER_ELEMENT
@@ -22,7 +23,7 @@ def encoded(value) -> int:
 
 @pytest.fixture(scope="module")
 def twelve(tmp_path_factory):
-    return inputs.find(save_patients(tmp_path_factory.mktemp("twelve"), 12))
+    return inputs.find(save_patients(tmp_path_factory.mktemp("twelve"), 12), organs=SEGTHOR)
 
 
 def plans_of(sources, most=4):
@@ -38,7 +39,12 @@ def test_a_plan_is_a_few_hundred_bytes_a_patient(twelve):
 def test_the_largest_shard_of_the_usual_recipe_is_still_a_small_element(twelve):
     most = plan.patients_per_shard(Recipe(context=1, pixel_mm=4))
     many = [
-        Patient(f"Patient_{n:06d}", f"/{'d' * 80}/{n}.nii.gz", f"/{'d' * 80}/{n}gt.nii.gz")
+        Patient(
+            f"Patient_{n:06d}",
+            f"/{'d' * 80}/{n}.nii.gz",
+            f"/{'d' * 80}/{n}gt.nii.gz",
+            organs=SEGTHOR.names,
+        )
         for n in range(4 * most)
     ]
     largest = max(plans_of(many, most), key=lambda one: len(one.patients))
@@ -49,11 +55,11 @@ def test_the_largest_shard_of_the_usual_recipe_is_still_a_small_element(twelve):
 def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve, tmp_path):
     if size == "small":
         phantom.write_dataset(str(tmp_path / "in"), 2, 0, "small", 0, report=lambda line: None)
-        sources = inputs.find(str(tmp_path / "in"))
+        sources = inputs.find(str(tmp_path / "in"), organs=SEGTHOR)
         recipe = Recipe(crop_mm=264.0, pixel_mm=2.75)
     else:
         sources, recipe = twelve, Recipe(**TINY_RECIPE)
-    job, plans = Job(str(tmp_path / "out"), recipe), plans_of(sources)
+    job, plans = Job(str(tmp_path / "out"), recipe, organs=SEGTHOR), plans_of(sources)
     writer, combiner = pipeline.WriteShard(job), AddCounts()
     writer.start_bundle()
     counts = [value for one in plans for value in writer.process(one)]
@@ -69,5 +75,5 @@ def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve,
 
 
 def test_prediction_sends_paths_alone():
-    scan = Patient("Patient_41", f"/{'d' * 80}/Patient_41.nii.gz")
+    scan = Patient("Patient_41", f"/{'d' * 80}/Patient_41.nii.gz", organs=SEGTHOR.names)
     assert encoded((scan,) * CASES_PER_ELEMENT) < 400 * CASES_PER_ELEMENT

@@ -9,6 +9,7 @@ import programs
 import tensorflow as tf
 
 from segthor import organs
+from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction import bundle
 
@@ -19,7 +20,7 @@ CODED_RECIPE = Recipe(crop_mm=64, pixel_mm=0, context=1, window_width_hu=255, wi
 
 def reads_codes(recipe=CODED_RECIPE, names=organs.SEGTHOR.names, level_hu=40.0):
     """(network, variables): each pixel of the middle channel to the organ whose HU is nearest."""
-    values = bundle.label_values(names)
+    values = bundle.label_values(names, organs=SEGTHOR)
     grey = (CODED_HU[values] - level_hu) * 255 / recipe.window_width_hu + 127.5
     centres = tf.Variable(grey.astype(np.float32))
 
@@ -33,7 +34,9 @@ def reads_codes(recipe=CODED_RECIPE, names=organs.SEGTHOR.names, level_hu=40.0):
 def save_coded(folder, recipe=CODED_RECIPE, names=organs.SEGTHOR.names, training=None) -> str:
     """A model directory that finds the labels of `coded_scan` again, voxel for voxel."""
     network, variables = reads_codes(recipe, names)
-    return bundle.save(str(folder), network, variables, recipe, names, training or {}, {})
+    return bundle.save(
+        str(folder), network, variables, recipe, names, training or {}, {}, organs=SEGTHOR
+    )
 
 
 def coded_scan(labels: np.ndarray) -> np.ndarray:

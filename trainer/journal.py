@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from segthor import csv_files, files, json_files
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.progress import duration
 from trainer import diagnosis, pictures, run
 
@@ -21,7 +21,7 @@ _WARN_AFTER = 100  # steps
 class Journal:
     """Tells of one run; the loop calls `begin`, then `trained` and `validated` as it goes."""
 
-    def __init__(self, workdir: str, config, profile: bool = False, organs: Organs = SEGTHOR):
+    def __init__(self, workdir: str, config, profile: bool = False, *, organs: Organs):
         self._workdir, self._config, self._profile = workdir, config, profile
         self._organs = organs
         self._rows: list[dict] = []

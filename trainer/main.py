@@ -59,7 +59,7 @@ def main(_):
         _announce(config, source, replicas, known, unscored)
         journal = Silent()
         if chief:
-            journal = Journal(_WORKDIR.value, config, _PROFILE.value, source.organs)
+            journal = Journal(_WORKDIR.value, config, _PROFILE.value, organs=source.organs)
         inputs = (config, source, _WORKDIR.value, strategy, journal, stop_asked, chief, began_s)
         finished = loop.train(*inputs)
         summary = journal.end(finished)

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import drawing, files, metrics, plots, records
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from trainer import sources, validate
 from trainer.config import CLASSIFY
 
@@ -41,12 +41,12 @@ def read_slices(source: sources.Source, shards, places) -> list[records.Slice]:
     return [found[place] for place in places]
 
 
-def save_learning_curve(rows: list[dict], path: str, organs: Organs = SEGTHOR) -> None:
+def save_learning_curve(rows: list[dict], path: str, organs: Organs) -> None:
     """Writes `learning_curve` as a PNG, atomically."""
     plots.save(learning_curve(rows, organs), path)
 
 
-def learning_curve(rows: list[dict], organs: Organs = SEGTHOR):
+def learning_curve(rows: list[dict], organs: Organs):
     """Loss, learning rate and Dice over the steps; `rows` are those of log.csv, at least one."""
     steps = [int(row["step"]) for row in rows]
     figure = plots.new_figure(figsize=(9, 7), layout="constrained")
@@ -82,10 +82,10 @@ def _sheet(slices, predicted, values, dice, organs: Organs):
         shown = np.intersect1d(values, contoured)
         truth, labels = (np.where(np.isin(x, shown), x, 0) for x in (one.labels, labels))
         scale = max(1, round(TILE_PX / max(middle.shape)))
-        tiles.append(drawing.overlay(middle, truth, labels, scale, organs))
+        tiles.append(drawing.overlay(middle, truth, labels, scale, organs=organs))
         captions.append(f"{one.patient}, slice {one.z}, Dice {score:.2f}")
     note = "solid: predicted, dashed: contoured"
-    return drawing.sheet(tiles, _COLUMNS, captions, note, organs)
+    return drawing.sheet(tiles, _COLUMNS, captions, note, organs=organs)
 
 
 def _column(rows, name):

@@ -11,7 +11,7 @@ from absl import flags
 
 from segthor import drawing, files, flags_of, outputs, records, startup
 from segthor.errors import run
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from trainer import main as training
 from trainer import sources
 from trainer.config import Config
@@ -37,7 +37,7 @@ def main(_):
         *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
     )
     note = "dashed: contoured, moved with the slice"
-    sheet = drawing.sheet(tiles, len(columns), captions, note, source.organs)
+    sheet = drawing.sheet(tiles, len(columns), captions, note, organs=source.organs)
     drawing.save_png(_OUTPUT.value, sheet)
     print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
 
@@ -55,7 +55,7 @@ def fullest(source: sources.Source, count: int) -> list[records.Slice]:
 
 
 def drawn(
-    slices: list[records.Slice], step: int | None, config, organs: Organs = SEGTHOR
+    slices: list[records.Slice], step: int | None, config, organs: Organs
 ) -> list[tuple[np.ndarray, str]]:
     """Picture and caption of each slice: as stored where `step` is None, else augmented."""
     import tensorflow as tf  # takes seconds; bad input is told before

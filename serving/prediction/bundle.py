@@ -26,7 +26,7 @@ import tensorflow as tf
 from segthor import files, json_files
 from segthor import model_directory as directory
 from segthor.errors import InputError, message_line
-from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from segthor.organs import BACKGROUND, Organs
 from segthor.recipe import Recipe
 from serving.prediction import engine as engines
 from serving.prediction import example, postprocess
@@ -52,7 +52,7 @@ class Bundle:
     training: dict
     signatures: dict
     rules: dict
-    table: Organs = SEGTHOR
+    table: Organs
     engine: str = engines.TENSORFLOW
     other_engine: dict = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class Bundle:
         return self.signatures[output](images=tf.constant(images))[output].numpy()
 
 
-def label_values(names, organs: Organs = SEGTHOR) -> np.ndarray:
+def label_values(names, organs: Organs) -> np.ndarray:
     """uint8 [K]: the label values of background and these organs, in this order."""
     return np.array([BACKGROUND, *organs.labels(names)], np.uint8)
 
@@ -93,7 +93,7 @@ def save(
     names,
     training: dict,
     versions: dict,
-    organs: Organs = SEGTHOR,
+    organs: Organs,
     weight_names: list[str] | None = None,
 ) -> str:
     """Writes the next FOLDER/<version>/ under a temporary name, then renames it.

@@ -7,7 +7,7 @@ import numpy as np
 from segthor import metrics, statistics
 from segthor.boxes import around, with_margin
 from segthor.metrics import OrganScore
-from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from segthor.organs import BACKGROUND, Organs
 from segthor.volume import LabelMap
 from serving.prediction.postprocess import Rule, clean
 
@@ -48,7 +48,7 @@ def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
     return scored
 
 
-def choose(patients: list[dict], organs: Organs = SEGTHOR) -> tuple[dict[str, Rule], list[dict]]:
+def choose(patients: list[dict], organs: Organs) -> tuple[dict[str, Rule], list[dict]]:
     """The best rule per organ, and the table of all candidates.
 
     patients: of `score_candidates`. The best has the highest mean Dice; of those within

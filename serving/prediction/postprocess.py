@@ -9,7 +9,7 @@ from segthor import files, json_files
 from segthor import model_directory as directory
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
-from segthor.organs import BACKGROUND, SEGTHOR, Organs
+from segthor.organs import BACKGROUND, Organs
 from serving.prediction.facts import Change
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
@@ -36,7 +36,7 @@ class Rule:
         return asdict(self)
 
 
-def load(version: str, organs: Organs = SEGTHOR) -> dict[str, Rule]:
+def load(version: str, organs: Organs) -> dict[str, Rule]:
     """Organ name -> rule of a model directory; empty where none was stored."""
     path = directory.asset(version, directory.RULES)
     if not files.exists(path):
@@ -66,7 +66,7 @@ def clear_leftovers(version: str) -> None:
 
 
 def apply(
-    labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs = SEGTHOR
+    labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs
 ) -> dict[str, Change]:
     """Applies the rules to labels uint8 [Z, Y, X], in place; returns the organs that changed."""
     voxel_cm3 = float(np.prod(spacing_mm)) / 1000

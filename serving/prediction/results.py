@@ -41,9 +41,7 @@ _PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 2
 class Results:
     """One output folder of one job. folder: where. job: a digest of the job's settings."""
 
-    def __init__(
-        self, folder: str, settings: dict, organs: Organs = SEGTHOR, overwrite: bool = False
-    ):
+    def __init__(self, folder: str, settings: dict, organs: Organs, overwrite: bool = False):
         """settings: all that decides the label maps, plain JSON values; organs: their labels'.
 
         overwrite: whether label maps that a person corrected may be replaced.

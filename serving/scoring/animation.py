@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from segthor import drawing, files, outputs
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.volume import Volume
 from serving.scoring import viewer
 
@@ -20,7 +20,7 @@ def write(
     scan: Volume,
     predicted: np.ndarray,
     truth: np.ndarray | None,
-    organs: Organs = SEGTHOR,
+    organs: Organs,
 ) -> None:
     """predicted, truth: uint8 [Z, Y, X] on the scan's grid."""
     slices, *plane = viewer.box_about(predicted, truth, scan.spacing_mm)
@@ -34,7 +34,7 @@ def write(
         image = drawing.mediastinum(scan.zyx[view])
         scale = max(1, round(SIDE_PX / max(image.shape)))
         true = None if truth is None else truth[view]
-        rgb = drawing.overlay(image, true, predicted[view], scale, organs)
+        rgb = drawing.overlay(image, true, predicted[view], scale, organs=organs)
         frames.append(Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE))
     with files.atomic_write(path) as stream:
         made_by = {"comment": outputs.SOFTWARE.encode()}

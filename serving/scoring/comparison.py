@@ -4,7 +4,7 @@ import dataclasses
 
 from segthor import fields, files, json_files, statistics
 from segthor.errors import InputError
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 
 COMPARED = ("dice", "average_hausdorff_mm", "hausdorff95_mm", "surface_dice_2mm")
 
@@ -23,7 +23,7 @@ def load(folder: str) -> dict[str, dict[str, dict]]:
     return fields.from_json(kind, patients, where)
 
 
-def compare(ours: dict, theirs: dict, organs: Organs = SEGTHOR) -> list[dict]:
+def compare(ours: dict, theirs: dict, organs: Organs) -> list[dict]:
     """One row per organ and score, over the patients that both runs scored: ours minus theirs.
 
     Each row holds organ, score, both means over those patients, and the fields of

@@ -6,7 +6,7 @@ import numpy as np
 
 from segthor import csv_files, effort, metrics, statistics
 from segthor.metrics import OrganScore
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def score(
     truth: np.ndarray,
     spacing_mm,
     names,
-    organs: Organs = SEGTHOR,
+    organs: Organs,
     left_out: np.ndarray | None = None,
 ) -> dict[str, Scores]:
     """Organ name to scores.
@@ -56,7 +56,7 @@ def mean_dice(patient: PatientScores) -> float:
 
 
 def summarise(
-    patients: list[PatientScores], organs: Organs = SEGTHOR
+    patients: list[PatientScores], organs: Organs
 ) -> dict[str, dict[str, statistics.Summary]]:
     """Organ name -> score name -> summary over the patients that have the organ contoured."""
     return {
@@ -75,7 +75,7 @@ def to_json(
     patients: list[PatientScores],
     missing: dict[str, str],
     failed: dict[str, str],
-    organs: Organs = SEGTHOR,
+    organs: Organs,
 ) -> dict:
     """Everything, as plain values; `mean` averages the organs' means, each organ counting once.
 

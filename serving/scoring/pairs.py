@@ -61,7 +61,8 @@ def match(
     contours: str,
     folder: str,
     split: str | None = None,
-    organs: Organs = SEGTHOR,
+    *,
+    organs: Organs,
     scanned=(),
 ) -> Match:
     """Pairs the contours of a folder, CSV or dataset with the predictions in `folder`.
@@ -72,7 +73,7 @@ def match(
     Raises:
       InputError: there are none of either, or no patient has both.
     """
-    contoured = contours_of(contours, split, organs)
+    contoured = contours_of(contours, split, organs=organs)
     known = {one.name: one for one in (*scanned, *contoured) if one.ct}
     predictions = inputs.find_predicted(folder, known.values(), organs)
     contoured = inputs.named_like(contoured, predictions)
@@ -93,7 +94,7 @@ def match(
     return Match(paired, missing, tuple(uncontoured))
 
 
-def contours_of(path: str, split: str | None = None, organs: Organs = SEGTHOR) -> list[Patient]:
+def contours_of(path: str, split: str | None = None, *, organs: Organs) -> list[Patient]:
     """The contours of a folder, CSV or dataset; raises InputError where there are none."""
     found = [one for one in inputs.find_contours(path, organs) if split in (None, one.split)]
     if not found:
@@ -107,7 +108,8 @@ def read(
     contours: Patient,
     predicted: Patient,
     ct: tuple[str, Grid] | None = None,
-    organs: Organs = SEGTHOR,
+    *,
+    organs: Organs,
     roi_names=(),
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
@@ -126,7 +128,7 @@ def read(
 
 
 def labels_of(
-    one: Patient, like: tuple[str, Grid] | None, organs: Organs = SEGTHOR, roi_names=()
+    one: Patient, like: tuple[str, Grid] | None, organs: Organs, roi_names=()
 ) -> LabelMap:
     """A patient's contours or prediction; like: path and grid of what it must lie on.
 
@@ -143,7 +145,7 @@ def labels_of(
     )
 
 
-def why_missing(folder: str, patient: str, organs: Organs = SEGTHOR) -> str:
+def why_missing(folder: str, patient: str, organs: Organs) -> str:
     """Why the folder holds no label map of a patient, as far as serving.predict noted it."""
     try:
         failed = facts.read_of_table(folder, patient, organs).failed

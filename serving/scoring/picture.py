@@ -5,7 +5,7 @@ import numpy as np
 from segthor import drawing
 from segthor.boxes import nonzero_box, with_margin
 from segthor.metrics import without
-from segthor.organs import MOST_LABEL, SEGTHOR, Organs
+from segthor.organs import MOST_LABEL, Organs
 from segthor.volume import Volume
 
 TILE_PX = 300
@@ -18,7 +18,7 @@ def tiles(
     truth: np.ndarray,
     predicted: np.ndarray,
     names,
-    organs: Organs = SEGTHOR,
+    organs: Organs,
     left_out: np.ndarray | None = None,
 ) -> list[tuple[np.ndarray, str]]:
     """(picture, caption) of the slice that scores worst and of a typical one.
@@ -46,7 +46,7 @@ def tiles(
         view = (z, *plane)
         image = drawing.mediastinum(ct.zyx[view])
         scale = max(1, round(TILE_PX / max(image.shape)))
-        picture = drawing.overlay(image, truth[view], predicted[view], scale, organs)
+        picture = drawing.overlay(image, truth[view], predicted[view], scale, organs=organs)
         caption = f"{patient}, {word} slice {z + 1} of {len(ct.zyx)}, Dice {dice[z]:.2f}"
         pictures.append((picture, caption))
     return pictures

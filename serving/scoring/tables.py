@@ -28,7 +28,7 @@ def aligned(header, rows) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def patients(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
+def patients(scored: list[PatientScores], organs: Organs) -> str:
     """Dice of each patient's organs, and their mean."""
     names = [name for name in organs.names if any(name in p.organs for p in scored)]
     rows = []
@@ -38,7 +38,7 @@ def patients(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     return aligned(("Dice", *names, "mean"), rows)
 
 
-def organ_means(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
+def organ_means(scored: list[PatientScores], organs: Organs) -> str:
     """Each score's mean over patients, one row per organ; distances in mm."""
     summaries = summarise(scored, organs)
     rows = [
@@ -56,7 +56,7 @@ def organ_means(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     return text
 
 
-def to_mend(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
+def to_mend(scored: list[PatientScores], organs: Organs) -> str:
     """Added path length and slices to touch, of a patient on average and of all together."""
     rows = []
     for name, scores in summarise(scored, organs).items():
@@ -69,7 +69,7 @@ def to_mend(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
     return aligned(header, rows)
 
 
-def intervals(scored: list[PatientScores], organs: Organs = SEGTHOR) -> str:
+def intervals(scored: list[PatientScores], organs: Organs) -> str:
     """Dice over patients: mean with its 95 % interval, median, lowest."""
     rows = []
     for name, scores in summarise(scored, organs).items():

@@ -5,7 +5,7 @@ import string
 from pathlib import Path
 
 from segthor import drawing, files
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from serving.scoring import viewer
 
 _HERE = Path(__file__).parent
@@ -13,7 +13,7 @@ _SCRIPTS = ("state.js", "volume.js", "planes.js", "review.js", "page.js")
 _TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
 
 
-def write(path: str, patients: list[dict], source: str, organs: Organs = SEGTHOR) -> int:
+def write(path: str, patients: list[dict], source: str, organs: Organs) -> int:
     """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes.
 
     source: what they are, for the headline. Of the organs those that were to be found are offered.
