@@ -2,19 +2,19 @@
 
 import dataclasses
 import json
-import os
 import random
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from cases import TINY_RECIPE, save, save_patient, save_patients, touch
+from programs import ROOT
 
 from beam_jobs import checks, pipeline, shards
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
@@ -26,8 +26,6 @@ from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from tests import file_order
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +41,7 @@ def run(source, output, *beam, context=3, **values):
 
 
 def shell(*arguments, **options):
-    command = [sys.executable, "-m", "beam_jobs.build", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **options)
+    return programs.run(["-m", "beam_jobs.build", *arguments], **options)
 
 
 def tiny_flags():
@@ -197,11 +194,11 @@ def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
 
 def test_killed_at_any_moment_the_next_run_completes_it_identically(twelve, tmp_path):
     run(twelve, tmp_path / "fresh")
-    command = [sys.executable, "-m", "beam_jobs.build", f"--input={twelve}", *tiny_flags()]
+    command = ["-m", "beam_jobs.build", f"--input={twelve}", *tiny_flags()]
     command.append(f"--output={tmp_path / 'out'}")
     interrupted = 0
     for wanted in (1, 4, 7):  # kill once so many shards are there
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        process = programs.start(command, stdout=subprocess.DEVNULL)
         folder = tmp_path / "out" / "shards"
         while process.poll() is None:
             if folder.is_dir() and len(list(folder.iterdir())) >= wanted:
@@ -475,10 +472,10 @@ def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):
 
 
 def test_no_input_makes_and_builds_phantoms_without_a_network(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
+    environment = {"PYTHONPATH": ROOT, "http_proxy": "http://127.0.0.1:9"}
     environment["https_proxy"] = environment["http_proxy"]
-    command = [sys.executable, "-m", "beam_jobs.build", "--runner=DirectRunner"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = ["-m", "beam_jobs.build", "--runner=DirectRunner"]
+    done = programs.run(command, cold=True, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     assert "No --input: making 24 phantoms" in done.stdout
     dataset = Dataset.load(str(tmp_path / "data/dataset"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from programs import finish, start
+from programs import LIMIT_S, finish, start
 from test_trainer import NETWORK
 
 FOLDS = 2
@@ -98,20 +98,20 @@ def long(tmp_path):
 
 def test_a_second_one_is_refused_and_one_after_a_kill_goes_on_at_once(long):
     command, folder = long
-    first = start(command)
+    first = start(command, tiny=True)
     until(lambda: step_of(folder / "fold_0") >= 2, first)
-    second = start(command)
-    output = second.communicate(timeout=120)[0]
+    second = start(command, tiny=True)
+    output = second.communicate(timeout=LIMIT_S)[0]
     assert second.returncode == 2 and first.poll() is None
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "another process is writing there" in line and "Fold 0" not in output
     first.kill()
     first.communicate()  # until it is gone it may finish a checkpoint
     reached = step_of(folder / "fold_0")
-    again = start(command)
+    again = start(command, tiny=True)
     until(lambda: step_of(folder / "fold_0") > reached, again)
     again.send_signal(signal.SIGTERM)
-    output = again.communicate(timeout=120)[0]
+    output = again.communicate(timeout=LIMIT_S)[0]
     assert again.returncode == 143 and "Continuing at step" in output
     assert "\nerror: " not in output and "Fold 1" not in output
 
@@ -127,7 +127,7 @@ def test_a_second_one_is_refused_and_one_after_a_kill_goes_on_at_once(long):
 def test_a_wrong_flag_ends_in_one_line(long, flag, words):
     command, _ = long
     process = start([*command, flag])
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == 2
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert all(word in line for word in words), line

@@ -3,10 +3,9 @@
 import re
 import shlex
 import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from programs import ROOT, finish, start
+
 FEWER = {
     "segthor.phantom": ["--patients=5", "--test_patients=1"],
     "trainer.main": ["--epochs=0", "--steps=2"],
@@ -56,15 +55,8 @@ def test_the_demo_says_nothing_that_is_not_its_own(tmp_path):
     ]
     said = []
     for program in programs:
-        done = subprocess.run(
-            [sys.executable, *program, *FEWER.get(program[1], [])],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout
-        said += done.stdout.splitlines()
+        command = [*program, *FEWER.get(program[1], [])]
+        said += finish([start(command, cold=True)])[0].splitlines()
     assert len(said) > 20
     assert [line for line in said if FOREIGN.search(line)] == []
     assert (tmp_path / "demo/evaluation/overlay.png").exists()

@@ -6,10 +6,8 @@ text and every date in it is a marker, which no output may hold.
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
+import programs
 import pydicom
 import pytest
 from cases import TINY_RECIPE, save
@@ -22,7 +20,6 @@ from segthor.manifest import Dataset as Manifest
 from segthor.organs import SEGTHOR
 from tests import dicom_phantoms
 
-ROOT = Path(__file__).resolve().parents[1]
 HEALTHY = ("A", "B", "C")
 MARKER, MARKED_DATE = "XSECRETX", "19010203"
 _VALUES = dict.fromkeys(("LO", "SH", "PN", "LT", "ST", "UT", "UC"), MARKER)
@@ -71,8 +68,7 @@ def edit(path, change) -> None:
 
 
 def run(module, *arguments):
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    return programs.run(["-m", module, *arguments])
 
 
 def build(source, output, *arguments, status=0):

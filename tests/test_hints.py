@@ -5,11 +5,11 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from cases import TINY_RECIPE, save_patients
+from programs import ROOT, run
 from test_export import RECIPE, save_run
 from test_postprocess import tuned
 from test_predict import affine_of, planted, save_scan
@@ -21,16 +21,16 @@ from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from trainer.config import Config
 
-ROOT = Path(__file__).resolve().parents[1]
 NAME = """Jane's "CT" $(touch obeyed), 2"""
 SMALL = "--decoder=pspnet --backbone=resnet18 --steps=1 --batch_size=4 --encoder_weights=none"
 
 
-def shell(command: str, cwd) -> str:
-    """What a command said that a user typed in `cwd`."""
-    python = os.path.dirname(sys.executable)
-    env = os.environ | {"PATH": f"{python}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", command], cwd=cwd, env=env, capture_output=True, text=True)
+def shell(command: str, cwd, tiny=False) -> str:
+    """What a command of Python's printed that a user typed into a shell in `cwd`."""
+    print_words = 'python() { printf "%s\\0" "$@"; }; '  # the shell decides what the words are
+    words = subprocess.run(["bash", "-c", print_words + command], cwd=cwd, stdout=-1, check=True)
+    program = words.stdout.decode().removesuffix("\0").split("\0")
+    done = run(program, tiny=tiny, cwd=cwd, environment={"PYTHONPATH": ROOT})
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -53,13 +53,13 @@ def listed(path) -> str:
     return '"' + str(path).replace('"', '""') + '"'
 
 
-def follow(said: str, cwd, more: str = "", **places) -> str:
+def follow(said: str, cwd, more: str = "", tiny=False, **places) -> str:
     """Runs the command that was hinted at, with the user's own paths for the words in capitals."""
     command = hinted(said)
     for word, place in places.items():
         assert len(re.findall(rf"={word}(?= |$)", command)) == 1, command
         command = re.sub(rf"={word}(?= |$)", "=" + shlex.quote(place).replace("\\", r"\\"), command)
-    return shell(f"{command} {more}", cwd)
+    return shell(f"{command} {more}", cwd, tiny)
 
 
 def test_from_phantoms_to_the_report_each_hint_leads_to_the_next(tmp_path):
@@ -69,8 +69,8 @@ def test_from_phantoms_to_the_report_each_hint_leads_to_the_next(tmp_path):
     small = "--crop_mm=264 --pixel_mm=2.75"
     said = follow(said, tmp_path, small, DATASET=places["DATASET"])
     assert f"--flagfile={ROOT}/configs/smoke.flags" in hinted(said)
-    said = follow(said, tmp_path, SMALL, RUN=places["RUN"])
-    said = follow(said, tmp_path, MODEL=places["MODEL"])
+    said = follow(said, tmp_path, SMALL, tiny=True, RUN=places["RUN"])
+    said = follow(said, tmp_path, tiny=True, MODEL=places["MODEL"])
     scans = {"SCANS": places["DATASET"], "PREDICTIONS": places["PREDICTIONS"]}
     said = follow(said, tmp_path, "--split=validation", **scans)
     said = follow(said, tmp_path, EVALUATION=places["EVALUATION"])
@@ -121,7 +121,7 @@ def test_the_hint_leaves_out_what_the_dataset_cannot_give(tmp_path, capsys, monk
     monkeypatch.chdir(tmp_path)
     said = said.replace("configs/all.flags", f"{ROOT}/configs/all.flags")
     small = "--backbone=resnet18 --steps=1 --batch_size=4"
-    assert "Best Dice" in follow(said, tmp_path, small, RUN="run")
+    assert "Best Dice" in follow(said, tmp_path, small, tiny=True, RUN="run")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
@@ -164,8 +164,8 @@ def test_an_exported_model_is_named_as_what_it_can_be(tmp_path, task, recipe, ex
     loss = "ce" if task == "classify" else "dice_ce"
     config = Config(task=task, loss=loss, backbone="resnet18").of_table(SEGTHOR)
     save_run(tmp_path / NAME / "run", config, recipe)
-    run, model = (shlex.quote(f"{NAME}/{name}") for name in ("run", "model"))
-    said = shell(f"python -m serving.export --workdir={run} --output={model}", tmp_path)
+    workdir, model = (shlex.quote(f"{NAME}/{name}") for name in ("run", "model"))
+    said = shell(f"python -m serving.export --workdir={workdir} --output={model}", tmp_path)
     expected = expected.format(plain=model, listed=shlex.quote(listed(f"{NAME}/model")))
     assert f"python -m serving.predict {expected} --output=" in hinted(said)
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import slices
-from programs import finish, start
+from programs import LIMIT_S, finish, start
 
 from segthor import records
 from segthor.errors import InputError
@@ -102,7 +102,7 @@ def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
 )
 def test_what_cannot_be_a_curve_is_one_line(folder, tmp_path, flags, message):
     process = start(program(folder, tmp_path / "runs", *flags))
-    assert message in process.communicate(timeout=120)[0].splitlines()[-1]
+    assert message in process.communicate(timeout=LIMIT_S)[0].splitlines()[-1]
     assert process.returncode == 2
 
 
@@ -113,13 +113,13 @@ def program(folder, workdir, *flags):
 def test_killed_and_repeated_it_ends_with_one_table_and_a_picture(folder, tmp_path):
     flags = ["--sizes=1,2,4", "--draws=1", "--steps=1", "--decoder=pspnet", "--backbone=resnet18"]
     flags += ["--batch_size=4", "--organs=heart,aorta"]
-    process = start(program(folder, tmp_path / "runs", *flags))
+    process = start(program(folder, tmp_path / "runs", *flags), tiny=True)
     while process.poll() is None and not (tmp_path / "runs/2_0/run.json").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     first = (tmp_path / "runs/1_0/best_patients.csv").read_bytes()
-    (output,) = finish([start(program(folder, tmp_path / "runs", *flags))])
+    (output,) = finish([start(program(folder, tmp_path / "runs", *flags), tiny=True)])
     assert (tmp_path / "runs/1_0/best_patients.csv").read_bytes() == first
     rows = list(csv.DictReader(open(tmp_path / "runs/learning_curve.csv")))
     assert [(row["organ"], row["patients"]) for row in rows] == [

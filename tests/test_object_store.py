@@ -1,13 +1,11 @@
 """Data job and serving on an object store: an S3 server on the loopback, nothing but URLs."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from cases import save
-from programs import run_entry
+from programs import as_flags, run
 from structure_cases import write_patient
 from tiny_models import coded_scan, save_coded
 
@@ -48,8 +46,13 @@ def store():
 
 
 def build(source, output, *more):
-    command = [sys.executable, "-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
-    return subprocess.run(command + FLAGS + list(more), capture_output=True, text=True)
+    command = ["-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
+    return run([*command, *FLAGS, *more], cold=True)
+
+
+def run_entry(module, **flags):
+    """In a new interpreter, since fsspec reads environment variables when it is imported."""
+    return run(["-m", module, *as_flags(**flags)], cold=True)
 
 
 def upload(local, url):

@@ -6,6 +6,7 @@ import zipfile
 
 import nibabel
 import numpy as np
+import programs
 import pytest
 from cases import TINY_RECIPE, save
 from programs import run_entry
@@ -41,7 +42,7 @@ def drawn(made, names) -> np.ndarray:
 
 
 def run(module, **flags) -> str:
-    done = run_entry(module, **flags)
+    done = programs.run(["-m", module, *programs.as_flags(**flags)], tiny=True)
     assert done.returncode == 0, f"{module}: {done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -1,11 +1,10 @@
 """Synthetic patients: the anatomy's laws, the scan's laws, and the data set that is written."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from programs import run
 from scipy import ndimage
 
 from segthor import files, phantom
@@ -434,8 +433,7 @@ def test_test_patients_follow_the_training_patients_where_there_are_more_than_40
 
 
 def call(*flags):
-    command = [sys.executable, "-m", "segthor.phantom", *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run(["-m", "segthor.phantom", *flags])
 
 
 def test_the_program_resumes_and_refuses_other_settings(tmp_path):

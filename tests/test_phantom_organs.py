@@ -1,14 +1,11 @@
 """Phantoms with organs of a table's choice: the lungs, the cord, label values, pieces."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT, run
 from scipy import ndimage
 
 from segthor import files, json_files, organ_table, phantom
@@ -17,7 +14,6 @@ from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.phantom.pieces import cut, piece_table
 from tests import file_order
 
-ROOT = Path(__file__).resolve().parents[1]
 THORAX = organ_table.read(str(ROOT / "configs" / "organs" / "thorax.csv"))
 CORNERS = np.ones((3, 3, 3), bool)
 # sha256 of image and label map, from before phantoms had other contours than SegTHOR's four.
@@ -266,9 +262,8 @@ def test_settings_that_are_none_are_refused(tmp_path):
 
 
 def call(folder, *flags):
-    command = [sys.executable, "-m", "segthor.phantom", "--patients=1", "--test_patients=0", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    command = ["-m", "segthor.phantom", "--patients=1", "--test_patients=0", *flags]
+    return run(command, cwd=folder, environment={"PYTHONPATH": ROOT})
 
 
 def test_the_program_contours_the_thorax(tmp_path):

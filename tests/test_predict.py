@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from unittest import mock
@@ -19,7 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
-from programs import run_entry
+from programs import run, run_entry, start
 from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, save_coded
 
 from segthor import files, inputs, nifti, organs
@@ -602,10 +600,10 @@ def test_the_entry_runs_a_beam_job_and_knows_its_options(model, tmp_path):
 def test_a_run_killed_at_any_moment_is_completed_by_the_same_command(model, tmp_path):
     """Two moments here; benchmarks/faults.py tries more."""
     labels = folder_of_scans(tmp_path / "scans", 8)
-    command = [sys.executable, "-m", "serving.predict", f"--model={model}"]
+    command = ["-m", "serving.predict", f"--model={model}"]
     command += [f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}"]
     for done_before in (1, 4):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = start(command, stderr=None)
         while len(list((tmp_path / "out").glob("Patient_*.nii.gz"))) < done_before:
             assert process.poll() is None
             time.sleep(0.005)
@@ -614,7 +612,7 @@ def test_a_run_killed_at_any_moment_is_completed_by_the_same_command(model, tmp_
         for path in (tmp_path / "out").glob("Patient_*.nii.gz"):
             array = np.asarray(nibabel.load(path).dataobj)
             np.testing.assert_array_equal(array, labels[path.name])
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(command)
     assert done.returncode == 0, done.stderr
     assert not re.search(r" 0 of them done before", done.stdout)
     for name, expected in labels.items():

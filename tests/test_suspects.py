@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import slices
-from programs import finish, run_entry, start
+from programs import as_flags, finish, run, start
 from test_trainer import NETWORK
 from tiny_models import killed_while_writing
 
@@ -139,13 +139,13 @@ def folder(tmp_path_factory):
     slices.make(folder / "data", size=96, folds=FOLDS, contoured={"Patient_02": ("heart",)})
     command = ["-m", "trainer.cross_validate", f"--data={folder / 'data'}", *NETWORK]
     flags = ["--steps=2", "--organs=heart,aorta", f"--workdir={folder / 'runs'}"]
-    finish([start([*command, *flags])])
+    finish([start([*command, *flags], tiny=True)])
     return folder
 
 
 def suspects(folder, output="out", **flags):
     given = {"runs": folder / "runs", "data": folder / "data", "output": folder / output}
-    return run_entry("serving.suspects", **(given | flags))
+    return run(["-m", "serving.suspects", *as_flags(**given | flags)], tiny=True)
 
 
 def rows(folder, output="out"):

@@ -1,23 +1,19 @@
 """Several hosts, as processes of one machine: the same training as one, and no half-dead run."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import slices
 import tensorflow as tf
-from programs import finish as finish_all
-from programs import start as start_child
+from programs import ROOT
 from train_hosts import tf_configs
 
-ROOT = Path(__file__).resolve().parents[1]
 NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=2", "--shuffle_buffer=16"]
 # AdamW would divide tiny gradients by themselves and blow up their rounding.
 EXACT = ["--steps=20", "--deterministic", "--optimizer=sgd", "--learning_rate=0.01"]
@@ -43,15 +39,8 @@ def whole(data, tmp_path_factory):
 
 def start(data, workdir, *flags, hosts=2):
     program = ["scripts/train_hosts.py", str(hosts)] if hosts else ["-m", "trainer.main"]
-    return subprocess.Popen(
-        [sys.executable, *program, f"--data={data}", f"--workdir={workdir}"]
-        + NETWORK + EXACT + list(flags),
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
+    both = [f"--data={data}", f"--workdir={workdir}", *NETWORK, *EXACT]
+    return programs.start([*program, *both, *flags], tiny=True)
 
 
 def finish(process, status=0):
@@ -73,14 +62,10 @@ def last_step(workdir):
 
 
 def children(process):
-    """Pids of the trainers, by their place in TF_CONFIG."""
+    """Process ids of the trainers, in the order in which they were started."""
     pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    found = {}
-    for pid in map(int, pids):
-        variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-        config = next(v for v in variables if v.startswith("TF_CONFIG="))
-        found[json.loads(config.partition("=")[2])["task"]["index"]] = pid
-    return found
+    named = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+    return sorted(pid for pid, name in named.items() if name == "trainer.main")
 
 
 def test_two_processes_equal_one_of_the_same_batch_after_twenty_steps(data, tmp_path):
@@ -92,8 +77,8 @@ def test_two_processes_equal_one_of_the_same_batch_after_twenty_steps(data, tmp_
         program = [ROOT / "tests" / "replica_child.py", data, tmp_path / name, 1, batch]
         return [*program, steps, rate]
 
-    finish_all([start_child(child("one.npz", 4))])
-    finish_all([start_child(child("two.npz", 2), tf_config) for tf_config in tf_configs(2)])
+    programs.finish([programs.start(child("one.npz", 4))])
+    programs.finish([programs.start(child("two.npz", 2), tf_config) for tf_config in tf_configs(2)])
     one, two = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
     assert len(one["losses"]) == 20 and one["losses"][-1] != one["losses"][0]
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from programs import finish, start
+from programs import LIMIT_S, finish, start
 from train_hosts import tf_configs
 
 # The pyramid decoder leaves most of the encoder out: the quickest network to build.
@@ -49,10 +49,18 @@ EXACT = [
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run that nothing interrupted."""
+    """(folder, output) of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     output = finish([start(command(data, workdir, *EXACT))])[0]
     return workdir, output
+
+
+@pytest.fixture(scope="module")
+def tiny_whole(data, tmp_path_factory):
+    """The folder of such a run of the tiny network."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    finish([start(command(data, workdir, *EXACT), tiny=True)])
+    return workdir
 
 
 def last_step(workdir):
@@ -61,12 +69,11 @@ def last_step(workdir):
 
 
 def test_killed_at_random_moments_it_ends_with_the_weights_of_an_uninterrupted_run(
-    data, whole, tmp_path
+    data, tiny_whole, tmp_path
 ):
-    uninterrupted, _ = whole
     rng, workdir, steps = random.Random(1), tmp_path / "killed", []
     for _ in range(KILLS):
-        process = start(command(data, workdir, *EXACT))
+        process = start(command(data, workdir, *EXACT), tiny=True)
         first = last_step(workdir)
         reach = rng.randint(first, min(first + 8, STEPS - 2))  # somewhere after this step
         while last_step(workdir) < reach and process.poll() is None:
@@ -75,15 +82,15 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_uninterrupted_r
         process.send_signal(signal.SIGKILL)
         process.communicate()
         steps.append(last_step(workdir))
-    finish([start(command(data, workdir, *EXACT))])
-    expected, found = weights(uninterrupted), weights(workdir)
+    finish([start(command(data, workdir, *EXACT), tiny=True)])
+    expected, found = weights(tiny_whole), weights(workdir)
     assert steps[-1] > 0 and sorted(expected) == sorted(found)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
-    best = weights(uninterrupted, "best")
+    best = weights(tiny_whole, "best")
     for name, value in weights(workdir, "best").items():
         np.testing.assert_array_equal(best[name], value, err_msg=name)
-    rows = [list(csv.DictReader(open(run / "log.csv"))) for run in (uninterrupted, workdir)]
+    rows = [list(csv.DictReader(open(run / "log.csv"))) for run in (tiny_whole, workdir)]
     assert [row["step"] for row in rows[0]] == ["6", "12", "18", "24"]
     for name in ("step", "dice", "dice_heart", "learning_rate"):
         assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
@@ -96,7 +103,7 @@ def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp
     while last_step(workdir) < 4 and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == 143, output[-2000:]
     assert "the same command continues" in output
     assert 4 <= last_step(workdir) < STEPS
@@ -107,16 +114,18 @@ def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_sigterm_is_answered_after_the_step_and_not_after_a_call_of_several(data, whole, tmp_path):
+def test_sigterm_is_answered_after_the_step_and_not_after_a_call_of_several(
+    data, tiny_whole, tmp_path
+):
     workdir = tmp_path / "stopped"
-    process = start(command(data, workdir, *EXACT))
+    process = start(command(data, workdir, *EXACT), tiny=True)
     said = [next(line for line in process.stdout if "per step" in line)]
     process.terminate()  # the first step has yet to be compiled
-    said += process.communicate(timeout=120)
+    said += process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, said
     assert last_step(workdir) == 1  # a call is of two, since --checkpoint_every=2
-    finish([start(command(data, workdir, *EXACT))])
-    expected = weights(whole[0])
+    finish([start(command(data, workdir, *EXACT), tiny=True)])
+    expected = weights(tiny_whole)
     for name, value in weights(workdir).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
@@ -124,11 +133,11 @@ def test_sigterm_is_answered_after_the_step_and_not_after_a_call_of_several(data
 def test_ctrl_c_saves_and_ends_a_call_of_many_steps(data, tmp_path):
     many = ["--steps=100000", "--steps_per_call=10000", "--validate_every=100000"]
     here = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
-    process = start(command(data, tmp_path / "run", *many))
+    process = start(command(data, tmp_path / "run", *many), tiny=True)
     signal.signal(signal.SIGINT, here)
     assert any("per step" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)  # in the midst of tracing
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == 130, output
     assert output.splitlines()[-1].startswith("Stopped after a checkpoint")
     assert last_step(tmp_path / "run") == 1
@@ -179,7 +188,7 @@ def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data,
     while last_step(tmp_path / "run") < 4 and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == 143, output[-2000:]
     stored = weights(tmp_path / "run")
     names = [n for n in stored if n.startswith("averaged/") and "/moving_" in n]
@@ -196,16 +205,16 @@ def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data,
 def test_a_second_trainer_in_a_folder_is_refused_and_one_after_a_kill_is_not(data, tmp_path):
     run = tmp_path / "run"
     flags = ["--steps=1000", "--checkpoint_every=2", "--steps_per_call=2", "--validate_every=1000"]
-    first = start(command(data, run, *flags))
+    first = start(command(data, run, *flags), tiny=True)
     while last_step(run) < 2 and first.poll() is None:
         time.sleep(0.05)
-    second = start(command(data, run, *flags))
-    output = second.communicate(timeout=120)[0]
+    second = start(command(data, run, *flags), tiny=True)
+    output = second.communicate(timeout=LIMIT_S)[0]
     assert second.returncode == 2 and first.poll() is None
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert str(run) in line and "another process is writing there" in line
     first.kill()
-    again = start(command(data, run, *flags))  # before the killed one is waited for
+    again = start(command(data, run, *flags), tiny=True)  # before the killed one is waited for
     reached = last_step(run)
     while last_step(run) <= reached and again.poll() is None:
         time.sleep(0.05)
@@ -243,7 +252,7 @@ def test_an_organ_that_no_validation_patient_has_leaves_json_that_is_json(tmp_pa
 def test_another_configuration_is_refused_with_the_difference(data, whole):
     workdir, _ = whole
     process = start(command(data, workdir, *EXACT, "--learning_rate=0.5", "--augment_noise=0.2"))
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == 2
     line = output.strip().splitlines()[-1]
     assert line.startswith("error: --workdir=")
@@ -255,8 +264,10 @@ def test_two_processes_train_as_two_devices_do_and_the_chief_writes_alone(data, 
     # few steps of many slices: BatchNorm over few values would blow up rounding
     flags = ["--steps=2", "--validate_every=1", "--batch_size=8"]
     flags += ["--optimizer=sgd", "--learning_rate=0.01", "--schedule=constant"]
-    finish([start(command(data, tmp_path / "one", "--cpu_devices=2", *flags))])
-    both = [start(command(data, tmp_path / "two", *flags), each) for each in tf_configs(2)]
+    finish([start(command(data, tmp_path / "one", "--cpu_devices=2", *flags), tiny=True)])
+    both = [
+        start(command(data, tmp_path / "two", *flags), each, tiny=True) for each in tf_configs(2)
+    ]
     chief, other = finish(both)
     assert "Best Dice" in chief and "Best Dice" not in other
     expected = weights(tmp_path / "one", "best")

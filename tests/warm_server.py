@@ -6,6 +6,7 @@ one starts threads, and a fork would lack them.
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -25,7 +26,7 @@ from absl import app
 from programs import ROOT, STARTS_OTHERS, Forked, adopt_orphans
 
 import trainer  # noqa: F401  before tensorflow, which reads trainer's environment variables
-from segthor import children, startup
+from segthor import children, files, records, startup
 
 PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
 # Of the libraries, what the project's programs load only once they are at work.
@@ -67,6 +68,8 @@ def serve(requests: socket.socket) -> dict | None:
         message, descriptors, _, _ = socket.recv_fds(requests, LONGEST_REQUEST, 3)
         if not message:
             return None
+        if any("train" in word for word in pickle.loads(message)["command"][:2]):
+            convert_functions()
         pid = fork_beside(parent)
         if not pid:
             requests.close()
@@ -77,6 +80,33 @@ def serve(requests: socket.socket) -> dict | None:
         for descriptor in descriptors:
             os.close(descriptor)
         requests.send(str(pid).encode())
+
+
+@functools.cache
+def convert_functions() -> None:
+    """Does AutoGraph's work on the trainer's functions, half of what a short training takes.
+
+    It is arithmetic on syntax trees and no operation of TensorFlow. Forks find it in its cache.
+    """
+    from tensorflow.python.autograph.core import converter
+    from tensorflow.python.autograph.impl import api
+
+    modules = [sys.modules[name] for name in sorted(sys.modules) if name.startswith("trainer.")]
+    for module in [*modules, records, files]:
+        if hasattr(module, "tf") or module is files:
+            for function in functions_of(module):
+                asked_for = hasattr(function, "python_function")  # by @tf.function
+                options = converter.ConversionOptions(True, asked_for, optional_features=None)
+                with contextlib.suppress(Exception):  # then the program does it, or says why not
+                    python_function = getattr(function, "python_function", function)
+                    api._convert_actual(python_function, converter.ProgramContext(options))
+
+
+def functions_of(module):
+    """Functions and methods that a module defines."""
+    for value in vars(module).values():
+        if getattr(value, "__module__", "") == module.__name__:
+            yield from vars(value).values() if isinstance(value, type) else [value]
 
 
 def fork_beside(parent: int) -> int:
