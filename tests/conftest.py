@@ -17,6 +17,7 @@ os.environ |= {name: os.environ.get(name, "1") for name in THREADS}
 FIRST = """
 train_hosts trainer demo cross_validate start replicas learning_curve suspects export build memory
 predict own_organs hints names dicom_build flink networks doctor startup predict_safety length
+training_reference mirrored_training ignored_training placement update viewer programs
 """.split()
 
 if "PYTEST_XDIST_WORKER" in os.environ:
