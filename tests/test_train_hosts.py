@@ -65,7 +65,7 @@ def children(process):
     """Process ids of the trainers, in the order in which they were started."""
     pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     named = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
-    return sorted(pid for pid, name in named.items() if name == "trainer.main")
+    return sorted(pid for pid, name in named.items() if name == "main.py")  # set by absl
 
 
 def test_two_processes_equal_one_of_the_same_batch_after_twenty_steps(data, tmp_path):

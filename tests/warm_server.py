@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 import types
-from pathlib import Path
 
 from absl import app
 from programs import ROOT, STARTS_OTHERS, Forked, adopt_orphans
@@ -136,7 +135,6 @@ def become(request: dict) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if request["new_session"]:
         os.setsid()
-    name_process(request["command"])
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -156,12 +154,6 @@ def become(request: dict) -> None:
     except BaseException as error:
         status = status_of(error)
     end(status)
-
-
-def name_process(command: list[str]) -> None:
-    """Shows the module or script in /proc/PID/comm, and so in ps and top."""
-    name = command[1] if command[0] == "-m" else os.path.basename(command[0])
-    Path("/proc/self/comm").write_text(name[:15])
 
 
 def fork_others() -> None:
