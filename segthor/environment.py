@@ -1,9 +1,10 @@
 """Environment variables of the libraries: set here, so that another project's change no result.
 
-No other import than os: this must run before TensorFlow and matplotlib are imported.
+No other import than Python's own: this must run before TensorFlow and matplotlib are imported.
 """
 
 import os
+import shutil
 
 _SET = {
     # segmentation_models is written for Keras 2; tensorflow chooses when it is first imported.
@@ -14,6 +15,8 @@ _SET = {
     # Pretrained weights stay in ~/.keras/models.
     "KERAS_HOME": os.path.join(os.devnull, "keras"),
     "TF2_BEHAVIOR": "1",
+    # TensorFlow would take all of a GPU's memory at its start, from whoever else works there.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "MPLBACKEND": "Agg",
 }
 # These change what TensorFlow computes: precision, kernels or their order.
@@ -38,8 +41,18 @@ _REMOVED = (
 _removed_here: list[str] = []
 
 
+def has_nvidia_gpu() -> bool:
+    """Whether the machine has an NVIDIA GPU that the user has not hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None
+
+
 def prepare() -> list[str]:
     """Sets what the programs need; returns the user's variables that this process removed."""
     _removed_here.extend(name for name in _REMOVED if os.environ.pop(name, None) is not None)
     os.environ.update(_SET)
+    if has_nvidia_gpu():
+        # Threads of its own launch each GPU's kernels, so that decoding does not starve them.
+        os.environ.setdefault("TF_GPU_THREAD_MODE", "gpu_private")
     return _removed_here

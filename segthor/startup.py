@@ -9,7 +9,6 @@ later reach the terminal directly; its notes appear with --verbosity=1.
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +37,7 @@ def load_tensorflow() -> None:
         found = tf.config.list_physical_devices("GPU")
     if not logging.level_debug():
         logging.set_verbosity(logging.WARNING)  # else its Python part would take up notes
-    if not found and _gpu_expected():
+    if not found and environment.has_nvidia_gpu():
         print(
             "warning: there is an NVIDIA GPU, but TensorFlow cannot use it and computes on the "
             "processor; install the driver and CUDA's libraries (pip install "
@@ -76,10 +75,3 @@ def quiet():
         os.close(terminal)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a library's child may hold it open
             passing.wait(_WAIT_S)
-
-
-def _gpu_expected() -> bool:
-    """Whether the machine has an NVIDIA GPU that the user has not hidden."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
-        return False
-    return os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None

@@ -122,6 +122,7 @@ def test_a_loss_that_is_not_finite_ends_with_step_and_patients(source):
         def before_call(self):
             pass
 
-    iterator = iter(data.per_replica(data.training(source, learner.config, 4), 4))
+    batches = iter(data.per_replica(data.training(source, learner.config, 4), 4))
+    training = loop.Training(learner, source, batches, None, None, Journal(), lambda: False)
     with pytest.raises(InputError, match="not finite at step 0, with patients Patient_0"):
-        loop._call(learner, iterator, source, Journal(), STEPS)
+        loop.call(training, STEPS)

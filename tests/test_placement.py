@@ -1,16 +1,38 @@
 """The audit sees what leaves a GPU; training step, evaluation and signatures leave nothing."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slices
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+from tiny_models import CODED_RECIPE, reads_codes
 
-from trainer import augment, data, placement, sources, warp
-from trainer.config import Config
+from segthor import flags_of
+from segthor.organs import SEGTHOR
+from serving.prediction import bundle
+from trainer import (
+    augment,
+    data,
+    main,  # noqa: F401  which defines the flags
+    placement,
+    sources,
+    warp,
+)
+from trainer.config import DECODERS, PRECISIONS, Config
 from trainer.learner import Learner
 from trainer.strengths import Strengths
 
+ROOT = Path(__file__).resolve().parents[1]
 SIZE, BATCH = 64, 4
+COMMON = {"batch_size": BATCH, "shuffle_buffer": 16}
+FAMILIES = (
+    *("vgg16", "resnet18", "resnext50", "seresnet18", "seresnext50", "densenet121"),
+    *("inceptionv3", "inceptionresnetv2", "mobilenet", "mobilenetv2", "efficientnetb0"),
+)
 IMAGES = tf.TensorSpec([16, SIZE, SIZE, 3], tf.float32)
 
 
@@ -113,15 +135,7 @@ def source(tmp_path_factory):
     return sources.open_source(str(folder), None)
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        {"backbone": "resnet18", "precision": "float16", "task": "joint"},
-    ],
-    ids=lambda chosen: chosen["backbone"],
-)
-def test_step_and_evaluation_stay_on_the_device(source, chosen):
-    config = Config(organs=slices.NAMES, batch_size=BATCH, shuffle_buffer=16, **chosen)
+def check_step_and_evaluation(source, config):
     learner = Learner(config, source, tf.distribute.get_strategy(), 10)
     rows = data.per_replica(data.training(source, config, BATCH), BATCH)
     found = placement.audit(learner.trace_training(iter(rows)))
@@ -132,4 +146,70 @@ def test_step_and_evaluation_stay_on_the_device(source, chosen):
     batch = next(iter(data.per_replica(data.evaluation(source, BATCH), BATCH)))
     found = placement.audit(learner.counts.get_concrete_function(batch))
     assert not (found.without_kernel or found.in_host_memory or found.loops)
-    assert np.prod([np.prod(one.shape) for one in found.to_host]) < placement.LARGE
+    assert all(np.prod(one.shape) < placement.LARGE for one in found.to_host)  # the counts
+    return learner
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"backbone": "resnet18", "precision": "float16", "task": "joint"},
+        pytest.param(
+            {"backbone": "mobilenetv2", "decoder": "fpn", "optimizer": "sgd", "loss": "bce_dice"},
+            marks=pytest.mark.thorough,
+        ),
+    ],
+    ids=lambda chosen: chosen["backbone"],
+)
+def test_step_and_evaluation_stay_on_the_device(source, chosen):
+    check_step_and_evaluation(source, Config(organs=slices.NAMES, **COMMON | chosen))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("configs/*.flags")))
+def test_every_flag_file_stays_on_the_device(source, name, precision):
+    chosen = Config()
+    with flagsaver.flagsaver():
+        try:
+            flags.FLAGS(["trainer.main", f"--flagfile={ROOT}/configs/{name}.flags"])
+        except flags.UnrecognizedFlagError:
+            pytest.skip("of the data job")
+        chosen = flags_of.read(Config).of_table(source.organs)
+    small = {"encoder_weights": "none", "batch_size": BATCH, "precision": precision}
+    check_step_and_evaluation(source, dataclasses.replace(chosen, **small))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_every_decoder_and_family_stays_on_the_device(source, backbone, decoder):
+    config = Config(organs=slices.NAMES, **COMMON, backbone=backbone, decoder=decoder)
+    learner = check_step_and_evaluation(source, config)
+    check_signatures(lambda images: {bundle.PROBABILITIES: learner.model(images)["segment"]})
+
+
+def check_signatures(network, recipe=CODED_RECIPE):
+    values = bundle.label_values(slices.NAMES, SEGTHOR)
+    for signature in bundle._signatures(network, recipe, values).values():
+        found = placement.audit(signature)
+        assert not (found.without_kernel or found.in_host_memory or found.loops)
+
+
+def test_the_exported_signatures_stay_on_the_device():
+    check_signatures(reads_codes()[0])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_compiled_step_has_the_same_losses(source, decoder):
+    def losses(xla):
+        tf.keras.utils.set_random_seed(1)
+        config = Config(
+            **COMMON, organs=slices.NAMES, backbone="resnet18", decoder=decoder, xla=xla
+        )
+        learner = Learner(config, source, tf.distribute.get_strategy(), 20)
+        rows = data.per_replica(data.training(source, config, BATCH), BATCH)
+        return learner.train(iter(rows), tf.constant(20))[0].numpy()
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=2e-2)

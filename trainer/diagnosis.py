@@ -1,10 +1,12 @@
 """What bounds a training run, in words, from times that `trainer.stopwatch` measured."""
 
+import math
 from dataclasses import dataclass
 
 WAITING = 0.2  # share of a run's time in which the device waits, from which on input bounds it
 _AUGMENTING = 0.3  # share of a step that is augmentation
 _GAIN = 1.5  # slices per second that a larger batch must bring to be worth a word
+_GPU_RATE = 1000  # slices/s of a fast GPU, as an example
 _MIXED = 4  # batches that are to be mixed with one another, at least
 READING, DECODING, AUGMENTING, BATCH, NETWORK = BOUNDS = (
     *("reading", "decoding and mixing", "augmentation", "a small batch", "the network"),
@@ -19,6 +21,7 @@ class Times:
     step_s: a step on a batch that lies ready, augmentation included; whole_s: a step of the run;
     waiting: share of it in which the device waits for input; larger_s: a step on a ready batch that
     is `larger` times as large, None where that does not fit; validation_s: of a whole validation.
+    launches: operations that a step launches on a GPU; off_device: those that would leave it.
     """
 
     batch: int
@@ -33,6 +36,8 @@ class Times:
     validation_s: float
     faults_per_step: float
     memory_gb: float
+    launches: int = 0
+    off_device: tuple[str, ...] = ()
 
     @property
     def waits(self) -> float:
@@ -80,6 +85,18 @@ def advice(times: Times, config) -> list[str]:
             f"{max(512, _MIXED * times.batch)}"
         )
     return lines
+
+
+def for_gpus(times: Times, cores: int) -> list[str]:
+    """Sentences: what a GPU would make of this host's input and of the training step."""
+    rate = times.batch / times.input_s
+    lines = [
+        f"this host's {cores} cores read and decode {rate:.0f} slices/s: a GPU that trains "
+        f"{_GPU_RATE} slices/s needs about {max(1, math.ceil(_GPU_RATE * cores / rate))} of them",
+        f"on a GPU a step launches {times.launches} operations, and "
+        f"{len(times.off_device) or 'none'} of them would leave it",
+    ]
+    return lines + [f"  {operation}" for operation in times.off_device]
 
 
 def waiting_line(waiting: float) -> str | None:

@@ -5,6 +5,8 @@ python -m trainer.doctor --flagfile=configs/all.flags --data=DATASET
 Takes the trainer's flags, trains a network of its own for some steps and writes nothing.
 """
 
+import os
+
 from absl import flags
 
 from segthor import errors, flags_of, startup
@@ -37,7 +39,7 @@ def main(_):
         with startup.quiet():  # TensorFlow warns of an input that devices share
             times = stopwatch.measure(config, source, strategy, _SECONDS.value)
     print(_table(times, strategy.num_replicas_in_sync))
-    for line in diagnosis.advice(times, config):
+    for line in (*diagnosis.advice(times, config), *diagnosis.for_gpus(times, os.cpu_count())):
         print(line[0].upper() + line[1:])
     print(_end(times, config, source))
     return 0

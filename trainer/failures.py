@@ -19,6 +19,7 @@ _REFUSED = (
     tf.errors.PermissionDeniedError,
     tf.errors.FailedPreconditionError,
 )
+_MEMORY = ("OOM when allocating", "Out of memory", "out of memory")  # TensorFlow's words, XLA's
 _DISK = ("No space left", "Read-only file system", "Permission denied", "quota")
 # TensorFlow quotes what it cannot parse, and Python then stumbles over the quoted bytes.
 _UNREADABLE = (tf.errors.OpError, UnicodeDecodeError)
@@ -41,8 +42,11 @@ def in_one_line(source: sources.Source, workdir: str, several_processes: bool):
             "command on every host: it continues from the last checkpoint"
         ) from error
     except _REFUSED as error:
-        if "OOM when allocating" in str(error):
-            raise InputError("out of memory; lower --batch_size") from error
+        if any(words in str(error) for words in _MEMORY):
+            raise InputError(
+                "out of memory; lower --batch_size, or take --precision=bfloat16 or a smaller "
+                "--backbone"
+            ) from error
         why = next((words for words in _DISK if words in str(error)), None)
         if not why:
             raise

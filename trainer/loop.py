@@ -1,7 +1,10 @@
 """The training loop: calls of several steps, validations, checkpoints, in one readable order."""
 
 import dataclasses
+import os
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -10,49 +13,104 @@ from segthor import startup
 from segthor.errors import InputError
 from trainer import data, length, run, sources, start, validate
 from trainer.checkpoints import Checkpoints
+from trainer.config import Config
+from trainer.journal import Journal, Silent
 from trainer.learner import Learner
 
 DROP = 0.5  # what a plateau does to the learning rate
+_LAUNCHING = 2  # cores that a GPU's launching threads keep busy
 
 
-def train(config, source, workdir, strategy, journal, stop_asked, chief=True, began_s=None) -> bool:
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    config: Its choices.
+    source: The dataset.
+    workdir: The run's folder.
+    strategy: tf.distribute.Strategy of the devices.
+    journal: Reports its progress.
+    stop_asked: Says, from any thread, whether to stop after the next step.
+    chief: Whether this process writes into the folder.
+    began_s: When the minutes of a timed run began, by time.monotonic().
+    """
+
+    config: Config
+    source: sources.Source
+    workdir: str
+    strategy: tf.distribute.Strategy
+    journal: Journal | Silent
+    stop_asked: Callable[[], bool]
+    chief: bool
+    began_s: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """A job under way.
+
+    learner: Network, optimizer and step.
+    source: The dataset.
+    batches: Training batches, shared out to the devices.
+    held_out: Validation batches, likewise; read anew by each validation.
+    checkpoints: The last and the best.
+    journal: Reports progress.
+    stop_asked: As in `Job`.
+    """
+
+    learner: Learner
+    source: sources.Source
+    batches: Iterator
+    held_out: tf.distribute.DistributedDataset
+    checkpoints: Checkpoints
+    journal: Journal | Silent
+    stop_asked: Callable[[], bool]
+
+
+def train(job: Job) -> bool:
     """Trains to the end, or to the step in which `stop_asked()`; returns whether it is finished.
 
-    Continues from the folder's last checkpoint. began_s: when the minutes of a timed run began, by
-    time.monotonic(); by default now. Raises InputError where the loss is not finite.
+    Continues from the folder's last checkpoint. Raises InputError where the loss is not finite.
     """
-    began_s = time.monotonic() if began_s is None else began_s
-    global_batch = config.batch_size * strategy.num_replicas_in_sync
-    known = length.known(config, source, workdir, global_batch)
+    config, source = job.config, job.source
+    global_batch = config.batch_size * job.strategy.num_replicas_in_sync
+    known = length.known(config, source, job.workdir, global_batch)
     steps = known.steps if known else length.UNMEASURED
-    learner = Learner(config, source, strategy, steps, stop_asked)
-    checkpoints = Checkpoints(workdir, learner, chief)
+    learner = Learner(config, source, job.strategy, steps, job.stop_asked)
+    checkpoints = Checkpoints(job.workdir, learner, job.chief)
     resumed = checkpoints.restore()
     if config.start_from and not resumed:
-        _start_from(learner, workdir, chief)
+        _start_from(learner, job.workdir, job.chief)
     per_epoch = sources.steps_per_epoch(source, global_batch)
-    journal.begin(learner.step, known and steps, per_epoch, resumed)
+    job.journal.begin(learner.step, known and steps, per_epoch, resumed)
 
-    batches, held_out = _inputs(config, source, strategy, learner.step)
+    batches, held_out = share_inputs(config, source, job.strategy, learner.step)
     with startup.quiet():
-        iterator = iter(batches)
+        batches = iter(batches)
+    training = Training(
+        learner, source, batches, held_out, checkpoints, job.journal, job.stop_asked
+    )
     if not known:
-        left_s = config.minutes * 60 - (time.monotonic() - began_s)
-        parts = (learner, iterator, source, held_out, checkpoints, journal, stop_asked)
-        known = _measure(*parts, left_s)
+        known = _measure(training, config.minutes * 60 - (time.monotonic() - job.began_s))
         if not known:
             checkpoints.save()
             return False
-        if chief:  # before a checkpoint that would be continued with these steps
-            run.note(workdir, length=dataclasses.asdict(known))
+        if job.chief:  # before a checkpoint that would be continued with these steps
+            run.note(job.workdir, length=dataclasses.asdict(known))
+    return _train_to(training, known)
+
+
+def _train_to(training: Training, known: length.Length) -> bool:
+    """Trains to the last step, with validations and checkpoints on the way; see `train`."""
+    learner, checkpoints = training.learner, training.checkpoints
     steps, validate_every = known.steps, known.validate_every
-    checkpoint_every = config.checkpoint_every or validate_every
-    while learner.step < steps and not _given_up(config, checkpoints):
-        _call(learner, iterator, source, journal, steps, validate_every, checkpoint_every)
+    checkpoint_every = learner.config.checkpoint_every or validate_every
+    while learner.step < steps and not _given_up(learner.config, checkpoints):
+        call(training, steps, validate_every, checkpoint_every)
         step = learner.step
         if step % validate_every == 0 or step == steps:
-            _validate(learner, source, held_out, checkpoints, journal)
-        stopping = learner.in_any_process(stop_asked())
+            _validate(training)
+        stopping = learner.in_any_process(training.stop_asked())
         if step % checkpoint_every == 0 or step == steps or stopping:
             checkpoints.save()
         if stopping:
@@ -61,14 +119,20 @@ def train(config, source, workdir, strategy, journal, stop_asked, chief=True, be
     return True
 
 
-def _inputs(config, source, strategy, first_step: int):
-    """(batches of training from a step on, those of validation), shared out to the devices."""
+def share_inputs(config, source, strategy, first_step: int):
+    """(batches of training from a step on, those of validation), shared out to the devices.
+
+    TensorFlow copies the next batch to each GPU while the step before it runs.
+    """
     global_batch = config.batch_size * strategy.num_replicas_in_sync
 
     def share_out(make):
         return strategy.distribute_datasets_from_function(
-            lambda context: data.per_replica(
-                make((context.input_pipeline_id, context.num_input_pipelines)), config.batch_size
+            lambda context: _with_threads(
+                data.per_replica(
+                    make((context.input_pipeline_id, context.num_input_pipelines)),
+                    config.batch_size,
+                )
             )
         )
 
@@ -78,32 +142,43 @@ def _inputs(config, source, strategy, first_step: int):
     )
 
 
-def _measure(learner, iterator, source, held_out, checkpoints, journal, stop_asked, left_s):
+def _with_threads(dataset):
+    """The dataset; where there are GPUs, with threads of its own, which never delay launches."""
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    if not gpus:
+        return dataset
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = max(1, os.cpu_count() - _LAUNCHING * gpus)
+    return dataset.with_options(options)
+
+
+def _measure(training: Training, left_s: float):
     """The length of a run that has `left_s` seconds, from its first steps and a validation.
 
     What compiles runs once before it is timed. None where the run is asked to stop: continued, it
     measures again.
     """
-    began = time.monotonic()
+    learner, began = training.learner, time.monotonic()
     for count in (1, length.MEASURED_STEPS // 4):
-        _call(learner, iterator, source, journal, learner.step + count)
-    validate.validate(learner, source, held_out)
+        call(training, learner.step + count)
+    validate.validate(learner, training.source, training.held_out)
     start, first = time.monotonic(), learner.step
     while learner.step < first + length.MEASURED_STEPS:
-        _call(learner, iterator, source, journal, first + length.MEASURED_STEPS)
-        if learner.in_any_process(stop_asked()):
+        call(training, first + length.MEASURED_STEPS)
+        if learner.in_any_process(training.stop_asked()):
             return None
     stepped = time.monotonic()
-    _validate(learner, source, held_out, checkpoints, journal)
-    checkpoints.save()
+    _validate(training)
+    training.checkpoints.save()
     done = time.monotonic()
     step_s = (stepped - start) / (learner.step - first)
-    found = [
-        learner.mean_of_processes(s) for s in (left_s - (done - began), step_s, done - stepped)
-    ]
-    known = length.fitting(learner.step, *found, learner.config.validate_every)
+    measured_s = (left_s - (done - began), step_s, done - stepped)
+    left_s, step_s, validation_s = map(learner.mean_of_processes, measured_s)
+    known = length.fitting(
+        learner.step, left_s, step_s, validation_s, learner.config.validate_every
+    )
     learner.lay_schedule(known.steps)
-    journal.measured(known.steps, found[1])
+    training.journal.measured(known.steps, step_s)
     return known
 
 
@@ -114,22 +189,23 @@ def _start_from(learner, workdir: str, chief: bool) -> None:
         print(start.told(taken), flush=True)
 
 
-def _call(learner, iterator, source, journal, steps, *every) -> None:
+def call(training: Training, steps: int, *every: int) -> None:
     """One call of the device, up to the next step at which the loop has something to do.
 
     It ends earlier where the run is asked to stop.
     """
+    learner, journal = training.learner, training.journal
     first = learner.step
     frozen = learner.config.freeze_encoder_steps
     until = [steps, first + learner.config.steps_per_call, *([frozen] if first < frozen else [])]
     until += [(first // period + 1) * period for period in every]
     journal.before_call()
     began = time.perf_counter()
-    losses, waited = learner.train(iterator, tf.constant(min(until) - first))
-    losses = losses.numpy()
+    losses, waited = learner.train(training.batches, tf.constant(min(until) - first))
+    losses = losses.numpy()  # here alone the host waits for the device
     if not np.isfinite(losses).all():
         step = first + int(np.argmin(np.isfinite(losses)))
-        patients = data.patients_at(source, learner.config, learner.global_batch, step)
+        patients = data.patients_at(training.source, learner.config, learner.global_batch, step)
         raise InputError(
             f"the loss is not finite at step {step}, with patients {', '.join(patients)}; look at "
             "their data, lower --learning_rate or set --clip_norm"
@@ -137,12 +213,13 @@ def _call(learner, iterator, source, journal, steps, *every) -> None:
     journal.trained(learner, losses, time.perf_counter() - began, float(waited))
 
 
-def _validate(learner, source, held_out, checkpoints, journal) -> None:
-    """Scores the network, keeps it where it is the best so far, and tells."""
-    scores = validate.validate(learner, source, held_out)
+def _validate(training: Training) -> None:
+    """Scores the network, keeps it where it is the best so far, and reports."""
+    learner, checkpoints = training.learner, training.checkpoints
+    scores = validate.validate(learner, training.source, training.held_out)
     better = checkpoints.score(scores.mean)
     _drop_rate(learner.config, learner, checkpoints)
-    journal.validated(learner, source, scores, better)
+    training.journal.validated(learner, training.source, scores, better)
 
 
 def _given_up(config, checkpoints) -> bool:

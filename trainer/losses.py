@@ -8,6 +8,7 @@ changes nothing, and the organ has no Dice term of its own.
 Ignored pixels, which are not annotated, are left out of every sum and mean over pixels.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.config import CLASSIFY, SEGMENT
@@ -110,7 +111,9 @@ def _cross_entropy(log_p, truth, annotated, gamma=0.0):
 def _binary_cross_entropy(logits, log_p, truth, contoured, annotated):
     """Mean over pixels and contoured organs of each organ's own cross entropy against the rest."""
     classes = logits.shape[-1]
-    others = logits[..., None, :] + tf.eye(classes) * _NOTHING  # for each class, all but itself
+    others = (
+        logits[..., None, :] + np.eye(classes, dtype=np.float32) * _NOTHING
+    )  # for each class, all but itself
     log_rest = tf.reduce_logsumexp(others, -1) - tf.reduce_logsumexp(logits, -1, keepdims=True)
     loss = -(truth * log_p + (1 - truth) * log_rest)[..., 1:]
     return _organ_mean(_pixel_mean(loss, annotated), contoured)

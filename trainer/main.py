@@ -60,8 +60,10 @@ def main(_):
         journal = Silent()
         if chief:
             journal = Journal(_WORKDIR.value, config, _PROFILE.value, organs=source.organs)
-        inputs = (config, source, _WORKDIR.value, strategy, journal, stop_asked, chief, began_s)
-        finished = loop.train(*inputs)
+        job = loop.Job(
+            config, source, _WORKDIR.value, strategy, journal, stop_asked, chief, began_s
+        )
+        finished = loop.train(job)
         summary = journal.end(finished)
         if finished and chief and config.surface_distances:
             surfaces.score(_WORKDIR.value, source)

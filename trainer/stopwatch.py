@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import files, memory, records
-from trainer import augment, data, journal, sources, validate
+from trainer import augment, data, journal, placement, sources, validate
 from trainer.diagnosis import Times
 from trainer.learner import Learner
 
@@ -28,7 +28,9 @@ def measure(config, source: sources.Source, strategy, seconds: float) -> Times:
     waited_of = []
     step_s = _steps(learner, iter(ready), each)
     before, first = memory.page_faults(), learner.step
-    whole_s = _steps(learner, iter(run), each, waited_of)
+    iterator = iter(run)
+    whole_s = _steps(learner, iterator, each, waited_of)
+    audit = placement.audit(learner.trace_training(iterator))
     faults = (memory.page_faults() - before) / (learner.step - first)
     held_out = _spread(strategy, data.evaluation(source, batch), config.batch_size)
     start = time.perf_counter()
@@ -47,6 +49,8 @@ def measure(config, source: sources.Source, strategy, seconds: float) -> Times:
         validation_s=validation_s,
         faults_per_step=faults,
         memory_gb=journal.memory_gb(),
+        launches=audit.launches.total(),
+        off_device=tuple(map(str, (*audit.without_kernel, *audit.in_host_memory))),
     )
 
 

@@ -30,6 +30,7 @@ from segthor.organs import BACKGROUND, Organs
 from segthor.recipe import Recipe
 from serving.prediction import engine as engines
 from serving.prediction import example, postprocess
+from serving.prediction.fitting import InFittingBatches
 
 PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
 
@@ -42,7 +43,8 @@ class Bundle:
     organs, of which the network may know some. digest: names the weights and what belongs to them.
     training: what the trainer recorded. signatures: name -> callable of tensors. rules: organ ->
     post-processing (`serving.tune` puts it there). other_engine: output -> callable of arrays, of
-    what another engine than TensorFlow computes; engine: its name.
+    what another engine than TensorFlow computes; engine: its name. fitting: output -> how many
+    slices at once fit into memory.
     """
 
     folder: str
@@ -55,6 +57,7 @@ class Bundle:
     table: Organs
     engine: str = engines.TENSORFLOW
     other_engine: dict = field(default_factory=dict)
+    fitting: dict = field(default_factory=dict)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K], which sum to 1 over K."""
@@ -77,7 +80,8 @@ class Bundle:
         """One of its outputs for uint8 [N, H, W, C], by its engine."""
         if output in self.other_engine:
             return self.other_engine[output](images)
-        return self.signatures[output](images=tf.constant(images))[output].numpy()
+        network = self.fitting.setdefault(output, InFittingBatches())
+        return network.run(lambda some: self.signatures[output](images=some)[output], images)
 
 
 def label_values(names, organs: Organs) -> np.ndarray:
@@ -240,7 +244,9 @@ def _signatures(network, recipe: Recipe, values: np.ndarray) -> dict:
         scaled = hu * scale + tf.cast(offset, tf.float32)[:, None, None, None]
         images = tf.cast(tf.clip_by_value(scaled, 0.0, 255.0) + 0.5, tf.uint8)
         classes = tf.argmax(predict(images)[PROBABILITIES], -1, tf.int32)
-        return {"labels": tf.gather(tf.constant(values), classes)}
+        # GatherV2 has no GPU kernel for uint8.
+        labels = tf.gather(tf.constant(values, tf.float32), classes)
+        return {"labels": tf.cast(labels, tf.uint8)}
 
     def signature(function, **specs):
         specs = [tf.TensorSpec(*spec, name) for name, spec in specs.items()]

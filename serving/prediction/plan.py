@@ -54,6 +54,12 @@ class Plan:
     most_scan_gb: float = option(
         0.0, "Memory that one scan may fill; 0: a third of what is free.", (0, 1e6)
     )
+    gpu_memory_gb: float = option(
+        0.0,
+        "Memory that prediction may take of each GPU, which others may share; 0: what it needs. A "
+        "batch that does not fit is halved.",
+        (0, 1e6),
+    )
     review_recall: float = option(
         0.95,
         "Of the bad predictions, the share that the cases marked for review must hold (needs "

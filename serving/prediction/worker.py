@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from segthor.errors import InputError
 from segthor.patients import Patient
-from serving.prediction import bundle, postprocess
+from serving.prediction import bundle, fitting, postprocess
 from serving.prediction.engine import TENSORFLOW
 from serving.prediction.plan import Plan
 from serving.prediction.predictor import Ensemble, check_tables
@@ -27,6 +27,7 @@ class Worker:
     def __init__(self, plan: Plan):
         """Raises InputError for a model that is missing or does not fit the others."""
         self.plan = plan
+        fitting.limit_memory(plan.gpu_memory_gb)
 
         def loaded(paths):
             return [bundle.load(path, plan.engine) for path in paths]

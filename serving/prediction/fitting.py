@@ -1,0 +1,59 @@
+"""Networks on a GPU that may be shared: how much of its memory they take, how many slices fit."""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+
+from segthor.errors import InputError
+
+
+def limit_memory(gigabytes: float) -> None:
+    """Lets TensorFlow take so much of each GPU's memory; 0: as much as it needs, as it needs it.
+
+    To be called before anything is computed. Without a GPU nothing happens.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        if gigabytes:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(gigabytes * 1024))
+            tf.config.set_logical_device_configuration(gpu, [limit])
+        else:
+            with contextlib.suppress(RuntimeError):  # something was computed before
+                tf.config.experimental.set_memory_growth(gpu, True)
+
+
+class InFittingBatches:
+    """Runs a network on as many slices at once as fit into memory.
+
+    A batch that does not fit is halved, and later batches are no larger.
+    """
+
+    def __init__(self):
+        self._most = None
+
+    def run(self, network, images: np.ndarray) -> np.ndarray:
+        """The network's output for all images, [N, ...].
+
+        network: a tensor [N, ...] to a tensor [N, ...].
+
+        Raises:
+          InputError: a single slice does not fit.
+        """
+        while True:
+            size = max(1, min(self._most or len(images), len(images)))
+            try:
+                return _in_batches(network, images, size)
+            except tf.errors.ResourceExhaustedError as error:
+                if size == 1:
+                    raise InputError(
+                        "out of memory with one slice at a time; raise --gpu_memory_gb, end other "
+                        "programs on the GPU, or hide it with CUDA_VISIBLE_DEVICES=-1"
+                    ) from error
+                self._most = size // 2
+            print(f"Out of memory: going on with {self._most} slices at a time", flush=True)
+
+
+def _in_batches(network, images, size: int) -> np.ndarray:
+    starts = range(0, max(len(images), 1), size)
+    parts = [network(tf.constant(images[start : start + size])).numpy() for start in starts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
