@@ -3,11 +3,13 @@
 What is read is written with pydicom alone, so that it shares no fault with the code under test.
 """
 
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
@@ -26,6 +28,12 @@ ORIGIN = Origin("1.2.3", "0123456789abcdef", "20260102", "030405")
 POSITIONS, TILTS = ("HFS", "HFP", "FFS", "FFP"), (0, -18.5, 12)
 SHAPE, SPACING_MM = (40, 30, 12), (1.3, 0.9, 3.0)
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
+needs_plastimatch = pytest.mark.skipif(
+    not shutil.which("plastimatch"), reason="plastimatch is not installed (Debian: plastimatch)"
+)
+needs_dciodvfy = pytest.mark.skipif(
+    not shutil.which("dciodvfy"), reason="dciodvfy is not installed (Debian: dicom3tools)"
+)
 
 
 def ct(folder, shape=SHAPE, spacing_mm=SPACING_MM, pose="HFS", tilt_degrees=0.0, **options):

@@ -1,7 +1,6 @@
 """Segmentations written as DICOM SEG: their voxels lie where they should, for readers not ours."""
 
 import os
-import shutil
 import time
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from tests.structure_cases import (
     POSITIONS,
     TILTS,
     USED,
+    needs_dciodvfy,
     validated,
     with_identity,
 )
@@ -123,7 +123,7 @@ def test_highdicom_reads_the_volume_back(stack, labels, tmp_path, kind):
     np.testing.assert_array_equal(found, labels)
 
 
-@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="no dciodvfy installed")
+@needs_dciodvfy
 @pytest.mark.parametrize("organs", [USED, NAMELESS], ids=["table", "without codes"])
 @pytest.mark.parametrize(
     "options",

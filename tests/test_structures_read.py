@@ -1,6 +1,5 @@
 """Structure sets read onto a stack: which organs, which voxels, and a finding for each oddity."""
 
-import shutil
 import warnings
 
 import numpy as np
@@ -493,7 +492,7 @@ def from_edge_px(rings, voxel) -> float:
     return nearest
 
 
-@pytest.mark.skipif(not shutil.which("plastimatch"), reason="plastimatch is not installed")
+@cases.needs_plastimatch
 def test_a_real_structure_set_is_filled_as_plastimatch_does(real, tmp_path):
     """But for centres that lie on an edge: there plastimatch follows no rule, and we follow ours.
 

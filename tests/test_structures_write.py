@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -25,11 +24,11 @@ from tests.structure_cases import (
     POSITIONS,
     TILTS,
     USED,
+    needs_dciodvfy,
+    needs_plastimatch,
     validated,
     with_identity,
 )
-
-needs_dciodvfy = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="no dciodvfy installed")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def test_outlines_by_probabilities_run_where_these_are_equal():
         np.testing.assert_allclose(inner[:, 0], 14.8, atol=1e-9)
 
 
-@pytest.mark.skipif(not shutil.which("plastimatch"), reason="plastimatch is not installed")
+@needs_plastimatch
 @pytest.mark.parametrize("by", ["mask", "probabilities"])
 @pytest.mark.parametrize("pose", POSITIONS)
 def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
@@ -125,7 +124,7 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
         assert np.count_nonzero(filled[organ.tg263] != (labels == organ.label)) <= 5
 
 
-@pytest.mark.skipif(not shutil.which("plastimatch"), reason="plastimatch is not installed")
+@needs_plastimatch
 def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_path):
     folder = real_ct / "lung1_002_dicom"
     (patient,) = index.of_folder(str(folder)).patients
