@@ -127,8 +127,21 @@ def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
         series=settings.series,
     )
     if settings.level_masks:
+        _check_numbers(settings.level_masks, organs)
         patients = inputs.with_masks(patients, settings.level_masks)
     return patients
+
+
+def _check_numbers(level_masks: str, organs: Organs) -> None:
+    """Raises InputError where the label maps number organs otherwise than the table."""
+    theirs = inputs.noted_organs(level_masks)
+    for name, label in (theirs.numbers if theirs else {}).items():
+        ours = organs.numbers.get(name, label)
+        if ours != label:
+            raise InputError(
+                f"--level_masks={level_masks}: notes {name} as {label}, the table of organs has "
+                f"{ours}; expected predictions of a model that was trained with this table"
+            )
 
 
 def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:

@@ -125,6 +125,19 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
     return {one.name: one for one in checked(found, path) if one.labels or one.fault}
 
 
+def noted_organs(folder: str) -> Organs | None:
+    """What the label values in a folder of predictions are; None where no prediction job noted it.
+
+    Raises:
+      InputError: The table makes no sense.
+    """
+    path = files.join(folder, layouts.PREDICTIONS)
+    noted = json_files.read(path) if files.exists(path) else None
+    if not isinstance(noted, dict):
+        return None
+    return Organs.from_json(noted["organs"], path) if "organs" in noted else SEGTHOR
+
+
 def with_masks(patients, folder: str) -> tuple[Patient, ...]:
     """The patients with the label map from `folder` that is named after the patient or the CT."""
     masks = find_predictions(folder)

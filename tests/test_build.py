@@ -20,10 +20,10 @@ from beam_jobs import checks, pipeline, shards
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
-from segthor import inputs, nifti, phantom, scans
+from segthor import inputs, json_files, nifti, phantom, scans
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
-from segthor.organs import SEGTHOR
+from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
 from tests import file_order
 
@@ -398,6 +398,13 @@ def test_an_earlier_models_masks_give_the_level_of_a_patient_without_contours(tm
     own = {"recipe": {"window_level": "median:heart"}, "level_masks": str(tmp_path / "masks")}
     _, dataset = run(tmp_path / "in", tmp_path / "out", **own)
     assert dataset.unlabelled[0].level_hu == np.median(made.hu[made.labels == 2])
+    swapped = {"esophagus": 2, "heart": 1}
+    rows = [(one, swapped.get(one.name, one.label)) for one in SEGTHOR]
+    table = Organs(tuple(dataclasses.replace(one, label=label) for one, label in rows))
+    noted = {"format": 1, "models": ["0"], "organs": table.to_json()}
+    json_files.write(str(tmp_path / "masks/predictions.json"), noted)
+    with pytest.raises(InputError, match="notes esophagus as 2, the table of organs has 1"):
+        run(tmp_path / "in", tmp_path / "out", **own)
 
 
 def test_nnunets_layout_gives_the_same_shards(tmp_path):

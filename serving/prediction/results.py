@@ -230,15 +230,6 @@ def mark_of(scan: Patient) -> dict:
     return {"path": scan.ct, "stamp": scans.volume_stamp(scan.ct, scan.ct_files)}
 
 
-def organs_of(folder: str) -> Organs | None:
-    """What the label values in a folder stand for; None where no prediction job noted it."""
-    path = files.join(folder, FILE_NAME)
-    noted = json_files.read(path) if files.exists(path) else None
-    if not isinstance(noted, dict):
-        return None
-    return Organs.from_json(noted[ORGANS], path) if ORGANS in noted else SEGTHOR
-
-
 def settings_of(folder: str) -> dict:
     """The settings of the job whose label maps lie in a folder.
 

@@ -8,7 +8,7 @@ from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from segthor.volume import Grid, LabelMap
-from serving.prediction import facts, results
+from serving.prediction import facts
 
 _OTHER = "expected predictions of a model that was trained with the dataset's table of organs"
 
@@ -34,7 +34,7 @@ def table_of(folder: str, contours: str | None = None, table: str | None = None)
     Raises:
       InputError: predictions and contours number organs differently, or `table` is one too many.
     """
-    predicted = results.organs_of(folder)
+    predicted = inputs.noted_organs(folder)
     theirs = None
     if contours and inputs.is_dataset(contours):
         theirs = Dataset.load(contours).organs
