@@ -133,9 +133,9 @@ def noted_organs(folder: str) -> Organs | None:
     """
     path = files.join(folder, layouts.PREDICTIONS)
     noted = json_files.read(path) if files.exists(path) else None
-    if not isinstance(noted, dict):
+    if not isinstance(noted, dict) or "organs" not in noted:
         return None
-    return Organs.from_json(noted["organs"], path) if "organs" in noted else SEGTHOR
+    return Organs.from_json(noted["organs"], path)
 
 
 def with_masks(patients, folder: str) -> tuple[Patient, ...]:
