@@ -26,7 +26,7 @@ import numpy as np
 from segthor import dicom, files, json_files, nifti, outputs, scans, underway
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
-from segthor.organs import SEGTHOR, Organs
+from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import LabelMap
 from serving.prediction import corrections, facts
