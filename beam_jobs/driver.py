@@ -127,7 +127,7 @@ def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
         series=settings.series,
     )
     if settings.level_masks:
-        _check_numbers(settings.level_masks, organs)
+        _check_numbers(settings.level_masks, settings.organs)
         patients = inputs.with_masks(patients, settings.level_masks)
     return patients
 
