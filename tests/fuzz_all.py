@@ -205,7 +205,7 @@ class ModelFolders:
                 model_directory.digest,
                 model_directory.table,
                 model_directory.weight_names,
-                postprocess.load,
+                lambda version: postprocess.load(version, SEGTHOR),
                 load_calibration,
             ):
                 with contextlib.suppress(InputError):
