@@ -1,21 +1,40 @@
 """Each kind of file of `tests.fuzz_all`, a few cases of it: read, or refused in one line."""
 
 import json
+import os
 
 import pytest
 
 from segthor import csv_files, json_files, model_directory, organ_table
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
-from tests import fuzz_all
+from tests import fuzz_all, fuzz_kinds
 
 CASES = {"codecs": 6, "headers": 12, "structures": 8, "csv": 60, "json": 60, "organs": 60}
 
 
-@pytest.mark.parametrize("name", fuzz_all.KINDS)
+@pytest.mark.parametrize("name", fuzz_kinds.KINDS)
 def test_a_damaged_file_is_read_or_refused(name):
     ended = fuzz_all.run_kind(name, 20, 1, CASES.get(name, 15))
     assert ended and not ended["WRONG"]
+
+
+@pytest.mark.parametrize("name", fuzz_kinds.KINDS)
+def test_the_undamaged_files_are_read(tmp_path, name):
+    fuzz_kinds.KINDS[name](tmp_path).check_base()
+
+
+def test_a_kind_that_refuses_its_undamaged_files_does_not_run(monkeypatch):
+    monkeypatch.setattr(fuzz_kinds.Csv, "_NAMES", b"no table")
+    with pytest.raises(InputError):
+        fuzz_all.run_kind("csv", 0, 1)
+
+
+def test_the_death_of_the_process_is_seen_with_its_seed(monkeypatch, capfd):
+    monkeypatch.setattr(fuzz_kinds.Csv, "run", lambda *_: os.kill(os.getpid(), 9))
+    monkeypatch.setattr("sys.argv", ["fuzz_all", "--minutes=0", "--only=csv", "--seed=41"])
+    assert fuzz_all.main() == 1
+    assert "csv, seed 41: ended the process (-9)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "\ufeff", "nul"])
