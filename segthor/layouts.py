@@ -35,7 +35,7 @@ def has_nifti(root: str) -> bool:
     while waiting:
         folder, depth = waiting.pop()
         names, folders = files.entries(folder)
-        is_output = PREDICTIONS in names and folder != root
+        is_output = _is_output(names) and folder != root
         if any(map(is_nifti, names)) and not is_output:
             return True
         if depth < _DEEPEST and not is_output:
@@ -126,7 +126,12 @@ def named_files(folder: str) -> dict[str, str]:
 
 
 def _is_predictions(folder: str) -> bool:
-    return files.exists(files.join(folder, PREDICTIONS))
+    return files.exists(files.join(folder, PREDICTIONS)) and _is_output(files.entries(folder)[0])
+
+
+def _is_output(names: list[str]) -> bool:
+    """Whether a folder of these files is serving.predict's, which never writes a GT.nii.gz."""
+    return PREDICTIONS in names and not _scans(names)[1]
 
 
 def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset()) -> list[Patient]:
@@ -150,7 +155,7 @@ def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset(
 def _in_part(folder: str, without) -> list[Patient]:
     """SegTHOR's: a folder per patient, or flat scans. without: folders to pass over."""
     names, folders = files.entries(folder)
-    is_output = PREDICTIONS in names
+    is_output = _is_output(names)
     found = [] if folder in without or (is_output and without) else _flat(folder, names)
     if is_output:
         folders = [name for name in folders if without and name not in OUTPUT_FOLDERS]
@@ -162,7 +167,7 @@ def _in_part(folder: str, without) -> list[Patient]:
 def _one_patient(folder: str) -> list[Patient]:
     names, _ = files.entries(folder)
     images, masks = _scans(names)
-    if PREDICTIONS in names or not images and not masks:
+    if _is_output(names) or not images and not masks:
         return []
     if len(images) <= 1 and len(masks) <= 1:
         ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))

@@ -237,6 +237,23 @@ def test_predictions_beside_patients_folders_are_no_patient(tmp_path):
     assert found(tmp_path) == {"Patient_01": ("train/Patient_01/Patient_01.nii.gz", "")}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stray_predictions_json_beside_contours_hides_no_patient(tmp_path, count):
+    names = [f"Patient_0{number + 1}" for number in range(count)]
+    for number, name in enumerate(names, 1):
+        for folder, mask in (
+            (tmp_path / "train" / name, "GT"),
+            (tmp_path / "flat", f"GT_{number}"),
+        ):
+            touch(folder / f"{name}.nii.gz")
+            touch(folder / f"{mask}.nii.gz")
+    (tmp_path / "train" / "Patient_01" / "predictions.json").write_text("[]")
+    (tmp_path / "flat" / "predictions.json").write_text("[]")
+    for folder in (tmp_path, tmp_path / "train", tmp_path / "flat"):
+        found = find(str(folder), organs=SEGTHOR)
+        assert [one.name for one in found] == names and all(one.labels for one in found)
+
+
 def test_two_label_maps_of_one_name_are_refused(tmp_path):
     for name in ("A.nii", "A.nii.gz", "B.nii"):
         touch(tmp_path / name)
