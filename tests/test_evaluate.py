@@ -443,13 +443,17 @@ def test_patients_of_one_run_alone_are_named_in_a_comparison(tmp_path):
     "noted",
     ["[]", '{"organs": "heart"}', '{"organs": ["liver"]}', '{"organs": [["heart"]]}',
      '{"failed": 3}', '{"level_hu": "50"}', '{"level_hu": NaN}', '{"postprocess": {"heart": 1}}',
-     '{"postprocess": {"heart": {"removed_cm3": "1", "filled_cm3": 0}}}'],
+     '{"postprocess": {"heart": {"removed_cm3": "1", "filled_cm3": 0}}}',
+     "[" * 100_000, '{"findings":' + "[" * 3000, '{"findings": [["code", "reject", "text"]]}',
+     '{"review": []}', '{"review": {"organs": ["heart"]}}', '{"evidence": {"scan": [1]}}',
+     '{"evidence": {"scan": {"z": [1]}, "organs": {}}}', '{"objects": ["seg"]}'],
 )  # fmt: skip
 def test_facts_that_are_not_ours_are_one_line(tmp_path, noted):
     (tmp_path / "cases").mkdir()
     (tmp_path / "cases/A.json").write_text(noted)
-    with pytest.raises(InputError, match="facts of A"):
+    with pytest.raises(InputError, match="facts of A|A.json: expected JSON") as raised:
         facts.read_of_table(str(tmp_path), "A", organs.SEGTHOR)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 1000
 
 
 def test_contours_of_a_patient_whose_name_cannot_be_used_are_missing_and_say_why(tmp_path):

@@ -204,6 +204,15 @@ def test_damaged_weights_are_refused(tmp_path):
         bundle.load(str(tmp_path))
 
 
+def test_the_training_record_of_another_model_is_refused(tmp_path):
+    record = Path(save_coded(tmp_path)) / "assets" / "training.json"
+    stored = json.loads(record.read_text())
+    bundle.load(str(tmp_path))
+    record.write_text(json.dumps(stored | {"score": 0.99}))
+    with pytest.raises(InputError, match="training.json is not of this very model; export"):
+        bundle.load(str(tmp_path))
+
+
 STRANGER = """
 import importlib.util, sys
 sys.path.append(sys.argv[2])

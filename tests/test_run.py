@@ -139,3 +139,20 @@ def test_a_checkpoint_of_another_network_than_run_json_describes_is_refused(work
         (workdir / run.RUN).write_text(json.dumps(value))
         with pytest.raises(InputError, match="not of the network that run.json describes"):
             run.restore(str(workdir))
+
+
+@pytest.mark.parametrize("content", [b"", b"{{{", b"\xff\xfe\0", b"other: 1\n"])
+def test_a_damaged_list_of_checkpoints_is_one_line_and_begins_nothing_anew(
+    source, workdir, content
+):
+    shutil.copytree(workdir / run.BEST, workdir / run.LAST)
+    for folder in (run.BEST, run.LAST):
+        (workdir / folder / "checkpoint").write_bytes(content)
+    for which, folder in (("best", run.BEST), ("last", run.LAST)):
+        with pytest.raises(InputError, match=f"{workdir}/{folder}/checkpoint: damaged; copy"):
+            run.restore(str(workdir), which)
+    before = (workdir / run.RUN).read_bytes()
+    with pytest.raises(InputError, match="checkpoints/checkpoint: damaged; copy the run again"):
+        with claim(workdir, source, dataclasses.replace(CONFIG, seed=7)):
+            raise AssertionError("claimed")
+    assert (workdir / run.RUN).read_bytes() == before

@@ -315,6 +315,21 @@ def test_a_set_that_cannot_be_trusted_is_refused(read, stack, change, code):
     assert "Secret" not in str(raised.value) and "set.dcm" in str(raised.value)
 
 
+def test_a_number_that_is_a_text_is_not_printed(read, stack):
+    def name_in_number(dataset):
+        for item, number in zip(dataset.StructureSetROISequence, ("SecretA", "7"), strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                item[0x30060022] = pydicom.DataElement(0x30060022, "LO", number)
+        for item, number in zip(dataset.ROIContourSequence, ("SecretA", "7"), strict=True):
+            item[0x30060084] = pydicom.DataElement(0x30060084, "LO", number)
+
+    rois = {"Heart": [contour(stack, 3, BIG)], "heart": [contour(stack, 3, SMALL)]}
+    with pytest.raises(DicomError, match="ROIs [?], 7 all go by its names") as raised:
+        read(rois, change=name_in_number)
+    assert "Secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "k, ring, code",
     [

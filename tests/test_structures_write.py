@@ -3,6 +3,7 @@
 import os
 import resource
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pydicom
@@ -10,11 +11,12 @@ import pytest
 from scipy import ndimage
 
 from segthor import contours, phantom
-from segthor.dicom import DicomError, headers, index, stacks, structures
+from segthor.dicom import DicomError, headers, index, places, stacks, structures
 from segthor.dicom.origin import roi_name
 from segthor.dicom.segmentation import write_segmentation
 from segthor.dicom.structure_writer import outlines, write_structures
 from segthor.organs import Organ, Organs
+from segthor.volume import LabelMap
 from tests import dicom_phantoms, file_order
 from tests import structure_cases as cases
 from tests.structure_cases import (
@@ -314,3 +316,43 @@ def test_a_contour_that_passes_to_the_next_organ_gives_another_uid(stack, tmp_pa
 )
 def test_names_end_where_planning_systems_cut_them(organ, name):
     assert roi_name(organ) == name
+
+
+def nested(depth: int) -> pydicom.Dataset:
+    """A code that holds codes, with a private text at each level."""
+    item = pydicom.Dataset()
+    for _ in range(depth):
+        outer = pydicom.Dataset()
+        outer.CodeValue, outer.CodingSchemeDesignator, outer.CodeMeaning = "113100", "DCM", "Basic"
+        outer.add_new(0x00091001, "LO", "PrivateText")
+        outer.DeidentificationMethodCodeSequence = [item]
+        item = outer
+    return item
+
+
+@pytest.mark.parametrize("depth", [1, 2, 20])
+def test_of_codes_in_codes_the_outer_ones_texts_are_copied(labels, tmp_path, depth):
+    def codes(dataset, k):
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.DeidentificationMethodCodeSequence = [nested(depth)]
+
+    stack = cases.ct(tmp_path / "ct", change=codes)
+    path = tmp_path / "set.dcm"
+    write_structures(str(path), stack, outlines(labels.T, USED), ORIGIN)
+    (code,) = pydicom.dcmread(path).DeidentificationMethodCodeSequence
+    assert {element.keyword: element.value for element in code} == {
+        "CodeValue": "113100", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Basic",
+    }  # fmt: skip
+    assert b"PrivateText" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["frame_of_reference_uid", "study_uid", "series_uid"])
+@pytest.mark.parametrize("uid", ["", "none", "1" * 65])
+def test_a_series_that_nothing_can_refer_to_is_refused(stack, labels, tmp_path, name, uid):
+    places.check_references(stack)
+    label_map = LabelMap(labels.T, None, USED)
+    path = tmp_path / "out.dcm"
+    with mock.patch.object(places, "stack", lambda *_: replace(stack, **{name: uid})):
+        with pytest.raises(DicomError, match="no structure set or SEG can refer to this series"):
+            places.write("", label_map, {"rtstruct": str(path)}, vars(ORIGIN))
+    assert not path.exists()

@@ -141,10 +141,14 @@ def latest_checkpoint(folder: str) -> str | None:
     """The newest checkpoint in a folder; InputError where TensorFlow's list of them is damaged."""
     import tensorflow as tf
 
+    path = files.join(folder, "checkpoint")  # TensorFlow's list of them
     try:
-        return tf.train.latest_checkpoint(folder)
+        listed = tf.train.get_checkpoint_state(folder)
     except ValueError as error:  # an empty list
-        raise InputError(f"{folder}/checkpoint: damaged; copy the run again") from error
+        raise InputError(f"{path}: damaged; copy the run again") from error
+    if listed is None and files.exists(path):
+        raise InputError(f"{path}: damaged; copy the run again")
+    return tf.train.latest_checkpoint(folder)
 
 
 def restore(workdir: str, which: str = "best"):
