@@ -65,7 +65,10 @@ def test_without_a_table_the_label_map_is_that_of_before(size, seed):
 
 def test_label_values_are_the_tables():
     own = Organs(
-        (replace(THORAX["lung_left"], label=255, left_of=()), replace(SEGTHOR["aorta"], label=1))
+        (
+            replace(THORAX["lung_left"], label=255, left_of=(), mirror=""),
+            replace(SEGTHOR["aorta"], label=1),
+        )
     )
     seven, two = phantom.tiny(3, organs=THORAX), phantom.tiny(3, organs=own)
     assert set(np.unique(two.labels)) == {0, 1, 255}
