@@ -1,5 +1,7 @@
 """What runs on the devices: the network with its optimizer, calls of several steps, evaluation."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -39,6 +41,7 @@ class Learner:
             self.drop = tf.Variable(1.0, trainable=False, name="drop")  # of the plateau schedule
         self.logits = _logits(self.model)
         self.devices = [copy.device for copy in strategy.experimental_local_results(variables[0])]
+        self.compiles_update = any("GPU" in device for device in self.devices)
         averages = self.averaged.trainable_variables if self.averaged else [None] * len(variables)
         rows = zip(variables, averages, update.moments_of(self.optimizer), strict=True)
         self._weights = {value.ref(): update.Weight(value, *others) for value, *others in rows}
@@ -99,10 +102,15 @@ class Learner:
         return self._train(iterator, tf.constant(first), count, frozen)
 
     def trace_training(self, iterator):
-        """The tf.ConcreteFunction of `train`, for `trainer.placement`."""
-        return self._train.get_concrete_function(
-            iterator, tf.constant(0), tf.constant(1), self._frozen
-        )
+        """The tf.ConcreteFunction of `train` as it is on a GPU, for `trainer.placement`."""
+        before, self.compiles_update = self.compiles_update, True
+        try:
+            fresh = tf.function(functools.partial(Learner._train.python_function, self))
+            return fresh.get_concrete_function(
+                iterator, tf.constant(0), tf.constant(1), self._frozen
+            )
+        finally:
+            self.compiles_update = before
 
     @tf.function
     def _train(self, iterator, first, count, frozen: bool):

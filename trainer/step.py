@@ -1,7 +1,8 @@
 """One training step, in the order in which it happens.
 
-XLA compiles two parts into one function each: what a replica does with its own slices (with --xla),
-and the update (always). Summing over the replicas lies between them and cannot be compiled.
+XLA compiles two parts into one function each: what a replica does with its own slices, with --xla;
+and the update, on GPUs (on a processor compiling takes memory and time and gains little). Summing
+over the replicas lies between them and cannot be compiled.
 """
 
 import tensorflow as tf
@@ -25,9 +26,9 @@ def train_step(learner, batch, step, rate):
         # Each device changes its own copy, all of them alike: no weight has to be sent.
         with tf.device(device):
             own = [update.copy_on(gradient, place, strategy) for gradient in gradients]
-            # Compiled: one launch instead of some twenty for each weight.
-            compiled = tf.function(_update_weights, jit_compile=True)
-            compiled(learner, place, own, step, rate)
+            # Compiled for a GPU: one launch instead of some twenty for each weight.
+            change = tf.function(_update_weights, jit_compile=learner.compiles_update)
+            change(learner, place, own, step, rate)
     learner.optimizer.iterations.assign_add(1)
     return strategy.reduce("SUM", loss, None)
 
