@@ -170,6 +170,29 @@ def test_what_cannot_be_started_from_is_one_line(earlier, tmp_path):
     refused("the weights cannot be read", tmp_path / "damaged")
 
 
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        ([], "expected a run or an exported model, found none"),
+        (["1/"], "expected a run or an exported model, found none"),
+        (["1"], "expected a run or an exported model, found none"),
+        (["\u00b2/saved_model.pb"], "expected a run or an exported model, found none"),
+        (["1/saved_model.pb", "1/assets/"], "exported without the names of its weights"),
+        (["1/saved_model.pb", "1/assets/weights.json/"], "weights.json: cannot be read"),
+        (["run.json/"], "run.json: cannot be read"),
+        (["run.json"], "run.json: expected JSON"),
+    ],
+)
+def test_odd_folders_to_start_from_are_one_line(tmp_path, made, message):
+    for name in made:
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match=message):
+        starts.settle(Config(start_from=str(tmp_path)), str(tmp_path / "new"))
+
+
 def test_a_model_from_before_weights_had_names_keeps_its_digest():
     weights = [np.arange(3, dtype=np.float32)]
     found = model_directory.weights_digest(weights, Recipe(), ("heart",), organs=SEGTHOR)
