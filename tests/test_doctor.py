@@ -86,8 +86,11 @@ def test_a_heavy_augmentation_is_named(source, monkeypatch):
     assert "--augment_elastic_px=0" in diagnosis.advice(found, PLAIN)[0]
 
 
-def test_a_tiny_batch_is_named_and_no_augmentation_is_not(source):
-    config = dataclasses.replace(PLAIN, batch_size=1)
+def test_a_tiny_batch_is_named_and_no_augmentation_is_not(tmp_path):
+    # Small slices too, so that what a step costs beside its slices is most of it.
+    slices.make(tmp_path, patients=9, slices=20, size=32)
+    source = sources.open_source(str(tmp_path), None)
+    config = dataclasses.replace(PLAIN, batch_size=1, decoder="unet")
     found = times(config, source)
     assert diagnosis.bound(found) == diagnosis.BATCH
     assert "raise --batch_size from 1 to 4" in diagnosis.advice(found, config)[0]
