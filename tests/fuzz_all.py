@@ -3,7 +3,7 @@
 python -m tests.fuzz_all [--minutes=10] [--only=codecs,json] [--seed=0]
 
 Each kind has its minutes, in a process of its own. Its undamaged files must be read. A damaged file
-must be read, or be refused by `InputError` in one line that quotes no header, within CASE_SECONDS.
+must be read, or be refused by an `InputError` that quotes no header, within CASE_SECONDS.
 Anything else is printed with the seed that repeats it, and the exit status is 1. `tests.fuzz` and
 `tests.fuzz_dicom` do the same through the whole data job.
 """
