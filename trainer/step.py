@@ -69,24 +69,25 @@ def _update_weights(learner, place, gradients, step, rate):
     """Clips the gradients, changes the weights and averages them, on one device of this process."""
     config, scaling = learner.config, learner.scaling_on(place)
     if scaling:
-        scale, since = scaling
-        gradients = [gradient / scale for gradient in gradients]
+        gradients = [gradient / scaling[0] for gradient in gradients]
         finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
     if config.clip_norm:
         # One factor for all of them keeps the gradient's direction.
         gradients, _ = tf.clip_by_global_norm(gradients, config.clip_norm)
-    decay = update.average_decay(config, step)
-    for weight, gradient in zip(learner.weights_on(place), gradients, strict=True):
-        value, moments = update.change(config, weight, gradient, step, rate)
-        if scaling:  # float16 overflowed: this step changes nothing but the scale
-            value = tf.where(finite, value, weight.value)
-            pairs = zip(moments, weight.moments, strict=True)
-            moments = [tf.where(finite, new, old) for new, old in pairs]
-        weight.value.assign(value)
-        for variable, moment in zip(weight.moments, moments, strict=True):
-            variable.assign(moment)
-        if weight.average is not None:
-            weight.average.assign_sub((1 - decay) * (weight.average - value))
+    weights = learner.weights_on(place)
+
+    def change():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            update.change(config, weight, gradient, step, rate)
+
     if scaling:
-        next_scale, counted = update.rescale(*scaling, finite)
-        scale.assign(next_scale), since.assign(counted)
+        # Where float16 overflowed, the step changes nothing but the scale.
+        tf.cond(finite, change, lambda: None)
+        for variable, value in zip(scaling, update.rescale(*scaling, finite), strict=True):
+            variable.assign(value)
+    else:
+        change()
+    decay = update.average_decay(config, step)
+    for weight in weights:
+        if weight.average is not None:
+            weight.average.assign_sub((1 - decay) * (weight.average - weight.value))
