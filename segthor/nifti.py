@@ -14,7 +14,7 @@ from isal import igzip
 from segthor import files, memory
 from segthor.findings import Finding
 from segthor.unpack import NiftiError, fill, opened
-from segthor.volume import Grid, Volume, corner_distance_mm
+from segthor.volume import Grid, Volume, corner_distance_mm, is_invertible
 
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
@@ -22,7 +22,6 @@ _TEXTS = {"descrip", "db_name", "aux_file", "intent_name", "data_type"}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _PIECE_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 24
 _FORMS_MM = 1.0  # between sform and qform
-_LEAST_MM = 1e-6  # between voxels, in any unit: below it the affine is empty
 
 
 def stem(path: str) -> str:
@@ -218,9 +217,7 @@ def _grid(header, shape, path: str) -> Grid:
     with np.errstate(all="ignore"):  # some kinds of NaN warn when they are only copied
         affine = np.array(header.get_best_affine(), np.float64)
         affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # of a cube, as the affine shears it
-    if not (np.isfinite(affine).all() and lengths.min() > _LEAST_MM and volume > 1e-6):
+    if not is_invertible(affine):
         message = f"{path}: the affine is not invertible: {affine[:3].tolist()}"
         raise NiftiError("file_affine", message)
     return Grid(shape, affine, header)

@@ -1,10 +1,11 @@
 """One case of prediction, from its scan to the folder of results.
 
-The same function predicts here (`serving.predict`) and on a Beam worker (`distributed`).
+`predict_case` puts the steps together for `serving.predict`, in this process and on a Beam worker
+(`distributed`). `serving.Segmenter` calls the same steps for one scan.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from segthor import audit, outputs, scans
 from segthor.errors import InputError
@@ -13,7 +14,23 @@ from segthor.patients import Patient
 from segthor.volume import LabelMap, Volume
 from serving.prediction import postprocess
 from serving.prediction.facts import Facts
+from serving.prediction.predictor import Segmentation
 from serving.prediction.results import mark_of
+from serving.review.evidence import Observer
+
+
+@dataclass(frozen=True)
+class CasePrediction:
+    """A finished prediction of one case.
+
+    labels: The label map after post-processing, on the scan's grid.
+    known: What is known about the case.
+    probabilities: Organ to uint8 [Z, Y, X], 255 is certainty; empty unless they were asked for.
+    """
+
+    labels: LabelMap
+    known: Facts
+    probabilities: dict
 
 
 def predict_case(worker, case: Patient) -> Iterator[None]:
@@ -25,78 +42,126 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
     Raises:
       InputError: the scan cannot be used.
     """
-    models, plan = worker.models, worker.plan
+    plan = worker.plan
     with worker.results.noted(case):
-        scan, mark = _read(worker, case)
-        inputs = (worker.level or models).inputs(scan)  # prepare
+        check_formats(case, plan.dicom_formats)
+        worker.results.require_uncorrected(case)
+        scan, mark = read_scan(case, plan.most_scan_bytes)
+        inputs = prepare(worker, scan)
     yield
     with worker.results.noted(case):
-        if worker.level:  # its organs give the models' window level and crop centre
-            inputs = models.inputs(scan, _level_masks(worker, scan, inputs))
-        observer = worker.judge.observe(models, inputs)
-        # Run the networks, and place what they give on the scan's grid.
-        result = models.segment(inputs, plan.wants_probabilities, observer.add)
+        inputs = add_level_masks(worker, scan, inputs)
+        segmented, observer = run_networks(worker, inputs, plan.wants_probabilities)
         del inputs  # large, and not needed to write
     yield
     with worker.results.noted(case):
-        changes = postprocess.apply(result.labels, scan.spacing_mm, worker.rules, models.table)
-        labels = LabelMap(result.labels, scan.grid, models.table)
-        measured, findings = audit.measure_prediction(scan, labels, models.organs)
-        evidence = observer.finish(measured, changes)
-        known = Facts(
-            organs=models.organs,
-            engine=plan.engine,
-            level_hu=result.level_hu,
-            width_hu=result.width_hu,
-            volumes_cm3=dict.fromkeys(models.organs, 0.0)
-            | {name: one.volume_cm3 for name, one in measured.items()},
-            findings=tuple(findings),
-            postprocess=changes,
-            evidence=evidence,
-            review=worker.judge.judge(**vars(evidence), findings=findings),
-        )
-        maps = result.probabilities if plan.probabilities else {}
-        with outputs.Staging() as staging:
-            if plan.dicom_formats:
-                made = worker.results.origin("; ".join(doubts(findings)))
-                objects = _write_dicom(worker, case, labels, result.probabilities, made, staging)
-                known = replace(known, objects=objects)
-            worker.results.write(case, mark, labels, known, maps)
-            staging.publish()
+        prediction = finish(worker, scan, segmented, observer)
+        maps = segmented.probabilities if plan.probabilities else {}
+        write(worker, worker.results, case, mark, prediction, plan.dicom_formats, maps)
 
 
-def _read(worker, case: Patient) -> tuple[Volume, dict]:
-    """The scan, and its mark (`results.mark_of`) from before it was read."""
-    plan = worker.plan
+def check_formats(case: Patient, dicom_formats) -> None:
+    """Raises InputError where the case cannot be written in these DICOM formats."""
     if case.fault:
         raise InputError(case.fault)
-    if plan.dicom_formats and not scans.is_dicom(case.ct):
-        named = ", ".join(plan.dicom_formats)
+    if dicom_formats and not scans.is_dicom(case.ct):
+        named = ", ".join(dicom_formats)
         raise InputError(f"{case.ct}: --formats={named} needs DICOM images to refer to")
-    worker.results.require_uncorrected(case)
+
+
+def read_scan(case: Patient, most_bytes: int | None) -> tuple[Volume, dict]:
+    """The scan, and its mark (`results.mark_of`) from before it was read.
+
+    most_bytes: Memory that the scan may fill; None: a share of what is free.
+
+    Raises:
+      InputError: a scan that cannot be read, that changes meanwhile, or that holds no numbers.
+    """
     mark = mark_of(case) if scans.exists(case.ct) else {}
-    scan = scans.read(case.ct, None, plan.most_scan_bytes, case.ct_files)
+    scan = scans.read(case.ct, None, most_bytes, case.ct_files)
     if mark_of(case) != mark:
         raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
-    for finding in audit.finite_findings(scan.zyx):
-        raise InputError(f"{case.ct}: {finding.message}")
+    check_finite(scan, case.ct)
     return scan, mark
 
 
-def _level_masks(worker, scan: Volume, inputs) -> LabelMap:
-    """The organs that the level models find."""
+def check_finite(scan: Volume, name: str) -> None:
+    """Raises InputError where a value of the scan is no number; `name` opens the message."""
+    for finding in audit.finite_findings(scan.zyx):
+        raise InputError(f"{name}: {finding.message}")
+
+
+def prepare(worker, scan: Volume) -> dict:
+    """The scan as the first models to run want it; see `Ensemble.inputs`."""
+    return (worker.level or worker.models).inputs(scan)
+
+
+def add_level_masks(worker, scan: Volume, inputs: dict) -> dict:
+    """The inputs of the models; the level models' organs give them window level and crop centre."""
+    if not worker.level:
+        return inputs
     labels, table = worker.level.segment(inputs).labels, worker.level.table
     postprocess.apply(labels, scan.spacing_mm, worker.level_rules, table)
-    return LabelMap(labels, scan.grid, table)
+    return worker.models.inputs(scan, LabelMap(labels, scan.grid, table))
 
 
-def _write_dicom(worker, case: Patient, labels: LabelMap, maps: dict, made: dict, staging) -> dict:
+def run_networks(worker, inputs: dict, probabilities: bool) -> tuple[Segmentation, Observer]:
+    """Runs the networks and places what they give on the scan's grid.
+
+    probabilities: Whether to keep a map of each organ's probability.
+    """
+    observer = worker.judge.observe(worker.models, inputs)
+    return worker.models.segment(inputs, probabilities, observer.add), observer
+
+
+def finish(worker, scan: Volume, segmented: Segmentation, observer: Observer) -> CasePrediction:
+    """Cleans the label map, measures it and judges it; changes `segmented.labels`."""
+    models = worker.models
+    changes = postprocess.apply(segmented.labels, scan.spacing_mm, worker.rules, models.table)
+    labels = LabelMap(segmented.labels, scan.grid, models.table)
+    measured, findings = audit.measure_prediction(scan, labels, models.organs)
+    evidence = observer.finish(measured, changes)
+    known = Facts(
+        organs=models.organs,
+        engine=worker.plan.engine,
+        level_hu=segmented.level_hu,
+        width_hu=segmented.width_hu,
+        volumes_cm3=dict.fromkeys(models.organs, 0.0)
+        | {name: one.volume_cm3 for name, one in measured.items()},
+        findings=tuple(findings),
+        postprocess=changes,
+        evidence=evidence,
+        review=worker.judge.judge(**vars(evidence), findings=findings),
+    )
+    return CasePrediction(labels, known, segmented.probabilities)
+
+
+def write(worker, results, case: Patient, mark, prediction: CasePrediction, dicom_formats, maps):
+    """Writes a case into a folder of results (`results.Results`), all of its files or none.
+
+    dicom_formats: The DICOM formats to write beside the label map.
+    maps: Organ to the map of its probability to write; {}: none.
+    """
+    labels, known = prediction.labels, prediction.known
+    with outputs.Staging() as staging:
+        if dicom_formats:
+            made = results.origin("; ".join(doubts(known.findings)))
+            paths = {
+                kind: staging.path(results.object_path(case.name, kind)) for kind in dicom_formats
+            }
+            written = _write_dicom(worker.models, case, prediction, paths, made)
+            known = replace(known, objects=written)
+        results.write(case, mark, labels, known, maps)
+        staging.publish()
+
+
+def _write_dicom(
+    models, case: Patient, prediction: CasePrediction, paths: dict, made: dict
+) -> dict:
     """DICOM format to whether there was something to write."""
-    kinds, models = worker.plan.dicom_formats, worker.models
-    paths = {kind: staging.path(worker.results.object_path(case.name, kind)) for kind in kinds}
-    labels = replace(labels, organs=models.table.only(models.organs))
+    labels = replace(prediction.labels, organs=models.table.only(models.organs))
     # Models of different organs each have a background of their own, so that no two classes share
     # a boundary of equal probability.
-    maps = maps if len(models.groups) == 1 else None
+    maps = prediction.probabilities if len(models.groups) == 1 else None
     written = scans.write_dicom(case.ct, labels, paths, made, maps, case.ct_files)
     return {kind: path is not None for kind, path in written.items()}

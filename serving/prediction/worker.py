@@ -43,7 +43,14 @@ class Worker:
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
             self.level_rules = pieces | (self.level.rules() if plan.postprocess else {})
         self.judge = Judge.of_models(self.models, plan.review_recall)
-        self.results = Results(plan.output, self._settings(), self.models.table, plan.overwrite)
+        self.results = self.results_in(plan.output, plan.overwrite)
+
+    def results_in(self, folder: str, overwrite: bool) -> Results:
+        """A folder of results of this worker's job.
+
+        overwrite: Whether label maps that a person corrected may be replaced.
+        """
+        return Results(folder, self._settings(), self.models.table, overwrite)
 
     def is_finished(self, case: Patient) -> bool:
         """Whether a run of this plan finished the case, in all formats."""
