@@ -1,6 +1,10 @@
 """Packaging of segthor: the shared core, the data job, the trainer and the predictor."""
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 RUNTIME = [
     "absl-py",
@@ -11,6 +15,7 @@ RUNTIME = [
     "matplotlib",
     "nibabel>=5.4",
     "numpy",
+    "packaging",  # reads what a package requires, for segthor.doctor
     "pillow",
     "scikit-learn>=1.7,<2",  # serving.calibrate alone
     "scipy",
@@ -60,6 +65,18 @@ EXTRAS = {
     "bench": ["monai"],
 }
 
+
+class BuildWithConfigs(build_py):
+    """A wheel also holds configs/, where `segthor.configs` finds it."""
+
+    def run(self):
+        """Builds as setuptools does, then copies the configurations."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "segthor" / "config_files"
+            shutil.copytree("configs", target, dirs_exist_ok=True)
+
+
 setup(
     name="segthor",
     version="0.1.0",
@@ -68,6 +85,8 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["segthor*", "beam_jobs*", "trainer*", "serving*"]),
     package_data={"serving.scoring.page": ["*.html", "*.css", "*.js"]},
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["segthor = segthor.command:main"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,
 )

@@ -11,18 +11,25 @@ run rewrites only what changed.
 Exit status: 0; 3 where patients were rejected and the others built; 2 for an error.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import files, flags_of, ignored, organ_table, outputs, patient_table, runners, scans
+from segthor import (
+    configs,
+    files,
+    flags_of,
+    ignored,
+    organ_table,
+    outputs,
+    patient_table,
+    runners,
+    scans,
+)
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
 
 DEFAULT_PHANTOMS = "data/phantoms"
-PHANTOM_FLAGS = Path(__file__).resolve().parents[1] / "configs" / "demo_build.flags"
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of patients, or CSV; phantoms if not given.")
 _OUTPUT = flags.DEFINE_string("output", DEFAULT_DATASET, "Folder of the dataset.")
@@ -68,7 +75,7 @@ def main(argv):
         _take_phantoms_flags()
     organs = SEGTHOR
     if _ORGAN_TABLE.value is not None:
-        organs = organ_table.read(files.absolute(_ORGAN_TABLE.value))
+        organs = organ_table.read(files.absolute(configs.resolve(_ORGAN_TABLE.value)))
     roi_names = ()
     if _ROI_NAMES.value is not None:
         roi_names = organ_table.read_roi_names(files.absolute(_ROI_NAMES.value), organs)
@@ -96,7 +103,8 @@ def main(argv):
 
 def _take_phantoms_flags() -> None:
     """The flags of the demo's phantoms, except those that the user gave."""
-    for argument in flags.FLAGS.read_flags_from_files([f"--flagfile={PHANTOM_FLAGS}"]):
+    flagfile = configs.folder() / "demo_build.flags"
+    for argument in flags.FLAGS.read_flags_from_files([f"--flagfile={flagfile}"]):
         name, _, value = argument.lstrip("-").partition("=")
         if flags.FLAGS[name].using_default_value:
             flags.FLAGS[name].parse(value)

@@ -1,12 +1,10 @@
 """The driver of a build: reads the choices, finds and deals the patients, runs the pipeline."""
 
 import gc
-import os
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from beam_jobs import audit_page, dataset, plan
 from beam_jobs.job import Job
@@ -21,7 +19,6 @@ from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
 _UNMATCHED = "roi_names_unmatched"
-_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _PHANTOMS = "phantoms.json"  # lies in every folder of segthor.phantom, whose import takes a while
 
 
@@ -200,11 +197,9 @@ def _next(made: Dataset, settings: Settings) -> str:
             "--seed or --validation_fraction deal others"
         )
     phantoms = files.exists(files.join(settings.input, _PHANTOMS))
-    config = _CONFIGS / ("smoke.flags" if phantoms else "all.flags")
-    here = os.getcwd()
     return hint(
         "trainer.main",
-        flagfile=str(config.relative_to(here) if config.is_relative_to(here) else config),
+        flagfile=f"configs/{'smoke' if phantoms else 'all'}.flags",
         # ImageNet's weights, which all.flags takes, want three channels.
         encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
         organs=None if len(learned) == len(made.organs) else learned,

@@ -12,7 +12,7 @@ import textwrap
 
 from absl import app, flags
 
-from segthor import memory
+from segthor import configs, memory
 
 # The machine refuses a file: the user's to mend, like bad input, and no fault in the program.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -94,7 +94,7 @@ def _parse(argv, known_only):
     if "--help" in argv or "-help" in argv:
         sys.exit(_guard(lambda _: print(_help()), argv))
     try:
-        rest = flags.FLAGS(argv, known_only=known_only)
+        rest = flags.FLAGS(configs.expand_flagfiles(argv), known_only=known_only)
     except flags.Error as error:
         _fail(error)
     if rest[1:] and not known_only:

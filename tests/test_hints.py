@@ -68,7 +68,7 @@ def test_from_phantoms_to_the_report_each_hint_leads_to_the_next(tmp_path):
     said = shell(f"python -m segthor.phantom --output={patients} --patients=3", tmp_path)
     small = "--crop_mm=264 --pixel_mm=2.75"
     said = follow(said, tmp_path, small, DATASET=places["DATASET"])
-    assert f"--flagfile={ROOT}/configs/smoke.flags" in hinted(said)
+    assert "--flagfile=configs/smoke.flags" in hinted(said)  # of the package, in any folder
     said = follow(said, tmp_path, SMALL, tiny=True, RUN=places["RUN"])
     said = follow(said, tmp_path, tiny=True, MODEL=places["MODEL"])
     scans = {"SCANS": places["DATASET"], "PREDICTIONS": places["PREDICTIONS"]}
@@ -106,11 +106,10 @@ def build(tmp_path, capsys, patients=3, **values) -> str:
 def test_real_patients_are_trained_with_all_flags(tmp_path, capsys, monkeypatch):
     command = hinted(build(tmp_path, capsys))
     data = shlex.quote(str(tmp_path / NAME))
-    assert command == (
-        f"python -m trainer.main --flagfile={ROOT}/configs/all.flags --data={data} --workdir=RUN"
-    ).replace(f"{ROOT}/", "" if Path.cwd() == ROOT else f"{ROOT}/")
-    monkeypatch.chdir(ROOT)
-    assert "--flagfile=configs/all.flags" in hinted(build(tmp_path, capsys))
+    expected = f"python -m trainer.main --flagfile=configs/all.flags --data={data} --workdir=RUN"
+    assert command == expected
+    monkeypatch.chdir(tmp_path)
+    assert hinted(build(tmp_path, capsys)) == expected
 
 
 def test_the_hint_leaves_out_what_the_dataset_cannot_give(tmp_path, capsys, monkeypatch):
@@ -119,7 +118,6 @@ def test_the_hint_leaves_out_what_the_dataset_cannot_give(tmp_path, capsys, monk
     said = build(tmp_path, capsys, context=1, label_values=(("heart", 2), ("aorta", 4)))
     assert "--encoder_weights=none --organs=heart,aorta" in hinted(said)
     monkeypatch.chdir(tmp_path)
-    said = said.replace("configs/all.flags", f"{ROOT}/configs/all.flags")
     small = "--backbone=resnet18 --steps=1 --batch_size=4"
     assert "Best Dice" in follow(said, tmp_path, small, tiny=True, RUN="run")
 

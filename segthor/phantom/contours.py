@@ -1,11 +1,10 @@
 """Which organs phantoms draw, how a table of organs numbers them, and where tables are found."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
-from segthor import organ_table
+from segthor import configs, organ_table
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 
@@ -20,7 +19,6 @@ _DRAWN = {
     "lung_left": LUNG_LEFT,
     "lung_right": LUNG_RIGHT,
 }
-_TABLES = Path(__file__).resolve().parents[2] / "configs" / "organs"
 
 
 def table(name: str) -> Organs:
@@ -38,17 +36,18 @@ def table(name: str) -> Organs:
 
 
 def table_file(name: str) -> str:
-    """`name` itself if it ends as a file does, otherwise the checkout's configs/organs/NAME.csv.
+    """`name` itself if it ends as a file does, otherwise the package's configs/organs/NAME.csv.
 
     Raises:
-      InputError: the checkout has no such file, or the package is installed without a checkout.
+      InputError: the package has no such file.
     """
     if os.path.splitext(name)[1]:
-        return name
-    path = _TABLES / f"{name}.csv"
+        return configs.resolve(name)
+    tables = configs.folder() / "organs"
+    path = tables / f"{name}.csv"
     if not path.is_file():
         raise InputError(
-            f"{name!r}: expected segthor, a table of {_TABLES} (there is no {path.name}), or a "
+            f"{name!r}: expected segthor, a table of {tables} (there is no {path.name}), or a "
             "table's file, *.csv or *.json"
         )
     return str(path)

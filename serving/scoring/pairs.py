@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from segthor import files, ignored, inputs, organ_table, scans
+from segthor import configs, files, ignored, inputs, organ_table, scans
 from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR, Organs
@@ -42,7 +42,7 @@ def table_of(folder: str, contours: str | None = None, table: str | None = None)
         noted = folder if predicted else contours
         raise InputError(f"--organ_table: {noted} notes its organs; leave the flag out")
     if table:
-        return organ_table.read(files.absolute(table))
+        return organ_table.read(files.absolute(configs.resolve(table)))
     if not predicted or not theirs:
         return predicted or theirs or SEGTHOR
     for name in predicted.names:
