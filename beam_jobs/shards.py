@@ -199,6 +199,7 @@ def _built_row(patient: Examined, plan: ShardPlan) -> manifest.Built:
         placement=patient.prepared.placement.to_json(),
         audit=patient.audit(),
         grey_shares=reference.grey_shares(patient.prepared.images),
+        acquisition=dict(patient.scans.ct.acquisition),
     )
 
 

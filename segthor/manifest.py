@@ -44,7 +44,8 @@ class Built:
     """One patient that was built. Its shard is the one that lists it.
 
     fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
-    placement: see `segthor.geometry`. grey_shares: see `segthor.reference`.
+    placement: see `segthor.geometry`. grey_shares: see `segthor.reference`. acquisition: of DICOM,
+    what the images say of the scanner and the patient's position.
     """
 
     patient: str
@@ -59,6 +60,7 @@ class Built:
     placement: dict
     audit: Audit
     grey_shares: tuple[float, ...] = ()
+    acquisition: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from segthor.errors import InputError
 from segthor.organs import RANGES, RELATIONS, Organ, Organs
 
 # Ranges are written 'lowest to highest', lists with ';' between, colours 'red green blue'.
-_FIRST, _LAST = "name label rgb tg263 synonyms snomed", "tolerance_mm source"
+_FIRST, _LAST = "name label rgb tg263 synonyms snomed", "tolerance_mm contouring source"
 COLUMNS = (*_FIRST.split(), *RANGES, "max_components", "side", "mirror", *RELATIONS, *_LAST.split())
 # Colours for organs to which a table gives none: colour-blind people can tell them apart (Okabe and
 # Ito, Color Universal Design, 2008); the second half is a paler copy of the first.

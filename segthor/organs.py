@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segthor.errors import InputError
 
@@ -28,7 +28,7 @@ _TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # default: a slice's thickness
 RELATIONS = ("left_of", "right_of", "in_front_of", "below")
 # Left out of JSON where they have their default: tables that do not use them keep their digest,
 # and versions from before the fields existed can read them.
-_LATER_FIELDS = {"tolerance_mm": _TOLERANCE_MM, "mirror": ""}
+_LATER_FIELDS = {"tolerance_mm": _TOLERANCE_MM, "mirror": "", "contouring": ""}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Organ:
     left_of, right_of, in_front_of, below: Organs beside which the organ's centre must lie so; of
       several, the first that is present decides.
     tolerance_mm: Largest distance at which a contour needs no correction; see `segthor.effort`.
+    contouring: The rule by which the organ is contoured, for people; it decides nothing, so tables
+      that differ in it alone are equal and have one digest.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Organ:
     below: tuple[str, ...] = ()
     tolerance_mm: float = _TOLERANCE_MM
     mirror: str = ""
+    contouring: str = field(default="", compare=False)
 
     def __post_init__(self):
         _check(is_name(self.name), f"name {self.name!r}", f"lower-case letters, digits and '_', at "
@@ -92,6 +95,7 @@ class Organ:
                "1 or more")  # fmt: skip
         _check(self.side in SIDES, f"{self.name}: side {self.side!r}", "left, right or empty")
         mirror = self.mirror
+        _check(isinstance(self.contouring, str), f"{self.name}: contouring", "a text")
         _check(isinstance(mirror, str), f"{self.name}: mirror {mirror!r}", "an organ's name")
         within = _is_range((0, self.tolerance_mm)) and self.tolerance_mm <= _MOST_TOLERANCE_MM
         _check(within, f"{self.name}: tolerance_mm {self.tolerance_mm}",
@@ -217,7 +221,8 @@ class Organs:
 
     def digest(self) -> str:
         """A short digest of the table's content."""
-        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+        rows = [{k: v for k, v in row.items() if k != "contouring"} for row in self.to_json()]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def plain_name(name: str) -> str:
@@ -273,16 +278,23 @@ def _is_range(limits) -> bool:
 # side: a plausible but unusual patient raises no alarm, and a swapped or merged organ does.
 # HU ranges are of the organ's mean: unenhanced blood is about 40 HU, contrast agent adds up to 400.
 # The heart is compared with the trachea first, because the esophagus bends to the left below it.
+# The rules of contouring are those of the data set (Lambert et al., SegTHOR: Segmentation of
+# Thoracic Organs at Risk in CT images, 2020).
 SEGTHOR = Organs((
     Organ("esophagus", label=1, rgb=(230, 60, 60), tg263="Esophagus",
           synonyms=("oesophagus", "esoph", "oesoph"), snomed="32849002", volume_cm3=(15, 200),
-          mean_hu=(-150, 150), extent_z_mm=(100, 400), max_components=3),
+          mean_hu=(-150, 150), extent_z_mm=(100, 400), max_components=3,
+          contouring="from the 4th cervical vertebra to the esophago-gastric junction"),
     Organ("heart", label=2, rgb=(255, 130, 190), tg263="Heart", snomed="80891009",
           volume_cm3=(250, 2200), mean_hu=(-20, 600), extent_z_mm=(50, 220), max_components=1,
-          left_of=("trachea", "esophagus"), in_front_of=("esophagus",), below=("trachea",)),
+          left_of=("trachea", "esophagus"), in_front_of=("esophagus",), below=("trachea",),
+          contouring="as the Radiation Therapy Oncology Group (RTOG) recommends"),
     Organ("trachea", label=3, rgb=(250, 210, 40), tg263="Trachea", snomed="44567001",
-          volume_cm3=(10, 120), mean_hu=(-1000, -500), extent_z_mm=(40, 220), max_components=2),
+          volume_cm3=(10, 120), mean_hu=(-1000, -500), extent_z_mm=(40, 220), max_components=2,
+          contouring="from the lower limit of the larynx to 2 cm below the carina, without the "
+                     "lobar bronchi"),
     Organ("aorta", label=4, rgb=(70, 130, 255), tg263="A_Aorta",
           synonyms=("aorta thoracic", "thoracic aorta"), snomed="15825003", volume_cm3=(50, 600),
-          mean_hu=(-10, 600), extent_z_mm=(80, 500), max_components=3),
+          mean_hu=(-10, 600), extent_z_mm=(80, 500), max_components=3,
+          contouring="from its origin above the heart to below the pillars of the diaphragm"),
 ))  # fmt: skip

@@ -5,7 +5,8 @@ anterior to posterior, x from the patient's right to the left. `nifti` and `dico
 this order, as views, and write them from it; no other code turns an array.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from segthor.findings import Finding
 from segthor.geometry import Orientation
 from segthor.organs import Organs
 
+_LEAST_MM = 1e-6  # between voxels: below it an affine is empty
 _ORIGIN_DECIMALS = 1  # of the mm in `Grid.lps_affine`, see there
 
 
@@ -101,6 +103,14 @@ class Grid:
         return affine[:, [*self.orientation.axes, 3]]
 
 
+def is_invertible(affine: np.ndarray) -> bool:
+    """Whether an affine, float [4, 4], gives each voxel a place of its own."""
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # of a cube, as the affine shears it
+    return bool(np.isfinite(affine).all() and lengths.min() > _LEAST_MM and volume > 1e-6)
+
+
 def corner_distance_mm(shape, one: np.ndarray, other: np.ndarray) -> float:
     """The largest distance between the places that two affines give a corner voxel."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
@@ -115,11 +125,13 @@ class Volume:
     zyx: HU [Z, Y, X], in native byte order.
     grid: Where the voxels lie.
     findings: What deserves a warning in how the scan is stored.
+    acquisition: What DICOM images say of the scanner and the patient's position.
     """
 
     zyx: np.ndarray
     grid: Grid
     findings: tuple[Finding, ...] = ()
+    acquisition: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

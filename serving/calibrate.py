@@ -18,6 +18,7 @@ from segthor import children, files, folds, inputs, json_files, locks, outputs, 
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, message_line, run
 from segthor.manifest import VALIDATION, Dataset
+from serving import card
 from serving.scoring import tables
 
 RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)
@@ -55,6 +56,7 @@ def main(_):
             with locks.alone(version):
                 calibration.save(version)
                 plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
+                card.refresh(version)
     print(f"Stored with {', '.join(targets or models)}.")
     lines = [list(map(_cell, line.values())) for line in calibration.table]
     print(tables.aligned(list(calibration.table[0]), lines))

@@ -15,6 +15,7 @@ from segthor import files, flags_of, inputs, locks, outputs, patient_table, prog
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
+from serving import card
 from serving.prediction import engine, walk
 from serving.prediction.plan import Plan
 from serving.review import overview
@@ -79,6 +80,7 @@ def _predict(patients, worker, output: str, beam_options) -> int:
     """Predicts what is not finished; output: the folder, as the user names it."""
     plan, results = worker.plan, worker.results
     results.claim(plan.overwrite, plan.dicom_formats)
+    card.copy((one.folder for one in worker.models.bundles), plan.output)
     done = [] if plan.overwrite else [one for one in patients if worker.is_finished(one)]
     for scan in done:
         results.forget_failure(scan)

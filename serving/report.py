@@ -15,6 +15,7 @@ from segthor.manifest import TRAIN, VALIDATION
 from segthor.metrics import without
 from segthor.organs import Organs
 from segthor.patients import Patient
+from serving import card, card_text
 from serving.prediction import facts
 from serving.scoring import animation, evaluation, page, pairs, tables, viewer
 
@@ -60,7 +61,8 @@ def main(_):
         entries.sort(key=viewer.badness)
         path = files.join(OUTPUT.value, PAGE)
         source = files.name(files.absolute(PREDICTIONS.value))
-        size = page.write(path, entries, source, organs)
+        cards = [card_text.markdown(one) for one in card.of_predictions(PREDICTIONS.value)]
+        size = page.write(path, entries, source, organs, cards)
     failed = sum("failed" in entry for entry in entries)
     print(
         f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients, {failed} of them failed); "

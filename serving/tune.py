@@ -17,6 +17,7 @@ from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
 from segthor.patients import Patient
+from serving import card
 from serving.prediction import candidates, facts, postprocess, results
 from serving.scoring import tables
 from serving.scoring.pairs import contours_of, table_of
@@ -52,6 +53,7 @@ def main(_):
         rows = [{k: None if v == math.inf else v for k, v in row.items()} for row in table]
         for version in versions:
             postprocess.save(version, rules, rows)
+            card.refresh(version)
     chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
     print(f"Stored with {', '.join(versions)}: {chosen}.")
     level_model = "LEVEL_MODEL" if head.get("level_models") else None

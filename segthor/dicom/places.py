@@ -8,6 +8,7 @@ files (`among`), so that the others are neither read nor waited for.
 
 import hashlib
 import re
+from dataclasses import replace
 
 from segthor import files
 from segthor.dicom import RTSTRUCT, SEG, DicomError, index, matching, series, structures
@@ -60,7 +61,9 @@ def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
 
 def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> VolumeInMemory:
     """The volume at a place, in HU; see `series.read_stack`. Raises as `stack` does, too."""
-    return series.read_stack(stack(place, among), digest, most_bytes)
+    found = find_volume(place, among)[1]
+    scan = series.read_stack(found.stack, digest, most_bytes)
+    return replace(scan, acquisition=found.traits.to_json())
 
 
 def read_contours(path: str, place: str, organs: Organs, roi_names=(), among=()) -> LabelMap:

@@ -12,6 +12,10 @@ _KERNEL = re.compile(
     r"[A-Za-z]{1,3}\d{2,3}[a-z]?|[A-Z]{1,2}|STANDARD|STND|LUNG|BONE|BONEPLUS|DETAIL|SOFT|SMOOTH|"
     r"SHARP|EDGE|CHST|ULTRA"
 )
+# Makers by the first word that names them; other text may hold a hospital's name.
+_MAKERS = ("siemens", "ge", "philips", "toshiba", "canon", "hitachi", "fujifilm", "neusoft")
+_MAKERS += ("united imaging", "uih", "varian", "accuray", "elekta", "samsung", "shimadzu")
+_POSITIONS = {f"{way}{side}" for way in ("HF", "FF") for side in ("S", "P", "DR", "DL")}
 _PERCENT = re.compile(r"(\d{1,3})(?:\.\d+)?\s*%")
 _DECIMALS = (
     "PixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept"
@@ -27,6 +31,8 @@ class Traits:
     phase_percent: Phase of breath or heart, '' where none is given.
     is_projection: Whether it is a maximum or minimum intensity projection.
     acquired: Date and time, to sort by; never printed or written.
+    maker: Maker of the scanner, in lower case; '' where it is none of the usual ones.
+    position: How the patient lay, as HFS (head first, supine); '' where it is not said.
     """
 
     kernel: str = ""
@@ -34,6 +40,14 @@ class Traits:
     phase_percent: str = ""
     is_projection: bool = False
     acquired: str = field(default="", repr=False)
+    maker: str = ""
+    position: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """What a data set may say of its scans: no time, and no text of the file's own."""
+        contrast = "yes" if self.has_contrast else "no"
+        known = {"maker": self.maker, "kernel": self.kernel, "position": self.position}
+        return {name: text for name, text in known.items() if text} | {"contrast agent": contrast}
 
 
 def spacing_between_slices(dataset) -> float:
@@ -63,7 +77,11 @@ def read_traits(dataset, image_type) -> Traits:
     # Scanners write the phase of a 4D CT into the description; the number alone is kept.
     named = _PERCENT.search(text(dataset, "SeriesDescription"))
     phase = next((one for one in phases if re.fullmatch(r"\d{1,3}(\.0*)?", one)), "")
+    maker = text(dataset, "Manufacturer").lower()
+    position = text(dataset, "PatientPosition").upper()
     return Traits(
+        maker=next((one for one in _MAKERS if re.match(rf"{one}\b", maker)), ""),
+        position=position if position in _POSITIONS else "",
         kernel=kernel if _KERNEL.fullmatch(kernel) else "",
         has_contrast=bool(text(dataset, "ContrastBolusAgent")),
         phase_percent=phase.partition(".")[0] or (named[1] if named else ""),

@@ -1,21 +1,24 @@
 """The report's page: one HTML file that holds its style, its script and its data."""
 
 import json
+import re
 import string
 from pathlib import Path
 
 from segthor import drawing, files
 from segthor.organs import Organs
 from serving.scoring import viewer
+from serving.scoring.page import markdown
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("state.js", "volume.js", "planes.js", "review.js", "page.js")
 _TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
 
 
-def write(path: str, patients: list[dict], source: str, organs: Organs) -> int:
+def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()) -> int:
     """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes.
 
+    cards: of the models that predicted, each in Markdown (`serving.card_text`).
     source: what they are, for the headline. Of the organs those that were to be found are offered.
     """
     found = {name for patient in patients for name in patient.get("organs", ())}
@@ -40,14 +43,19 @@ def write(path: str, patients: list[dict], source: str, organs: Organs) -> int:
         "style": (_HERE / "page.css").read_text(),
         "script": "".join((_HERE / name).read_text() for name in _SCRIPTS),
         "data": _embedded(data),
+        "cards": "".join(_folded(markdown.as_html(card)) for card in cards),
     }
     html = (_HERE / "page.html").read_text()
-    for name, text in parts.items():
-        html = html.replace(f"@@{name}@@", text)
+    html = re.sub("@@(.+?)@@", lambda found: parts[found[1]], html)  # never within a part
     content = html.encode()
     with files.atomic_write(path) as stream:
         stream.write(content)
     return len(content)
+
+
+def _folded(html: str) -> str:
+    """A model card that a click opens."""
+    return f'<details class="card"><summary>Model card</summary>{html}</details>'
 
 
 def _keys(names) -> list[str]:

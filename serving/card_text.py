@@ -1,0 +1,271 @@
+"""The model card in Markdown, of the values that `serving.card` gathers."""
+
+from segthor.manifest import TRAIN, VALIDATION
+
+_DOES = {
+    "segment": "outlines the organs below",
+    "classify": "says which slices hold the organs below",
+    "joint": "outlines the organs below and says which slices hold them",
+}
+_USE = (
+    "It {does} on CT of the kind described under **Training population**, as "
+    "drafts that a trained person checks and corrects before any use in planning."
+)
+_NOT_FOR = (
+    "It is no medical device and not for use without a check by a trained person. It is not for "
+    "other modalities than CT, for scans unlike the training population, for organs that are not "
+    "listed, for targets, or for diagnosis."
+)
+_SCANS = {
+    "slice_mm": "slice distance, mm",
+    "pixel_mm": "pixel, mm",
+    "field_of_view_mm": "field of view, mm",
+    "length_mm": "length of the scan, mm",
+    "slices": "slices of a scan",
+    "level_hu": "window level, HU",
+}
+_SCORES = {
+    "dice": ("Dice", "{:.3f}"),
+    "surface_dice_3mm": ("surface Dice 3 mm", "{:.3f}"),
+    "hausdorff95_mm": ("HD95, mm", "{:.1f}"),
+    "mean_surface_distance_mm": ("surface distance, mm", "{:.2f}"),
+}
+_CHECKS = (
+    "Predict 10 or more of your own patients that have contours, with the scanners, protocols and "
+    "positions that you use; score them with serving.evaluate. Compare the scores with those "
+    "above, organ by organ.",
+    "Compare your rule of contouring with the one above: most differences at the upper and lower "
+    "end of an organ come from there.",
+    "Look at every scan that the review marks as unlike the training data, and at some that it "
+    "does not mark.",
+    "Check that structure sets arrive in your planning system on the right images, with left and "
+    "right, names and colours as you expect.",
+    "Compare the doses to the organs of drafts and of corrected contours for some plans.",
+    "Follow the corrections of approved contours with serving.follow, and stop where it raises an "
+    "alarm. Repeat all of this after a change of model, scanner or protocol.",
+)
+
+
+def markdown(card: dict) -> str:
+    """The whole card."""
+    parts = [
+        "# Model card",
+        f"Model `{card['digests']['model']}`: {', '.join(row['name'] for row in card['organs'])}.",
+        "## What it is for",
+        card["intended_use"] or _USE.format(does=_DOES[card["network"]["task"]]),
+        "## What it is not for",
+        _NOT_FOR,
+        "## Organs",
+        _organs(card["organs"]),
+        "The rules are those of the table of organs with which the dataset was built; no program "
+        "checks that the contours follow them.",
+        "## Training population",
+        _population(card),
+        "## Scores on held-out patients",
+        _scores(card),
+        "## Reviews",
+        _calibration(card["calibration"]),
+        "## Known limits",
+        _list([card["known_limits"]] * bool(card["known_limits"]) + card["limits"] + _always(card)),
+        "## What to check before use",
+        _list(_CHECKS),
+        "## How it computes",
+        _technical(card),
+        "## Versions and digests",
+        _versions(card),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _organs(rows) -> str:
+    header = ("organ", "label", "TG-263", "SNOMED CT", "rule of contouring", "tolerance, mm")
+    lines = [
+        (
+            row["name"],
+            row["label"],
+            row["tg263"] or "none",
+            row["snomed"] or "none",
+            row["contouring"] or "not stated",
+            f"{row['tolerance_mm']:g}",
+        )
+        for row in rows
+    ]
+    return _table(header, lines)
+
+
+def _population(card: dict) -> str:
+    population = card["population"]
+    if "unknown" in population:
+        return f"Not described: {population['unknown']}.{_reference(card)}"
+    train, held_out = population[TRAIN], population[VALIDATION]
+    kind = "phantoms (synthetic patients)" if population["phantoms"] else "patients"
+    said = (
+        f"{train['patients']} {kind} with {train['slices']} slices for training, "
+        f"{held_out['patients']} with {held_out['slices']} slices held out. "
+        f"{population['rejected']} more were rejected by the audit of the data job."
+    )
+    if population["train_patients"]:
+        said += f" Of the training patients, {population['train_patients']} were used."
+    rows = [
+        (text, _range(train["scans"][name]), _range(held_out["scans"][name]))
+        for name, text in _SCANS.items()
+    ]
+    scans = _table(("lowest, median, highest", "training", "held out"), rows)
+    organs = _table(
+        (
+            *("organ", "training patients", "held out", "volume, cm3"),
+            *("mean HU", "with 100 HU or more"),
+        ),
+        [
+            (
+                name,
+                row["patients"],
+                held_out["organs"][name]["patients"],
+                _range(row["volume_cm3"]),
+                _range(row["mean_hu"]),
+                row["above_contrast_hu"],
+            )
+            for name, row in train["organs"].items()
+        ],
+    )
+    contrast = (
+        "Contrast agent: organs that are filled with blood have 30 to 60 HU without it and mostly "
+        "100 HU or more with it; the last column counts the training patients."
+    )
+    counts = ", ".join(f"{code} ({n})" for code, n in train["findings"].items())
+    findings = f"Findings of the audit in training patients: {counts or 'none'}."
+    return "\n\n".join([said, scans, organs, contrast, findings, _acquisition(train)])
+
+
+def _acquisition(train: dict) -> str:
+    known = train.get("acquisition") or {}
+    if not known:
+        return "Scanners, kernels and positions of the patients are not recorded in the dataset."
+    parts = (
+        f"{name}: {', '.join(f'{value} ({n})' for value, n in counts.items())}"
+        for name, counts in known.items()
+    )
+    return f"Of {train['patients']} training patients: {'; '.join(parts)}."
+
+
+def _reference(card: dict) -> str:
+    """What the run itself recorded of the training scans."""
+    if not card["reference"]:
+        return ""
+    named = {"slice_mm": "slice distance", "pixel_mm": "pixel", "length_mm": "length"}
+    parts = (
+        f"{text} {card['reference'][name]['low']:g} to {card['reference'][name]['high']:g} mm"
+        for name, text in named.items()
+        if name in card["reference"]
+    )
+    return f" The run recorded of the training scans: {', '.join(parts)}."
+
+
+def _scores(card: dict) -> str:
+    rows = []
+    for organ, found in card["scores"].items():
+        for name, (text, form) in _SCORES.items():
+            if one := found.get(name):
+                values = [one[key] for key in ("mean", "low", "high", "median")]
+                mean, low, high, median = (_number(value, form) for value in values)
+                lowest = _number(one.get("lowest"), form)
+                rows.append((organ, text, one["count"], mean, f"{low} to {high}", median, lowest))
+    if not rows:
+        return "None: the run holds no scores of its best checkpoint."
+    header = ("organ", "score", "patients", "mean", "95 % interval of the mean", "median", "lowest")
+    caution = (
+        "They are of the training's checkpoint that has the best Dice on these same patients. New "
+        "patients of the same hospital therefore score a little lower, and those of other "
+        "hospitals may score lower still. Intervals of fewer than ten patients are too narrow."
+    )
+    other = "" if card["checkpoint"] == "best" else "The exported checkpoint is the last one. "
+    slices = "Dice counts slices, not voxels. " if card["network"]["task"] == "classify" else ""
+    return f"{_table(header, rows)}\n\n{slices}{other}{caution}"
+
+
+def _calibration(found: dict | None) -> str:
+    if not found:
+        return (
+            "The model is not calibrated (serving.calibrate): no score is expected of a new case, "
+            "and reviews mark only what is unlike the training data or implausible."
+        )
+    header = ("organ", "scans", "count", "mean Dice", "expected", "error", "bad", "AUROC", "bound")
+    rows = [[_cell(value) for value in line.values()] for line in found["table"]]
+    return (
+        f"Calibrated on {found['patients']} patients ({found['scans']} scans, as they are and "
+        "worsened), each predicted by a network that had not seen it.\n\n"
+        f"{_table(header, rows)}\n\n"
+        "error: mean distance of expected and true Dice. AUROC: the chance that a bad prediction "
+        "(Dice below 0.80) is expected to score less than a good one. bound: share of cases that "
+        "reach their lower bound; 0.9 was aimed at."
+    )
+
+
+def _always(card: dict) -> list[str]:
+    """Limits that every model of this project has."""
+    return [
+        "Training and held-out patients come from one dataset: how the model does on patients of "
+        "other hospitals is not known.",
+        "It sees a few slices at a time and not the whole scan, so that it may find a part of an "
+        "organ far from the organ.",
+        f"It sees nothing outside a box of {card['recipe']['crop_mm']:g} mm about the centre "
+        f"({card['recipe']['crop_center']}).",
+    ]
+
+
+def _technical(card: dict) -> str:
+    network, recipe, rules = card["network"], card["recipe"], card["postprocess"]
+    pixel = f"{recipe['pixel_mm']:g} mm" if recipe["pixel_mm"] else "the scan's own"
+    lines = [
+        f"Network: {network['architecture']} ({network['task']}), loss {network['loss']}, "
+        f"{network['steps'] or 'an unknown number of'} steps, the best one "
+        f"{network['best_step'] or 'not known'}.",
+        f"It began with: encoder weights {network['encoder_weights']}"
+        + (f", weights of {network['start_from']}." if network["start_from"] else "."),
+        f"A scan becomes slices of pixels of {pixel} in a box of {recipe['crop_mm']:g} mm, "
+        f"{recipe['context']} neighbouring slices at a time, in a window of level "
+        f"{recipe['window_level']} and width {recipe['window_width_hu']:g} HU.",
+        "Post-processing: "
+        + ("; ".join(f"{name}: {_rule(rule)}" for name, rule in rules.items()) or "none stored")
+        + ".",
+    ]
+    return _list(lines)
+
+
+def _rule(rule: dict) -> str:
+    words = ["the largest piece"] * rule["largest"]
+    words += [f"pieces from {rule['min_cm3']:g} cm3"] if rule["min_cm3"] else []
+    words += ["holes filled"] * rule["fill_holes"]
+    return ", ".join(words) or "nothing"
+
+
+def _versions(card: dict) -> str:
+    rows = [(name, f"`{value}`") for name, value in card["digests"].items()]
+    rows += [(name, value) for name, value in card["versions"].items()]
+    return (
+        f"{_table(('what', 'digest or version'), rows)}\n\n"
+        "serving.predict checks the model's digest when it loads it, and notes it in "
+        "predictions.json and in DICOM objects."
+    )
+
+
+def _range(levels) -> str:
+    return "not known" if levels is None else ", ".join(f"{value:g}" for value in levels)
+
+
+def _cell(value) -> str:
+    return _number(value, "{:.3f}") if value is None or isinstance(value, float) else str(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "none" if value is None else form.format(value)
+
+
+def _list(sentences) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _table(header, rows) -> str:
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
