@@ -5,6 +5,8 @@ or one file *.dcm. Contours are a NIfTI label map, or a structure set on a DICOM
 some functions, are the patient's own files in a folder of many (`Patient.ct_files`).
 """
 
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +86,23 @@ def volume_stamp(path: str, among=()) -> str:
     if not is_dicom(path):
         return files.stamp(path)
     return _dicom().volume_stamp(path, among)
+
+
+def month(contours: str) -> str:
+    """YYYY-MM in which contours were made: as a structure set says, else when the file changed.
+
+    '' where neither is known, as of a URL.
+    """
+    if not nifti.is_nifti(contours):
+        _dicom()
+        from segthor.dicom import rois
+
+        date = rois.date(contours)
+        if date:
+            return f"{date[:4]}-{date[4:6]}"
+    if files.is_url(contours):
+        return ""
+    return time.strftime("%Y-%m", time.localtime(os.path.getmtime(contours)))
 
 
 def size(path: str, among=()) -> int:

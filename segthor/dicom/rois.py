@@ -70,6 +70,14 @@ class StructureSet:
     rois: tuple[Roi, ...]
 
 
+def date(path: str) -> str:
+    """YYYYMMDD on which a structure set was reviewed, or else made; '' where it does not say."""
+    with files.open_read(path) as stream:
+        dataset = elements.open_dataset(stream, path, tags=["ReviewDate", "StructureSetDate"])
+    dates = (text(dataset, keyword) for keyword in ("ReviewDate", "StructureSetDate"))
+    return next((one for one in dates if re.fullmatch(r"(19|20)\d{6}", one)), "")
+
+
 def read(path: str) -> StructureSet:
     """Reads a structure set, of any transfer syntax.
 

@@ -1,0 +1,155 @@
+"""Follows what became of drafts: which were changed before they were approved, and by how much.
+
+  python -m serving.follow --drafts=predictions --approved=APPROVED --output=follow
+
+Writes follow.csv (a line for each organ of each approved set), months.csv (medians by organ and
+month, beside what the review expected) and follow.html. approved.csv names the sets in which an
+organ was changed, unchanged.csv the others, both for beam_jobs.build --input.
+
+Exit status: 0; 3 for an alarm: in some month the median Dice of an organ's changed drafts is below
+what the review expected at least; 1 where a set could not be compared; 2 for an error.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from segthor import csv_files, files, guard, json_files, outputs, patient_table, scans
+from segthor.errors import InputError, hint, run
+from segthor.organs import Organs
+from segthor.patients import Patient
+from serving.prediction import facts
+from serving.scoring import follow_page, follow_up, pairs, tables
+from serving.scoring.follow_up import Group, Row
+
+DRAFTS = flags.DEFINE_string("drafts", None, "A folder of serving.predict.", required=True)
+APPROVED = flags.DEFINE_string(
+    "approved",
+    None,
+    "The approved contours of these patients: as --labels of serving.evaluate.",
+    required=True,
+)
+OUTPUT = flags.DEFINE_string("output", None, "Where the results go.", required=True)
+ALARM_STATUS = 3
+ROWS, MONTHS, PAGE = "follow.csv", "months.csv", "follow.html"
+CHANGED, UNCHANGED, TABLE = "approved.csv", "unchanged.csv", "organ_table.json"
+_PATIENTS = outputs.csv_with("patient", "ct", "labels")
+WRITTEN = {
+    ROWS: outputs.csv_with("patient", "organ", "changed"),
+    MONTHS: outputs.csv_with("organ", "month", "alarm"),
+    PAGE: outputs.page,
+    CHANGED: _PATIENTS,
+    UNCHANGED: _PATIENTS,
+    TABLE: outputs.json_rows_with("name", "label"),
+}
+
+
+def main(_):
+    """Compares each approved set with its draft; writes, prints and decides about the alarm."""
+    given = {flag.name: flag.value for flag in (DRAFTS, APPROVED)}
+    outputs.check_folder(OUTPUT.value, given, written=WRITTEN)
+    organs = pairs.table_of(DRAFTS.value, APPROVED.value)
+    found = pairs.match(APPROVED.value, DRAFTS.value, organs=organs)
+    print(f"{len(found.pairs)} approved sets have a draft, {len(found.missing)} have none.")
+    with outputs.alone(OUTPUT.value, WRITTEN):
+        rows, sets, failed = _compare(found.pairs, organs)
+        if not rows:
+            raise InputError("no approved set could be compared; see the lines above")
+        months, overall = follow_up.summarise(rows, organs), follow_up.overall(rows, organs)
+        said = _conclusion(rows, months)
+        _write(rows, months, sets, organs)
+        follow_page.write(files.join(OUTPUT.value, PAGE), overall, months, rows, said)
+    print(f"\n{_table(overall)}\n\n{said}\nWrote {files.join(OUTPUT.value, PAGE)}")
+    approved, table = (files.join(OUTPUT.value, name) for name in (CHANGED, TABLE))
+    if any(row.changed for row in rows):
+        values = [f"{name}={value}" for name, value in sets[0][0].label_values]
+        more = {"organ_table": table, "label_values": values or None}
+        print(hint("beam_jobs.build", input=approved, **more, output="DATASET"))
+    if any(group.alarm for group in months):
+        return ALARM_STATUS
+    return 1 if failed else 0
+
+
+def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bool]], int]:
+    """Rows of all sets; each set as a patient, and whether it was changed; how many failed."""
+    rows, sets, failed = [], [], 0
+    for number, (approved, draft) in enumerate(matched, 1):
+        line = f"[{number}/{len(matched)}] {approved.name}"
+        try:
+            drafted, truth = pairs.read(approved, draft, organs=organs)
+            noted = facts.read_of_table(DRAFTS.value, approved.name, organs)
+            month = scans.month(approved.labels)
+            of_set = follow_up.compare(approved.name, month, drafted, truth, approved.labels, noted)
+        except Exception as error:  # whatever it is, the other patients must not suffer
+            failed += 1
+            print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
+            continue
+        changed = [row.organ for row in of_set if row.changed]
+        print(f"{line}  changed: {', '.join(changed) or 'nothing'}", flush=True)
+        for finding in truth.findings:
+            print(f"warning: {finding.message}", flush=True)
+        ct = approved.ct or (noted.scan or {}).get("path", "")
+        sets.append((dataclasses.replace(approved, ct=ct, organs=truth.contoured), bool(changed)))
+        rows += of_set
+    return rows, sets, failed
+
+
+def _write(rows: list[Row], months: list[Group], sets, organs: Organs) -> None:
+    """The tables, and the lists of patients that `beam_jobs.build` takes."""
+    for name, values, kind in ((ROWS, rows, Row), (MONTHS, months, Group)):
+        columns = [field.name for field in dataclasses.fields(kind)]
+        table = [{key: _plain(value) for key, value in vars(one).items()} for one in values]
+        csv_files.write_table(files.join(OUTPUT.value, name), table, columns)
+    for name, wanted in ((CHANGED, True), (UNCHANGED, False)):
+        lines = [
+            {
+                "patient": one.name,
+                "ct": one.ct,
+                "labels": one.labels,
+                "organs": ";".join(one.organs),
+            }
+            for one, changed in sets
+            if changed == wanted
+        ]
+        columns = [column for column in patient_table.COLUMNS if column != "split"]
+        csv_files.write_table(files.join(OUTPUT.value, name), lines, columns)
+    json_files.write(files.join(OUTPUT.value, TABLE), organs.to_json())
+
+
+def _plain(value):
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+def _conclusion(rows: list[Row], months: list[Group]) -> str:
+    """What it comes to, in one line."""
+    changed = sum(row.changed for row in rows)
+    said = f"{changed} of {len(rows)} organs were changed, {len(rows) - changed} were not"
+    raised = [f"{group.organ} in {group.month or 'an unknown month'}" for group in months
+              if group.alarm]  # fmt: skip
+    if raised:
+        return f"{said}. ALARM: changed more than the review expected: {', '.join(raised)}."
+    if all(row.lower_dice is None for row in rows):
+        return f"{said}. The model is not calibrated (serving.calibrate), so nothing can alarm."
+    return f"{said}. No alarm."
+
+
+def _table(overall: list[Group]) -> str:
+    header = ("organ", "approved", "changed", "slices", "added path mm", "sDice 3 mm", "Dice",
+              "expected", "bound")  # fmt: skip
+    rows = [
+        (
+            group.organ,
+            group.approved,
+            group.changed,
+            tables.number(group.slices_changed, "{:.0f}"),
+            tables.number(group.added_path_mm, "{:.0f}"),
+            *(tables.number(value) for value in (group.surface_dice_3mm, group.dice)),
+            *(tables.number(value) for value in (group.expected_dice, group.bound)),
+        )
+        for group in overall
+    ]
+    return f"Medians of the changed organs\n{tables.aligned(header, rows)}"
+
+
+if __name__ == "__main__":
+    run(main)
