@@ -51,7 +51,7 @@ def test_a_command_is_its_program(name):
 
 def test_flags_and_status_are_those_of_the_program(tmp_path):
     done = segthor("list", f"--input={tmp_path}/nowhere")
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "nowhere" in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("error: list: expected --input=FOLDER")
     done = segthor("predict", "--no_such=1", "--model=x", "--input=x", "--output=x")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
@@ -79,7 +79,7 @@ def complete(*words):
 def test_bash_completes_commands_and_their_flags():
     assert complete("segthor", "pre") == ["preview", "predict"]
     assert complete("segthor", "phantom", "--o") == ["--output=", "--organs="]
-    assert set(complete("segthor", "'")) == set()
+    assert complete("segthor", "x") == []
 
 
 def test_the_doctor_says_versions_devices_engines_and_extras():

@@ -157,7 +157,7 @@ def test_a_set_that_cannot_be_compared_is_named_and_the_others_are(tmp_path):
     save(tmp_path / "approved" / "Patient_02.nii.gz", np.zeros((5, 5, 5), np.uint8), AFFINE)
     done = follow(tmp_path)
     assert done.returncode == 1
-    assert "[3/3] Patient_02  FAILED: " in done.stdout and "5 x 5 x 5 voxels" in done.stdout
+    assert "[3/3] Patient_02  FAILED: " in done.stdout and "have 5x5x5 voxels" in done.stdout
     assert len(rows_of(tmp_path / "out" / "follow.csv")) == 2 * 4
     done = run_entry("serving.follow", drafts=tmp_path / "drafts", approved=tmp_path / "approved",
                      output=tmp_path / "drafts")  # fmt: skip
@@ -214,6 +214,10 @@ def test_the_lists_of_approved_sets_are_built(tmp_path):
         listed = tmp_path / "out" / f"{name}.csv"
         assert {row["patient"] for _, row in csv_files.read_table(str(listed))} == expected
         settings = driver.Settings(
-            str(listed), str(tmp_path / name), Recipe(**TINY_RECIPE), split="hash", organs=SEGTHOR
+            str(listed),
+            str(tmp_path / "built" / name),
+            Recipe(**TINY_RECIPE),
+            split="hash",
+            organs=SEGTHOR,
         )
         assert driver.build(settings) == 0

@@ -66,7 +66,7 @@ def test_labels_are_the_planted_ones_in_the_order_of_the_file(segmenter, folder,
     assert result.organs == {"esophagus": 1, "heart": 2, "trachea": 3, "aorta": 4}
     voxel_cm3 = 1.0 * 1.1 * 2.5 / 1000
     expected = {n: np.sum(result.labels == v) * voxel_cm3 for n, v in result.organs.items()}
-    assert result.volumes_cm3 == pytest.approx(expected, rel=1e-5)
+    assert result.volumes_cm3 == pytest.approx(expected, abs=0.0051)
     assert result.review.review in (True, False)
 
 
