@@ -2,5 +2,5 @@
 
 import logging
 
-# Said by apache_beam on import wherever Google Cloud's libraries are not installed.
+# apache_beam logs this on import where Google Cloud's libraries are not installed.
 logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())

@@ -1,6 +1,6 @@
-"""The audit for people: audit.csv with one line per patient, audit.html with pictures.
+"""The result of the audit: audit.csv with one row per patient, audit.html with pictures.
 
-Both are made from the workers' parts, one part at a time.
+Both are made from the workers' part files, one part at a time.
 """
 
 import html
@@ -13,7 +13,7 @@ from segthor.manifest import UNLABELLED, Built, Rejected, Unlabelled
 from segthor.organs import RANGES, Organs
 
 FILES = ("audit.csv", "audit.html")
-MOST_SHOWN = 500  # rejected and as many warned about: a page that a browser still opens
+MOST_SHOWN = 500  # rejected patients, and as many with warnings: browsers open no larger page
 _FIGURES = ("volume_cm3", "mean_hu", "extent_z_mm", "components")
 _BEFORE = ("patient", "status", "split", "fold", "slices", "pixel_mm", "slice_mm", "level_hu")
 _AFTER = ("codes", "messages", "ct", "labels")
@@ -30,34 +30,35 @@ img { display: block; image-rendering: pixelated }
 
 
 def write(names: list[str], output: str, organs: Organs) -> int:
-    """Writes both files from the named parts; returns how many patients were rejected."""
-    of_organs = [f"{organ}_{figure}" for organ in organs.names for figure in _FIGURES]
-    columns = [*_BEFORE, *of_organs, *_AFTER]
+    """Writes both files from the parts of the shards `names`; returns how many were rejected."""
+    organ_columns = [f"{organ}_{figure}" for organ in organs.names for figure in _FIGURES]
+    columns = [*_BEFORE, *organ_columns, *_AFTER]
     entries, counts, status, lines = {"rejected": [], "warned": []}, Counter(), [], []
     for name in names:
         part = shards.Part.load(output, name)
         for patient in part.patients + part.unlabelled + part.rejected:
-            row, findings = _row(patient), _findings(patient)
+            row, findings = _make_row(patient), _findings_of(patient)
             status.append(row["status"])
-            # Of many patients, lines fit into memory and rows do not.
+            # Kept as text: the rows of very many patients would not fit into memory.
             line = csv_files.csv_line([row.get(column) for column in columns])
             lines.append((row["patient"], line))
             for finding in findings:
                 counts[finding.severity, finding.code] += 1
             if findings and len(entries[row["status"]]) < MOST_SHOWN:
                 picture = part.thumbnails.get(row["patient"], "")
-                entries[row["status"]].append((row["patient"], _entry(row, findings, picture)))
+                entry = _format_entry(row, findings, picture)
+                entries[row["status"]].append((row["patient"], entry))
     table = b"".join([csv_files.csv_line(columns), *(line for _, line in sorted(lines))])
-    shown = [text for some in entries.values() for _, text in sorted(some)]
-    page = _page(status, counts, shown, organs)
+    shown = [text for group in entries.values() for _, text in sorted(group)]
+    page = _format_page(status, counts, shown, organs)
     for name, content in zip(FILES, (table, page.encode(errors="backslashreplace")), strict=True):
         with files.atomic_write(files.join(output, name)) as stream:
             stream.write(content)
     return status.count("rejected")
 
 
-def _row(patient: Built | Unlabelled | Rejected) -> dict:
-    findings = _findings(patient)
+def _make_row(patient: Built | Unlabelled | Rejected) -> dict:
+    findings = _findings_of(patient)
     row = {key: getattr(patient, key, "") for key in ("patient", "ct", "labels")}
     row["status"] = "warned" if findings else "good"
     row["codes"] = ";".join(finding.code for finding in findings)
@@ -68,7 +69,7 @@ def _row(patient: Built | Unlabelled | Rejected) -> dict:
         row["level_hu"] = round(patient.level_hu, 2)
     if isinstance(patient, Unlabelled):
         return row | {"split": UNLABELLED}
-    z_mm, *in_plane_mm = patient.placement["spacing_zyx_mm"]
+    z_mm, *in_plane_mm = patient.placement.spacing_zyx_mm
     row |= {key: getattr(patient, key) for key in ("split", "fold", "slices")}
     row |= {"pixel_mm": round(max(in_plane_mm), 4), "slice_mm": round(z_mm, 4)}
     for organ, figures in patient.audit.organs.items():
@@ -76,23 +77,22 @@ def _row(patient: Built | Unlabelled | Rejected) -> dict:
     return row
 
 
-def _findings(patient: Built | Unlabelled | Rejected) -> tuple[Finding, ...]:
+def _findings_of(patient: Built | Unlabelled | Rejected) -> tuple[Finding, ...]:
     return patient.findings if isinstance(patient, Rejected) else patient.audit.findings
 
 
-def _entry(row: dict, findings: tuple[Finding, ...], picture: str) -> str:
+def _format_entry(row: dict, findings: tuple[Finding, ...], picture: str) -> str:
     lines = [
         f'<div class="{finding.severity}">{html.escape(finding.message)} '
         f"<code>{finding.code}</code></div>"
         for finding in findings
     ]
     image = f'<img alt="" src="data:image/png;base64,{picture}">' if picture else ""
-    name = html.escape(row["patient"])
-    where = html.escape(row["ct"])
-    return f"<tr><td>{name}<br>{row['status']}<td title='{where}'>{''.join(lines)}<td>{image}"
+    name, path = html.escape(row["patient"]), html.escape(row["ct"])
+    return f"<tr><td>{name}<br>{row['status']}<td title='{path}'>{''.join(lines)}<td>{image}"
 
 
-def _page(status: list[str], counts: Counter, entries: list[str], organs: Organs) -> str:
+def _format_page(status: list[str], counts: Counter, entries: list[str], organs: Organs) -> str:
     codes = "".join(
         f'<tr><td class="{severity}">{severity}<td><code>{code}</code>'
         f"<td>{html.escape(CODES[code][1])}<td>{number}"
@@ -108,16 +108,16 @@ def _page(status: list[str], counts: Counter, entries: list[str], organs: Organs
         f"<style>{_STYLE}</style><h1>Audit of {len(status)} patients: {numbers}</h1>"
         f"<table><tr><th>severity<th>code<th>meaning<th>findings{codes}</table>"
         f"<h2>Patients with findings</h2><p>Contours: {legend}. At most {MOST_SHOWN} rejected and "
-        f"as many others are shown; audit.csv lists all.</p>{_unchecked(organs)}"
+        f"as many others are shown; audit.csv lists all.</p>{_list_unchecked(organs)}"
         f"<table>{''.join(entries)}</table></html>\n"
     )
 
 
-def _unchecked(organs: Organs) -> str:
-    """What is not checked, as the table gives no range for it."""
+def _list_unchecked(organs: Organs) -> str:
+    """A paragraph about the figures that the table of organs gives no range for, or ''."""
     missing = {
         organ.name: [limit for limit in _LIMITS if getattr(organ, limit) is None]
         for organ in organs
     }
-    told = "; ".join(f"{name}: {', '.join(limits)}" for name, limits in missing.items() if limits)
-    return f"<p>Not checked, for want of a range in the table of organs: {told}.</p>" * bool(told)
+    text = "; ".join(f"{name}: {', '.join(limits)}" for name, limits in missing.items() if limits)
+    return text and f"<p>Not checked, for want of a range in the table of organs: {text}.</p>"

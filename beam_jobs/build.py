@@ -4,9 +4,9 @@ python -m beam_jobs.build --input=DIR|CSV --output=DIR [--runner=DirectRunner]
 
 --input is a folder in SegTHOR's or nnU-Net's layout, a tree of DICOM files (CT series and structure
 sets; --list shows what is in it), or a CSV with the columns patient,ct,labels,split,organs. Without
---input, phantom patients are made and built. Which organs there are is a table, SegTHOR's four
-unless --organ_table names a file (docs/organs.md). Options of Apache Beam pass through. A second
-run rewrites only what changed.
+--input, phantom patients are made and built. The organs are SegTHOR's four, or those of the table
+that --organ_table names (docs/organs.md). Options of Apache Beam are passed on. A second run
+rewrites only what changed.
 
 Exit status: 0; 3 where patients were rejected and the others built; 2 for an error.
 """
@@ -34,18 +34,18 @@ DEFAULT_PHANTOMS = "data/phantoms"
 _INPUT = flags.DEFINE_string("input", None, "Folder of patients, or CSV; phantoms if not given.")
 _OUTPUT = flags.DEFINE_string("output", DEFAULT_DATASET, "Folder of the dataset.")
 _ORGAN_TABLE = flags.DEFINE_string(
-    "organ_table", None, "CSV or JSON of the organs that there are (default: SegTHOR's four)."
+    "organ_table", None, "CSV or JSON file of the table of organs (default: SegTHOR's four)."
 )
 _LABEL_VALUES = flags.DEFINE_list(
     "label_values",
     [],
-    "The input's label values, ORGAN=VALUE,...; other values are background. ignore=VALUE names "
-    "that of voxels that are not annotated; alone, it leaves the organs' values as they are.",
+    "The input's label values, ORGAN=VALUE,...; other values are background. ignore=VALUE is the "
+    "value of voxels that are not annotated; alone, it leaves the organs' values as they are.",
 )
 _ROI_NAMES = flags.DEFINE_string(
     "roi_names",
     None,
-    "CSV with the columns organ,name: what ROIs of structure sets are called beyond the table's "
+    "CSV with the columns organ,name: names of ROIs in structure sets, in addition to the table's "
     "synonyms.",
 )
 _SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
@@ -54,31 +54,21 @@ _DESCRIPTIONS = flags.DEFINE_bool(
     False,
     "With --list: also prints each series' description, free text that may name the patient.",
 )
-_LIST = flags.DEFINE_bool("list", False, "Shows what lies in a DICOM folder, and builds nothing.")
+_LIST = flags.DEFINE_bool("list", False, "Prints what a DICOM folder holds, and builds nothing.")
 _SEVERITY = flags.DEFINE_list(
     "severity",
     [],
-    "CODE=reject|warn|ignore,... for the audit's findings; docs/data.md has them.",
+    "CODE=reject|warn|ignore,... for the audit's findings, which docs/data.md lists.",
 )
 flags_of.define(Settings)
 
 
 def main(argv):
     """Reads the flags, makes phantoms where no input is named, builds."""
-    flags_of.refuse(argv[1:], {"labels": "name the input's label values with --label_values"})
-    given = {"input": _INPUT.value, "level_masks": flags.FLAGS.level_masks}
-    if _INPUT.value == "":  # an unset variable of a shell; phantoms would replace a dataset
-        raise InputError("--input=: expected a folder or a CSV, found nothing")
-    if not _LIST.value:
-        outputs.check_folder(_OUTPUT.value, given, own=outputs.DATASET)
+    _check_paths(argv)
     if not _INPUT.value:
-        _take_phantoms_flags()
-    organs = SEGTHOR
-    if _ORGAN_TABLE.value is not None:
-        organs = organ_table.read(files.absolute(configs.resolve(_ORGAN_TABLE.value)))
-    roi_names = ()
-    if _ROI_NAMES.value is not None:
-        roi_names = organ_table.read_roi_names(files.absolute(_ROI_NAMES.value), organs)
+        _apply_phantom_flags()
+    organs, roi_names = _read_tables()
     if _LIST.value:
         print(_listing(organs, roi_names))
         return 0
@@ -94,15 +84,35 @@ def main(argv):
     )
     runners.check_options(settings.runner, argv[1:])
     if not _INPUT.value:
-        from segthor import phantom  # half a second that real patients need not wait for
+        from segthor import phantom  # slow import (half a second), not needed for real patients
 
         print(f"No --input: making 24 phantoms with contours and 4 without in {settings.input}")
         phantom.write_dataset(settings.input, 24, 4, "small", 0)
     return build(settings, argv[1:])
 
 
-def _take_phantoms_flags() -> None:
-    """The flags of the demo's phantoms, except those that the user gave."""
+def _check_paths(argv) -> None:
+    """Raises InputError for an input or output that cannot be used, before anything is read."""
+    flags_of.refuse(argv[1:], {"labels": "name the input's label values with --label_values"})
+    if _INPUT.value == "":  # --input=$UNSET: building phantoms instead would replace a dataset
+        raise InputError("--input=: expected a folder or a CSV, found nothing")
+    if not _LIST.value:
+        read = {"input": _INPUT.value, "level_masks": flags.FLAGS.level_masks}
+        outputs.check_folder(_OUTPUT.value, read, own=outputs.DATASET)
+
+
+def _read_tables() -> tuple[Organs, tuple[tuple[str, str], ...]]:
+    """The table of organs and the (organ, ROI name) pairs that the flags name."""
+    organs, roi_names = SEGTHOR, ()
+    if _ORGAN_TABLE.value is not None:
+        organs = organ_table.read(files.absolute(configs.resolve(_ORGAN_TABLE.value)))
+    if _ROI_NAMES.value is not None:
+        roi_names = organ_table.read_roi_names(files.absolute(_ROI_NAMES.value), organs)
+    return organs, roi_names
+
+
+def _apply_phantom_flags() -> None:
+    """Sets the flags of the demo's phantoms, except those that the user set."""
     flagfile = configs.folder() / "demo_build.flags"
     for argument in flags.FLAGS.read_flags_from_files([f"--flagfile={flagfile}"]):
         name, _, value = argument.lstrip("-").partition("=")

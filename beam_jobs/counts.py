@@ -1,6 +1,7 @@
-"""Counts that add up over patients and shards, and what they say.
+"""Counts that are summed over patients and shards, and the statistics computed from them.
 
-Counts are name -> value -> number: 'slices' by organ, 'hu/ORGAN' by bin, spacings by mm.
+Counts are a nested dictionary, name -> value -> number: 'slices' by organ, 'hu/ORGAN' by the lower
+edge of a bin in HU, and the two spacings by mm.
 """
 
 import numpy as np
@@ -14,8 +15,8 @@ HU_BIN = 4
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 
 
-def of_patient(patient: Examined, organs: Organs) -> dict[str, dict[str, int]]:
-    """What there is to count in one prepared patient."""
+def count_patient(patient: Examined, organs: Organs) -> dict[str, dict[str, int]]:
+    """Counts of one prepared patient."""
     prepared = patient.prepared
     z_mm, y_mm, x_mm = prepared.placement.spacing_zyx_mm
     counts = {
@@ -23,57 +24,54 @@ def of_patient(patient: Examined, organs: Organs) -> dict[str, dict[str, int]]:
         "spacing_between_slices_mm": {str(round(z_mm, 3)): 1},
         "slices": {"all": len(prepared.labels)},
     }
-    held = np.array([present_in(plane, organs) for plane in prepared.labels]).sum(0)
+    organ_slices = np.array([present_in(plane, organs) for plane in prepared.labels]).sum(0)
     inner = prepared.labels[nonzero_box(prepared.labels)]
     labelled = inner[inner > 0]
     names = patient.source.organs
-    for name, number in zip(names, held[organs.places(names)], strict=True):
+    for name, number in zip(names, organ_slices[organs.places(names)], strict=True):
         counts["slices"][name] = int(number)
         counts[f"hu/{name}"] = _histogram(prepared.labelled_hu[labelled == organs[name].label])
     return counts
 
 
 def add(total: dict, counts: dict) -> None:
-    """Adds `counts` to `total`, in place; order does not matter."""
-    for name, of_name in counts.items():
-        held = total.setdefault(name, {})
-        for value, number in of_name.items():
-            held[value] = held.get(value, 0) + number
+    """Adds `counts` to `total`, in place. The order of additions does not matter."""
+    for name, by_value in counts.items():
+        sums = total.setdefault(name, {})
+        for value, number in by_value.items():
+            sums[value] = sums.get(value, 0) + number
 
 
 def _histogram(hu: np.ndarray) -> dict[str, int]:
-    """Lowest HU of each bin to how many values lie in it; bins of HU_BIN, from -1024 to 4096."""
-    # Exact, and far faster than floor_divide: the bin is a power of two.
+    """Lower edge of each bin that is not empty -> number of values; HU_BIN wide, -1024 to 4096."""
+    # Exact, and far faster than floor_divide, because the bin is a power of two.
     bins = np.floor(np.clip(hu, -1024, 4095) / HU_BIN).astype(np.int64) + 1024 // HU_BIN
     numbers = np.bincount(bins)
     return {str(int(n) * HU_BIN - 1024): int(numbers[n]) for n in np.flatnonzero(numbers)}
 
 
 def summary(counts: dict) -> dict:
-    """The manifest's statistics: slices per organ, HU percentiles inside organs, spacings in mm.
+    """Statistics for the manifest: slices per organ, HU percentiles of organs, spacings in mm.
 
     A percentile is the lower edge of the bin that holds it.
     """
     percentiles = {
-        name.removeprefix("hu/"): dict(
-            zip(map(str, PERCENTILES), _percentiles(of_name, PERCENTILES), strict=True)
-        )
-        for name, of_name in counts.items()
+        name.removeprefix("hu/"): _percentiles(by_value, map(str, PERCENTILES), PERCENTILES)
+        for name, by_value in counts.items()
         if name.startswith("hu/")
     }
     spacings = {
-        name: dict(
-            zip(("min", "median", "max"), _percentiles(counts[name], (0, 50, 100)), strict=True)
-        )
+        name: _percentiles(counts[name], ("min", "median", "max"), (0, 50, 100))
         for name in ("spacing_in_plane_mm", "spacing_between_slices_mm")
         if name in counts
     }
     return {"slices": counts.get("slices", {}), "hu_percentiles": percentiles, **spacings}
 
 
-def _percentiles(counts: dict, percents) -> list[float]:
+def _percentiles(counts: dict, names, percents) -> dict[str, float]:
     values = np.array(sorted(map(float, counts)))
     numbers = {float(value): number for value, number in counts.items()}
-    reached = np.cumsum([numbers[value] for value in values])
-    ranks = np.maximum(1, np.ceil(np.array(percents) / 100 * reached[-1]))
-    return [float(values[np.searchsorted(reached, rank)]) for rank in ranks]
+    cumulative = np.cumsum([numbers[value] for value in values])
+    ranks = np.maximum(1, np.ceil(np.array(percents) / 100 * cumulative[-1]))
+    picked = values[np.searchsorted(cumulative, ranks)]
+    return dict(zip(names, picked.tolist(), strict=True))

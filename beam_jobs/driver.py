@@ -1,4 +1,4 @@
-"""The driver of a build: reads the choices, finds and deals the patients, runs the pipeline."""
+"""The driver of a build: finds the patients, assigns them to splits, runs the pipeline, reports."""
 
 import gc
 import sys
@@ -19,12 +19,19 @@ from segthor.recipe import Recipe
 
 REJECTED_STATUS = 3
 _UNMATCHED = "roi_names_unmatched"
-_PHANTOMS = "phantoms.json"  # lies in every folder of segthor.phantom, whose import takes a while
+_PHANTOMS = "phantoms.json"  # in each folder of segthor.phantom, whose import would take a while
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose; the fields are the flags of `beam_jobs.build`."""
+    """What a user may choose. Fields with a help text are flags of `beam_jobs.build`.
+
+    input: Folder or CSV of the patients.
+    output: Folder of the dataset.
+    organs: The table of organs.
+    label_values, roi_names, severities: See `job.Job`.
+    series: Which volumes of a DICOM patient are built; see `patient_table.read_series`.
+    """
 
     input: str
     output: str
@@ -32,8 +39,8 @@ class Settings:
     runner: str = option(runners.LOCAL[0], "Any runner of Apache Beam.")
     split: str = option(
         "auto",
-        "original: the eight validation patients of the original system; hash: by chance; csv: the "
-        "CSV's column; auto: the first of csv, original, hash that fits.",
+        "original: the eight validation patients of the original system; hash: at random, by the "
+        "patient's name; csv: the CSV's column; auto: the first of csv, original, hash that fits.",
         plan.SPLITS,
     )
     validation_fraction: float = option(
@@ -41,11 +48,11 @@ class Settings:
     )
     folds: int = option(5, "Folds for cross-validation.", (1, 1000))
     shards: int = option(0, "Shards per split and fold; 0: about 100 to 200 MB each.", (0, 100_000))
-    seed: int = option(0, "Deals patients and orders slices.", SEEDS)
+    seed: int = option(0, "Seed of --split=hash, of the folds and of the slices' order.", SEEDS)
     level_masks: str | None = option(
         None,
-        "Folder of an earlier model's label maps, for level and centre of patients without "
-        "contours of the organs asked for.",
+        "Folder of an earlier model's label maps, which give level and centre of patients without "
+        "contours of the organs of --window_level and --crop_center.",
     )
     organs: Organs = field(kw_only=True)
     label_values: tuple[tuple[str, int], ...] = ()
@@ -68,22 +75,35 @@ class Settings:
 def build(settings: Settings, beam_arguments=()) -> int:
     """Writes the shards that are not up to date, then the manifest; returns the exit status.
 
+    beam_arguments: Options of Apache Beam from the command line.
+
     Raises:
-      InputError: no patient, none with contours, all rejected, or the output folder is in use.
+      InputError: No patient with contours, all rejected, or another process writes to the output.
     """
     started = time.monotonic()
     output = files.absolute(settings.output)
-    dataset.claim(output)
-    patients = _find(settings, files.join(output, dataset.FOUND))
-    contoured = [one for one in patients if one.labels and not one.fault]
-    if not contoured:
-        faults = [one.fault for one in patients if one.fault]
-        raise InputError(
-            f"{settings.input}: none of the {len(patients)} patients found has contours"
-            f"{' and can be used: ' + faults[0] if faults else ''}; nothing to train on; predict "
-            "them with python -m serving.predict"
-        )
-    job = Job(
+    dataset.check_output(output)
+    patients = _find_patients(settings, files.join(output, dataset.PATIENTS_CACHE))
+    assigned = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
+    assigned |= _assign_splits(_require_contours(patients, settings.input), settings)
+    job = _make_job(output, settings, patients)
+    with locks.lock_folder(output):
+        from beam_jobs import pipeline  # slow import (Beam takes a second): report bad input first
+
+        dataset.clear_leftovers(output)
+        names = pipeline.write_shards(patients, assigned, job, settings, beam_arguments)
+        del patients
+        gc.collect()  # frees Beam's copies of the plans, which lie in cycles, before the manifest
+        rejected = audit_page.write(names, output, job.organs)
+        if rejected and settings.strict:
+            table = files.join(output, "audit.csv")
+            raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
+        made = pipeline.write_manifest(names, job, settings.folds)
+    return _report(made, settings, time.monotonic() - started)
+
+
+def _make_job(output: str, settings: Settings, patients) -> Job:
+    return Job(
         output,
         settings.recipe,
         settings.seed,
@@ -93,25 +113,10 @@ def build(settings: Settings, beam_arguments=()) -> int:
         int(settings.most_scan_gb * 1e9) or None,
         organs=settings.organs,
     )
-    dealt = dict.fromkeys([one.name for one in patients], (UNLABELLED, 0))
-    dealt |= _deal(contoured, settings)
-    with locks.alone(output):
-        from beam_jobs import pipeline  # slow import (Beam takes a second): report bad input first
-
-        dataset.clear_leftovers(output)
-        names = pipeline.write_shards(patients, dealt, job, settings, beam_arguments)
-        del patients, contoured
-        gc.collect()  # Beam leaves its copies of the plans in cycles; the manifest needs room
-        rejected = audit_page.write(names, output, job.organs)
-        if rejected and settings.strict:
-            table = files.join(output, "audit.csv")
-            raise InputError(f"{rejected} patients were rejected (--strict); see {table}")
-        made = pipeline.write_manifest(names, job, settings.folds)
-    return _say(made, settings, time.monotonic() - started)
 
 
-def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
-    """kept: see `inputs.find`."""
+def _find_patients(settings: Settings, cache: str) -> tuple[Patient, ...]:
+    """The patients of the input. cache: See `inputs.find`."""
     if inputs.is_dataset(settings.input):
         raise InputError(
             f"{settings.input}: is a dataset that was built; name the folder or CSV of its patients"
@@ -120,41 +125,58 @@ def _find(settings: Settings, kept: str) -> tuple[Patient, ...]:
         settings.input,
         label_values=settings.label_values,
         organs=settings.organs,
-        kept=kept,
+        cache=cache,
         series=settings.series,
     )
     if settings.level_masks:
-        _check_numbers(settings.level_masks, settings.organs)
-        patients = inputs.with_masks(patients, settings.level_masks)
+        _check_mask_labels(settings.level_masks, settings.organs)
+        patients = inputs.add_masks(patients, settings.level_masks)
     return patients
 
 
-def _check_numbers(level_masks: str, organs: Organs) -> None:
-    """Raises InputError where the label maps number organs otherwise than the table."""
-    theirs = inputs.noted_organs(level_masks)
-    for name, label in (theirs.numbers if theirs else {}).items():
-        ours = organs.numbers.get(name, label)
-        if ours != label:
+def _require_contours(patients, path: str) -> list[Patient]:
+    """The patients that can be trained on; InputError where there is none."""
+    contoured = [one for one in patients if one.labels and not one.fault]
+    if not contoured:
+        faults = [one.fault for one in patients if one.fault]
+        raise InputError(
+            f"{path}: none of the {len(patients)} patients found has contours"
+            f"{' and can be used: ' + faults[0] if faults else ''}; nothing to train on; predict "
+            "them with python -m serving.predict"
+        )
+    return contoured
+
+
+def _check_mask_labels(level_masks: str, organs: Organs) -> None:
+    """Raises InputError where an organ has another label in the label maps than in the table."""
+    predicted = inputs.read_predicted_organs(level_masks)
+    for name, label in (predicted.numbers if predicted else {}).items():
+        expected = organs.numbers.get(name, label)
+        if expected != label:
             raise InputError(
-                f"--level_masks={level_masks}: notes {name} as {label}, the table of organs has "
-                f"{ours}; expected predictions of a model that was trained with this table"
+                f"--level_masks={level_masks}: {name} has the label {label}, in the table of "
+                f"organs {expected}; expected predictions of a model trained with this table"
             )
 
 
-def _deal(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
+def _assign_splits(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
     split = plan.choose_split(settings.split, contoured)
-    dealt = plan.deal(contoured, split, settings.validation_fraction, settings.folds, settings.seed)
-    sides = [side for side, _ in dealt.values()]
+    assigned = plan.assign_splits(
+        contoured, split, settings.validation_fraction, settings.folds, settings.seed
+    )
+    sides = [side for side, _ in assigned.values()]
     print(f"Split {split}: {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
     for side in sorted({TRAIN, VALIDATION} - set(sides)):
         print(
-            f"warning: no patient for {side}; --split, --seed or --validation_fraction deal others",
+            f"warning: no patient for {side}; another --split, --seed or --validation_fraction "
+            "gives other patients",
             file=sys.stderr,
         )
-    return dealt
+    return assigned
 
 
-def _say(made: Dataset, settings: Settings, seconds: float) -> int:
+def _report(made: Dataset, settings: Settings, seconds: float) -> int:
+    """Prints what was built and rejected, and the next command; returns the exit status."""
     output = settings.output
     warned = sum(bool(one.audit.findings) for one in (*made.patients, *made.unlabelled))
     print(
@@ -164,8 +186,8 @@ def _say(made: Dataset, settings: Settings, seconds: float) -> int:
     )
     if warned or made.rejected:
         print(f"The audit warned about {warned} patients: {files.join(output, 'audit.html')}")
-    _warn_of_names(made)
-    print(_next(made, settings))
+    _warn_unmatched_names(made)
+    print(_suggest_next(made, settings))
     if not made.rejected:
         return 0
     for patient in made.rejected:
@@ -175,8 +197,8 @@ def _say(made: Dataset, settings: Settings, seconds: float) -> int:
     return REJECTED_STATUS
 
 
-def _warn_of_names(made: Dataset) -> None:
-    """Names each organ whose --roi_names no structure set of some patients has."""
+def _warn_unmatched_names(made: Dataset) -> None:
+    """Prints each finding about --roi_names once, with its number of patients."""
     rows = [*made.patients, *made.rejected]
     findings = [row.findings if row in made.rejected else row.audit.findings for row in rows]
     messages = Counter(f.message for own in findings for f in own if f.code == _UNMATCHED)
@@ -184,8 +206,8 @@ def _warn_of_names(made: Dataset) -> None:
         print(f"warning: {message} ({count} of {len(rows)} patients)", file=sys.stderr)
 
 
-def _next(made: Dataset, settings: Settings) -> str:
-    """The command that trains on what was built, or why nothing can."""
+def _suggest_next(made: Dataset, settings: Settings) -> str:
+    """The command that trains on the dataset, or the reason why that is not possible."""
     contoured = {
         side: {name for one in made.patients if one.split == side for name in one.organs}
         for side in (TRAIN, VALIDATION)
@@ -193,14 +215,14 @@ def _next(made: Dataset, settings: Settings) -> str:
     learned = [name for name in made.organs.names if name in contoured[TRAIN]]
     if not contoured[VALIDATION] & set(learned):
         return (
-            "Not to be trained on: no organ is contoured in patients of both splits; --split, "
-            "--seed or --validation_fraction deal others"
+            "Cannot be trained on: no organ is contoured in patients of both splits; another "
+            "--split, --seed or --validation_fraction gives other splits"
         )
     phantoms = files.exists(files.join(settings.input, _PHANTOMS))
     return hint(
         "trainer.main",
         flagfile=f"configs/{'smoke' if phantoms else 'all'}.flags",
-        # ImageNet's weights, which all.flags takes, want three channels.
+        # The ImageNet weights that all.flags chooses are for three channels.
         encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
         organs=None if len(learned) == len(made.organs) else learned,
         data=settings.output,

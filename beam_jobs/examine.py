@@ -1,4 +1,4 @@
-"""One patient: read, audited, prepared."""
+"""One patient: reads, audits and prepares it."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
@@ -15,12 +15,12 @@ from segthor.volume import LabelMap, Volume
 
 @dataclass(frozen=True)
 class Scans:
-    """What was read of one patient.
+    """CT and contours of one patient in memory.
 
     ct: The scan.
-    contours: None for a patient without contours.
-    fingerprint: SHA-256 over the files.
-    stamps: Of the files, see `same_scan.stamps`.
+    contours: The contours; None for a patient without.
+    fingerprint: SHA-256 over the bytes of CT and contours.
+    stamps: Stamps of the files; see `same_scan.stamp_files`.
     """
 
     ct: Volume
@@ -31,14 +31,14 @@ class Scans:
 
 @dataclass(frozen=True)
 class Examined:
-    """One patient, as far as it could be examined; the rest is None or empty.
+    """The result of `examine`. What a rejected patient does not reach is None or empty.
 
-    source: The patient, with the organs that its contours hold.
+    source: The patient; `organs` are those that its contours hold.
     findings: All findings, those that reject first.
-    scans: What was read.
-    scan_digest: Equal for one scan under two names.
-    organs: Organ name to figures.
-    prepared: What the records are made of.
+    scans: CT and contours.
+    scan_digest: Digest of the scan; see `same_scan.digest_planes`.
+    organs: Organ's name to its figures.
+    prepared: Images and labels for the records.
     """
 
     source: Patient
@@ -50,7 +50,7 @@ class Examined:
 
     @property
     def rejected(self) -> bool:
-        """Whether this patient stays out of the dataset."""
+        """Whether a finding keeps this patient out of the dataset."""
         return is_rejected(self.findings)
 
     def audit(self) -> manifest.Audit:
@@ -61,69 +61,71 @@ class Examined:
 
 
 def examine(source: Patient, job: Job) -> Examined:
-    """Reads, audits and prepares one patient; whatever is wrong with it ends in findings."""
+    """Reads, audits and prepares one patient. Errors of its files become findings."""
     if source.fault:
         return Examined(source, (Finding.of(source.fault_code, source.fault),))
     try:
         examined = _examine(source, job)
     except MemoryError:
         message = f"{source.ct}: no memory left; fewer workers at once have more each"
-        return Examined(source, _judged([Finding.of("file_too_large", message)], job))
-    except Exception as error:  # whatever it is, the other patients must not suffer
+        return Examined(source, _judge([Finding.of("file_too_large", message)], job))
+    except Exception as error:  # a damaged patient must not stop the others
         error = guard.read_error(source.ct, error)
-        return Examined(source, _judged([Finding.of(error.code, str(error))], job))
+        return Examined(source, _judge([Finding.of(error.code, str(error))], job))
     if not source.same_scan_as or examined.scans is None:
         return examined
-    # Last: which of two names is kept depends on all else that is wrong with either.
-    same = _judged([same_scan.finding(source)], job)
+    # Added last, because the other findings decide which of two names keeps the scan.
+    same = _judge([same_scan.describe_repeat(source)], job)
     return replace(examined, findings=same + examined.findings)
 
 
 def _examine(source: Patient, job: Job) -> Examined:
-    both, findings = _read(source, job)
-    if both is None:
-        return Examined(source, _judged(findings, job))
-    ct, contours = both.ct, both.contours
-    findings = [*ct.findings, *_grid_findings(both), *audit.finite_findings(ct.zyx)]
+    pair, findings = _read(source, job)
+    if pair is None:
+        return Examined(source, _judge(findings, job))
+    ct, contours = pair.ct, pair.contours
+    findings = [*ct.findings, *_grid_findings(pair), *audit.finite_findings(ct.zyx)]
     if contours:
         findings += contours.findings
-        if contours.contoured is not None:  # an organ without contours is not contoured
+        if contours.contoured is not None:  # a structure set says itself which organs it holds
             named = (name for name in source.organs if name in contours.contoured)
             source = replace(source, organs=tuple(named))
-    scan_digest = same_scan.digest_of(ct)
+    scan_digest = same_scan.digest_planes(ct)
+    # After a fatal finding CT and contours do not fit: figures would be wrong, or fail.
     if any(finding.code in FATAL for finding in findings):
-        return Examined(source, _judged(findings, job), both, scan_digest)
-    findings += audit.image_findings(figures.of_image(ct.zyx))
+        return Examined(source, _judge(findings, job), pair, scan_digest)
+    findings += audit.image_findings(figures.measure_image(ct.zyx))
     measured = {}
     if contours:
-        measured = figures.of_organs(ct, contours)
-        cut = figures.cut_organs(contours)
+        measured = figures.measure_organs(ct, contours)
+        cut = figures.find_cut_organs(contours)
         findings += audit.organ_findings(measured, source.organs, job.organs, cut)
-    examined = Examined(source, _judged(findings, job), both, scan_digest, measured)
-    unknown = job.recipe.needs_masks and not (source.labels or source.masks)
-    return examined if examined.rejected or unknown else _prepared(examined, job)
+    examined = Examined(source, _judge(findings, job), pair, scan_digest, measured)
+    # A patient for prediction gets its masks later, from an earlier model; it is listed meanwhile.
+    lacks_masks = job.recipe.needs_masks and not (source.labels or source.masks)
+    return examined if examined.rejected or lacks_masks else _prepare(examined, job)
 
 
-def _prepared(examined: Examined, job: Job) -> Examined:
-    """Cuts out the box."""
-    source, both, findings = examined.source, examined.scans, list(examined.findings)
+def _prepare(examined: Examined, job: Job) -> Examined:
+    """Adds the prepared images and labels, and the findings about the box."""
+    source, pair, findings = examined.source, examined.scans, list(examined.findings)
     prepared = None
     try:
-        masks = _masks(source, both.ct, job)
+        masks = _read_masks(source, pair.ct, job)
         findings += masks.findings if masks else ()
-        prepared = prepare(both.ct, job.recipe, both.contours, masks)
+        prepared = prepare(pair.ct, job.recipe, pair.contours, masks)
     except InputError as error:
         findings.append(Finding.of("cannot_prepare", str(error)))
     else:
         beyond_share = 1 - prepared.placement.share_inside
         findings += audit.box_findings(prepared.labels_outside, beyond_share)
-    return replace(examined, findings=_judged(findings, job), prepared=prepared)
+    return replace(examined, findings=_judge(findings, job), prepared=prepared)
 
 
 def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
-    """CT and contours, if any, and their digest from the same reading; else why there are none."""
-    digest, errors = hashlib.sha256(), {}
-    before, ct, contours = same_scan.stamps(source), None, None
+    """(CT and contours, []), or (None, findings) where one of them cannot be read."""
+    digest, errors = hashlib.sha256(), {}  # errors: message to code, as both may have the same one
+    before, ct, contours = same_scan.stamp_files(source), None, None
     rest = (digest, job.most_scan_bytes, source.ct_files)
     try:
         ct = scans.read(source.ct, *rest)
@@ -135,23 +137,24 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
             contours = scans.read_contours(
                 source.labels, source.ct, job.organs, *names, *rest, grid
             )
-    except ReadError as error:  # of a structure set, maybe what is wrong with its CT
+    except ReadError as error:
         errors[str(error)] = error.code
-    if same_scan.stamps(source) != before:
+    # The digest and the voxels must be of the same bytes.
+    if same_scan.stamp_files(source) != before:
         errors["CT or contours changed while they were read"] = "file_changed"
     if errors:
         return None, [Finding.of(code, message) for message, code in errors.items()]
     return Scans(ct, contours, digest.hexdigest(), before), []
 
 
-def _grid_findings(both: Scans) -> list[Finding]:
-    grid, contours = both.ct.grid, both.contours
-    findings = audit.grid_findings(grid) + audit.size_findings(both.ct.zyx.shape)
+def _grid_findings(pair: Scans) -> list[Finding]:
+    grid, contours = pair.ct.grid, pair.contours
+    findings = audit.grid_findings(grid) + audit.size_findings(pair.ct.zyx.shape)
     return findings + (audit.pair_findings(grid, contours.grid) if contours else [])
 
 
-def _masks(source: Patient, ct: Volume, job: Job) -> LabelMap | None:
-    """An earlier model's label map, where the contours lack an organ that the recipe asks for."""
+def _read_masks(source: Patient, ct: Volume, job: Job) -> LabelMap | None:
+    """An earlier model's label map, where the contours lack an organ that the recipe needs."""
     if not source.masks or (source.labels and job.recipe.mask_organs <= set(source.organs)):
         return None
     like = (source.ct, ct.grid)
@@ -160,5 +163,5 @@ def _masks(source: Patient, ct: Volume, job: Job) -> LabelMap | None:
     )
 
 
-def _judged(findings, job: Job) -> tuple[Finding, ...]:
+def _judge(findings, job: Job) -> tuple[Finding, ...]:
     return judge(findings, dict(job.severities))

@@ -21,17 +21,16 @@ _PATIENTS = flags.DEFINE_integer("patients", 8, "Patients on the pictures.", 1, 
 def main(argv):
     """Prints the statistics, then draws."""
     del argv
-    output, usual = _OUTPUT.value, files.join(_DATA.value, "inspect")
-    if output is None:
-        output = usual
+    default = files.join(_DATA.value, "inspect")
+    output = default if _OUTPUT.value is None else _OUTPUT.value
     pictures = dict.fromkeys(inspection.FILES, outputs.picture)
-    if output and files.is_same(output, usual):  # the one folder in a dataset that is for others
+    if output and files.is_same(output, default):  # `check_folder` refuses folders in a dataset
         outputs.check_files(output, pictures)
     else:
         outputs.check_folder(output, {"data": _DATA.value}, written=pictures)
     dataset = Dataset.load(_DATA.value)
-    print("\n".join(inspection.lines(dataset)))
-    with outputs.alone(output, inspection.FILES):
+    print("\n".join(inspection.describe(dataset)))
+    with outputs.lock_folder(output, inspection.FILES):
         inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
     print(f"Wrote {', '.join(inspection.FILES)} to {output}")
 

@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers and pictures."""
+"""Statistics and pictures of a dataset."""
 
 import itertools
 import sys
@@ -7,60 +7,65 @@ import numpy as np
 
 from segthor import drawing, files, plots, records, scans
 from segthor.errors import InputError
-from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Built, Dataset
 from segthor.organs import Organs
 from segthor.recipe import window
 
 FILES = ("slices.png", "normalization.png", "histograms.png")
-_BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU = 0, 2000
+_WIDE_LEVEL_HU, _WIDE_WIDTH_HU = 0, 2000
 _SHOWN_PX = 256
 
 
 def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
-    """Writes FILES into `output`; patients: how many are shown, spread evenly over the names."""
+    """Writes the pictures FILES.
+
+    Args:
+      dataset: The manifest.
+      folder: Folder of the dataset.
+      output: Folder for the pictures.
+      patients: Number of patients to show, spread evenly over their names.
+    """
     picks = np.linspace(0, len(dataset.patients) - 1, patients).round().astype(int)
     chosen = [dataset.patients[index] for index in sorted(set(picks.tolist()))]
-    shown = [(one, fullest_slice(one.patient, dataset, folder)) for one in chosen]
-    slices, normalization, pictured = (files.join(output, name) for name in FILES)
-    drawing.save_png(slices, slices_sheet(shown, dataset.organs))
-    drawing.save_png(normalization, normalization_sheet(shown, dataset.organs))
-    plots.save(histograms(dataset), pictured)
+    shown = [(one, find_fullest_slice(one.patient, dataset, folder)) for one in chosen]
+    slices, normalization, histograms = (files.join(output, name) for name in FILES)
+    drawing.save_png(slices, draw_slices(shown, dataset.organs))
+    drawing.save_png(normalization, draw_normalization(shown, dataset.organs))
+    plots.save(draw_histograms(dataset), histograms)
 
 
-def lines(dataset: Dataset):
+def describe(dataset: Dataset):
     """Yields the dataset's statistics as lines of text."""
     slices = dataset.statistics["slices"]
     total = max(1, slices.get("all", 0))
     for split in (TRAIN, VALIDATION):
         shards = dataset.shards_of(split)
-        held = sum(one.split == split for one in dataset.patients)
+        patients = sum(one.split == split for one in dataset.patients)
         size = sum(shard.bytes for shard in shards) / 2**20
-        count = sum(shard.records for shard in shards)
-        yield f"{split:<11}{held:5} patients{count:8} slices{len(shards):5} shards{size:9.1f} MiB"
+        count = f"{sum(shard.records for shard in shards):8}"
+        yield f"{split:<11}{patients:5} patients{count} slices{len(shards):5} shards{size:9.1f} MiB"
     yield f"rejected   {len(dataset.rejected):5} patients"
     yield f"unlabelled {len(dataset.unlabelled):5} patients"
     for name in ("spacing_in_plane_mm", "spacing_between_slices_mm"):
         spread = " / ".join(f"{mm:g}" for mm in dataset.statistics[name].values())
         yield f"{name}: {spread} (min / median / max)"
     yield ""
-    wide = 1 + max(10, *map(len, dataset.organs.names))
+    width = 1 + max(10, *map(len, dataset.organs.names))
     columns = "in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
-    yield f"{'organ':<{wide}}{columns}"
+    yield f"{'organ':<{width}}{columns}"
     for organ in dataset.organs.names:
         percent = dataset.statistics["hu_percentiles"].get(organ)
         if percent:
-            spread = " / ".join(
-                f"{v:.0f}" for v in np.percentile(_volumes(dataset, organ), (0, 50, 100))
-            )
+            volumes = np.percentile(_organ_volumes(dataset, organ), (0, 50, 100))
+            spread = " / ".join(f"{cm3:.0f}" for cm3 in volumes)
             yield (
-                f"{organ:<{wide}}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
+                f"{organ:<{width}}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
                 f"{percent['50']:9g}{percent['95']:9g}   {spread}"
             )
 
 
-def fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
-    """The record that holds most organs, and of those the one with most labelled pixels."""
+def find_fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
+    """The patient's record with most organs; of several, the one with most labelled pixels."""
     path = files.join(folder, dataset.shard_of(patient).file)
     own = (record for record in records.slices(path) if record.patient == patient)
     best = max(own, key=lambda one: (sum(one.present), np.count_nonzero(one.labels)), default=None)
@@ -69,18 +74,24 @@ def fullest_slice(patient: str, dataset: Dataset, folder: str) -> records.Slice:
     return best
 
 
-def slices_sheet(shown, organs: Organs) -> np.ndarray:
-    """One slice of each patient with its contours, uint8 [H, W, 3]."""
-    tiles = [_with_contours(record, organs) for _, record in shown]
+def draw_slices(shown, organs: Organs) -> np.ndarray:
+    """One slice of each patient with its contours, uint8 [H, W, 3].
+
+    shown: (row of the manifest, record) of each patient.
+    """
+    tiles = [_draw_contours(record, organs) for _, record in shown]
     captions = [f"{one.patient}, slice {record.z}, {one.split}" for one, record in shown]
     return drawing.sheet(tiles, 4, captions, organs=organs)
 
 
-def normalization_sheet(shown, organs: Organs) -> np.ndarray:
-    """Slices before, in a wide window, and after normalization, side by side, uint8 [H, W, 3]."""
+def draw_normalization(shown, organs: Organs) -> np.ndarray:
+    """Slices in a wide window and in the recipe's, side by side, uint8 [H, W, 3].
+
+    shown: (row of the manifest, record) of each patient.
+    """
     tiles, captions = [], []
     for one, record in shown:
-        before = _before(one, record.z)
+        before = _read_slice(one, record.z)
         if before is None:
             print(f"{one.ct}: cannot be read any more, left out", file=sys.stderr)
             continue
@@ -88,7 +99,7 @@ def normalization_sheet(shown, organs: Organs) -> np.ndarray:
         pair = before, after
         tiles += [drawing.overlay(tile, scale=_scale(tile), organs=organs) for tile in pair]
         captions += [
-            f"{one.patient}: {_BEFORE_WIDTH_HU} HU wide",
+            f"{one.patient}: {_WIDE_WIDTH_HU} HU wide",
             f"level {record.level_hu:.0f} HU, {record.width_hu:g} HU wide",
         ]
     if not tiles:
@@ -97,9 +108,9 @@ def normalization_sheet(shown, organs: Organs) -> np.ndarray:
     return drawing.sheet(tiles, 4, captions, note, organs=organs)
 
 
-def histograms(dataset: Dataset):
-    """A figure of the distributions of spacing, window level and organ volume."""
-    spacings = np.array([one.placement["spacing_zyx_mm"] for one in dataset.patients])
+def draw_histograms(dataset: Dataset):
+    """A figure with histograms of spacing, window level and organ volume."""
+    spacings = np.array([one.placement.spacing_zyx_mm for one in dataset.patients])
     panels = [
         ("pixel, mm", spacings[:, 1], "0.5", None),
         ("slice distance, mm", spacings[:, 0], "0.5", None),
@@ -108,8 +119,8 @@ def histograms(dataset: Dataset):
     for organ in dataset.organs:
         colour = tuple(value / 255 for value in organ.rgb)
         title = f"{organ.name}, cm3"
-        panels.append((title, _volumes(dataset, organ.name), colour, organ.volume_cm3))
-    rows = -(-(len(panels) + 1) // 4)  # the last place is for words
+        panels.append((title, _organ_volumes(dataset, organ.name), colour, organ.volume_cm3))
+    rows = -(-(len(panels) + 1) // 4)  # the last panel holds the legend
     figure = plots.new_figure(figsize=(13, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, 4)
     for axis, (title, values, colour, plausible) in zip(axes.flat, panels, strict=False):
@@ -124,17 +135,17 @@ def histograms(dataset: Dataset):
     return figure
 
 
-def _before(patient: Built, z: int) -> np.ndarray | None:
-    """The slice in a wide window, uint8 [H, W]; None where the CT is gone."""
+def _read_slice(patient: Built, z: int) -> np.ndarray | None:
+    """The CT's slice in a wide window, uint8 [H, W]; None where the CT cannot be read any more."""
     try:
         hu = scans.read(patient.ct).zyx
     except InputError:
         return None
-    slices = Placement.from_json(patient.placement).image_to_model(hu)
-    return window(next(itertools.islice(slices, z, None)), _BEFORE_LEVEL_HU, _BEFORE_WIDTH_HU)
+    slices = patient.placement.image_to_model(hu)
+    return window(next(itertools.islice(slices, z, None)), _WIDE_LEVEL_HU, _WIDE_WIDTH_HU)
 
 
-def _with_contours(record: records.Slice, organs: Organs) -> np.ndarray:
+def _draw_contours(record: records.Slice, organs: Organs) -> np.ndarray:
     middle = np.ascontiguousarray(record.image[..., record.image.shape[-1] // 2])
     return drawing.overlay(middle, predicted=record.labels, scale=_scale(middle), organs=organs)
 
@@ -143,6 +154,6 @@ def _scale(image: np.ndarray) -> int:
     return max(1, _SHOWN_PX // max(image.shape))
 
 
-def _volumes(dataset: Dataset, organ: str) -> list[float]:
+def _organ_volumes(dataset: Dataset, organ: str) -> list[float]:
     figures = [one.audit.organs.get(organ) for one in dataset.patients]
     return [one["volume_cm3"] for one in figures if one]

@@ -1,4 +1,4 @@
-"""What all patients and shards of one run share."""
+"""What all patients and shards of one build share."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,16 @@ from segthor.recipe import Recipe
 
 @dataclass(frozen=True)
 class Job:
-    """Everything but the patients that decides what is written.
+    """Everything that decides what a build writes, except the patients.
 
-    output: the dataset's folder. severities: (code, severity) that differ from the usual, sorted.
-    label_values: (organ, value in the patients' label maps), where they are not the table's.
-    roi_names: (organ, ROI name in structure sets) beyond the table's synonyms.
-    most_scan_bytes: memory that one scan may fill; None: what the worker's machine has for it.
+    output: Folder of the dataset.
+    recipe: How scans are prepared.
+    seed: Decides the order of a shard's slices.
+    severities: (code, severity) of findings that differ from the default, sorted.
+    label_values: (organ, value) in the patients' label maps, where they differ from the table.
+    roi_names: (organ, ROI name) in structure sets, in addition to the table's synonyms.
+    most_scan_bytes: Memory that one scan may fill; None: `memory.scan_limit` of the worker.
+    organs: The table of organs.
     """
 
     output: str

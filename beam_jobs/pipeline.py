@@ -1,13 +1,13 @@
 """A build on one page: plans, the Beam pipeline over them, and the manifest.
 
-  Plans              which patients go into which shard; one element of the pipeline for each
+  Plans              which patients go into which shard; each plan is one element of the pipeline
   Examine and write  a worker reads, audits and prepares the patients of a plan, and writes the
-                     shard and, beside it, a part file: its report to the driver
-  Counts             of slices, HU and spacings, added up over the shards
-  Manifest           made by the driver from the part files; names every shard and every patient
+                     shard and a part file, its report to the driver
+  Counts             slices, HU and spacings, summed over the shards
+  Manifest           the driver makes it from the part files; it names every shard and patient
 
 What crosses the wire: plans to the workers (names and paths, a few hundred bytes each), counts back
-(a few kilobytes). No voxel does: workers read scans, and write shards, where they lie.
+(a few kilobytes). Voxels never do: workers read scans from storage and write shards to storage.
 """
 
 import importlib.metadata
@@ -28,55 +28,57 @@ from segthor.manifest import UNLABELLED, Dataset
 _MADE_BY = ("segthor", "numpy", "scipy", "nibabel", "isal", "apache-beam")
 
 
-def write_shards(patients, dealt, job: Job, settings, arguments: list[str]) -> list[str]:
-    """Writes every shard that is not up to date; returns the names of all.
+def write_shards(patients, assigned, job: Job, settings, arguments: list[str]) -> list[str]:
+    """Writes every shard that is not up to date; returns the names of all shards.
 
-    Which patients are one scan under two names is known only once the scans are read: where that
-    changes, the shards concerned are written again.
-
-    dealt: Patient -> (split, fold). settings: `driver.Settings`. arguments: Options for Beam.
+    assigned: Patient's name to (split, fold). settings: `driver.Settings`. arguments: Of Beam.
     """
-    most = plan.patients_per_shard(job.recipe)
-    marked = same_scan.mark_repeated(patients, dataset.scan_marks(job.output), job.severities)
+    max_patients = plan.patients_per_shard(job.recipe)
+    marked = _mark_same_scans(patients, job)
+    # Only reading the scans shows which patients repeat another's scan. Where a pass finds such
+    # patients, the next one writes their shards again.
     while True:
-        plans = plan.plan_shards(marked, dealt, most, settings.shards, settings.seed)
+        plans = plan.plan_shards(marked, assigned, max_patients, settings.shards, settings.seed)
         work = dataset.remove_outdated(plans, job)
-        _announce(work, dealt)
+        _print_plan(work, assigned)
         _run(work, job, settings.runner, settings.most_scan_gb, arguments)
-        before = marked
-        marked = same_scan.mark_repeated(patients, dataset.scan_marks(job.output), job.severities)
+        before, marked = marked, _mark_same_scans(patients, job)
         if marked == before:
             return [one.name for one in plans]
 
 
-def _announce(work, dealt) -> None:
+def _mark_same_scans(patients, job: Job):
+    reports = dataset.read_scan_reports(job.output)
+    return same_scan.assign_same_scan(patients, reports, job.severities)
+
+
+def _print_plan(work, assigned) -> None:
     ready = [not size for size, one in work if one.split != UNLABELLED]
-    unlabelled = sum(split == UNLABELLED for split, _ in dealt.values())
+    unlabelled = sum(split == UNLABELLED for split, _ in assigned.values())
     print(
-        f"{len(dealt) - unlabelled} patients in {len(ready)} shards, {sum(ready)} of them up "
+        f"{len(assigned) - unlabelled} patients in {len(ready)} shards, {sum(ready)} of them up "
         f"to date; {unlabelled} patients without contours"
     )
 
 
 def _run(work, job: Job, runner: str, most_scan_gb: float, arguments: list[str]) -> None:
-    """Has the shards written and their counts added up; returns when done.
+    """Runs the pipeline until all shards are written.
 
-    work: (bytes left to read, plan) of each shard.
+    work: (bytes of CT to read, plan) of each shard.
     """
-    workers = runners.local_processes(runner, arguments, sum(size for size, _ in work))
+    workers = runners.count_processes(runner, arguments, sum(size for size, _ in work))
     if workers > 1 and not most_scan_gb:
         job = replace(job, most_scan_bytes=memory.scan_limit(workers))
-    # Largest first, so that the workers end at about the same time.
+    # Largest first, so that all workers end at about the same time.
     plans = [one for _, one in sorted(work, key=lambda pair: (-pair[0], pair[1].name))]
     sources = [source for one in plans for source in one.patients]
-    places = [place for one in sources for place in (one.ct, one.labels, one.masks) if place]
-    options, runner = runners.choose(runner, arguments)
-    path = files.join(job.output, shards.PARTS, shards.STATISTICS)
-    done = dataset.counter(plans, job.output)
+    paths = [path for one in sources for path in (one.ct, one.labels, one.masks) if path]
+    options, runner = runners.choose_runner(runner, arguments)
+    statistics_path = files.join(job.output, shards.PARTS, shards.STATISTICS)
     with (
-        processes.started(workers, afresh=any(map(files.is_url, [job.output, *places]))),
-        progress.watch(done, len(sources), "patients"),
-        runners.trouble_in_one_line(),
+        processes.start_workers(workers, spawn=any(map(files.is_url, [job.output, *paths]))),
+        progress.watch(dataset.make_counter(plans, job.output), len(sources), "patients"),
+        runners.one_line_errors(),
         beam.Pipeline(runner=runner, options=options) as pipeline,
     ):
         (
@@ -84,24 +86,27 @@ def _run(work, job: Job, runner: str, most_scan_gb: float, arguments: list[str])
             | "Plans" >> beam.Create(plans)
             | "Examine and write" >> beam.ParDo(WriteShard(job))
             | "Counts" >> beam.CombineGlobally(AddCounts())
-            | "Write counts" >> beam.Map(lambda total: json_files.write(path, total))
+            | "Write counts" >> beam.Map(lambda total: json_files.write(statistics_path, total))
         )
 
 
 class WriteShard(beam.DoFn):
-    """Writes the shard of a plan, or takes the one that an earlier run completed."""
+    """Writes the shard of a plan, unless an earlier run completed it; yields its counts.
+
+    Calls run ahead of the results in the local worker processes, if there are any.
+    """
 
     def __init__(self, job: Job):
         self._job = job
 
     def start_bundle(self):
-        """Nothing is under way yet."""
+        """Starts without waiting calls."""
         self._waiting = deque()
 
     def process(self, plan: ShardPlan):
-        """Yields counts of shards, in the order of the plans."""
+        """Starts writing a shard; yields the counts of earlier ones, in the order of the plans."""
         self._waiting.append(processes.submit(_write, plan, self._job))
-        while len(self._waiting) > processes.most_waiting():
+        while len(self._waiting) > processes.max_waiting():
             yield self._waiting.popleft().result()
 
     def finish_bundle(self):
@@ -111,18 +116,18 @@ class WriteShard(beam.DoFn):
 
 
 def _write(plan: ShardPlan, job: Job) -> dict:
-    """Runs in a worker, or in a process of one."""
-    memory.keep_freed()  # the next patient fills the same memory
+    """Runs in a Beam worker, or in one of the local worker processes."""
+    memory.keep_freed()  # the next patient needs memory of the same size
     # Check the key again: workers of a killed driver may still write parts of an older plan.
-    part = shards.finished(plan, job) or shards.write(plan, job)
+    part = shards.load_finished(plan, job) or shards.write(plan, job)
     return part.statistics
 
 
 class AddCounts(beam.CombineFn):
-    """Adds mappings name -> value -> count; order and grouping do not matter."""
+    """Sums counts name -> value -> number; order and grouping do not matter."""
 
     def create_accumulator(self):
-        """No counts."""
+        """Starts without counts."""
         return {}
 
     def add_input(self, total, of_shard):
@@ -131,24 +136,24 @@ class AddCounts(beam.CombineFn):
         return total
 
     def merge_accumulators(self, totals):
-        """Adds the counts of several workers."""
+        """Sums the counts of several workers."""
         merged = {}
         for total in totals:
             self.add_input(merged, total)
         return merged
 
     def extract_output(self, total):
-        """Plain values, sorted, for JSON."""
+        """Sorts the counts, so that the JSON file does not depend on the order of sums."""
         return {name: dict(sorted(total[name].items())) for name in sorted(total)}
 
 
 def write_manifest(names: list[str], job: Job, folds: int) -> Dataset:
     """Writes the manifest from the parts of these shards, then removes all other shards.
 
-    Raises InputError where every patient was rejected; the manifest that was there stays.
+    Raises InputError where every patient was rejected; an earlier manifest stays as it is.
     """
     written, rows = [], {"patients": [], "rejected": [], "unlabelled": []}
-    for name in names:  # one part at a time: most of a part is not for the manifest
+    for name in names:  # one part at a time: its pictures and counts need not stay in memory
         part = shards.Part.load(job.output, name)
         written += [part.shard] if part.shard else []
         for kind, of_kind in rows.items():

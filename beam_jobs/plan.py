@@ -1,6 +1,6 @@
-"""Who goes where: split and fold of each patient, and the shards they are written to.
+"""Split and fold of each patient, and the shards that the patients are written to.
 
-All of it is a pure function of the patients' names, so that an added patient moves nobody else.
+Both are pure functions of the patients' names, so that adding a patient moves no other one.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from segthor.patients import Patient
 from segthor.recipe import Recipe
 
 SEGTHOR_PATIENTS = 60  # 40 for training, 20 for testing, numbered through
-# The original system's eight validation patients of the forty.
+# The eight validation patients, of the forty, of the original system (see --split).
 ORIGINAL_VALIDATION = frozenset((1, 39, 34, 12, 17, 14, 15, 3))
 SPLITS = ("auto", "original", "hash", "csv")
 SHARD_BYTES = 200 * 2**20  # at most, for patients of the usual number of slices
@@ -24,7 +24,13 @@ _SEGTHOR_NAME = re.compile(r"patient_?(\d+)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be written: the pipeline's element, a few hundred bytes."""
+    """One shard to be written; the element of the pipeline, a few hundred bytes.
+
+    name: Name of the shard without its digest.
+    split: 'train' or 'validation'; 'unlabelled' for patients without contours.
+    fold: Fold of cross-validation.
+    patients: The patients, sorted by name.
+    """
 
     name: str
     split: str
@@ -33,23 +39,23 @@ class ShardPlan:
 
 
 def choose_split(split: str, patients: list[Patient]) -> str:
-    """What 'auto' stands for: the CSV's own, else the original lists, else the hash.
+    """The split that is used: 'csv', 'original' or 'hash', in this order for 'auto'.
 
     Raises:
-      InputError: 'csv' or 'original' where the patients do not allow it.
+      InputError: The patients have no split for 'csv', or other names than 'original' needs.
     """
-    told = [bool(patient.split) for patient in patients]
+    has_split = [bool(patient.split) for patient in patients]
     numbers = [_SEGTHOR_NAME.match(patient.name) for patient in patients]
     if split == "auto":
-        if any(told):
+        if any(has_split):
             return choose_split("csv", patients)
         if not all(number and int(number[1]) <= SEGTHOR_PATIENTS for number in numbers):
             return "hash"
         held_out = [int(number[1]) in ORIGINAL_VALIDATION for number in numbers]
         return "original" if any(held_out) and not all(held_out) else "hash"
-    if split == "csv" and not all(told):
-        silent = patients[told.index(False)].name
-        raise InputError(f"split csv: patient {silent} has no value in the column split")
+    if split == "csv" and not all(has_split):
+        missing = patients[has_split.index(False)].name
+        raise InputError(f"split csv: patient {missing} has no value in the column split")
     if split == "original" and not all(numbers):
         other = patients[numbers.index(None)].name
         raise InputError(
@@ -58,11 +64,14 @@ def choose_split(split: str, patients: list[Patient]) -> str:
     return split
 
 
-def deal(
+def assign_splits(
     patients: list[Patient], split: str, validation_fraction: float, folds: int, seed: int
 ) -> dict[str, tuple[str, int]]:
-    """Patient name to (split, fold). split: as `choose_split` gives it."""
-    dealt = {}
+    """Patient's name to (split, fold).
+
+    All cases of one person get the same. split: 'csv', 'original' or 'hash'.
+    """
+    assigned = {}
     for patient in patients:
         if split == "csv":
             held_out = patient.split == VALIDATION
@@ -71,58 +80,60 @@ def deal(
         else:
             held_out = _hash(seed, "split", patient.person) < validation_fraction * 2**64
         fold = _hash(seed, "fold", patient.person) % folds
-        dealt[patient.name] = (VALIDATION if held_out else TRAIN, fold)
-    return dealt
+        assigned[patient.name] = (VALIDATION if held_out else TRAIN, fold)
+    return assigned
 
 
 def patients_per_shard(recipe: Recipe) -> int:
-    """How many patients of usual size fill a shard."""
+    """How many patients of median size fill a shard."""
     per_slice = recipe.size_px**2 * (recipe.context + 1)
     return max(1, SHARD_BYTES // (per_slice * _USUAL_SLICES))
 
 
 def plan_shards(
     patients: list[Patient],
-    dealt: dict[str, tuple[str, int]],
-    most: int,
+    assigned: dict[str, tuple[str, int]],
+    max_patients: int,
     shards: int = 0,
     seed: int = 0,
 ) -> list[ShardPlan]:
-    """The shards, sorted by name; each holds patients of one split and fold, sorted by name.
+    """Plans the shards, sorted by name; each holds patients of one split and fold.
 
     Within a split and fold the shards are the leaves of a binary trie over the hash of the
-    patient's name: a leaf of more than `most` patients is cut in two. shards: instead, that many
-    per split and fold by the hash's remainder.
+    patient's name, where a leaf of more than `max_patients` is divided. With `shards`, there are
+    instead that many per split and fold, by the remainder of the hash.
+
+    assigned: Patient's name to (split, fold).
     """
     groups = defaultdict(list)
     for patient in sorted(patients, key=lambda patient: patient.name):
-        split, fold = dealt[patient.name]
-        mark = _hash(seed, "shard", patient.name)
-        groups[split, fold, str(mark % shards) if shards else ""].append((mark, patient))
+        split, fold = assigned[patient.name]
+        bits = _hash(seed, "shard", patient.name)
+        groups[split, fold, str(bits % shards) if shards else ""].append((bits, patient))
     plans = []
-    for (split, fold, part), members in groups.items():
-        leaves = {part: members} if shards else _leaves(members, most, "")
-        for leaf, held in leaves.items():
-            name = "-".join(filter(None, [split, f"fold{fold}", leaf]))
-            plans.append(ShardPlan(name, split, fold, tuple(patient for _, patient in held)))
+    for (split, fold, number), members in groups.items():
+        leaves = {number: members} if shards else _leaves(members, max_patients, "")
+        for path, leaf in leaves.items():
+            name = "-".join(filter(None, [split, f"fold{fold}", path]))
+            plans.append(ShardPlan(name, split, fold, tuple(patient for _, patient in leaf)))
     return sorted(plans, key=lambda plan: plan.name)
 
 
-def _leaves(members: list, most: int, prefix: str) -> dict[str, list]:
-    """Path of bits from the root to the members of each leaf."""
-    if len(members) <= most or len(prefix) == 64:
+def _leaves(members: list, max_patients: int, prefix: str) -> dict[str, list]:
+    """Path of bits from the root of the trie -> (bits, patient) of each leaf."""
+    if len(members) <= max_patients or len(prefix) == 64:
         return {prefix: members} if members else {}
     halves = {"0": [], "1": []}
-    for mark, patient in members:
-        halves[str(mark >> (63 - len(prefix)) & 1)].append((mark, patient))
+    for bits, patient in members:
+        halves[str(bits >> (63 - len(prefix)) & 1)].append((bits, patient))
     return {
         path: leaf
         for bit, half in halves.items()
-        for path, leaf in _leaves(half, most, prefix + bit).items()
+        for path, leaf in _leaves(half, max_patients, prefix + bit).items()
     }
 
 
 def _hash(seed: int, purpose: str, patient: str) -> int:
-    """64 evenly distributed bits."""
-    text = f"{seed}/{purpose}/{patient}".encode(errors="surrogatepass")  # of any file's name
+    """64 uniformly distributed bits."""
+    text = f"{seed}/{purpose}/{patient}".encode(errors="surrogatepass")  # names that are not UTF-8
     return int.from_bytes(hashlib.sha256(text).digest()[:8])

@@ -1,7 +1,8 @@
 """Whether two patients are one scan under two names, which could lie on both sides of the split.
 
-Two marks answer it. Stamps change when a file does, and cost no reading. A digest of three planes
-of the scan is known once a worker has read it; workers leave it beside the shards, for the driver.
+A digest of three planes identifies a scan. Workers compute it when they read the scan and write it
+into the part file of the shard. The driver trusts it as long as the stamps of the patient's files,
+which cost no reading, are unchanged.
 """
 
 import hashlib
@@ -18,12 +19,12 @@ from segthor.volume import Volume
 
 
 @dataclass(frozen=True)
-class ScanMark:
-    """What a worker found out about one patient's scan.
+class ScanReport:
+    """What a worker reports about one patient's scan.
 
-    stamps: Of the patient's files, see `stamps`.
-    scan_digest: Of the scan, see `digest_of`.
-    accepted: Whether nothing else speaks against the patient.
+    stamps: Stamps of the patient's files; see `stamp_files`.
+    scan_digest: Digest of the scan; see `digest_planes`.
+    accepted: Whether no other finding rejects the patient.
     """
 
     stamps: tuple[str, ...]
@@ -31,26 +32,25 @@ class ScanMark:
     accepted: bool
 
 
-def stamps(source: Patient) -> tuple[str, ...]:
-    """Changes when one of the patient's files does; '' for a file that is not there."""
-    return (
-        _stamp(source.ct, source.ct_files),
-        _stamp(source.labels),
-        _stamp(source.masks),
-    )
+def stamp_files(source: Patient) -> tuple[str, ...]:
+    """Stamps of a patient's CT, contours and masks; each changes when the file does.
+
+    '' for a file that does not exist; reading it reports the error.
+    """
+    return (_stamp(source.ct, source.ct_files), _stamp(source.labels), _stamp(source.masks))
 
 
 def _stamp(path: str, among=()) -> str:
     try:
         return scans.stamp(path, among) if path else ""
-    except OSError:  # reported when the file is read
+    except OSError:
         return ""
 
 
-def digest_of(ct: Volume) -> str:
-    """Equal for the same scan, however it is compressed, stored or oriented.
+def digest_planes(ct: Volume) -> str:
+    """Digest of a scan: equal however the scan is compressed, stored or oriented.
 
-    Noise makes the three middle planes of a scan unlike those of any other.
+    The three middle planes are enough: noise makes those of two scans differ.
     """
     digest = hashlib.sha256(repr(ct.zyx.shape).encode())
     z, y, x = (length // 2 for length in ct.zyx.shape)
@@ -59,29 +59,36 @@ def digest_of(ct: Volume) -> str:
     return digest.hexdigest()[:32]
 
 
-def mark_repeated(patients, marks: Iterable[dict[str, ScanMark]], severities) -> list[Patient]:
-    """The patients, with `same_scan_as` where one repeats the scan of another.
+def assign_same_scan(
+    patients, reports: Iterable[dict[str, ScanReport]], severities
+) -> list[Patient]:
+    """Sets `same_scan_as` of every patient that repeats the scan of another.
 
-    Of several patients with one scan, the first by name is kept that nothing else speaks against;
-    one with contours before one without.
+    Of several patients with one scan, the original is the first one by name; accepted patients come
+    before rejected ones, and patients with contours before those without.
 
-    marks: Patient -> mark, of each shard that was written.
-    severities: (code, severity) that the user chose.
+    Args:
+      patients: All patients.
+      reports: Patient's name to report, for each shard that was written.
+      severities: (code, severity) that the user chose.
+
+    Returns:
+      The patients, in their order.
     """
-    by_name, alike = {patient.name: patient for patient in patients}, defaultdict(list)
-    for of_shard in marks if dict(severities).get("same_scan") != IGNORE else ():
-        for name, mark in of_shard.items():
-            if name in by_name and mark.stamps == stamps(by_name[name]):
-                rank = (not mark.accepted, not by_name[name].labels, name)
-                alike[mark.scan_digest].append(rank)
-    ranked = [[name for *_, name in sorted(group)] for group in alike.values()]
-    repeated = {name: kept for kept, *others in ranked for name in others}
+    by_name, by_digest = {patient.name: patient for patient in patients}, defaultdict(list)
+    for of_shard in reports if dict(severities).get("same_scan") != IGNORE else ():
+        for name, report in of_shard.items():
+            if name in by_name and report.stamps == stamp_files(by_name[name]):
+                rank = (not report.accepted, not by_name[name].labels, name)
+                by_digest[report.scan_digest].append(rank)
+    ranked = [[name for *_, name in sorted(group)] for group in by_digest.values()]
+    originals = {name: original for original, *repeats in ranked for name in repeats}
     return [
-        replace(one, same_scan_as=repeated[one.name]) if one.name in repeated else one
+        replace(one, same_scan_as=originals[one.name]) if one.name in originals else one
         for one in patients
     ]
 
 
-def finding(source: Patient) -> Finding:
-    """Says whose scan it is."""
+def describe_repeat(source: Patient) -> Finding:
+    """The finding that names the patient whose scan this one repeats."""
     return Finding.of("same_scan", f"the same scan as that of {source.same_scan_as}")

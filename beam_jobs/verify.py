@@ -1,9 +1,10 @@
-"""Re-reads a dataset against its manifest and names what is wrong.
+"""Checks a dataset against its manifest and names every difference.
 
 python -m beam_jobs.verify --data=DIR
 
-Every shard's size, checksum and records; every record's shape, labels, place and level; every
-patient's slices, each exactly once. Exit status: 0, or 2 where something is wrong.
+Checks the size, checksum and records of every shard; shape, labels, box, affine and window of every
+record; and that each slice of every patient is there exactly once. Exit status: 0, or 2 where
+something differs.
 """
 
 from absl import flags
@@ -16,7 +17,7 @@ _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 
 
 def main(argv):
-    """Checks one shard after the other."""
+    """Checks the dataset and prints its size."""
     del argv
     dataset = verify(_DATA.value)
     slices = sum(shard.records for shard in dataset.shards)

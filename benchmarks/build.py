@@ -1,16 +1,15 @@
-"""Times the data job beside the floor: reading, decompressing and casting the same files.
+"""Times the data job and its floor: reading, decompressing and casting the same files.
 
 Run from the project's root: python -m benchmarks.build [floor] [workers] [scaling]
 
 floor    24 patients, six full-size phantoms under four names each: one worker's seconds per
-         patient beside the floor, its peak memory
-workers  the same 24: two workers beside one, start-up included
-scaling  10, 100 and 1000 small patients beside one: time per patient, and peak memory
+         patient and the floor, its peak memory
+workers  the same 24: two workers and one, start-up included
+scaling  10, 100 and 1000 small patients and one: time per patient, and peak memory
 
-Processor seconds are there for a busy machine, whose wall time says little. Every build is a
-process of its own, `python -m beam_jobs.build` as its user types it. The floor is compared with a
-build less its start-up, which is what the same command takes where all shards are up to date; of
-only six patients, each would carry a sixth of that difference's own noise.
+Processor seconds are printed because wall time means little on a busy machine. Every build is a
+separate process, `python -m beam_jobs.build`. The floor is compared with a build minus its
+start-up, which is the time of the same command when all shards are up to date.
 """
 
 import os

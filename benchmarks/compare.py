@@ -1,18 +1,18 @@
-"""Equal training time on small phantoms: which choices pay?
+"""Compares choices of training for equal time on small phantoms.
 
 Run from the project's root: python -m benchmarks.compare [--minutes=5]
 
-window      a fixed level of 50 HU against the patient's own (mean inside the four organs)
-box         about the body against about the organs: a smaller side, so finer pixels of one matrix
-networks    one network for all organs against four that share the time
-classifier  outlines alone against outlines and classifier on one encoder
-passes      serving.predict with the fixed level's model alone against two passes: its organs give
-            the patient's level, and the box's centre, for the second model
+window      a fixed level of 50 HU, or the patient's own (mean inside the four organs)
+box         about the body, or about the organs: a smaller side, so finer pixels of one matrix
+networks    one network for all organs, or four that share the time
+classifier  outlines, or outlines and a classifier on one encoder
+passes      serving.predict with the fixed level's model, or two passes: its organs give level
+            and centre of the box for the second model
 
-Every contender trains for the same time: a short run measures its slices per second, from which
-its steps follow. While training, the own level of held-out patients comes from their
-contours, which a new patient lacks; the two passes have no such help. Repeated, it goes on in
-build/compare; it writes docs/comparison.md.
+Every contender trains for the same time: a short run measures its slices per second, which gives
+its number of steps. During training the level of held-out patients comes from their contours, which
+a new patient lacks; the two passes do not use them. A repeated run continues in build/compare. The
+program writes docs/comparison.md.
 """
 
 import csv

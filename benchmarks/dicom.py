@@ -1,7 +1,7 @@
-"""Times DICOM in and out beside NIfTI on one full-size patient, and prints the goals beside them.
+"""Times reading and writing of DICOM and NIfTI for one full-size patient, and prints the goals.
 
 Run from the project's root: python -m benchmarks.dicom
-Everything is read once before it is timed, so files come from the system's cache.
+All files are read once before, so that they come from the system's cache.
 """
 
 import sys
@@ -74,14 +74,14 @@ def _series(made, syntax: str) -> Path:
 
 
 def _read(folder: Path):
-    """As the data job does: the headers as well as the pixels."""
-    index._read_before.clear()
+    """Reads headers and pixels, as the data job does."""
+    index._cache.clear()
     return scans.read(str(folder))
 
 
 def _index(folder: Path):
-    index._read_before.clear()
-    return index.of_folder(str(folder))
+    index._cache.clear()
+    return index.index_folder(str(folder))
 
 
 def _write(folder: Path, labels, paths: dict):

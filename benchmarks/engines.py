@@ -1,4 +1,4 @@
-"""Is another engine faster than TensorFlow on this processor? Unet-resnet34, 256x256x3, forward.
+"""Compares TensorFlow with other engines on this processor: Unet-resnet34, 256x256x3, forward.
 
 Run from the project's root: python -m benchmarks.engines PYTHON
 PYTHON is the interpreter of another environment, since torch and TensorFlow do not load into one
@@ -12,7 +12,7 @@ openvino    the same SavedModel by OpenVINO alone, batch by batch
 streams     the same with a batch on each core
 torch       a network of the same shape, by the same author, in channels_last, without gradients
 
-The contenders take turns; of each, the quietest round counts. Batches of 16, 4 and 2 slices.
+The engines take turns; the fastest round of each counts. Batches of 16, 4 and 2 slices.
 """
 
 import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
@@ -35,7 +35,7 @@ OTHERS = ("openvino", "streams", "torch")
 
 
 def main(python: str) -> int:
-    """Prints slices per second of each engine, and each beside TensorFlow."""
+    """Prints slices per second of each engine, and its ratio to TensorFlow."""
     memory.keep_freed()
     folder = predict.model_folder(4)
     tensorflow, frozen = bundle.load(folder).probabilities, _frozen(folder)

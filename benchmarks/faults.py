@@ -1,10 +1,10 @@
-"""Fault drills: does what can go wrong to the programs, and says whether what must hold does.
+"""Fault drills: causes faults while the programs run, and reports whether they behave as required.
 
 Run from the project's root:
   python -m benchmarks.faults [--drills=build,predict-killed] [--repeats=10] [--flink] [--docs]
 
-Everything is tiny, so that a drill takes seconds (the trainer's, a minute). --docs writes the
-table into docs/planning.md. Exit status: 0 where every drill holds or says why it was skipped.
+All data are tiny, so that a drill takes seconds (the trainer's, a minute). --docs writes the table
+into docs/planning.md. Exit status: 0 if every drill holds or was skipped with a reason.
 """
 
 import os
@@ -30,7 +30,7 @@ PAGE, BEGIN, END = "docs/planning.md", "<!-- drills -->\n", "<!-- end of drills 
 
 
 def _in_test(test: str):
-    """A drill that is a test already."""
+    """Runs a drill that exists as a test."""
 
     def drill(scene: stage.Stage) -> str:
         environment = os.environ | {"SEGTHOR_TEST_KILLS": str(scene.repeats)}
@@ -77,7 +77,7 @@ DRILLS = {
 
 
 def main(_):
-    """Does the drills one after the other, then prints the table."""
+    """Runs the drills one after the other, then prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         scene = stage.Stage(Path(folder), random.Random(_SEED.value), _REPEATS.value)
         stage.make_patients(scene.patients)
@@ -101,7 +101,7 @@ def _chosen() -> list[str]:
 
 
 def _do(name: str, drill, scene) -> tuple[str, str, bool]:
-    """What must hold, the result in words, and whether it is good."""
+    """(what must hold, the result as text, whether it holds)."""
     rule, started = drill.__doc__.strip(), time.monotonic()
     try:
         result, good = f"holds: {drill(scene)}", True

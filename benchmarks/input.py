@@ -1,4 +1,4 @@
-"""Times the trainer's input beside its ceiling and beside the classic route, in one run.
+"""Times the trainer's input, its upper limit and the classic way, in one run.
 
 Run from the project's root: python -m benchmarks.input
 
@@ -78,7 +78,7 @@ def chain(source):
 
 
 def classic(pool, paths):
-    """Batches of augmented slices, in random order, a few of them in the making at any time."""
+    """Batches of augmented slices in random order; a few are prepared at the same time."""
     rng = np.random.default_rng(0)
     waiting = []
     while True:
@@ -94,7 +94,7 @@ def classic_batch(paths, seed):
 
 
 def classic_example(path, rng):
-    """Rotation, scale, shift and noise: a part of what the step does on the device."""
+    """Rotation, scale, shift and noise: a part of the augmentation of the training step."""
     image, labels = Image.open(f"{path}_image.png"), Image.open(f"{path}_labels.png")
     angle, scale = np.radians(rng.uniform(-15, 15)), rng.uniform(0.85, 1.15)
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
@@ -124,10 +124,10 @@ def write_pngs(source):
 
 
 def measure(routes):
-    """Slices per second: the median of rounds in which every route has its turn.
+    """Slices per second: the median of rounds in which all ways take turns.
 
-    A route is made anew for its turn and thrown away after it: an idle one would go on filling its
-    buffers, at the cost of the others and to its own gain.
+    A way is started for its turn and stopped after it; an idle one would continue to fill its
+    buffers, which would slow down the others and speed up its own next turn.
     """
     rates = {name: [] for name in routes}
     for _ in range(ROUNDS):

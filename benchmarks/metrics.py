@@ -1,6 +1,6 @@
-"""Times all scores of one full-size patient, beside other libraries on the same masks, on one core.
+"""Times all scores of one full-size patient, and other libraries on the same masks, on one core.
 
-Seconds are of the processor's time, which other work on the machine lengthens little.
+Processor seconds are measured, since other work on the machine changes them little.
 Run from the project's root: python -m benchmarks.metrics [--seed=0]
 Its last table is of ours alone: 4 organs, 7, and the 7 cut into 32 pieces, beside their surface.
 MONAI is measured where it is installed: pip install -e .[bench]
@@ -112,7 +112,7 @@ def surface_voxels(label_map, labels):
 
 
 def timed(function, *arguments):
-    """Result and the least of a few runs' processor seconds; what is slow runs once."""
+    """(result, least processor seconds of a few runs); slow functions run once."""
     seconds = []
     while len(seconds) < REPEATS and sum(seconds) < 10:
         started = time.process_time()
@@ -171,7 +171,7 @@ def libraries():
 
 
 def crops(predicted, truth, label, margin=1):
-    """The two masks of an organ, cut out: as large as the library needs them, no larger."""
+    """The two masks of an organ, cropped to what the library needs."""
     pair = predicted == label, truth == label
     box = nonzero_box(pair[0] | pair[1])
     return [np.pad(mask[box], margin) for mask in pair]
@@ -203,7 +203,7 @@ def simpleitk(predicted, truth, spacing_mm):
 
 
 def surface_distances(predicted, truth, spacing_mm):
-    """All that it has; its distances run between voxel corners and count by area, unlike ours."""
+    """All scores of surface-distance, which measures between voxel corners and weights by area."""
     scores = {}
     for label in LABELS:
         mask, truth_mask = predicted == label, truth == label
@@ -218,7 +218,7 @@ def surface_distances(predicted, truth, spacing_mm):
 
 
 def monai(predicted, truth, spacing_mm):
-    """Its functions on whole one-hot volumes, as its users call them; it crops by itself."""
+    """MONAI's functions on whole one-hot volumes, which MONAI crops itself."""
     import monai.metrics
     import torch
 

@@ -2,9 +2,9 @@
 
 Run from the project's root: python -m benchmarks.networks [--only=resnet18-unet,vgg16-fpn]
 
-Writes a row per network to build/networks.json, continues there when repeated, and ends with the
-table docs/networks.md. Each network has a process of its own. Times say what one waits for on this
-machine, not how fast a network is: the slices are the smallest that it takes.
+Writes a row per network to build/networks.json, continues there when repeated, and writes the table
+docs/networks.md at the end. Each network has a separate process. Times are those of one step on
+this machine, not the speed of a network: the slices are the smallest that it accepts.
 """
 
 import json
@@ -49,7 +49,7 @@ def main(_):
 
 
 def run_one(name):
-    """One network's row, from a process of its own: memory and settings start afresh."""
+    """One network's row, from a separate process with its own memory and settings."""
     size = max(SIZE_PX.get(part, SMALLEST_PX) for part in name.split("-"))
     command = [sys.executable, "-m", "benchmarks.networks", f"--one={name}"]
     command.append(f"--data={dataset(size)}")

@@ -1,6 +1,6 @@
-"""The engines of `benchmarks.engines` that need another environment; nothing of the project's.
+"""The engines of `benchmarks.engines` that need another environment; imports nothing of ours.
 
-Reads lines 'ENGINE BATCH SLICES SIZE_PX' and answers each with the seconds that they took.
+Reads lines 'ENGINE BATCH SLICES SIZE_PX' and prints the seconds for each.
 """
 
 import os

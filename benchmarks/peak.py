@@ -1,4 +1,4 @@
-"""The most memory that a process of its own held, on Linux."""
+"""Peak memory of a separate process, on Linux."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/st
 
 
 def peak_bytes(code: str, *arguments: str) -> int:
-    """Of Python code with these arguments; raises CalledProcessError where it fails."""
+    """Peak memory of Python code with these arguments; raises CalledProcessError if it fails."""
     command = [sys.executable, "-c", _AT_EXIT + code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1]) * 1024

@@ -1,4 +1,4 @@
-"""Mistakes that people make when they contour, planted into label maps."""
+"""Plants typical mistakes of contouring into label maps."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Times prediction from file to file beside the network's own forward pass, in one process.
+"""Times prediction from file to file and the network's forward pass, in one process.
 
 Run from the project's root: python -m benchmarks.predict [NUMBER OF ORGANS, 4 unless told] [ENGINE,
 tensorflow unless told]
@@ -11,9 +11,9 @@ shapes of true size, its output is mixed with four fixed discs, cut into sectors
 more organs. The peak of memory is that of
 `python -m serving.predict` in a process of its own.
 
-Beside the seconds stand page faults, which are alike however busy the machine. `given_back` as a
-last argument gives freed memory back to the system, as the C library does unless told otherwise;
-without it, a process that does so has its turn at the end.
+Page faults are printed, too, since they do not depend on the machine's load. With `given_back` as
+the last argument freed memory is returned to the system, which is the C library's default; without
+it, a separate process measures this at the end.
 """
 
 import trainer  # noqa: F401, I001  before tensorflow: sets up its environment
@@ -106,7 +106,7 @@ def main(number: str = "4", engine: str = TENSORFLOW, memory_is: str = "kept"):
 
 
 def _network(loaded, batches) -> float:
-    """As many batches at once as in prediction (`serving.prediction.engine`)."""
+    """Runs as many batches at once as prediction does (`serving.prediction.engine`)."""
     began = time.perf_counter()
     with ThreadPool(BATCHES_AT_ONCE[loaded.engine]) as threads:
         for _ in threads.imap(loaded.probabilities, batches):
@@ -122,7 +122,7 @@ def _walk(worker, todo) -> float:
 
 
 def _evidence(loaded, batches, worker, todo) -> float:
-    """Its processor time as a share of the network's; of each, the least of ROUNDS."""
+    """Processor time of the evidence as a share of the network's; the least of ROUNDS for each."""
     network, with_it, without = [], [], []
     for _ in range(ROUNDS):
         network.append(_processor(_network, loaded, batches))
@@ -151,7 +151,7 @@ def _scan() -> Path:
 
 
 def model_folder(number: int) -> str:
-    """Of a network of so many organs, made where it is not there."""
+    """The folder of a model for this many organs, which is made if missing."""
     folder = FOLDER / f"model_{number}"
     if not folder.exists():
         recipe = Recipe()

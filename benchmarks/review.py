@@ -1,4 +1,4 @@
-"""How well the marks for review hold: the experiment of docs/review.md, which it writes.
+"""Measures how reliable the marks for review are; writes the results into docs/review.md.
 
 Run from the project's root: python -m benchmarks.review [FRESH PATIENTS, 240 unless told]
 

@@ -2,9 +2,9 @@
 
 Run from the project's root: python -m benchmarks.scale [--patients=100000]
 
-Every patient is a folder with two files of a few bytes. The driver is the real one, in a process
-of its own, and so are discovery, plans, Beam's pipeline, audit and manifest; only the worker's part
-is made up: each shard is a few bytes, and its part file repeats what a real worker reported about
+Every patient is a folder with two files of a few bytes. The driver runs in a separate process, with
+the real search for patients, plans, Beam's pipeline, audit and manifest. Only the worker is
+replaced: each shard has a few bytes, and its part file repeats the report of a real worker about
 one phantom. Then the same build runs again, with nothing left to do, and the manifest is read as
 the trainer reads it.
 """
@@ -23,7 +23,7 @@ from absl import app, flags
 from beam_jobs import audit_page, dataset, driver, pipeline, plan, same_scan, shards
 from beam_jobs.examine import examine
 from beam_jobs.job import Job
-from beam_jobs.thumbnail import png_base64
+from beam_jobs.thumbnail import encode_png
 from segthor import fields, files, inputs, json_files, manifest, phantom
 from segthor.findings import Finding
 from segthor.manifest import Built
@@ -40,7 +40,7 @@ _WARNED = 20  # every so many-th patient has a finding and a picture in the repo
 
 
 def main(_):
-    """Makes the patients, has the driver run twice, prints and judges."""
+    """Makes the patients, runs the driver twice, prints the results and compares them."""
     if _STEPS.value:
         print(json.dumps(_drive(_FOLDER.value, _STEPS.value == "read")))
         return 0
@@ -66,17 +66,17 @@ def _make_patients(folder: str, count: int) -> None:
 
 
 def _make_template(folder: str) -> None:
-    """What a worker reports on a shard of one small phantom, and a picture for the report."""
+    """A worker's report on a shard of one small phantom, and a picture."""
     phantom.write_dataset(f"{folder}/template", 1, 0, "small", 0, report=lambda line: None)
     found = inputs.find(f"{folder}/template", organs=SEGTHOR)[0]
     job = Job(f"{folder}/template_out", Recipe(), organs=SEGTHOR)
     part = shards.write(plan.ShardPlan("one", manifest.TRAIN, 0, (found,)), job)
-    value = {"part": part, "picture": png_base64(examine(found, job), organs=SEGTHOR)}
+    value = {"part": part, "picture": encode_png(examine(found, job), organs=SEGTHOR)}
     json_files.write(f"{folder}/template.json", value)
 
 
 def _child(folder: str, name: str) -> dict:
-    """Runs the driver in a process of its own: step -> (seconds, peak in MB)."""
+    """Runs the driver in a separate process: step -> (seconds, peak in MB)."""
     command = [sys.executable, "-m", "benchmarks.scale", f"--folder={folder}", f"--steps={name}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     steps = json.loads(done.stdout.splitlines()[-1])
@@ -95,7 +95,7 @@ def _judge(runs: dict) -> bool:
 
 
 def _drive(folder: str, read_only: bool) -> dict:
-    """One run of the driver, its steps watched."""
+    """One run of the driver with measured steps."""
     watch = _Watch()
     output = f"{folder}/dataset"
     if read_only:
@@ -106,9 +106,9 @@ def _drive(folder: str, read_only: bool) -> dict:
         *(
             mock.patch.object(module, function, watch.step(step, getattr(module, function)))
             for step, module, function in (
-                ("find", driver, "_find"),
-                ("deal", driver, "_deal"),
-                ("repeated", same_scan, "mark_repeated"),
+                ("find", driver, "_find_patients"),
+                (("deal", driver, "_assign_splits")),
+                ("repeated", same_scan, "assign_same_scan"),
                 ("plan", plan, "plan_shards"),
                 ("outdated", dataset, "remove_outdated"),
                 ("pipeline", pipeline, "_run"),
@@ -150,7 +150,7 @@ def _peak_mb() -> float:
 
 
 def _made_up(folder: str):
-    """A stand-in for `shards.write` that reports on each patient what is true of the template."""
+    """A replacement of `shards.write` that reports the template's values for each patient."""
     stored = json_files.read(f"{folder}/template.json")
     picture = stored["picture"]
     template = fields.from_json(shards.Part, stored["part"], "template")
@@ -171,11 +171,11 @@ def _made_up(folder: str):
         place = {"split": one.split, "fold": one.fold}
         part = replace(
             template,
-            key=shards.key_of(one, job),
+            key=shards.digest_plan(one, job),
             shard=replace(template.shard, **place, file=file, patients=names, bytes=5),
             patients=tuple(built(source, one, source.name in warned) for source in one.patients),
             scans={
-                source.name: same_scan.ScanMark(same_scan.stamps(source), source.name, True)
+                source.name: same_scan.ScanReport(same_scan.stamp_files(source), source.name, True)
                 for source in one.patients
             },
             thumbnails={name: picture for name in warned},

@@ -1,4 +1,4 @@
-"""Times the training step: bare, augmented, on real input; of the defaults and of the demo.
+"""Times the training step alone, with augmentation and with real input, for defaults and demo.
 
 Run from the project's root: python -m benchmarks.step
 
@@ -7,9 +7,9 @@ augmented  the same with the configuration's augmentation
 real       the augmented step on batches that the input chain reads from shards
 
 The defaults are Unet-resnet34 at 224x224x3, batch 8; the demo's network (configs/smoke.flags) is
-Unet-resnet18 at 96x96x3, batch 8. Beside the seconds stand the page faults of a step, which are
-alike however busy the machine. Each is repeated in a process that gives freed memory back to the
-system, as the C library does unless told otherwise. One of the four alone:
+Unet-resnet18 at 96x96x3, batch 8. The page faults of a step are printed, too, since they do not
+depend on the machine's load. Each is repeated in a process that returns freed memory to the system,
+which is the C library's default. To run one of the four:
 `python -m benchmarks.step demo given_back`.
 """
 
@@ -71,14 +71,14 @@ def main(argv):
 
 
 def one_of_four(case, memory_is):
-    """Each in a process of its own; what memory given back costs is no failure."""
+    """Runs one of the four measurements in a separate process."""
     command = [sys.executable, "-m", "benchmarks.step", case, memory_is]
     status = subprocess.run(command, check=False).returncode
     return status if memory_is == KEPT else 0
 
 
 def measure(contenders):
-    """Seconds and page faults per step: medians of rounds in which each contender has its turn."""
+    """Seconds and page faults per step: medians of rounds in which all contenders take turns."""
     times, faults = ({name: [] for name in contenders} for _ in range(2))
     for round_ in range(ROUNDS + 1):
         for name, (learner, iterator) in contenders.items():

@@ -1,4 +1,4 @@
-"""How to store slices: bytes on disk against the time to write and to read them back.
+"""Compares formats for slices: bytes on disk, and the time to write and to read them.
 
 Run from the project's root: python -m benchmarks.storage DATASET
 

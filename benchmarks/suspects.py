@@ -1,11 +1,11 @@
-"""Planted contouring mistakes: how many of them do the label suspects find?
+"""Measures how many planted mistakes of contouring `serving.suspects` finds.
 
 Run from the project's root: python -m benchmarks.suspects [--patients=60 --planted=12 --epochs=12]
 
 Makes small phantoms, plants mistakes of four kinds into some training label maps
 (benchmarks/planted.py), builds the dataset, cross-validates five folds on it and ranks the
 contours with serving.suspects. Expected: of 12 mistakes 11 are among the first 15 suspects.
-Repeated, it goes on in build/suspects. On two cores the folds take more than an hour.
+A repeated run continues in build/suspects. On two cores the folds take more than an hour.
 """
 
 import csv
@@ -50,7 +50,7 @@ def main(_):
 
 
 def report(mistakes, ranked):
-    """Prints each mistake's place among the suspects; status 1 where too many are not in front."""
+    """Prints each mistake's rank among the suspects; status 1 if too many have a low rank."""
     found = 0
     print(f"\n{'patient':14}{'mistake':10}{'wrong':20}place among {len(ranked)} contours")
     for patient, (kind, *wrong) in sorted(mistakes.items()):
@@ -66,7 +66,7 @@ def report(mistakes, ranked):
 
 
 def plant(folder):
-    """Spoils label maps in place; returns patient -> kind, then the organs that are wrong."""
+    """Changes label maps in place; returns patient -> kind, then the organs that are wrong."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     chosen = np.random.default_rng(0).permutation(names)[: PLANTED.value]
     mistakes = {}

@@ -1,4 +1,4 @@
-"""Starting from an earlier network beside random weights: the two tables of docs/training.md.
+"""Compares training from an earlier network and from random weights: tables in docs/training.md.
 
 Run from the project's root: python -m benchmarks.warm [--real=FOLDER with ct.nii.gz, labels.nii.gz]
 

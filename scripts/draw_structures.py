@@ -1,4 +1,4 @@
-"""Draws docs/images/structures.png: our structure set on the CT, as other programs read both.
+"""Draws docs/images/structures.png: our structure set on its CT, both read by other programs.
 
   python scripts/draw_structures.py OUTPUT.png
 
@@ -45,8 +45,8 @@ def _series(folder: Path) -> tuple[Path, Path]:
     image = nibabel.load(ct)
     hu, affine = dicom_phantoms.posed(np.asarray(image.dataobj), image.affine)
     dicom_phantoms.write_series(folder / "series/phantom", hu.astype(np.int16), affine)
-    found = nibabel.load(labels)
-    array, affine = dicom_phantoms.posed(np.asarray(found.dataobj), found.affine)
+    contours = nibabel.load(labels)
+    array, affine = dicom_phantoms.posed(np.asarray(contours.dataobj), contours.affine)
     (folder / "labels").mkdir()
     nibabel.Nifti1Image(array, affine).to_filename(folder / "labels/phantom.nii.gz")
     return folder / "series", folder / "labels"
@@ -58,7 +58,7 @@ def _run(module: str, **flags) -> None:
 
 
 def _read(series: Path, structures: Path, output: Path):
-    """HU [Z, Y, X], spacing in mm, and TG-263 name to bool [Z, Y, X], by programs not ours."""
+    """HU [Z, Y, X], spacing in mm, and TG-263 name to bool [Z, Y, X], read by other programs."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
     image = reader.Execute()

@@ -1,10 +1,10 @@
-"""Python workers for Beam's EXTERNAL environment: one process for each TaskManager that asks.
+"""Starts Python workers for Beam's EXTERNAL environment, one process for each TaskManager.
 
     python scripts/flink_workers.py 127.0.0.1:50000
 
-Beam's own `worker_pool_main` is meant for one TaskManager per machine: it knows its workers by ids
-that two TaskManagers both count from 1, so that one of them stops the other's worker. It also
-listens on every address of the machine, and leaves its workers behind when SIGTERM ends it.
+Beam's own `worker_pool_main` supports one TaskManager per machine: it identifies workers by ids
+that every TaskManager counts from 1, so that one TaskManager stops the worker of another. It also
+listens on all addresses of the machine, and does not end its workers on SIGTERM.
 """
 
 import logging
@@ -26,7 +26,7 @@ SdkHarness(sys.argv[1], worker_id=sys.argv[2]).run()
 
 
 class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """Starts a worker on request. It ends by itself when its TaskManager hangs up."""
+    """Starts workers on request; a worker ends when its TaskManager closes the connection."""
 
     def StartWorker(self, request, context):
         """Answers at once; the worker then calls the TaskManager at its control endpoint."""
@@ -37,7 +37,7 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request, context):
-        """Does nothing: the id alone does not tell whose worker it is."""
+        """Does nothing, because the id does not identify a worker."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
 

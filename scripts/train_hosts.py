@@ -1,10 +1,10 @@
-"""Trains in several processes on this machine, as several hosts would.
+"""Trains in several processes on this machine, in place of several hosts.
 
     python scripts/train_hosts.py 2 --data=DATASET --workdir=RUN ...
 
 The number of processes comes first, then the flags of trainer.main. Each process gets a TF_CONFIG
-with free ports of the loopback. Exit status: that of the processes where they agree; 1, and one
-line, where one was lost. The same command then continues from the last checkpoint.
+with free ports of the loopback. Exit status: that of the processes if they agree; otherwise 1, with
+one line about the process that was lost. The same command then continues from the last checkpoint.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""What is wrong with a patient in memory: the checks, each of which gives findings.
+"""The audit: checks of a CT and its contours in memory, each of which returns findings.
 
-The figures judged are those of `segthor.figures`.
+`segthor.figures` measures what is checked here.
 """
 
 import itertools
@@ -10,19 +10,20 @@ import numpy as np
 from segthor import figures, nifti
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
-from segthor.organs import Organs
+from segthor.organs import Organ, Organs
 from segthor.volume import Grid, LabelMap, Volume, corner_distance_mm
 
-_MISMATCH_MM = 0.1  # between corners of CT and contours; header fields are float32
+_MISMATCH_MM = 0.1  # allowed between corners of CT and contours, whose header fields are float32
 _SHEAR_COSINE = 0.01
 _SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
 _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
-_FEWEST_GAPS, _SPARSE_SHARE = 2, 0.25  # of slices between the first and the last one of an organ
+# An organ is sparse with so many runs of missing slices, which are so large a share of its slices.
+_FEWEST_GAPS, _SPARSE_SHARE = 2, 0.25
 _AIR_HU, _BONE_HU, _METAL_HU = -500, 300, 3071
 _LEAST_SHARE, _MOST_PADDING, _MOST_BEYOND = 0.01, 0.35, 0.25
 _MIRRORED_MM = 5.0
-# Relation: axis of (left, posterior, superior), sign asked for along it, words for wrong and right.
-_PLACES = {
+# Relation: axis of (left, posterior, superior), required sign along it, words for wrong and right.
+_RELATIONS = {
     "left_of": (0, 1, "right of", "left of"),
     "right_of": (0, -1, "left of", "right of"),
     "in_front_of": (1, -1, "behind", "in front of"),
@@ -31,7 +32,7 @@ _PLACES = {
 
 
 def grid_findings(grid: Grid) -> list[Finding]:
-    """What is wrong with where the voxels of a CT lie."""
+    """Checks orientation, voxel axes and spacing of a CT."""
     findings, add = _collector()
     findings += nifti.header_findings(grid)
     axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
@@ -44,7 +45,7 @@ def grid_findings(grid: Grid) -> list[Finding]:
         ("spacing_unusual", _SPACING_USUAL_MM),
     ):
         if not all(low <= mm <= high for mm in grid.spacing_mm):
-            spacing = _by(reversed(grid.spacing_mm))
+            spacing = format_lengths(reversed(grid.spacing_mm))
             message = f"voxels of {spacing} mm; expected {low:g} to {high:g} mm"
             unit = nifti.unit(grid)
             if unit in ("meter", "micron"):
@@ -55,40 +56,39 @@ def grid_findings(grid: Grid) -> list[Finding]:
 
 
 def size_findings(shape_zyx) -> list[Finding]:
-    """Whether the scan is too small."""
+    """Checks that the scan has enough slices, and pixels in a slice."""
     findings, add = _collector()
     num_slices, *plane = shape_zyx
     if num_slices < _FEWEST_SLICES:
         add("few_slices", f"{num_slices} slices; expected at least {_FEWEST_SLICES}")
     if min(plane) < _FEWEST_PIXELS:
-        add("few_pixels", f"slices of {_by(plane)} pixels; expected at least {_FEWEST_PIXELS}")
+        add(
+            "few_pixels",
+            f"slices of {format_lengths(plane)} pixels; expected at least {_FEWEST_PIXELS}",
+        )
     return findings
 
 
 def pair_findings(ct_grid: Grid, labels_grid: Grid) -> list[Finding]:
-    """Whether the contours lie on the CT's grid, in the same order of axes."""
+    """Checks that the contours lie on the CT's grid, in the same order of axes."""
     findings, add = _collector()
     if ct_grid.shape != labels_grid.shape:
-        sizes = f"contours have {_by(labels_grid.shape)} voxels, the CT {_by(ct_grid.shape)}"
-        add("shape_mismatch", sizes)
+        ours, theirs = map(format_lengths, (labels_grid.shape, ct_grid.shape))
+        add("shape_mismatch", f"contours have {ours} voxels, the CT {theirs}")
         return findings
-    longest = max(
-        abs(one - other) * (n - 1)
-        for one, other, n in zip(
-            _lengths_mm(ct_grid), _lengths_mm(labels_grid), ct_grid.shape, strict=True
-        )
-    )
+    ct_mm, labels_mm = _lengths_mm(ct_grid), _lengths_mm(labels_grid)
+    difference = np.max(np.abs(ct_mm - labels_mm) * (np.array(ct_grid.shape) - 1))
     distance = corner_distance_mm(ct_grid.shape, ct_grid.affine, labels_grid.affine)
-    if longest > _MISMATCH_MM:
-        sizes = f"{_by(_lengths_mm(labels_grid))} mm, the CT's {_by(_lengths_mm(ct_grid))} mm"
-        add("spacing_mismatch", f"the contours' voxels are {sizes}")
+    if difference > _MISMATCH_MM:
+        ours, theirs = map(format_lengths, (labels_mm, ct_mm))
+        add("spacing_mismatch", f"the contours' voxels are {ours} mm, the CT's {theirs} mm")
     elif distance > _MISMATCH_MM:
         add("affine_mismatch", f"contours lie up to {distance:.1f} mm off the CT's voxels")
     return findings
 
 
 def finite_findings(hu: np.ndarray) -> list[Finding]:
-    """Whether every value of the CT is a number."""
+    """Checks that every value of the CT is finite."""
     findings, add = _collector()
     if hu.dtype.kind == "f":
         count = hu.size - int(np.count_nonzero(np.isfinite(hu)))
@@ -98,7 +98,7 @@ def finite_findings(hu: np.ndarray) -> list[Finding]:
 
 
 def image_findings(image: ImageFigures) -> list[Finding]:
-    """Whether the values are those of a chest CT in HU."""
+    """Checks that the values are those of a chest CT in HU."""
     findings, add = _collector()
     span = f"values from {image.lowest:g} to {image.highest:g}"
     if image.lowest == image.highest:
@@ -123,66 +123,72 @@ def image_findings(image: ImageFigures) -> list[Finding]:
 def organ_findings(
     measured: dict[str, OrganFigures], contoured, organs: Organs, cut=None
 ) -> list[Finding]:
-    """Organs that are absent, or measure what no such organ does, as far as the table says.
+    """Checks that contoured organs are present and plausible, as far as the table has ranges.
 
-    cut: Organs beside ignored voxels, which are not measured; None where no voxel is ignored.
+    Args:
+      measured: Figures of the organs that are present.
+      contoured: Names of the organs that should be present.
+      organs: The table of organs.
+      cut: Organs beside ignored voxels, which are not measured; None where no voxel is ignored.
     """
     findings, add = _collector()
     for organ in organs:
-        name, own = organ.name, measured.get(organ.name)
-        if cut is not None and own is None and name in contoured:
+        name, values = organ.name, measured.get(organ.name)
+        if cut is not None and values is None and name in contoured:
             place = "beside" if name in cut else "no voxel of it, maybe in"
             add("organ_cut", f"{name}: {place} voxels that are not annotated; it is not measured")
-        elif own is None and name in contoured and measured:
+        elif values is None and name in contoured and measured:
             add("organ_missing", f"no voxel of the {name}, which was to be contoured")
-        elif own and name not in contoured:
+        elif values and name not in contoured:
             add("organ_not_declared", f"{name}: has contours, but is not listed as contoured")
-        elif own:
-            pieces = organ.max_components and (1, organ.max_components)
-            for code, value, plausible, unit in (
-                ("organ_volume", own.volume_cm3, organ.volume_cm3, "cm3"),
-                ("organ_hu", own.mean_hu, organ.mean_hu, "HU on average"),
-                ("organ_extent", own.extent_z_mm, organ.extent_z_mm, "mm along the body"),
-                ("organ_components", own.components, pieces, "pieces"),
-                ("organ_gap", own.gaps, (0, 0), "slices without it between others"),
-            ):
-                if plausible and not plausible[0] <= value <= plausible[1]:
-                    low, high = plausible
-                    add(code, f"{name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
-            if _is_sparse(own):
-                slices = f"{own.gaps} of its {own.slices} slices"
-                add("organ_sparse", f"{name}: not drawn on {slices}; they are no background")
-    return findings + _mirrored(measured, organs)
+        elif values:
+            findings += _implausible(organ, values)
+    return findings + _misplaced(measured, organs)
 
 
-def _is_sparse(own: OrganFigures) -> bool:
-    """Whether an organ is drawn on some slices only, as on every second one."""
-    share = own.gaps / own.slices if own.slices else 0
-    return own.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE
-
-
-def _mirrored(measured: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
-    """Organs that do not lie beside one another as the table says."""
+def _implausible(organ: Organ, values: OrganFigures) -> list[Finding]:
+    """Figures outside of the table's ranges, and an organ that is drawn on some slices only."""
     findings, add = _collector()
-    for name, relation, other in _relations(measured, organs):
-        axis, sign, wrong, right = _PLACES[relation]
-        place, beside = measured[name].center_lps_mm, measured[other].center_lps_mm
-        beyond_mm = -sign * (place[axis] - beside[axis])
+    pieces = organ.max_components and (1, organ.max_components)
+    for code, value, plausible, unit in (
+        ("organ_volume", values.volume_cm3, organ.volume_cm3, "cm3"),
+        ("organ_hu", values.mean_hu, organ.mean_hu, "HU on average"),
+        ("organ_extent", values.extent_z_mm, organ.extent_z_mm, "mm along the body"),
+        ("organ_components", values.components, pieces, "pieces"),
+        ("organ_gap", values.gaps, (0, 0), "slices without it between others"),
+    ):
+        if plausible and not plausible[0] <= value <= plausible[1]:
+            low, high = plausible
+            add(code, f"{organ.name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
+    share = values.gaps / values.slices if values.slices else 0
+    if values.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE:
+        slices = f"{values.gaps} of its {values.slices} slices"
+        add("organ_sparse", f"{organ.name}: not drawn on {slices}; they are no background")
+    return findings
+
+
+def _misplaced(measured: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
+    """Organs that lie on another side of one another than the table says."""
+    findings, add = _collector()
+    for name, relation, other in _present_relations(measured, organs):
+        axis, sign, wrong, right = _RELATIONS[relation]
+        center, reference = measured[name].center_lps_mm, measured[other].center_lps_mm
+        beyond_mm = -sign * (center[axis] - reference[axis])
         if beyond_mm > _MIRRORED_MM:
             how = f"the {name} lies {beyond_mm:.0f} mm {wrong} the {other}"
             add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
     return findings
 
 
-def _relations(measured: dict[str, OrganFigures], organs: Organs):
-    """Yields (organ, relation, other organ) of organs that are there.
+def _present_relations(measured: dict[str, OrganFigures], organs: Organs):
+    """Yields (organ, relation, other organ) for pairs of organs that are both present.
 
-    Of an organ's several others, the first that is there; and every left organ is left of every
-    right one.
+    Where the table names several others for a relation, the first that is present. Every left organ
+    must also lie left of every right one.
     """
     present = [organ for organ in organs if organ.name in measured]
     for organ in present:
-        for relation in _PLACES:
+        for relation in _RELATIONS:
             others = (name for name in getattr(organ, relation) if name in measured)
             yield from ((organ.name, relation, name) for name in itertools.islice(others, 1))
     left, right = ([o.name for o in present if o.side == side] for side in ("left", "right"))
@@ -192,21 +198,21 @@ def _relations(measured: dict[str, OrganFigures], organs: Organs):
 def measure_prediction(
     volume: Volume, labels: LabelMap, names
 ) -> tuple[dict[str, OrganFigures], list[Finding]]:
-    """Figures of the organs that were predicted, and findings about the scan and the organs.
+    """Figures of the predicted organs, and findings about the scan and these organs.
 
-    names: The organs that were to be predicted.
+    names: The organs that the model predicts.
     """
-    measured = figures.of_organs(volume, labels)
+    measured = figures.measure_organs(volume, labels)
     findings = [*volume.findings, *grid_findings(volume.grid)]
-    findings += image_findings(figures.of_image(volume.zyx))
+    findings += image_findings(figures.measure_image(volume.zyx))
     findings += organ_findings(measured, names, labels.organs)
-    if not measured:  # organ_findings takes contours for absent altogether, and names no organ
+    if not measured:  # `organ_findings` then takes the contours for missing, not each organ
         findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
     return measured, findings
 
 
 def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:
-    """What the box leaves out, and how much of it the scan does not cover."""
+    """Checks the box: labelled voxels outside of it, and its share outside of the scan."""
     findings, add = _collector()
     if labels_outside:
         add("labels_outside_box", f"{labels_outside} labelled voxels lie outside the box")
@@ -216,15 +222,16 @@ def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:
 
 
 def _collector():
-    """A list, and a function that appends a finding to it."""
+    """An empty list, and a function that appends a finding to it."""
     findings = []
     return findings, lambda code, message: findings.append(Finding.of(code, message))
 
 
 def _lengths_mm(grid: Grid) -> np.ndarray:
-    """Distance between neighbouring voxels along each axis of the file."""
+    """Distance in mm between neighbouring voxels along each axis of the file, float64 [3]."""
     return np.linalg.norm(grid.affine[:3, :3], axis=0)
 
 
-def _by(numbers) -> str:
+def format_lengths(numbers) -> str:
+    """Numbers of voxels or mm along the axes, as '512x512x120'."""
     return "x".join(f"{number:.4g}" for number in numbers)

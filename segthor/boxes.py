@@ -1,6 +1,6 @@
-"""Boxes in volumes: where something lies, as one slice per axis. Numpy and scipy only.
+"""Bounding boxes in volumes, as one slice per axis. Numpy and scipy only.
 
-A box is found once and handed on: looking for it reads the whole volume.
+Computing a box reads the whole volume, so callers keep and share boxes.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class MemoryOrder:
-    """How an array lies in memory. Numpy is fast along memory and slow backward or across it.
+    """The order of an array's axes in memory; numpy is slow in any other order.
 
-    axes: The axes of the array, the slowest in memory first.
-    backward: For each of these, whether it runs against memory.
+    axes: The axes of the array, that with the largest stride first.
+    backward: For each of these, whether its stride is negative.
     """
 
     axes: tuple[int, ...]
@@ -29,11 +29,11 @@ class MemoryOrder:
         return cls(tuple(axes), tuple(array.strides[axis] < 0 for axis in axes))
 
     def view(self, array: np.ndarray) -> np.ndarray:
-        """The array with its axes in this order, all of them forward; a view."""
+        """The array with its axes in this order and positive strides; a view."""
         return array.transpose(self.axes)[self._steps()]
 
     def undo(self, view: np.ndarray) -> np.ndarray:
-        """The inverse of `view`, for an array of that shape; a view."""
+        """The inverse of `view`; a view."""
         return view[self._steps()].transpose(np.argsort(self.axes))
 
     def _steps(self) -> tuple[slice, ...]:
@@ -41,9 +41,9 @@ class MemoryOrder:
 
 
 def label_boxes(labels: np.ndarray) -> dict[int, Box]:
-    """The bounding box of every value above 0 in a volume of whole numbers, by value.
+    """Value to bounding box, for every value above 0 in a volume of integers.
 
-    One look at the labelled part places them all, however many there are.
+    One pass over the labelled part finds all boxes.
     """
     outer = nonzero_box(labels)
     inner, order = labels[outer], MemoryOrder.of(labels).axes
@@ -62,10 +62,11 @@ def label_boxes(labels: np.ndarray) -> dict[int, Box]:
 
 
 def nonzero_box(volume: np.ndarray) -> Box:
-    """The box about all that is not 0 in a volume of whole numbers; empty where all is."""
+    """The bounding box of the values that are not 0 in a volume of integers; empty if all are 0."""
     order = MemoryOrder.of(volume)
     ordered = order.view(volume)
-    # Whole planes at once are read as fast as memory gives them; then only the part that holds it.
+    # The first pass combines whole planes, at the speed of memory; the second reads only the part
+    # of each plane that may hold a value.
     plane = np.bitwise_or.reduce(ordered, axis=0)
     middle, last = support(plane.T), support(plane)
     first = support(np.bitwise_or.reduce(ordered[:, middle, last], axis=1).T)
@@ -79,7 +80,7 @@ def nonzero_box(volume: np.ndarray) -> Box:
 
 
 def around(boxes) -> Box:
-    """The smallest box about some boxes; empty where there are none."""
+    """The smallest box that contains all boxes; empty where there are none."""
     boxes = list(boxes)
     if not boxes:
         return (slice(0, 0),) * 3
@@ -90,9 +91,9 @@ def around(boxes) -> Box:
 
 
 def with_margin(box, margin_px, shape) -> tuple[slice, ...]:
-    """The box grown by `margin_px` along each axis at either end, and cut off at the border.
+    """The box, enlarged by `margin_px` at both ends of each axis and clipped to the shape.
 
-    margin_px: need not be whole; where it is not, both ends are rounded down.
+    margin_px: One number per axis; with a fraction, both ends are rounded down.
     """
     return tuple(
         slice(
@@ -104,6 +105,6 @@ def with_margin(box, margin_px, shape) -> tuple[slice, ...]:
 
 
 def support(weights: np.ndarray) -> slice:
-    """From the first to the last column of a matrix that is not all 0; empty where all are."""
+    """From the first to the last column of a matrix that has a nonzero value; may be empty."""
     used = np.flatnonzero(weights.any(0))
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)

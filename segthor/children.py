@@ -1,4 +1,4 @@
-"""Processes that a program of ours starts: they end with it, in whatever way it ends."""
+"""Starts processes that end with the program that started them, however that ends."""
 
 import ctypes
 import functools
@@ -13,19 +13,19 @@ _PR_SET_PDEATHSIG = 1
 def start(command: list[str], **options) -> subprocess.Popen:
     """Starts a command as `subprocess.Popen` does; on Linux it ends with this process.
 
-    To be called in the main thread: Linux ends the command with the thread that started it.
+    Must be called in the main thread: Linux ends the command with the thread that started it.
     """
     parent = os.getpid()
     return subprocess.Popen(command, preexec_fn=functools.partial(end_with, parent), **options)
 
 
 def end_with(parent: int) -> None:
-    """Has Linux end this process when its parent ends; elsewhere it does nothing.
+    """Makes Linux end this process when its parent ends; does nothing on other systems.
 
-    Without it a process would go on after a kill -9 of its parent and keep its folder's lock.
+    Without it a process would continue after a kill -9 of its parent and keep its folder's lock.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
+    if os.getppid() != parent:  # the parent ended before the call above
         os._exit(128 + signal.SIGKILL)

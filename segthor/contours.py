@@ -1,10 +1,11 @@
 """Polygons and masks of one plane: filling, nesting, outlines, keyholes. Numpy and contourpy.
 
-A plane is [X, Y]; a point is (x, y) in pixels, pixel centres at whole numbers. A ring is float64
-[N, 2], N >= 3, closed by itself: its first point is not repeated. A pixel is inside where its
-centre is, even-odd. A centre exactly on an edge belongs to the side of smaller x, and on an edge
-along x to the side of larger y, so rings that share an edge never share or leave out a pixel. (Of
-the eight such rules this one is nearest to how plastimatch fills LUNG1-002's five organs.)
+A plane is [X, Y]; a point is (x, y) in pixels, with pixel centres at integers. A ring is a closed
+polygon, float64 [N, 2] with N >= 3; its first point is not repeated. A pixel is inside a ring if
+its centre is, by the even-odd rule. A centre exactly on an edge belongs to the side of smaller x,
+and on an edge along x to the side of larger y, so that no pixel belongs to both or neither of two
+rings that share an edge. (Of the eight such rules this one is closest to plastimatch on the five
+organs of LUNG1-002.)
 """
 
 from collections import Counter
@@ -14,17 +15,20 @@ from contourpy import FillType, contour_generator
 
 from segthor import nesting
 
-FARTHEST_PX = 1 << 14  # beyond this, whole numbers of 64 bits no longer hold the products below
-_UNITS = 1 << 16  # points are rounded to this part of a pixel, so that every comparison is exact
-_MOST_CROSSINGS = 1 << 21  # at once, so that memory stays bounded
-_CLEARANCE_PX = 0.02  # between an outline and a pixel's centre: far above a rounding to 0.001 mm
+FARTHEST_PX = 1 << 14  # with larger coordinates the products in `_wind` would overflow 64 bits
+_UNITS = (
+    1 << 16
+)  # points are rounded to integers of 1 / _UNITS pixel, so that comparisons are exact
+_MOST_CROSSINGS = 1 << 21  # processed at once, to bound memory
+_CLEARANCE_PX = 0.02  # between outline and pixel centres; files round points to 0.001 mm
 _LEAST_MARGIN = 1e-6
 
 
 def fill(rings, shape: tuple[int, int]) -> np.ndarray:
-    """bool [X, Y]: the pixels whose centres an odd number of the rings holds.
+    """Fills rings by the even-odd rule; bool [X, Y].
 
-    Raises ValueError for points that are not finite or lie beyond FARTHEST_PX.
+    Raises:
+      ValueError: A point is not finite or lies beyond FARTHEST_PX.
     """
     plane = np.zeros(shape, bool)
     box, winding = _wind(rings, shape)
@@ -33,47 +37,62 @@ def fill(rings, shape: tuple[int, int]) -> np.ndarray:
 
 
 def combine(rings, shape: tuple[int, int]) -> tuple[np.ndarray, Counter]:
-    """One organ's rings on one plane as clinical systems read them, and what was met on the way.
+    """Combines the rings of one organ on one plane, as clinical systems do.
 
-    A ring inside another is a hole (and one inside a hole is an island); one that coincides with
-    another is dropped; rings that cross are united. Returns bool [X, Y] and how many rings were
-    'contour_nested', 'contour_duplicate', 'contour_crossing', crossed themselves:
-    'contour_self_crossing', or held no pixel: 'contour_tiny'. Raises `nesting.TooManyRings`, and
-    ValueError as `fill`.
+    A ring inside another is a hole, and one inside a hole is an island. Of rings that coincide one
+    is used. Rings that cross are united.
+
+    Returns:
+      The mask, bool [X, Y], and the number of rings by code: 'contour_nested', 'contour_duplicate',
+      'contour_crossing', 'contour_self_crossing' and, for rings without a pixel, 'contour_tiny'.
+
+    Raises:
+      nesting.TooManyRings: Too many rings overlap.
+      ValueError: As `fill`.
     """
-    plane, found, pieces = np.zeros(shape, bool), Counter(), []
+    counts, pieces = Counter(), []
     for ring in rings:
         box, winding = _wind([ring], shape)
-        # A ring that does not cross itself goes about each pixel once, always in one direction.
-        found["contour_self_crossing"] += bool(winding.size and np.ptp(winding) > 1)
+        # All winding numbers of a ring that does not cross itself are 0 or 1, or 0 or -1.
+        counts["contour_self_crossing"] += bool(winding.size and np.ptp(winding) > 1)
         mask = (winding & 1).astype(bool)
         if mask.any():
             pieces.append(nesting.Piece(np.asarray(ring, np.float64), box, mask))
         else:
-            found["contour_tiny"] += 1
-    groups, depths = nesting.arrange(pieces, found)
+            counts["contour_tiny"] += 1
+    return _paint(*nesting.arrange(pieces, counts), shape), counts
+
+
+def _paint(groups, depths, shape) -> np.ndarray:
+    """bool [X, Y]: the groups of pieces; those in an odd number of others are holes."""
+    plane = np.zeros(shape, bool)
+    # From the outside in: each hole is cut before the island inside it is added.
     for depth, pieces in sorted(zip(depths, groups, strict=True), key=lambda pair: pair[0]):
         for piece in pieces:
             if depth % 2:
                 plane[piece.box] &= ~piece.mask
             else:
                 plane[piece.box] |= piece.mask
-    return plane, found
+    return plane
 
 
 def outline(inside: np.ndarray, margin: np.ndarray | None = None) -> list[list[np.ndarray]]:
-    """The rings about a mask, which `fill` turns back into the mask pixel for pixel.
+    """The outline of a mask as rings; `fill` gives back exactly the mask.
 
-    inside: bool [X, Y], the decided mask. margin: float [X, Y] in [-1, 1], the organ's probability
-    minus that of the best other class; the outline then runs where it is 0, between a pixel inside
-    and one outside, else half-way. Where margin and mask disagree (post-processing), the mask wins.
-    Returns one list per connected piece: its outer ring, then its holes.
+    Args:
+      inside: The mask, bool [X, Y].
+      margin: float [X, Y] in [-1, 1], the organ's probability minus that of the best other class.
+        The outline crosses from an inner to an outer pixel where the margin, interpolated, is 0;
+        without a margin, or where its sign contradicts the mask, half-way between them.
+
+    Returns:
+      A list of rings for each connected component: its outer ring, then its holes.
     """
-    held = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
-    if not len(held[0]):
+    used = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
+    if not len(used[0]):
         return []
-    # The mask's box and one pixel around it, which beyond the plane is outside the mask.
-    ends = [(int(px[0]), int(px[-1]) + 1) for px in held]
+    # The mask's bounding box and one pixel about it; pixels outside the plane are not in the mask.
+    ends = [(int(px[0]), int(px[-1]) + 1) for px in used]
     box = tuple(slice(max(start - 1, 0), stop + 1) for start, stop in ends)
     sizes = zip(ends, inside.shape, strict=True)
     rim = [[int(start == 0), int(stop == size)] for (start, stop), size in sizes]
@@ -98,10 +117,10 @@ def margins(probabilities: np.ndarray) -> np.ndarray:
 
 
 def keyhole(rings: list[np.ndarray]) -> np.ndarray:
-    """An outer ring and its holes as one ring, joined by bridges of no width.
+    """Joins an outer ring and its holes to one ring, by bridges of no width.
 
-    A bridge runs along x, there and back over the same two points, between rows of pixel centres;
-    so it holds no pixel, by any rule.
+    A bridge runs along x, forth and back over the same two points. It lies between rows of pixel
+    centres, so it contains no pixel by any rule of filling.
     """
     outer, *holes = rings
     waiting = [outer, *holes]
@@ -111,27 +130,28 @@ def keyhole(rings: list[np.ndarray]) -> np.ndarray:
         own, x = _crossings(hole, y)
         last = int(np.argmax(x))
         start = np.array([x[last], y])
+        # The bridge ends at the first edge to the right, of the outer ring or of another hole.
         hits = []
         for number, ring in enumerate(waiting):
-            edges, reached = _crossings(ring, y)
+            edges, crossed_x = _crossings(ring, y)
             hits += [
-                (float(at), number, int(e))
-                for e, at in zip(edges, reached, strict=True)
-                if at > start[0]
+                (float(end_x), number, int(edge))
+                for edge, end_x in zip(edges, crossed_x, strict=True)
+                if end_x > start[0]
             ]
-        at, number, edge = min(hits)
-        turned = np.roll(hole, -(own[last] + 1), axis=0)
-        end = np.array([at, y])
+        end_x, number, edge = min(hits)
+        rolled = np.roll(hole, -(own[last] + 1), axis=0)
+        end = np.array([end_x, y])
         ring = waiting[number]
-        bridge = [ring[: edge + 1], [end, start], turned, [start, end], ring[edge + 1 :]]
-        waiting[number] = np.concatenate(bridge)
+        parts = [ring[: edge + 1], [end, start], rolled, [start, end], ring[edge + 1 :]]
+        waiting[number] = np.concatenate(parts)
     return waiting[0]
 
 
 def _wind(rings, shape):
-    """(box, int16 [x, y] of the box): how often the rings go about each pixel, within the plane.
+    """(bounding box, winding numbers int16 [x, y] of its pixels), within the plane.
 
-    Directions count with their sign; a pixel is inside where the number is odd.
+    A pixel is inside where its winding number is odd.
     """
     edges = [_edges(ring) for ring in rings if len(ring)]
     if not edges:
@@ -144,7 +164,16 @@ def _wind(rings, shape):
     width, height = (int(n) for n in stops - starts)
     if not width or not height:
         return box, np.zeros((width, height), np.int16)
-    # In each row of pixels that an edge crosses, its lower end included, the number changes there.
+    changes = _count_crossings(low, high, direction, starts, stops)
+    return box, np.cumsum(changes[:, :width], axis=1, dtype=np.int16).T
+
+
+def _count_crossings(low, high, direction, starts, stops) -> np.ndarray:
+    """int16 [rows, columns + 1]: change of the winding number at each pixel of a box, along rows.
+
+    An edge changes it by its direction in each row that it crosses; its lower end is included.
+    """
+    width, height = (int(n) for n in stops - starts)
     first = np.clip(-(-low[:, 1] // _UNITS), starts[1], stops[1])
     counts = np.clip(-(-high[:, 1] // _UNITS), starts[1], stops[1]) - first
     used = np.flatnonzero(counts > 0)
@@ -155,17 +184,17 @@ def _wind(rings, shape):
         row += first[edge]
         (x0, y0), (dx, dy) = low[edge].T, (high - low)[edge].T
         column = (x0 * dy + (row * _UNITS - y0) * dx) // (dy * _UNITS) + 1
-        place = (row - starts[1]) * (width + 1) + np.clip(column - starts[0], 0, width)
-        sums = np.bincount(place, direction[edge], minlength=len(changes))
-        changes += sums.astype(np.int64).astype(np.int16)  # wraps around: odd stays odd
-    changes = changes.reshape(height, width + 1)[:, :width]
-    return box, np.cumsum(changes, axis=1, dtype=np.int16).T
+        index = (row - starts[1]) * (width + 1) + np.clip(column - starts[0], 0, width)
+        sums = np.bincount(index, direction[edge], minlength=len(changes))
+        changes += sums.astype(np.int64).astype(np.int16)  # may wrap around; parity is unchanged
+    return changes.reshape(height, width + 1)
 
 
 def _edges(ring):
-    """Ends of every edge, int64 [N, 2] in parts of a pixel, the one of smaller y first; directions.
+    """(low ends, high ends, directions) of all edges of a ring.
 
-    So an edge and its way back have the same crossings, and cancel. Directions: 1 upward, else -1.
+    Ends are int64 [N, 2] in units of 1 / _UNITS pixel, sorted by y, so that an edge and the same
+    edge backwards have equal crossings and cancel. Directions are 1 towards larger y, else -1.
     """
     points = np.asarray(ring, np.float64)
     if not (np.abs(points) < FARTHEST_PX).all():
@@ -178,19 +207,20 @@ def _edges(ring):
 
 
 def _between_centres(ring: np.ndarray) -> np.ndarray:
-    """An outline's points kept clear of the pixel centres between which they lie.
+    """Moves the points of an outline to at least _CLEARANCE_PX from any pixel centre.
 
-    Each lies on a line between two neighbouring centres, so one coordinate is a whole number.
+    Each point lies between two neighbouring pixel centres, so one of its coordinates is an integer.
     """
     centre = np.rint(ring)
-    off = np.abs(ring - centre)
-    moves = off == off.max(1, keepdims=True)
+    offset = np.abs(ring - centre)
+    is_between = offset == offset.max(1, keepdims=True)
     low = np.floor(ring)
-    return np.where(moves, low + np.clip(ring - low, _CLEARANCE_PX, 1 - _CLEARANCE_PX), centre)
+    clear = low + np.clip(ring - low, _CLEARANCE_PX, 1 - _CLEARANCE_PX)
+    return np.where(is_between, clear, centre)
 
 
 def _bridge_y(ring: np.ndarray) -> float:
-    """Where a bridge may start: in the middle of the edge that is farthest from pixel centres."""
+    """y where a bridge starts: the middle of the edge that is farthest from pixel centres."""
     ends = np.roll(ring[:, 1], -1)
     middle = (ring[:, 1] + ends) / 2
     distance = np.where(ring[:, 1] == ends, 1, np.abs(middle % 1 - 0.5))
@@ -198,7 +228,7 @@ def _bridge_y(ring: np.ndarray) -> float:
 
 
 def _crossings(ring: np.ndarray, y: float) -> tuple[np.ndarray, np.ndarray]:
-    """The edges that cross the line at y, by the number of their first point, and where."""
+    """Edges that cross the line at y, as indices of their first points, and x of the crossings."""
     ends = np.roll(ring, -1, axis=0)
     edges = np.flatnonzero((ring[:, 1] <= y) != (ends[:, 1] <= y))
     (x0, y0), (x1, y1) = ring[edges].T, ends[edges].T

@@ -1,4 +1,4 @@
-"""The one reader and writer of CSV files: UTF-8, a line per row, no formula for a spreadsheet."""
+"""Reads and writes CSV files in UTF-8. No cell that is written is a formula in a spreadsheet."""
 
 import csv
 import io
@@ -6,31 +6,39 @@ import io
 from segthor import files
 from segthor.errors import InputError
 
-# Spreadsheets take the full-width signs (U+FF1D, FF0B, FF0D, FF20) for the plain ones.
+# Spreadsheets treat the full-width signs (U+FF1D, FF0B, FF0D, FF20) like the plain ones.
 _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def read_table(
     path: str, columns: tuple[str, ...] = (), needed: tuple[str, ...] = (), comment: str = ""
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV with a header, each with its line number; empty rows are left out.
-
-    Columns without a name and without a value, which spreadsheets write, are passed over.
+    """Reads a CSV with a header. Empty rows, and empty columns without a name, are left out.
 
     Args:
       path: The file.
-      columns: Known names, in lower case; the header's are then lowered, too. Empty: any.
-      needed: Names that must be there.
-      comment: Start of rows that are left out; '' for none.
+      columns: The names that are allowed, in lower case; the header is then lowered. Empty: any.
+      needed: Names of columns that must be present.
+      comment: Start of rows that are comments; '' for none.
+
+    Returns:
+      (line number, column's name to value) of each row.
 
     Raises:
-      InputError: The file cannot be read, its columns are others, or a row has another number of
-        values than the header.
+      InputError: The file cannot be read, has other columns, or a row has another number of values
+        than the header.
     """
     numbered = _read_lines(path, comment)
     header = _without_empty_end(numbered[0][1]) if numbered else []
     if columns:
         header = [name.lower() for name in header]
+    _check_header(header, columns, needed, path)
+    return [
+        (line, _named_values(header, row, f"{path}, line {line}")) for line, row in numbered[1:]
+    ]
+
+
+def _check_header(header: list[str], columns, needed, path: str) -> None:
     names = [name for name in header if name]
     unknown = set(names) - set(columns or names)
     if not names or unknown or set(needed) - set(names) or len(set(names)) < len(names):
@@ -39,13 +47,10 @@ def read_table(
         raise InputError(
             f"{path}: expected {expected}{at_least}, found {','.join(header) or 'nothing'}"
         )
-    return [
-        (line, _named_values(header, row, f"{path}, line {line}")) for line, row in numbered[1:]
-    ]
 
 
 def write_table(path: str, rows: list[dict], columns=None) -> None:
-    """Writes a CSV atomically: a line per row; columns: those of the first row unless given."""
+    """Writes a CSV atomically. columns: Their order; by default that of the first row."""
     columns = list(columns or rows[0])
     with files.atomic_write(path) as stream:
         stream.write(csv_line(columns))
@@ -54,12 +59,12 @@ def write_table(path: str, rows: list[dict], columns=None) -> None:
 
 
 def csv_line(values) -> bytes:
-    """One line of CSV in UTF-8; None is an empty cell.
+    """One line of CSV in UTF-8; None becomes an empty cell.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
+    Text that a spreadsheet would evaluate as a formula gets an apostrophe in front.
     """
     text = io.StringIO()
-    # The writer puts quotes about the marks of its own line ends alone, so \r must be one.
+    # The writer quotes only the characters of its own line end, so \r must be one of them.
     csv.writer(text, lineterminator="\r\n").writerow([_no_formula(value) for value in values])
     return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
 
@@ -75,7 +80,7 @@ def _no_formula(value):
 
 
 def _read_lines(path: str, comment: str) -> list[tuple[int, list[str]]]:
-    """(number, values without blanks around them) of each row that holds anything."""
+    """(line number, values without surrounding blanks) of each row that is not empty."""
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
         if "\0" in text:
@@ -90,7 +95,7 @@ def _read_lines(path: str, comment: str) -> list[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str, comment: str) -> str:
-    """A comma, or a semicolon where the header has no comma: Excel writes so in half of Europe."""
+    """',', or ';' where the header has one and no comma, as Excel writes in much of Europe."""
     lines = (line for line in text.splitlines() if line.strip(" ,;\t"))
     header = next((one for one in lines if not comment or not one.startswith(comment)), "")
     return ";" if ";" in header and "," not in header else ","
@@ -102,7 +107,7 @@ def _without_empty_end(cells: list[str]) -> list[str]:
 
 
 def _named_values(header: list[str], row: list[str], where: str) -> dict[str, str]:
-    """Column's name to value, of the columns with a name."""
+    """Column's name to value, for the columns with a name."""
     row = row[: len(header)] + _without_empty_end(row[len(header) :])
     if len(row) != len(header):
         raise InputError(f"{where}: expected {len(header)} values, found {len(row)}")

@@ -1,6 +1,6 @@
-"""Pictures for people: windows, colours, contours on CT slices, contact sheets, PNG files.
+"""Pictures of CT slices: windows, colours, contours, contact sheets, PNG files. No tensorflow.
 
-No tensorflow. The report's page takes its windows and colours from here.
+The page of the report uses the windows and colours, too.
 """
 
 import numpy as np
@@ -12,21 +12,21 @@ from segthor import files, outputs
 from segthor.organs import MOST_LABEL, Organs
 from segthor.recipe import window
 
-# Name, level and width in HU of the windows through which people look at a chest.
+# Name, level and width in HU of the windows that radiologists use for the chest.
 WINDOWS_HU = (("Mediastinum", 40, 400), ("Lung", -600, 1500), ("Bone", 400, 1800))
-_PALE = 0.55  # how far towards white the colour of a true contour lies
+_PALE = 0.55  # share of white in the colour of a true contour
 _GAP_PX, _FONT_PX = 6, 13
 _PAPER, _INK = (24, 24, 27), (225, 225, 225)
 
 
 def mediastinum(hu: np.ndarray) -> np.ndarray:
-    """The grey levels, uint8 of the same shape, of HU in the mediastinal window."""
+    """Grey levels, uint8 of the same shape, of HU in the mediastinal window."""
     _, level_hu, width_hu = WINDOWS_HU[0]
     return window(hu, level_hu, width_hu)
 
 
 def pale(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The colour of an organ's true contour, where `rgb` is that of its predicted one."""
+    """The colour of an organ's true contour. rgb: That of its predicted contour."""
     return tuple(round(value + (255 - value) * _PALE) for value in rgb)
 
 
@@ -38,10 +38,12 @@ def overlay(
     *,
     organs: Organs,
 ) -> np.ndarray:
-    """Contours on a slice, in the organs' colours: predicted solid, true pale, thin and dashed.
+    """Draws contours on a slice: predicted ones solid, true ones pale, thin and dashed.
 
-    image: uint8 [H, W]. truth, predicted: labels [H, W]. Returns uint8 [H * scale, W * scale, 3].
-    Where both agree the line is striped.
+    image: uint8 [H, W]. truth, predicted: Labels [H, W]; where both agree the line is striped.
+
+    Returns:
+      uint8 [H * scale, W * scale, 3].
     """
     height, width = image.shape
     grey = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
@@ -59,9 +61,10 @@ def overlay(
 
 
 def sheet(tiles, columns: int, captions, note: str = "", *, organs: Organs) -> np.ndarray:
-    """Tiles uint8 [H, W, 3] of any sizes in rows of `columns`, a caption under each.
+    """Arranges tiles in rows of `columns`, with a caption under each; returns uint8 [H, W, 3].
 
-    The foot names the organs in their colours, then says `note`. Returns uint8 [H, W, 3].
+    tiles: uint8 [H, W, 3] of any sizes. note: Text at the foot, after the organs' names in their
+    colours.
     """
     font = ImageFont.load_default(_FONT_PX)
     line = _FONT_PX + _GAP_PX
@@ -99,9 +102,9 @@ def _enlarged(labels, scale):
 
 
 def _draw(rgb, labels, thickness_px, colours, where=True):
-    """Colours the pixels of each organ that lie within `thickness_px` of its edge, in place.
+    """Colours the pixels within `thickness_px` of the edge of each organ, in place.
 
-    colours: by label. where: the pixels that may be coloured, [H, W] or all.
+    colours: Label to colour. where: bool [H, W], pixels that may be coloured, or True for all.
     """
     size = 2 * thickness_px + 1
     lowest = ndimage.minimum_filter(labels, size, mode="constant")

@@ -1,25 +1,25 @@
-"""Environment variables of the libraries: set here, so that another project's change no result.
+"""Sets the libraries' environment variables, so that a user's settings do not change results.
 
-No other import than Python's own: this must run before TensorFlow and matplotlib are imported.
+Imports only Python's own modules: it must run before TensorFlow and matplotlib are imported.
 """
 
 import os
 import shutil
 
 _SET = {
-    # segmentation_models is written for Keras 2; tensorflow chooses when it is first imported.
+    # segmentation_models needs Keras 2; TensorFlow chooses the version on its first import.
     "TF_USE_LEGACY_KERAS": "1",
     "SM_FRAMEWORK": "tf.keras",
     "KERAS_BACKEND": "tensorflow",
-    # A folder that cannot be: Keras reads no keras.json (order of axes, precision) and writes none.
-    # Pretrained weights stay in ~/.keras/models.
+    # An impossible folder, so that Keras neither reads nor writes a keras.json (order of axes,
+    # precision). Pretrained weights stay in ~/.keras/models.
     "KERAS_HOME": os.path.join(os.devnull, "keras"),
     "TF2_BEHAVIOR": "1",
-    # TensorFlow would take all of a GPU's memory at its start, from whoever else works there.
+    # By default TensorFlow takes all of a GPU's memory at its start, also from other processes.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "MPLBACKEND": "Agg",
 }
-# These change what TensorFlow computes: precision, kernels or their order.
+# These change TensorFlow's results: precision, kernels or their order.
 _REMOVED = (
     "AUTOGRAPH_STRICT_CONVERSION",
     "NVIDIA_TF32_OVERRIDE",
@@ -49,10 +49,10 @@ def has_nvidia_gpu() -> bool:
 
 
 def prepare() -> list[str]:
-    """Sets what the programs need; returns the user's variables that this process removed."""
+    """Sets the variables; returns the names of the user's variables that this process removed."""
     _removed_here.extend(name for name in _REMOVED if os.environ.pop(name, None) is not None)
     os.environ.update(_SET)
     if has_nvidia_gpu():
-        # Threads of its own launch each GPU's kernels, so that decoding does not starve them.
+        # Separate threads launch each GPU's kernels, so that decoding does not delay them.
         os.environ.setdefault("TF_GPU_THREAD_MODE", "gpu_private")
     return _removed_here

@@ -1,4 +1,4 @@
-"""How every program starts and how it fails: one clear line and a status, never a traceback."""
+"""Starts every program, and ends it with one line and a status when an error is the user's."""
 
 import csv
 import errno
@@ -14,18 +14,18 @@ from absl import app, flags
 
 from segthor import configs, memory
 
-# The machine refuses a file: the user's to mend, like bad input, and no fault in the program.
+# The system refuses a file. The user has to act, as for bad input; it is no fault of the program.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _REFUSALS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _REFUSALS |= {errno.EFBIG}  # a limit of the shell (ulimit -f)
 
 
 class InputError(Exception):
-    """Input that the user must mend. The message says what, expected, found, and what to do."""
+    """Bad input. The message names it, says what was expected and found, and what to do."""
 
 
 class ReadError(InputError):
-    """A scan or contours that cannot be read; `code` names the kind, as in `segthor.findings`."""
+    """A scan or contours that cannot be read; `code` is one of `segthor.findings.CODES`."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -35,58 +35,58 @@ class ReadError(InputError):
 def run(main, known_only=False):
     """Parses the flags, calls `main(argv)` and exits the process.
 
-    Bad flags, `InputError` and a file that the machine refuses end in one line `error: ...` on
-    stderr and status 2, an interrupt in status 130, a closed pipe in 141. Anything else is a fault
-    of the program and keeps its traceback.
+    Bad flags, `InputError` and files that the system refuses end the process with one line
+    `error: ...` on stderr and status 2, an interrupt with status 130, a closed pipe with 141. Any
+    other exception is a fault of the program and prints its traceback.
 
     Args:
       main: Takes argv (program name first, flags removed); returns an exit status or None.
-      known_only: Whether arguments that are no flag of this program are left in argv, for a program
-        that hands them on. Otherwise they are errors.
+      known_only: Whether unknown arguments are left in argv, for a program that passes them on.
+        Otherwise they are errors.
     """
-    memory.keep_freed()  # every program fills the same large arrays again and again
+    memory.keep_freed()  # every program allocates large arrays of the same sizes again and again
     sys.stdout, sys.stderr = _printable(sys.stdout), _printable(sys.stderr)
     app.run(lambda argv: _guard(main, argv), flags_parser=lambda argv: _parse(argv, known_only))
 
 
 def hint(program: str, **flags) -> str:
-    """'Next: python -m PROGRAM --flag=value ...', to be copied into a shell as it stands.
+    """'Next: python -m PROGRAM --flag=value ...', quoted for a shell.
 
-    flags: values as given on the command line, lists of several; None leaves one out.
+    flags: Values as text, or lists of texts; None leaves the flag out.
     """
     words = ["Next: python -m", program]
     for name, value in flags.items():
         if value is not None:
-            text = value if isinstance(value, str) else _listed(value)
+            text = value if isinstance(value, str) else _format_list(value)
             words.append(f"--{name}={shlex.quote(text)}")
     return " ".join(words)
 
 
-def _listed(values) -> str:
-    """As absl reads a list: commas between, quotes about a value that holds one."""
+def _format_list(values) -> str:
+    """The values as absl reads a list: separated by commas, quoted where they contain one."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)
     return line.getvalue()
 
 
 def message_line(message: object, number: int = 0) -> str:
-    """One line of an error's message: the first, or the last with -1.
+    """One line of an error's message: the first one, or the last one with -1.
 
-    The error's kind where its message is empty, as some of TensorFlow's and numpy's are.
+    The type of the error where the message is empty, as in some of TensorFlow's and numpy's.
     """
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]
     return lines[number] if lines else type(message).__name__
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal would obey, or not show, written as an escape (\\x1b)."""
+    """The text with control and invisible characters written as escapes (\\x1b)."""
     if text.isprintable():
         return text
     inner = "".join(
         one if one.isprintable() or one in "\n\t\r" else one.encode("unicode_escape").decode()
         for one in text
     )
-    # At an end it moves to the line's start for progress; within a name it would hide the rest.
+    # \r at an end is for progress lines; within a name it would hide what precedes it.
     return re.sub(r"(?<!^)\r(?!\n|\Z)", r"\\r", inner)
 
 
@@ -103,14 +103,14 @@ def _parse(argv, known_only):
 
 
 class _Printable(io.TextIOWrapper):
-    """A stream of text on which the names of a user's files can do no harm."""
+    """A text stream that escapes control characters, which names of files may contain."""
 
     def write(self, text):
         return super().write(printable(text))
 
 
 def _printable(stream):
-    """The same stream; lines appear at once, so that a log shows what was done when it was done."""
+    """The same stream with escapes; line-buffered, so that a log shows each line at once."""
     return _Printable(
         stream.buffer, stream.encoding, errors="backslashreplace", line_buffering=True
     )
@@ -121,7 +121,7 @@ def _guard(main, argv):
         return main(argv)
     except (InputError, app.UsageError, flags.Error) as error:
         message, status = str(error), 2
-    except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
+    except BrokenPipeError:  # as of `| head`; what is still buffered is discarded
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
@@ -130,7 +130,7 @@ def _guard(main, argv):
         message, status = f"{error.filename or 'writing'}: {error.strerror}", 2
     except KeyboardInterrupt:
         message, status = "interrupted", 128 + signal.SIGINT
-    # The error is gone here, and with it all that its frames held: a thread of TensorFlow's that
+    # Outside of `except`, so that the exception's frames are freed: a thread of TensorFlow that
     # still reads input when the interpreter ends would crash it.
     _fail(message, status)
 
@@ -142,7 +142,7 @@ def _fail(message, status=2):
 
 
 def _help():
-    """The program's docstring and its own flags; absl's are left to --helpfull."""
+    """The program's docstring and its own flags, without those of absl."""
     own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
     for flag in own:

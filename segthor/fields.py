@@ -1,4 +1,4 @@
-"""Frozen dataclasses from JSON: every field checked against its type, whatever a file holds."""
+"""Makes frozen dataclasses from JSON values; checks every field against its type."""
 
 import dataclasses
 import functools
@@ -11,19 +11,19 @@ from segthor.errors import InputError
 
 
 def from_json(kind, value, where: str):
-    """A value of the type `kind`, most often a dataclass, from a JSON value.
+    """Converts a JSON value to the type `kind`, usually a dataclass.
 
-    Types may be str, int (from 0 on, as all counts in our files are; an option has a range of its
-    own), float (finite), bool, dict, tuples and dicts of these, dataclasses, and any of them or
-    None. Fields with a default may be missing.
+    Types may be str, int (0 or more, unless the field is an option with a range), float (finite),
+    bool, dict, tuples and dicts of these, dataclasses, and unions with None. Fields with a default
+    may be missing.
 
     Args:
       kind: The type.
-      value: What `json` gives.
-      where: The beginning of an error's message, such as the file's path.
+      value: The value that `json` returned.
+      where: Start of an error's message, such as the path of the file.
 
     Raises:
-      InputError: a field that is missing, unknown or of another type; names it.
+      InputError: A field is missing, unknown or of another type; the message names it.
     """
     try:
         return _reader(kind)(value)
@@ -33,12 +33,12 @@ def from_json(kind, value, where: str):
 
 
 class _Wrong(Exception):
-    """What is wrong, after the way to it from the outermost value: '.shards[3].bytes: ...'."""
+    """A problem; the message starts with its path in the value, as in '.shards[3].bytes: ...'."""
 
 
 @functools.cache
 def _reader(hint):
-    """A function that checks a JSON value against a type and gives that type's value."""
+    """A function that checks a JSON value against a type and converts it."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hasattr(hint, "from_rows"):  # a dataclass that is a list in JSON
         return functools.partial(_rows, hint)
@@ -77,7 +77,7 @@ def _rows(hint, value):
 
 
 def _field_reader(field, hint):
-    ranged = "within" in field.metadata  # an option checks its range, which may begin below 0
+    ranged = "within" in field.metadata  # an option checks its own range, which may be negative
     return functools.partial(_leaf, *_WHOLE) if hint is int and ranged else _reader(hint)
 
 
@@ -101,7 +101,7 @@ def _tuple(inner, value):
     items = []
     for reader, item in zip(readers, value, strict=True):
         try:
-            # The strings in lists are the same few names in many rows: held once.
+            # Lists in many rows hold the same few names; interning stores each of them once.
             items.append(reader(sys.intern(item) if type(item) is str else item))
         except _Wrong as error:
             raise _Wrong(f"[{len(items)}]{error}") from None
@@ -132,19 +132,11 @@ def _short(value) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _is_count(value) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_finite(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 _WHOLE = ("a whole number", lambda value: type(value) is int)
 _LEAVES = {
     str: ("a text", lambda value: type(value) is str),
-    int: ("a whole number from 0 on", _is_count),
-    float: ("a finite number", _is_finite),
+    int: ("a whole number from 0 on", lambda value: type(value) is int and value >= 0),
+    float: ("a finite number", lambda v: type(v) in (int, float) and math.isfinite(v)),
     bool: ("true or false", lambda value: type(value) is bool),
     dict: ("an object", lambda value: type(value) is dict),
 }

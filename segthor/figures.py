@@ -1,4 +1,4 @@
-"""What a CT and its contours measure: the numbers that `segthor.audit` judges. Numpy and scipy."""
+"""Measures a CT and its contours; `segthor.audit` checks the figures. Numpy and scipy only."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from segthor import ignored
 from segthor.boxes import MemoryOrder, with_margin
 from segthor.volume import LabelMap, Volume
 
-PADDING_HU = -1024  # below it lies what no tissue or air has
+PADDING_HU = -1024  # neither air nor tissue has values below
 _ODD_HU = -1100
 _AIR_AND_LUNG_HU = (-1050, -700)
 _SOFT_TISSUE_HU = (-150, 150)
@@ -18,13 +18,13 @@ _SAMPLED_SLICES = 12
 
 @dataclass(frozen=True)
 class ImageFigures:
-    """What the values of a CT measure.
+    """Figures of a CT's values. Shares are of the voxels in a sample of slices.
 
-    lowest, highest: Of all voxels.
-    padding_share: Share of voxels below PADDING_HU, of some of the slices, as all shares.
-    odd_share: Share well below it whose value is not the one of the padding.
-    air_share: Share at the HU of air and lung.
-    tissue_share: Share at the HU of soft tissue.
+    lowest, highest: Smallest and largest value of all voxels.
+    padding_share: Share below PADDING_HU.
+    odd_share: Share well below PADDING_HU with another value than the padding.
+    air_share: Share with the HU of air and lung.
+    tissue_share: Share with the HU of soft tissue.
     """
 
     lowest: float
@@ -37,17 +37,17 @@ class ImageFigures:
 
 @dataclass(frozen=True)
 class OrganFigures:
-    """What one contoured organ measures.
+    """Figures of one contoured organ.
 
     volume_cm3: Volume.
     extent_z_mm: Length along the body.
     mean_hu: Mean HU.
-    components: Number of pieces.
-    gaps: Slices without the organ between slices with it.
-    gap_runs: Runs of these slices.
+    components: Number of connected components.
+    gaps: Number of slices without the organ between slices with it.
+    center_lps_mm: Centre of mass towards left, posterior and superior, from the centre of the
+      voxel that is the first in [Z, Y, X].
+    gap_runs: Number of runs of such slices.
     slices: Number of slices from the first to the last one with the organ.
-    center_lps_mm: Centre of mass from the scan's rightmost, foremost, lowest voxel towards left,
-      posterior, superior.
     """
 
     volume_cm3: float
@@ -60,8 +60,8 @@ class OrganFigures:
     slices: int = 0
 
 
-def of_image(hu: np.ndarray) -> ImageFigures:
-    """Figures of a CT [Z, Y, X] without infinite or undefined values."""
+def measure_image(hu: np.ndarray) -> ImageFigures:
+    """Figures of a CT [Z, Y, X] whose values are all finite."""
     step = max(1, len(hu) // _SAMPLED_SLICES)
     sample = _in_memory_order(hu[step // 2 :: step])
     shares = {
@@ -75,20 +75,20 @@ def of_image(hu: np.ndarray) -> ImageFigures:
     return ImageFigures(lowest=float(whole.min()), highest=float(whole.max()), **shares)
 
 
-def of_organs(volume: Volume, labels: LabelMap) -> dict[str, OrganFigures]:
-    """Organ name to figures, for every organ of the table that has a voxel and is not cut."""
-    cut = cut_organs(labels) or ()
+def measure_organs(volume: Volume, labels: LabelMap) -> dict[str, OrganFigures]:
+    """Organ's name to figures, for organs of the table that have a voxel and are not cut."""
+    cut = find_cut_organs(labels) or ()
     return {
-        organ.name: _of_organ(volume, labels, organ.label)
+        organ.name: _measure_organ(volume, labels, organ.label)
         for organ in labels.organs
         if organ.label in labels.boxes and organ.name not in cut
     }
 
 
-def cut_organs(labels: LabelMap) -> tuple[str, ...] | None:
-    """The organs with a voxel beside an ignored one; None where no voxel is ignored.
+def find_cut_organs(labels: LabelMap) -> tuple[str, ...] | None:
+    """Names of the organs with a voxel next to an ignored one; None where no voxel is ignored.
 
-    How far such an organ reaches is not known, so that its figures would be those of a part.
+    Such an organ may continue in the ignored voxels, so figures of its labels would be wrong.
     """
     if not labels.has_ignored:
         return None
@@ -102,7 +102,7 @@ def _is_cut(labels: LabelMap, label: int) -> bool:
     return bool((labels.zyx[box][near] == ignored.LABEL).any())
 
 
-def _of_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures:
+def _measure_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures:
     box, spacing_mm = labels.boxes[label], volume.spacing_mm
     mask = labels.zyx[box] == label
     values = volume.zyx[box][mask]
@@ -128,8 +128,9 @@ def _in_memory_order(array: np.ndarray) -> np.ndarray:
 
 
 def _components(mask: np.ndarray) -> int:
-    """How many pieces there are; voxels that touch by a corner belong together."""
-    by_faces = ndimage.label(mask)[1]  # quick, and one piece is one by any measure
+    """Number of connected components, where voxels that share a corner are connected."""
+    # Connection by faces is fast to compute; one component is one by either rule.
+    by_faces = ndimage.label(mask)[1]
     return int(by_faces if by_faces < 2 else ndimage.label(mask, np.ones((3, 3, 3)))[1])
 
 
@@ -139,7 +140,7 @@ def _counts_along(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _count_odd(values: np.ndarray) -> int:
-    """How many differ from the most usual one, which is the median wherever it is padding."""
+    """Number of values that differ from their median, which is the value of the padding."""
     some = np.sort(values[:: max(1, len(values) // 1000)])
     return int(np.count_nonzero(values != some[len(some) // 2])) if len(some) else 0
 

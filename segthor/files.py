@@ -1,6 +1,6 @@
-"""The one seam to file systems: local paths, and any URL that fsspec knows (gs://, s3://, ...).
+"""Access to file systems: local paths, and every URL that fsspec knows (gs://, s3://, ...).
 
-Readers get whole files or streams; writers a temporary name that is renamed when all is written.
+Files are written under a temporary name, which is renamed when the content is complete.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ TEMPORARY_PREFIX = ".partial-"
 
 
 def is_url(path: str) -> bool:
-    """Whether `path` names another file system than the local one."""
+    """Whether `path` is a URL, and not a path of the local file system."""
     return "://" in path
 
 
@@ -36,10 +36,10 @@ def name(path: str) -> str:
 
 
 def inside(folder: str, name: str) -> str:
-    """`folder`/name, for a name that came from outside: in a CSV, a manifest or a file's name.
+    """`folder`/name, for a name that a user's file contains, such as a CSV or a manifest.
 
     Raises:
-      InputError: the name is not that of a file in the folder itself.
+      InputError: The name is not that of a file in the folder itself.
     """
     if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
         raise InputError(f"{folder}: expected the name of a file in this folder, found {name!r}")
@@ -47,21 +47,24 @@ def inside(folder: str, name: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """The path from the root, so that it holds in every process; URLs as they are."""
+    """The absolute path, which is valid in every process; a URL as it is."""
     return path if is_url(path) else os.path.abspath(path)
 
 
 def parent(path: str) -> str:
-    """The folder that holds `path` ('.' for a bare local name)."""
+    """The folder of `path`; '.' for a local name without a folder."""
     return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
 def open_read(path: str, block_bytes: int | None = None):
-    """A binary stream; raises InputError where there is no such file, or it cannot be opened.
+    """Opens a regular file as a binary stream.
 
-    Only regular files are opened: a pipe may be waited for for ever, and a device has no end.
+    Pipes and devices are refused: reading a pipe may never return, and a device has no end.
 
-    block_bytes: how much is fetched at once from another file system, where little is needed.
+    block_bytes: Bytes per request to another file system; a small number where little is needed.
+
+    Raises:
+      InputError: There is no such file, or it cannot be opened.
     """
     try:
         if is_url(path):
@@ -76,30 +79,31 @@ def open_read(path: str, block_bytes: int | None = None):
 
 
 def open_write(path: str):
-    """A binary stream straight to `path`, for what may be met half-written; see `atomic_write`."""
-    if is_url(path):
-        system, inner = _system(path)
-        return system.open(inner, "wb")
-    return open(path, "wb")
+    """Opens a binary stream to `path`; readers may see it half-written, unlike `atomic_write`."""
+    return _call(path, lambda local: open(local, "wb"), "open", "wb")
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file."""
+    """The content of the file."""
     with open_read(path) as stream:
         return stream.read()
 
 
 def partial_path(path: str) -> str:
-    """A temporary name beside `path`, with the end of its name, which may be as long as can be."""
+    """A temporary path in the folder of `path`, whose name ends like that of `path`."""
+    # 40 characters: `path` may have the longest name that the file system allows.
     return join(parent(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name(path)[-40:]}")
 
 
 @contextlib.contextmanager
 def atomic_write(path: str, final=None, durable: bool = True):
-    """Yields a binary stream; its content appears under `path` at the end, or not at all.
+    """Yields a binary stream; when the block ends, its content appears under `path` as a whole.
 
-    final: Called when all is written; gives the path instead, for a name that depends on content.
-    durable: Whether to wait for the disk, so that no power cut leaves the name without content.
+    Args:
+      path: The path. An exception in the block leaves it as it was.
+      final: Called when all is written; returns the path to use instead, for a name that depends
+        on the content.
+      durable: Whether to wait for the disk, so that a power cut cannot leave an empty file.
     """
     temporary = partial_path(path)
     makedirs(parent(path))
@@ -112,15 +116,15 @@ def atomic_write(path: str, final=None, durable: bool = True):
         move(temporary, final() if final else path)
     except BaseException as error:
         if isinstance(error, OSError) and not error.filename:
-            error.filename = path  # a disk that is full does not say whose file it was
+            error.filename = path  # the system's error for a full disk names no file
         with contextlib.suppress(OSError):
             remove(temporary)
         raise
 
 
 def _write_back(descriptor: int) -> None:
-    """Has the system write to the disk from now on, so that a later `sync` waits less."""
-    if not hasattr(os, "posix_fadvise"):  # as on macOS
+    """Makes the system start writing to the disk, so that a later `sync` waits less."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
         return
     own = os.dup(descriptor)
 
@@ -128,11 +132,13 @@ def _write_back(descriptor: int) -> None:
         os.posix_fadvise(own, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(own)
 
-    threading.Thread(target=begin).start()  # the disk may be busy; nobody waits for it
+    threading.Thread(
+        target=begin
+    ).start()  # a thread, because the call blocks while the disk is busy
 
 
 def sync(path: str) -> None:
-    """Waits until a file that was written without `durable` is on the disk; URLs always are."""
+    """Waits until a file that was written without `durable` is on the disk; no-op for a URL."""
     if not is_url(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -148,7 +154,7 @@ def move(source: str, target: str) -> None:
         target_path = _system(target)[1]
         if type(system).mv is not fsspec.AbstractFileSystem.mv:
             system.mv(source_path, target_path)
-        else:  # takes names with * or [ for patterns
+        else:  # fsspec's default `mv` takes * and [ in names as patterns
             system.cp_file(source_path, target_path)
             system.rm_file(source_path)
     else:
@@ -156,78 +162,70 @@ def move(source: str, target: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder of that name."""
-    if not is_url(path):
-        return os.path.exists(path)
-    system, inner = _system(path)
-    return system.exists(inner)
+    """Whether `path` is a file or a folder."""
+    return _call(path, os.path.exists, "exists")
 
 
 def is_dir(path: str) -> bool:
     """Whether `path` is a folder."""
-    if is_url(path):
-        system, inner = _system(path)
-        return system.isdir(inner)
-    return os.path.isdir(path)
+    return _call(path, os.path.isdir, "isdir")
 
 
 def size(path: str) -> int:
-    """The file's bytes."""
-    if is_url(path):
-        system, inner = _system(path)
-        return system.size(inner)
-    return os.path.getsize(path)
+    """The size of the file in bytes."""
+    return _call(path, os.path.getsize, "size")
 
 
 def stamp(path: str) -> str:
-    """A cheap mark that changes when the file does: size and time of change (or a tag)."""
+    """The file's size and time of change (or tag), as a cheap sign of whether it changed."""
     if is_url(path):
         system, inner = _system(path)
         info = system.info(inner)
-        mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
-        return f"{info['size']}-{mark}"
+        tag = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
+        return f"{info['size']}-{tag}"
     status = os.stat(path)
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def listdir(folder: str) -> list[str]:
-    """Sorted names of a folder's files and folders together; as `entries` otherwise."""
+    """Sorted names of a folder's files and folders; see `entries`."""
     return sorted(name for names in entries(folder) for name in names)
 
 
 def entries(folder: str) -> tuple[list[str], list[str]]:
-    """Sorted names of a folder's files, and of its folders, from one listing.
+    """(files, folders): sorted names of what is in a folder, from one listing.
 
-    Hidden ones are left out: temporary files, .DS_Store, ._scan.nii.gz.
+    Hidden ones are left out, such as temporary files, .DS_Store and ._scan.nii.gz. For a URL that
+    does not exist both lists are empty, since object stores have no folders without files.
 
-    Raises InputError where there is no folder; on another file system than the local one it is then
-    empty, since object stores know no folders without files.
+    Raises:
+      InputError: `folder` is no folder.
     """
     if not is_dir(folder):
         if is_url(folder) and not exists(folder):
             return [], []
-        found = "a file" if exists(folder) else "nothing"
-        raise InputError(f"{folder}: expected a folder, found {found}")
+        kind = "a file" if exists(folder) else "nothing"
+        raise InputError(f"{folder}: expected a folder, found {kind}")
     if is_url(folder):
         system, inner = _system(folder)
         listed = system.ls(inner, detail=True)
-        found = [(name(entry["name"]), entry["type"] == "directory") for entry in listed]
+        pairs = [(name(entry["name"]), entry["type"] == "directory") for entry in listed]
     else:
         with os.scandir(folder) as listed:
-            found = [(entry.name, _is_folder(entry)) for entry in listed]
-    shown = sorted(one for one in found if one[0] and not one[0].startswith("."))
+            pairs = [(entry.name, _is_folder(entry)) for entry in listed]
+    shown = sorted(pair for pair in pairs if pair[0] and not pair[0].startswith("."))
     return tuple([entry for entry, is_folder in shown if is_folder == kind] for kind in (0, 1))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link onto itself, a path that is too long
+    except OSError:  # a link to itself, or a path that is too long
         return False
 
 
 def makedirs(folder: str) -> None:
-    """Makes the folder and those above it, where they are missing."""
+    """Makes the folder and its parents where they are missing."""
     if is_url(folder):
         system, inner = _system(folder)
         system.makedirs(inner, exist_ok=True)
@@ -236,26 +234,27 @@ def makedirs(folder: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes one file."""
-    if is_url(path):
-        system, inner = _system(path)
-        system.rm_file(inner)  # `rm` takes * and [ in a name for a pattern, and removes others
-    else:
-        os.remove(path)
+    """Removes a file."""
+    _call(path, os.remove, "rm_file")  # not `rm`, which takes * and [ in a name as a pattern
 
 
 def temporary(folder: str, ending: str = "") -> list[str]:
-    """Paths of the temporary files in a folder, or of those whose names end so; none without it."""
+    """Paths of the temporary files in a folder whose names end in `ending`; [] without a folder."""
     if not is_dir(folder):
         return []
-    names = [one for one in _names(folder) if one.startswith(TEMPORARY_PREFIX)]
-    return [join(folder, one) for one in names if one.endswith(ending)]
+    if is_url(folder):
+        system, inner = _system(folder)
+        names = [name(entry) for entry in system.ls(inner, detail=False)]
+    else:
+        names = os.listdir(folder)
+    names = [one for one in names if one.startswith(TEMPORARY_PREFIX) and one.endswith(ending)]
+    return [join(folder, one) for one in names]
 
 
 def remove_partial(folder: str, ending: str = "") -> None:
-    """Removes what writers that were killed left in a folder; none may be writing there.
+    """Removes the temporary files that killed processes left in a folder.
 
-    ending: only of files whose names end so.
+    No other process may be writing there. ending: Of the names of the files to remove.
     """
     for path in temporary(folder, ending):
         if is_url(path):
@@ -268,7 +267,7 @@ def remove_partial(folder: str, ending: str = "") -> None:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two paths name one file or folder, links followed."""
+    """Whether two paths name the same file or folder; follows links."""
     if is_url(one) or is_url(other):
         return one.rstrip("/") == other.rstrip("/")
     if os.path.exists(one) and os.path.exists(other):
@@ -277,7 +276,7 @@ def is_same(one: str, other: str) -> bool:
 
 
 def sha256(path: str) -> str:
-    """Hexadecimal SHA-256 of the file's bytes."""
+    """The SHA-256 of the file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with open_read(path) as stream:
         while block := stream.read(1 << 20):
@@ -285,15 +284,16 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def _names(folder: str) -> list[str]:
-    if is_url(folder):
-        system, inner = _system(folder)
-        return [name(entry) for entry in system.ls(inner, detail=False)]
-    return os.listdir(folder)
+def _call(path: str, local, method: str, *arguments):
+    """local(path), or for a URL the method of its file system, called with the path in it."""
+    if not is_url(path):
+        return local(path)
+    system, inner = _system(path)
+    return getattr(system, method)(inner, *arguments)
 
 
 def _system(url: str):
-    """(file system, path inside). Listings are never cached: other processes write there too."""
+    """(fsspec's file system, path in it). Listings are not cached: other processes write, too."""
     try:
         return fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ValueError, ImportError) as error:

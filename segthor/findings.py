@@ -1,12 +1,12 @@
-"""What may be wrong with a patient: findings, each with a code, a severity and words for people."""
+"""Findings: problems of a patient's files, each with a code, a severity and a message."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from segthor.errors import InputError
 
 REJECT, WARN, IGNORE = "reject", "warn", "ignore"
 
-# Code: (severity unless told otherwise, what it means). Those in FATAL leave nothing to build from.
+# Code: (default severity, meaning). A patient with a code of FATAL cannot be built at all.
 CODES = {
     "bad_name": (REJECT, "no file can be named after the patient on every disk"),
     "file_missing": (REJECT, "the file is not there or cannot be opened"),
@@ -24,10 +24,7 @@ CODES = {
     "series_gap": (REJECT, "slices are missing in a DICOM series"),
     "series_uneven": (REJECT, "the slices of a DICOM series lie at uneven steps"),
     "series_several_volumes": (REJECT, "several volumes where one was expected"),
-    "series_mixed": (
-        REJECT,
-        "a DICOM series of several sizes, spacings or directions",
-    ),
+    "series_mixed": (REJECT, "a DICOM series of several sizes, spacings or directions"),
     "series_no_position": (REJECT, "DICOM images that do not say where they lie"),
     "series_no_rescale": (REJECT, "DICOM images that do not say how their values become HU"),
     "series_duplicates": (WARN, "images that lie in a DICOM series twice"),
@@ -44,10 +41,7 @@ CODES = {
     "unforeseen": (REJECT, "an error that was not foreseen; please report it"),
     "dicom_syntax": (REJECT, "a DICOM transfer syntax that cannot be decoded"),
     "structures_none": (REJECT, "a structure set without contours of the table's organs"),
-    "structures_ambiguous": (
-        REJECT,
-        "several structure sets, or several series for one",
-    ),
+    "structures_ambiguous": (REJECT, "several structure sets, or several series for one"),
     "structures_other_frame": (REJECT, "a structure set of another frame of reference than its CT"),
     "structures_references": (WARN, "a structure set names other images than it was drawn on"),
     "roi_ambiguous": (REJECT, "several ROIs for one organ, or one for several"),
@@ -58,16 +52,13 @@ CODES = {
     "contour_nested": (WARN, "contours inside others, read as holes"),
     "contour_crossing": (WARN, "contours that cross others of their organ and are united"),
     "contour_self_crossing": (WARN, "contours that cross themselves"),
-    "contour_too_many": (REJECT, "more overlapping contours on a slice than can be told apart"),
+    "contour_too_many": (REJECT, "more overlapping contours on a slice than can be compared"),
     "contour_duplicate": (WARN, "contours that are there twice"),
     "contour_interpolated": (WARN, "contours marked as interpolated, read like drawn ones"),
     "contour_commas": (WARN, "contours with a decimal comma, read as a point"),
     "contour_open": (WARN, "open contours and points, which are left out"),
     "contour_tiny": (WARN, "contours too small to hold a voxel's centre"),
-    "organs_overlap": (
-        WARN,
-        "voxels in two organs, which are the first one's in the table",
-    ),
+    "organs_overlap": (WARN, "voxels in two organs, which are the first one's in the table"),
     "no_orientation": (REJECT, "the header does not say where the patient's left is"),
     "affine_identity": (REJECT, "the affine was reset: 1 mm voxels from the origin"),
     "forms_disagree": (WARN, "sform and qform place the voxels differently"),
@@ -117,7 +108,12 @@ FATAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """code: stable, for machines. severity: 'reject' or 'warn'. message: for people, with units."""
+    """A problem of a patient's files.
+
+    code: One of CODES; stable, for programs.
+    severity: 'reject' or 'warn'.
+    message: For people, with units.
+    """
 
     code: str
     severity: str
@@ -125,39 +121,40 @@ class Finding:
 
     @classmethod
     def of(cls, code: str, message: str) -> "Finding":
-        """With the code's usual severity."""
+        """A finding with the default severity of its code."""
         return cls(code, CODES[code][0], message)
-
-    def to_json(self) -> dict:
-        """As the manifest holds it."""
-        return asdict(self)
 
 
 def check_severities(severities: dict[str, str]) -> None:
-    """Raises InputError for a code or severity that there is not, or that cannot be changed."""
+    """Raises InputError for an unknown code or severity, or a code that must reject."""
     for code, severity in severities.items():
         if code not in CODES:
             raise InputError(f"severity: expected one of {', '.join(CODES)}; found {code!r}")
         if severity not in (REJECT, WARN, IGNORE):
-            raise InputError(f"severity of {code}: expected reject, warn or ignore; {severity!r}")
+            raise InputError(
+                f"severity of {code}: expected reject, warn or ignore; found {severity!r}"
+            )
         if code in FATAL and severity != REJECT:
-            raise InputError(f"severity of {code}: always reject, there is nothing to build from")
+            raise InputError(
+                f"severity of {code}: expected reject, since such a patient cannot be built; found "
+                f"{severity}"
+            )
 
 
 def judge(findings, severities: dict[str, str]) -> tuple[Finding, ...]:
-    """The findings under other severities, rejects first; those to be ignored are left out."""
+    """The findings with the user's severities, rejects first; ignored ones are left out."""
     judged = [Finding(f.code, severities.get(f.code, f.severity), f.message) for f in findings]
     return tuple(f for severity in (REJECT, WARN) for f in judged if f.severity == severity)
 
 
 def doubts(findings) -> list[str]:
-    """What makes predicted or corrected contours implausible, in words.
+    """Messages of the findings that make predicted or corrected contours implausible.
 
-    A missing organ is left out: a label map may lack one for good reasons.
+    Missing organs are left out: an organ may lie outside the scan.
     """
     return [f.message for f in findings if f.severity == REJECT and f.code != "organ_missing"]
 
 
 def is_rejected(findings) -> bool:
-    """Whether one of the findings keeps the patient out."""
+    """Whether one of the findings rejects the patient."""
     return any(finding.severity == REJECT for finding in findings)

@@ -1,4 +1,4 @@
-"""Flags made of a dataclass's options, and the dataclass made of its flags; for entries."""
+"""Makes flags from the options of a dataclass, and the dataclass from the flags; for entries."""
 
 import dataclasses
 
@@ -7,11 +7,11 @@ from absl import flags
 from segthor import options
 from segthor.errors import InputError
 
-flags.disclaim_key_flags()  # they are the entry's, which shows them with --help
+flags.disclaim_key_flags()  # the flags belong to the entry, which lists them with --help
 
 
 def define(kind, prefix: str = "") -> None:
-    """One flag per option of the dataclass and of those in it; the help ends with the range."""
+    """Defines a flag for each option of the dataclass and of the dataclasses in it."""
     for spec in dataclasses.fields(kind):
         if "prefix" in spec.metadata:
             define(type(spec.default), prefix + spec.metadata["prefix"])
@@ -20,10 +20,10 @@ def define(kind, prefix: str = "") -> None:
 
 
 def read(kind, prefix: str = "", **others):
-    """The dataclass that the flags describe; `others` are the fields that are no flags.
+    """Makes the dataclass from its flags; `others` are its fields that are no flags.
 
     Raises:
-      InputError: the dataclass refuses a value; the message opens with the flag.
+      InputError: The dataclass refuses a value; the message starts with the flag.
     """
     values = {}
     for spec in dataclasses.fields(kind):
@@ -39,12 +39,12 @@ def read(kind, prefix: str = "", **others):
 
 
 def given(arguments: list[str]) -> set[str]:
-    """Names of the flags among arguments that a program hands on to another one."""
+    """Names of the flags among the arguments that a program passes on to another one."""
     return {argument.lstrip("-").partition("=")[0] for argument in arguments}
 
 
 def refuse(arguments: list[str], reasons: dict[str, str]) -> None:
-    """Raises InputError for a flag that must not be handed on; reasons: name to what to do."""
+    """Raises InputError for a flag that must not be passed on. reasons: Flag to what to do."""
     for name in sorted(given(arguments) & set(reasons)):
         raise InputError(f"--{name}: {reasons[name]}")
 

@@ -1,4 +1,4 @@
-"""Cross-validation: the datasets that allow it, and where the run of each fold lies."""
+"""Cross-validation: datasets with folds, and the folder of each fold's run."""
 
 from segthor import files
 from segthor.errors import InputError
@@ -6,7 +6,7 @@ from segthor.manifest import Dataset
 
 
 def load_dataset(folder: str) -> Dataset:
-    """The dataset in a folder; raises InputError where it has fewer than two folds."""
+    """Loads the dataset in a folder; raises InputError where it has fewer than two folds."""
     dataset = Dataset.load(folder)
     if dataset.folds < 2:
         raise InputError(
@@ -16,5 +16,5 @@ def load_dataset(folder: str) -> Dataset:
 
 
 def run_folder(runs: str, fold: int) -> str:
-    """The folder of one fold's run, or of the model exported from it."""
+    """The folder of a fold's run, or of the model exported from it. runs: Their parent."""
     return files.join(runs, f"fold_{fold}")

@@ -1,19 +1,18 @@
-"""From the scan's planes to the network's and back: box and in-plane resampling. Numpy and scipy.
+"""Orientation of files, and the mapping between the scan's slices and the network's.
 
-`Orientation` says in which order a file keeps the axes of a scan; `segthor.volume` turns arrays by
-it into canonical (LPS) order [Z, Y, X]: z runs from inferior to superior, y from anterior to
-posterior, x from the patient's right to the left, as a radiologist views a slice. `Placement` leads
-from there to the network's [Z, H, W], and exactly back.
+`Orientation` describes the order of a file's axes; `segthor.volume` uses it to turn arrays into
+canonical (LPS) order [Z, Y, X]: z runs from inferior to superior, y from anterior to posterior, x
+from the patient's right to the left, as a radiologist views a slice. `Placement` maps these slices
+to the network's [Z, H, W], by a box and in-plane resampling, and back. Numpy and scipy only.
 """
 
 import functools
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from segthor import fields
 from segthor.boxes import Box, around
 from segthor.resample import (
     largest,
@@ -43,7 +42,9 @@ class Orientation:
     def of(cls, affine: np.ndarray) -> "Orientation":
         """The orientation nearest to `affine` [4, 4] (voxel index to RAS+ mm)."""
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-        cosines = _RAS_TO_LPS @ directions  # [patient axis, file axis]
+        cosines = _RAS_TO_LPS @ directions  # [patient's axis, file's axis]
+        # All axes are assigned together: in an oblique scan the axis nearest to one direction may
+        # also be the nearest to another.
         axes = max(
             itertools.permutations(range(3)),
             key=lambda order: sum(abs(cosines[i, axis]) for i, axis in enumerate(order)),
@@ -52,7 +53,7 @@ class Orientation:
 
     @property
     def is_lps(self) -> bool:
-        """Whether the file's axes are x, y, z in canonical order."""
+        """Whether the file's axes are x, y, z in canonical (LPS) order."""
         return self.axes == (0, 1, 2) and not any(self.flipped)
 
     def spacing_mm(self, affine: np.ndarray) -> tuple[float, float, float]:
@@ -61,7 +62,7 @@ class Orientation:
         return tuple(float(lengths[axis]) for axis in reversed(self.axes))
 
     def to_zyx(self, array: np.ndarray) -> np.ndarray:
-        """An array in the file's order to [Z, Y, X] in canonical order; a view."""
+        """Turns an array in the file's order of axes to canonical [Z, Y, X]; a view."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
         return array.transpose(self.axes)[steps].transpose(2, 1, 0)
 
@@ -73,7 +74,7 @@ class Orientation:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one patient's prepared slices [Z, H, W] lie in the scan; every slice is kept.
+    """Where one patient's prepared slices [Z, H, W] lie in the scan. All slices are prepared.
 
     shape_zyx: Voxels of the scan along z, y and x.
     spacing_zyx_mm: Distance between neighbouring voxels of the scan along z, y and x.
@@ -93,9 +94,9 @@ class Placement:
     def centred(
         cls, shape_zyx, spacing_zyx_mm, center_px, size_px: int, pixel_mm: float
     ) -> "Placement":
-        """A box of size_px x size_px about (row, column) `center_px` of the scan.
+        """A placement of size_px x size_px pixels about (row, column) `center_px` of the scan.
 
-        pixel_mm: The prepared pixel, or 0 to keep the scan's own pixels (then voxel for voxel).
+        pixel_mm: Size of a prepared pixel; 0 to keep the scan's own pixels without resampling.
         """
         half = (size_px - 1) / 2
         if pixel_mm:
@@ -115,7 +116,7 @@ class Placement:
 
     @property
     def is_native(self) -> bool:
-        """Whether prepared pixels are the scan's own."""
+        """Whether prepared pixels are the scan's own, without resampling."""
         return self.step_px == (1.0, 1.0) and all(float(px).is_integer() for px in self.first_px)
 
     @property
@@ -127,19 +128,11 @@ class Placement:
             share *= max(0.0, min(high, length - 0.5) - max(low, -0.5)) / (high - low)
         return share
 
-    def to_json(self) -> dict:
-        """Plain values; `from_json` restores them exactly."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict) -> "Placement":
-        """The way back of `to_json`; raises InputError for anything else."""
-        return fields.from_json(cls, value, "placement")
-
     def image_to_model(self, zyx: np.ndarray):
-        """Yields each slice [H, W] of HU [Z, Y, X] of any dtype, resampled to float32 or as it is.
+        """Yields each slice of HU [Z, Y, X] as prepared [H, W].
 
-        Linear in plane, averaging where pixels grow; what lies outside the scan is air.
+        float32, resampled linearly, with averaging where pixels grow; or in the scan's dtype where
+        its pixels are kept. Pixels outside the scan are air.
         """
         if self.is_native:
             yield from self._cut(zyx, AIR_HU)
@@ -147,9 +140,11 @@ class Placement:
             yield from resample(zyx, *self._weights(), outside=AIR_HU)
 
     def labels_to_model(self, zyx: np.ndarray, boxes: dict[int, Box]) -> np.ndarray:
-        """Labels [Z, Y, X] to uint8 [Z, H, W]; resampled as one map per label, the largest wins.
+        """Labels [Z, Y, X] as prepared, uint8 [Z, H, W].
 
-        boxes: Those of the labels.
+        Each label is resampled as a separate map, and the largest value wins.
+
+        boxes: Label to bounding box.
         """
         if self.is_native:
             return self._cut(zyx, 0).astype(np.uint8, copy=False)
@@ -158,20 +153,23 @@ class Placement:
     def most_probable(
         self, probabilities: np.ndarray, values: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Class probabilities [N, H, W, K] of any slices to the scan's planes.
+        """The most probable class of each pixel of the scan, from class probabilities.
 
-        They are resampled before the decision, so that boundaries are as smooth as the network drew
-        them. Probabilities sum to 1 over K; class 0 is background. values: uint8 [K], what stands
-        for each class, 0 for background; by default its number. Returns the most probable class,
-        uint8 [N, Y, X], and its probability where that is not background, float32 [N, Y, X].
+        Resamples before the class is chosen, so that boundaries stay as smooth as predicted.
+
+        probabilities: [N, H, W, K] of any N slices; their sum over K is 1, class 0 is background.
+        values: uint8 [K], value for each class, 0 for background; by default its number.
+
+        Returns:
+          The values, uint8 [N, Y, X], and their probability, float32 [N, Y, X]; 0 for background.
         """
         values = np.arange(probabilities.shape[-1], dtype=np.uint8) if values is None else values
         classes = np.zeros((len(probabilities), *self.shape_zyx[1:]), np.uint8)
         shares = np.zeros(classes.shape, np.float32)
         back, there = self._way_back
         for n, plane in enumerate(probabilities):
-            # A pixel all of whose neighbours are more likely background than not is background:
-            # only the box about the others is resampled.
+            # A pixel of the scan between prepared pixels that are all more likely background than
+            # not is background, so only the box about the other pixels is resampled.
             likely = plane[..., 0] <= 0.5
             inner = tuple(np.flatnonzero(likely.any(axis)) for axis in (1, 0))
             if not len(inner[0]):
@@ -186,25 +184,25 @@ class Placement:
         return classes, shares
 
     def planes(self, maps: np.ndarray) -> np.ndarray:
-        """Maps [N, H, W, K] of any slices to the scan's planes, float32 [N, K, Y, X]."""
+        """Resamples maps [N, H, W, K] of N slices to the scan's pixels, float32 [N, K, Y, X]."""
         region = tuple(slice(0, length) for length in self.shape_zyx[1:])
         return np.stack([resample_maps(plane, *self._way_back[0], region) for plane in maps])
 
     def labels_outside(self, zyx: np.ndarray, boxes: dict[int, Box]) -> int:
-        """How many labelled voxels of [Z, Y, X] the box leaves out; the expected number is 0.
+        """Number of labelled voxels of [Z, Y, X] outside of the box.
 
-        boxes: Those of the labels.
+        boxes: Label to bounding box.
         """
-        held, inside = around(boxes.values()), (slice(None), *self._inside())
+        labelled, inside = around(boxes.values()), (slice(None), *self._inside())
         if all(
             limit.start <= part.start and part.stop <= limit.stop
-            for part, limit in zip(held[1:], inside[1:], strict=True)
+            for part, limit in zip(labelled[1:], inside[1:], strict=True)
         ):
             return 0
-        return int(np.count_nonzero(zyx[held]) - np.count_nonzero(zyx[inside]))
+        return int(np.count_nonzero(zyx[labelled]) - np.count_nonzero(zyx[inside]))
 
     def _axes(self):
-        """(first pixel, step, pixels of the scan) of the rows, then of the columns."""
+        """(first_px, step_px, number of the scan's pixels) of the rows, then of the columns."""
         return zip(self.first_px, self.step_px, self.shape_zyx[1:], strict=True)
 
     def _inside(self) -> tuple[slice, slice]:
@@ -217,7 +215,7 @@ class Placement:
         return tuple(slices)
 
     def _overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """(rows, columns) of the scan and of the prepared slice that coincide, native pixels."""
+        """(rows, columns) of the scan, and those of the prepared slice that coincide with them."""
         scan = self._inside()
         first = tuple(int(px) for px in self.first_px)
         model = tuple(
@@ -228,7 +226,7 @@ class Placement:
 
     def _cut(self, zyx: np.ndarray, outside) -> np.ndarray:
         scan, model = self._overlap()
-        # A scan stored without a sign cannot hold air's -1000 HU.
+        # An unsigned scan needs another dtype for the -1000 HU of air.
         dtype = np.result_type(zyx.dtype, np.min_scalar_type(outside))
         prepared = np.full((len(zyx), self.size_px, self.size_px), outside, dtype)
         prepared[(slice(None), *model)] = zyx[(slice(None), *scan)]
@@ -250,6 +248,6 @@ class Placement:
 
     @functools.cached_property
     def _way_back(self) -> tuple[tuple, tuple]:
-        """`_weights_back` without its zeros, and the same transposed."""
+        """`_weights_back` as sparse matrices, and their transposes."""
         back = [sparse.csr_array(weights) for weights in self._weights_back()]
         return tuple(back), tuple(sparse.csr_array(weights.T) for weights in back)

@@ -1,7 +1,7 @@
-"""Keeps one case's trouble to that case: a time limit, and errors that nobody foresaw.
+"""Limits damage to one case: a time limit for reading, and one line for any unexpected error.
 
-A library's message may quote a header, and so the patient. Of an error that is none of ours only
-its kind and its place in our code are told.
+The message of a library may quote a header, and so name the patient. Only the type of such an error
+and its place in our code are printed.
 """
 
 import functools
@@ -14,20 +14,20 @@ from absl import logging
 
 from segthor.errors import InputError, ReadError, message_line
 
-SECONDS = 1800  # for one case, as serving.predict --case_timeout has it
+SECONDS = 1800  # for one case; the default of serving.predict --case_timeout
 UNFORESEEN = "unforeseen"  # the code of `ReadError`
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line that quotes no file: our own message, else kind and place."""
+    """An error in one line that quotes no file: our own message, else its type and place."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MemoryError):
         return "no memory left"
-    if type(error).__module__.startswith("tensorflow"):  # it computes, and knows no header
+    if type(error).__module__.startswith("tensorflow"):  # reads no headers, so it can quote none
         return f"{type(error).__name__}: {message_line(error)}"
     frames = traceback.extract_tb(error.__traceback__)
     logging.debug("%s", "".join(traceback.format_list(frames)))
@@ -40,7 +40,7 @@ def describe(error: BaseException) -> str:
 
 
 def read_error(path: str, error: Exception) -> ReadError:
-    """What is raised for a file, or noted for a patient, in place of an error of any kind."""
+    """The ReadError that stands for an error of any type."""
     if isinstance(error, ReadError):
         return error
     if isinstance(error, InputError | OSError):
@@ -49,9 +49,9 @@ def read_error(path: str, error: Exception) -> ReadError:
 
 
 def reader(function):
-    """For a function that reads the file or folder that is its first argument.
+    """Decorates a function that reads the file or folder that is its first argument.
 
-    It gets SECONDS, and raises ReadError, whatever was raised in it; MemoryError passes.
+    The call may take `SECONDS`. Every error but InputError and MemoryError becomes a ReadError.
     """
 
     @functools.wraps(function)
@@ -67,12 +67,17 @@ def reader(function):
 
 
 def within(seconds: float, what: str, function, *arguments, **named):
-    """The result of function(*arguments, **named), which may take so long.
+    """Calls function(*arguments, **named) with a time limit and returns its result.
 
-    A call that takes longer goes on in a thread of its own, which ends with the process.
+    A call that exceeds the limit continues in its thread, which ends with the process.
+
+    Args:
+      seconds: The limit.
+      what: What is read, for the message.
+      function: The function.
 
     Raises:
-      ReadError: 'file_missing': it takes longer.
+      ReadError: 'file_missing': The call exceeds the limit.
     """
     future = start(function, *arguments, **named)
     try:
@@ -85,13 +90,13 @@ def within(seconds: float, what: str, function, *arguments, **named):
 
 
 def start(function, *arguments, **named) -> Future:
-    """The result to come of a call in a new thread, which does not keep the process alive."""
+    """Calls a function in a new thread, which does not keep the process alive."""
     future = Future()
 
     def call():
         try:
             future.set_result(function(*arguments, **named))
-        except BaseException as error:  # raised where the result is asked for
+        except BaseException as error:  # raised again by `Future.result`
             future.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()

@@ -1,30 +1,29 @@
-"""Voxels that are not annotated: a label value of their own, left out of training and scores.
+"""Ignored voxels: voxels that are not annotated, and are left out of training and scores.
 
 nnU-Net's dataset.json may name a label `ignore`, and so may --label_values. In memory, in records
-and in every label map of this package such a voxel has the value `LABEL`. It is no organ, and it is
-no background either: what lies there is not known. In a table with an organ of that value no voxel
-can be ignored.
+and in label maps such a voxel has the value `LABEL`: neither organ nor background, but unknown. A
+table in which an organ has this label allows no ignored voxels.
 """
 
 from segthor.errors import InputError
 from segthor.organs import MOST_LABEL, Organs
 
-NAME = "ignore"  # among the names of label values, beside organs
+NAME = "ignore"  # stands beside the organs' names in label values
 LABEL = MOST_LABEL
 
 
 def value_in(label_values) -> int | None:
-    """The value of ignored voxels in a file; label_values: (organ or `NAME`, value) pairs."""
+    """The value of ignored voxels in a file, or None. label_values: (organ or `NAME`, value)."""
     return dict(label_values).get(NAME)
 
 
 def check(label_values, organs: Organs, where: str) -> None:
-    """Checks that the value of ignored voxels, if there is one, is theirs alone.
+    """Checks that no organ has the value of ignored voxels, if there is such a value.
 
-    where: the flag or file that names the values.
+    where: The flag or file that gives the values; start of an error's message.
 
     Raises:
-      InputError: an organ has this value in the file, or has the label that ignored voxels get.
+      InputError: An organ has this value in the file, or the label `LABEL` in the table.
     """
     value = value_in(label_values)
     if value is None:
@@ -42,5 +41,5 @@ def check(label_values, organs: Organs, where: str) -> None:
 
 
 def is_free(organs: Organs) -> bool:
-    """Whether no organ of the table has the label of ignored voxels."""
+    """Whether no organ of the table has the label `LABEL`."""
     return LABEL not in organs.numbers.values()

@@ -1,6 +1,6 @@
-"""Who the patients are: what --input, --scans, --labels and --predictions of every program may be.
+"""Finds the patients of --input, --scans, --labels and --predictions, for every program.
 
-Paths only: no scan is opened here.
+Works on paths only: opens no scan.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from segthor import files, ignored, json_files, layouts, manifest, patient_table
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.organs import Organs
-from segthor.patients import Patient, checked
+from segthor.patients import Patient, check_names
 
 
 def find(
@@ -18,26 +18,26 @@ def find(
     label_values=(),
     *,
     organs: Organs | None,
-    kept: str = "",
+    cache: str = "",
     series: str | tuple = "",
 ) -> tuple[Patient, ...]:
-    """All patients in `path` (a folder, a DICOM tree, a CSV, a dataset or one scan), by name.
+    """Finds all patients in `path`, sorted by name.
 
-    A folder may hold NIfTI and DICOM. NIfTI that lie among a patient's DICOM files are left aside:
-    converters leave copies of the slices there.
+    A folder may hold NIfTI and DICOM files. NIfTI files among a patient's DICOM files are skipped:
+    they are copies of the slices that a converter left there.
 
     Args:
-      path: Where the patients are.
-      split: Only those of 'train' or 'validation', where `path` is a dataset.
-      label_values: (organ, value in the contours' files) instead of what the input says; organs
-        not named there count as contoured in none.
-      organs: The table of what may be contoured. None: contoured organs are not checked.
-      kept: A file that keeps the patients of a DICOM tree until one of its files changes.
-      series: Which volumes of a DICOM patient are taken; see `segthor.dicom.trees.patients`.
+      path: A folder, a DICOM tree, a CSV, a dataset or a single scan.
+      split: 'train' or 'validation', to select patients of a dataset.
+      label_values: (organ, value in the contours' files), which replace those of the input; organs
+        that are not named there count as not contoured.
+      organs: The table of organs. None: contoured organs are not checked.
+      cache: Path of a JSON file for the patients of a DICOM tree; see
+        `segthor.dicom.trees.patients`.
+      series: Which volumes of a DICOM patient are used; see there.
 
     Raises:
-      InputError: no scan found, two patients of one name, or files that could be read in several
-        ways.
+      InputError: No scan, two patients with one name, or files that could be read in several ways.
     """
     path = _absolute(path)
     stored = _manifest(path)
@@ -46,31 +46,32 @@ def find(
     elif split:
         raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
     elif files.is_dir(path):
-        patients = _in_folder(path, organs, layouts.scans, kept, series)
+        patients = _in_folder(path, organs, layouts.scans, cache, series)
     elif scans.is_dicom(path):
-        patients = scans.dicom_patients(path, organs.names if organs else (), kept, series)
+        patients = scans.dicom_patients(path, organs.names if organs else (), cache, series)
     elif is_nifti(path) and files.exists(path):
         patients = layouts.without_channel([Patient(stem(path), path)])
     else:
         patients = _in_csv(path, "ct", organs)
-    found = checked(patients, path)
-    if not found:
+    patients = check_names(patients, path)
+    if not patients:
         raise InputError(f"{path}: expected at least one patient, found none")
     if not label_values:
-        return found
-    numbered = tuple(_numbered(one, label_values) for one in found)
+        return patients
+    patients = tuple(_set_label_values(one, label_values) for one in patients)
     if organs:
-        ignored.check(numbered[0].label_values, organs, "--label_values")
-    return numbered
+        ignored.check(patients[0].label_values, organs, "--label_values")
+    return patients
 
 
 def find_contours(path: str, organs: Organs) -> tuple[Patient, ...]:
-    """Every patient with contours, sorted: of a folder, a DICOM tree, a CSV or a dataset.
+    """Finds all patients with contours in a folder, DICOM tree, CSV or dataset, sorted by name.
 
-    A folder holds one label map per patient, or CT and contours in a known layout. ct is '' where
-    it is not known.
+    A folder holds one label map per patient, or CT and contours in a known layout. `Patient.ct` is
+    '' where the scan is not known.
 
-    Raises InputError as `find` does.
+    Raises:
+      InputError: As `find`.
     """
     path = _absolute(path)
     stored = _manifest(path)
@@ -82,80 +83,87 @@ def find_contours(path: str, organs: Organs) -> tuple[Patient, ...]:
         patients = scans.dicom_patients(path, organs.names)
     else:
         patients = _in_csv(path, "labels", organs)
-    found = checked([one for one in patients if one.labels or one.fault_code != "bad_name"], path)
-    if not found:
+    # Patients with other faults than a bad name stay, so that the program reports them.
+    patients = [one for one in patients if one.labels or one.fault_code != "bad_name"]
+    patients = check_names(patients, path)
+    if not patients:
         raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
-    return found
+    return patients
 
 
 def find_predictions(folder: str) -> dict[str, str]:
-    """Patient's name to label map, of a folder that serving.predict wrote, or of flat label maps.
+    """Patient's name to label map, for a folder of serving.predict or one of label maps.
 
     Raises:
-      InputError: no such folder, no label map in it, or two of one name.
+      InputError: No such folder, no label map in it, or two with one name.
     """
-    found = layouts.named_files(_absolute(folder))
-    if not found:
+    paths = layouts.named_files(_absolute(folder))
+    if not paths:
         raise InputError(f"{folder}: expected label maps (.nii or .nii.gz), found none")
-    return found
+    return paths
 
 
 def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
-    """Patient's name to what was predicted: label maps, or structure sets with their CT.
+    """Patient's name to its predicted contours: a label map, or a structure set with its CT.
 
-    path: as `find_predictions` has it; a DICOM tree; or a CSV with the columns patient, labels and,
-    for structure sets, ct. patients: whose CT is known. Structure sets in a tree are those drawn on
-    these CTs, or named as `find` does where none of them is DICOM.
+    Args:
+      path: A folder as in `find_predictions`, a DICOM tree, or a CSV with the columns patient,
+        labels and, for structure sets, ct. In a tree, the structure sets of the CTs of `patients`
+        are used, or all of them where none of these CTs is DICOM.
+      patients: The patients whose CT is known.
+      organs: The table of organs.
 
-    Raises InputError as `find_contours` does.
+    Raises:
+      InputError: As `find_contours`.
     """
     path = _absolute(path)
     if not files.is_dir(path):
-        found = _in_csv(path, "labels", organs)
+        predicted = _in_csv(path, "labels", organs)
     elif not layouts.named_files(path) and layouts.has_dicom(path):
-        series = [one for one in patients if scans.is_dicom(one.ct)]
-        found = scans.drawn_on(path, series) if series else scans.dicom_patients(path, organs.names)
-        if not any(one.labels or one.fault for one in found):
+        dicom = [one for one in patients if scans.is_dicom(one.ct)]
+        names = organs.names
+        predicted = scans.drawn_on(path, dicom) if dicom else scans.dicom_patients(path, names)
+        if not any(one.labels or one.fault for one in predicted):
             raise InputError(
                 f"{path}: expected label maps (.nii or .nii.gz) or structure sets of these "
                 "patients' CT, found none"
             )
     else:
-        found = [Patient(name, "", file) for name, file in find_predictions(path).items()]
-    return {one.name: one for one in checked(found, path) if one.labels or one.fault}
+        predicted = [Patient(name, "", file) for name, file in find_predictions(path).items()]
+    return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}
 
 
-def noted_organs(folder: str) -> Organs | None:
-    """What the label values in a folder of predictions are; None where no prediction job noted it.
+def read_predicted_organs(folder: str) -> Organs | None:
+    """The table of organs of a folder of predictions; None where serving.predict wrote none there.
 
     Raises:
-      InputError: The table makes no sense.
+      InputError: The table is damaged.
     """
     path = files.join(folder, layouts.PREDICTIONS)
-    noted = json_files.read(path) if files.exists(path) else None
-    if not isinstance(noted, dict) or "organs" not in noted:
+    settings = json_files.read(path) if files.exists(path) else None
+    if not isinstance(settings, dict) or "organs" not in settings:
         return None
-    return Organs.from_json(noted["organs"], path)
+    return Organs.from_json(settings["organs"], path)
 
 
-def with_masks(patients, folder: str) -> tuple[Patient, ...]:
-    """The patients with the label map from `folder` that is named after the patient or the CT."""
-    masks = find_predictions(folder)
-    found = [masks.get(one.name) or masks.get(stem(one.ct), "") for one in patients]
-    if not any(found):
+def add_masks(patients, folder: str) -> tuple[Patient, ...]:
+    """The patients with `masks`, label maps in `folder` that are named after the patient or CT."""
+    paths = find_predictions(folder)
+    masks = [paths.get(one.name) or paths.get(stem(one.ct), "") for one in patients]
+    if not any(masks):
         raise InputError(f"{folder}: expected label maps named after patients, found none")
-    return tuple(replace(one, masks=mask) for one, mask in zip(patients, found, strict=True))
+    return tuple(replace(one, masks=mask) for one, mask in zip(patients, masks, strict=True))
 
 
 def is_dataset(path: str) -> bool:
-    """Whether it is a folder of the data job's."""
+    """Whether the folder is a dataset of the data job."""
     return _manifest(path) is not None
 
 
 def _manifest(path: str) -> dict | None:
-    """The JSON of a dataset's manifest; of many patients it is long, and read this once.
+    """The JSON value of a dataset's manifest; None where the folder is no dataset of the data job.
 
-    None where there is none of the data job's; others have a dataset.json too, as nnU-Net's.
+    nnU-Net's folders have a dataset.json, too.
     """
     file = files.join(path, manifest.FILE_NAME)
     value = json_files.read(file) if files.exists(file) else None
@@ -163,9 +171,9 @@ def _manifest(path: str) -> dict | None:
     return value if ours else None
 
 
-def _numbered(patient: Patient, label_values) -> Patient:
+def _set_label_values(patient: Patient, label_values) -> Patient:
     names = [name for name, _ in label_values if name != ignored.NAME]
-    if not names:  # the input's own values, or the table's, and one for ignored voxels
+    if not names:  # only the value of ignored voxels; the organs keep the values of the input
         own = tuple(pair for pair in patient.label_values if pair[0] != ignored.NAME)
         return replace(patient, label_values=own + label_values)
     contoured = tuple(name for name in patient.organs if name in names)
@@ -190,26 +198,26 @@ def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Pat
 
 
 def _in_folder(
-    path: str, organs: Organs | None, read_nifti, kept: str = "", series: str | tuple = ""
+    path: str, organs: Organs | None, read_nifti, cache: str = "", series: str | tuple = ""
 ) -> list[Patient]:
-    """Patients of a folder: its DICOM files', and those of NIfTI that lie elsewhere in it.
+    """The patients of a folder's DICOM files, and of NIfTI files outside their folders.
 
     read_nifti: `layouts.scans` or `layouts.contours`.
     """
     names, has_nifti = organs.names if organs else (), layouts.has_nifti(path)
     if not has_nifti:
-        return scans.dicom_patients(path, names, kept, series)
+        return scans.dicom_patients(path, names, cache, series)
     if not layouts.has_dicom(path):
         return read_nifti(path, organs)
     try:
-        patients = scans.dicom_patients(path, names, kept, series)
+        patients = scans.dicom_patients(path, names, cache, series)
     except InputError:  # no CT among the DICOM files
         return read_nifti(path, organs)
     return patients + read_nifti(path, organs, _folders_of(patients, path))
 
 
 def _folders_of(patients, root: str) -> frozenset[str]:
-    """Folders that hold DICOM files of patients, and those above them below the root."""
+    """The folders of the patients' DICOM files, and their parents below the root."""
     folders = set()
     for one in patients:
         folder = scans.folder_of(one.ct)
@@ -220,11 +228,11 @@ def _folders_of(patients, root: str) -> frozenset[str]:
     return frozenset(folders)
 
 
-def named_like(patients, names) -> list[Patient]:
-    """The patients under the names that their volumes have among `names`.
+def rename_to_volumes(patients, names) -> list[Patient]:
+    """The patients, renamed to <patient>_<volume> where `names` holds that name only.
 
-    A patient's contours are those of one volume; where all volumes were predicted, that one's
-    prediction is called <patient>_<volume>.
+    Contours belong to one volume of a patient. Where all volumes of a patient were predicted, the
+    prediction for that volume has this name.
     """
     return [
         replace(one, name=f"{one.name}_{one.series}")
@@ -236,9 +244,9 @@ def named_like(patients, names) -> list[Patient]:
 
 def _in_csv(path: str, needed: str, organs: Organs | None) -> list[Patient]:
     if not path.lower().endswith(".csv") or not files.exists(path):
-        state = "a file of another kind" if files.exists(path) else "nothing"
+        given = "a file of another kind" if files.exists(path) else "nothing"
         scan = ", a scan (.nii.gz)" if needed == "ct" else ""
-        raise InputError(f"{path}: expected a folder{scan} or a .csv, found {state}")
+        raise InputError(f"{path}: expected a folder{scan} or a .csv, found {given}")
     return patient_table.read(path, needed, organs=organs)
 
 

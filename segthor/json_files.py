@@ -1,4 +1,4 @@
-"""The one reader and writer of JSON files: keys in order, lines a person can compare, no NaN."""
+"""Reads and writes JSON files: keys in the given order, one line per key or row, no NaN."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from segthor.errors import InputError
 
 
 def read(path: str):
-    """The file's JSON value; raises InputError where it is not JSON."""
+    """Reads a JSON file; raises InputError where it cannot be read or is not JSON."""
     try:
         return json.loads(files.read_bytes(path).decode("utf-8-sig"), object_pairs_hook=_share_keys)
     except RecursionError as error:
@@ -19,10 +19,12 @@ def read(path: str):
 
 
 def write(path: str, value, durable: bool = True) -> None:
-    """Writes `value` atomically, keys in the order given, one line per key and per list's item.
+    """Writes `value` atomically; one line per key, and per item of a list under a key.
+
+    value: JSON values and dataclasses. durable: See `files.atomic_write`.
 
     Raises:
-      ValueError: it holds NaN or an infinity, which no JSON can; nothing is written.
+      ValueError: It contains NaN or infinity, which JSON does not have; nothing is written.
     """
     with files.atomic_write(path, durable=durable) as stream:
         for piece in _lines(value):
@@ -30,7 +32,7 @@ def write(path: str, value, durable: bool = True) -> None:
 
 
 def _share_keys(pairs) -> dict:
-    """Keys are one string in all files, so that the rows of many small files fit into memory."""
+    """Stores equal keys as one string, so that the rows of many small files fit into memory."""
     return {sys.intern(key): value for key, value in pairs}
 
 
@@ -39,12 +41,12 @@ def _text(value) -> str:
 
 
 def _fields(row) -> dict:
-    """A dataclass's fields as they are; `asdict` and `vars` would leave copies of many rows."""
+    """The fields of a dataclass, without the copies that `asdict` makes."""
     return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
 
 
 def _lines(value):
-    """Lines a person can read and compare, each made by the fast encoder."""
+    """Yields the text in pieces, each encoded by the fast C encoder."""
     if not isinstance(value, dict):
         yield _text(value) + "\n"
         return

@@ -1,6 +1,6 @@
-"""The folder layouts that SegTHOR's and nnU-Net's patients come in. Paths only.
+"""Finds patients in the folder layouts of SegTHOR and nnU-Net. Works on paths only.
 
-Hidden files are passed over, and so are folders of our own predictions: a label map is no scan.
+Skips hidden files, and folders of serving.predict, whose label maps are no scans.
 """
 
 import os
@@ -13,12 +13,12 @@ from segthor.nifti import is_nifti, stem
 from segthor.organs import Organs
 from segthor.patients import Patient
 
-PREDICTIONS = "predictions.json"  # lies beside every label map that serving.predict writes
-OUTPUT_FOLDERS = ("cases", "probabilities", "dicom")  # beside it
+PREDICTIONS = "predictions.json"  # in every folder of label maps of serving.predict
+OUTPUT_FOLDERS = ("cases", "probabilities", "dicom")  # its subfolders
 _CONTOURS = re.compile(r"gt(?:[_-]?(\d+))?$", re.IGNORECASE)
 _NNUNET_CHANNEL = re.compile(r"(.+)_(\d{4})$")
-_HEAD_BYTES = 132  # where DICOM says what it is
-_DEEPEST = 2  # train/Patient_01/Patient_01.nii.gz
+_HEAD_BYTES = 132  # preamble and prefix of a DICOM file
+_MAX_DEPTH = 2  # train/Patient_01/Patient_01.nii.gz
 LOOKED_FOR = (
     "train/Patient_01/Patient_01.nii.gz with GT.nii.gz beside it, Patient_01.nii.gz with "
     "GT_01.nii.gz in one folder, nnU-Net's imagesTr, labelsTr and dataset.json, DICOM series, "
@@ -27,9 +27,9 @@ LOOKED_FOR = (
 
 
 def has_nifti(root: str) -> bool:
-    """Whether a folder holds NIfTI files where one of the layouts has them.
+    """Whether a folder holds NIfTI files at a place where one of the layouts has them.
 
-    Label maps of serving.predict do not count: they are no scans.
+    Label maps of serving.predict do not count.
     """
     waiting = [(root, 0)] if files.is_dir(root) else []
     while waiting:
@@ -38,13 +38,13 @@ def has_nifti(root: str) -> bool:
         is_output = _is_output(names) and folder != root
         if any(map(is_nifti, names)) and not is_output:
             return True
-        if depth < _DEEPEST and not is_output:
+        if depth < _MAX_DEPTH and not is_output:
             waiting += [(files.join(folder, name), depth + 1) for name in folders]
     return False
 
 
 def has_dicom(root: str) -> bool:
-    """Whether a file below a folder is DICOM, by its name or its first bytes."""
+    """Whether any file below a folder is DICOM, by its name or its first bytes."""
     waiting, seen = [root] if files.is_dir(root) else [], set()
     while waiting:
         folder = waiting.pop()
@@ -61,7 +61,7 @@ def has_dicom(root: str) -> bool:
 
 
 def _starts_as_dicom(path: str) -> bool:
-    if not files.is_url(path) and not os.path.isfile(path):  # a pipe would wait for ever
+    if not files.is_url(path) and not os.path.isfile(path):  # reading a pipe could block forever
         return False
     try:
         with files.open_read(path, _HEAD_BYTES) as stream:
@@ -71,13 +71,15 @@ def _starts_as_dicom(path: str) -> bool:
 
 
 def scans(root: str, organs: Organs | None, without=frozenset()) -> list[Patient]:
-    """Every patient of a folder in one of the known layouts.
+    """Finds all patients of a folder in one of the known layouts.
 
-    organs: the table of what may be contoured; None: contoured organs are not checked. without:
-    folders of DICOM patients, whose NIfTI files are copies.
+    Args:
+      root: The folder.
+      organs: The table of organs. None: contoured organs are not checked.
+      without: Folders of DICOM patients, whose NIfTI files are copies.
 
     Raises:
-      InputError: none there, contours without a CT, files that could be read in several ways, or
+      InputError: No patient, contours without a CT, files that could be read in several ways, or
         the folder holds predictions.
     """
     if _is_predictions(root) and not without:
@@ -90,11 +92,13 @@ def scans(root: str, organs: Organs | None, without=frozenset()) -> list[Patient
 
 
 def contours(root: str, organs: Organs, without=frozenset()) -> list[Patient]:
-    """Patients with contours in one of the known layouts, or label maps named after patients.
+    """Finds all patients with contours in one of the known layouts, or in a folder of label maps.
 
-    A folder per patient may then hold contours alone; a patient's ct is '' where it is not known.
+    A patient's folder may hold contours without a CT; `Patient.ct` is then ''. Predictions are
+    accepted as contours.
 
-    Raises InputError as `scans` does, though predictions may be taken for contours.
+    Raises:
+      InputError: As `scans`.
     """
     patients = _in_folder(root, ("train", "test"), organs, without)
     contoured = [patient for patient in patients if patient.labels]
@@ -104,7 +108,7 @@ def contours(root: str, organs: Organs, without=frozenset()) -> list[Patient]:
 
 
 def without_channel(patients: list[Patient]) -> list[Patient]:
-    """Where every scan is called NAME_0000, as nnU-Net wants, the patients are called NAME."""
+    """Renames patients from NAME_0000 to NAME, where all have such names, as nnU-Net requires."""
     named = [_NNUNET_CHANNEL.match(patient.name) for patient in patients]
     if not all(
         match and match[2] == "0000" and not one.labels and stem(files.parent(one.ct)) != one.name
@@ -115,14 +119,14 @@ def without_channel(patients: list[Patient]) -> list[Patient]:
 
 
 def named_files(folder: str) -> dict[str, str]:
-    """Name to path of a folder's NIfTI files; raises InputError where two have one name."""
-    found = {}
+    """Name to path of the NIfTI files in a folder; raises InputError where two have one name."""
+    paths = {}
     for name in filter(is_nifti, files.entries(folder)[0]):
         path = files.join(folder, name)
-        if found.setdefault(stem(name), path) != path:
-            other = files.name(found[stem(name)])
+        if paths.setdefault(stem(name), path) != path:
+            other = files.name(paths[stem(name)])
             raise InputError(f"{folder}: {other} and {name} have one name; remove one")
-    return found
+    return paths
 
 
 def _is_predictions(folder: str) -> bool:
@@ -130,8 +134,8 @@ def _is_predictions(folder: str) -> bool:
 
 
 def _is_output(names: list[str]) -> bool:
-    """Whether a folder of these files is serving.predict's, which never writes a GT.nii.gz."""
-    return PREDICTIONS in names and not _scans(names)[1]
+    """Whether serving.predict wrote a folder with these files; it never writes a GT.nii.gz."""
+    return PREDICTIONS in names and not _split_names(names)[1]
 
 
 def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset()) -> list[Patient]:
@@ -142,31 +146,31 @@ def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset(
     if "imagestr" in by_name:
         if "train" in by_name:
             raise InputError(f"{root}: holds train and {by_name['imagestr']}; name one of them")
-        found = _nnunet(root, by_name, organs)
+        patients = _nnunet(root, by_name, organs)
     else:
         names = organs.names if organs else ()
         patients = [patient for part in parts for patient in _in_part(part, without)]
-        found = [replace(patient, organs=names) for patient in patients]
-    if not found and not without:
+        patients = [replace(patient, organs=names) for patient in patients]
+    if not patients and not without:
         raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
-    return found
+    return patients
 
 
 def _in_part(folder: str, without) -> list[Patient]:
-    """SegTHOR's: a folder per patient, or flat scans. without: folders to pass over."""
+    """SegTHOR's layout: a folder per patient, or all scans in one. without: Folders to skip."""
     names, folders = files.entries(folder)
     is_output = _is_output(names)
-    found = [] if folder in without or (is_output and without) else _flat(folder, names)
+    patients = [] if folder in without or (is_output and without) else _flat(folder, names)
     if is_output:
         folders = [name for name in folders if without and name not in OUTPUT_FOLDERS]
     for one in (files.join(folder, name) for name in folders):
-        found += [] if one in without else _one_patient(one)
-    return found
+        patients += [] if one in without else _one_patient(one)
+    return patients
 
 
 def _one_patient(folder: str) -> list[Patient]:
     names, _ = files.entries(folder)
-    images, masks = _scans(names)
+    images, masks = _split_names(names)
     if _is_output(names) or not images and not masks:
         return []
     if len(images) <= 1 and len(masks) <= 1:
@@ -181,39 +185,39 @@ def _one_patient(folder: str) -> list[Patient]:
 
 
 def _flat(folder: str, names: list[str]) -> list[Patient]:
-    """Scans side by side, with GT_01 beside Patient_01 where there are contours."""
-    images, masks = _scans(names)
+    """Scans in one folder; the contours of Patient_01 are in GT_01."""
+    images, masks = _split_names(names)
     by_number = {int(number): name for name, number in masks.items() if number}
     if len(by_number) < len(masks) or (masks and not images):
         raise InputError(
             f"{folder}: cannot tell whose contours {next(iter(masks))} are; expected one CT beside "
             "it, or numbers (Patient_01.nii.gz, GT_01.nii.gz)"
         )
-    patients, taken = [], {}
+    patients, owners = [], {}
     for name in images:
         number = re.search(r"(\d+)$", stem(name))
         mask = by_number.get(int(number[1])) if number else None
-        if mask and taken.setdefault(mask, name) != name:
+        if mask and owners.setdefault(mask, name) != name:
             raise InputError(
-                f"{folder}: {mask} may be the contours of {taken[mask]} or of {name}; "
+                f"{folder}: {mask} may be the contours of {owners[mask]} or of {name}; "
                 "a CSV can say which"
             )
         labels = files.join(folder, mask) if mask else ""
         patients.append(Patient(stem(name), files.join(folder, name), labels))
-    for mask in sorted(set(by_number.values()) - set(taken)):
+    for mask in sorted(set(by_number.values()) - set(owners)):
         raise InputError(f"{folder}: {mask} has no CT of its number beside it")
     return patients
 
 
-def _scans(names: list[str]) -> tuple[list[str], dict[str, str | None]]:
-    """CTs, and contours with the number in their names."""
-    found = {name: _CONTOURS.match(stem(name)) for name in names if is_nifti(name)}
-    images = [name for name, match in found.items() if not match]
-    return images, {name: match[1] for name, match in found.items() if match}
+def _split_names(names: list[str]) -> tuple[list[str], dict[str, str | None]]:
+    """(names of CTs, name of contours -> the number in it)."""
+    matches = {name: _CONTOURS.match(stem(name)) for name in names if is_nifti(name)}
+    images = [name for name, match in matches.items() if not match]
+    return images, {name: match[1] for name, match in matches.items() if match}
 
 
 def _nnunet(root: str, names: dict[str, str], organs: Organs | None) -> list[Patient]:
-    """nnU-Net's raw layout: the values of its dataset.json, and the organs that it names."""
+    """nnU-Net's raw layout. Organs and label values are those of its dataset.json."""
     if not {"labelstr", "dataset.json"} <= set(names):
         raise InputError(f"{root}: expected labelsTr and dataset.json beside {names['imagestr']}")
     path = files.join(root, names["dataset.json"])
@@ -227,15 +231,14 @@ def _nnunet(root: str, names: dict[str, str], organs: Organs | None) -> list[Pat
             if not match or match[2] != "0000":
                 raise InputError(f"{ct}: expected a name like NAME_0000.nii.gz (one CT each)")
             mask = labels.get(match[1], "") if part == "imagestr" else ""
-            one = Patient(match[1], ct, mask, organs=contoured, label_values=values)
-            patients.append(one)
+            patients.append(Patient(match[1], ct, mask, organs=contoured, label_values=values))
     return patients
 
 
 def _nnunet_labels(value, path: str, organs: Organs) -> tuple[tuple[str, int], ...]:
-    """(organ, value), from {"heart": 2} or, as earlier versions had it, {"2": "heart"}.
+    """(organ, value) pairs from {"heart": 2} or, of earlier versions of nnU-Net, {"2": "heart"}.
 
-    Where it names a label `ignore`, that one comes last; see `segthor.ignored`.
+    The label `ignore` comes last, if there is one; see `segthor.ignored`.
     """
     labels = value.get("labels") if isinstance(value, dict) else None
     pairs = labels.items() if isinstance(labels, dict) else ()
@@ -247,8 +250,8 @@ def _nnunet_labels(value, path: str, organs: Organs) -> tuple[tuple[str, int], .
         if str(name).lower() in known and str(number).isdecimal()
     }
     if not set(values) - {ignored.NAME}:
-        wanted = ", ".join(organs.names)
-        raise InputError(f"{path}: expected labels named {wanted}; found {labels}")
+        known = ", ".join(organs.names)
+        raise InputError(f"{path}: expected labels named {known}; found {labels}")
     label_values = tuple((name, values[name]) for name in known if name in values)
     ignored.check(label_values, organs, path)
     return label_values

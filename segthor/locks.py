@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder."""
+"""Locks on folders, so that one process at a time writes into a folder."""
 
 import contextlib
 import errno
@@ -10,20 +10,20 @@ from segthor import files
 from segthor.errors import InputError
 
 # The workers of a run that was just killed hold its lock until they notice, a moment later.
-_PATIENCE_S = 3.0
+_TIMEOUT_S = 3.0
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
 
 @contextlib.contextmanager
-def alone(folder: str):
-    """Keeps other processes out of a folder, which is made if missing, while the block runs.
+def lock_folder(folder: str):
+    """Locks a folder, which is made if missing, while the block runs.
 
-    The lock is the kernel's, on the folder itself: it ends with the process in whatever way that
-    ends, and leaves no file. Where there are no such locks (another file system than the local one,
-    some network file systems) the block runs without.
+    The kernel holds the lock, on the folder itself: it ends with the process, however that ends,
+    and leaves no file. On file systems without locks (URLs, some network file systems) the block
+    runs without one.
 
     Raises:
-      InputError: another process is at work there.
+      InputError: Another process holds the lock.
     """
     if files.is_url(folder):
         yield
@@ -44,9 +44,9 @@ def _lock(descriptor: int, folder: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError as error:
-            if error.errno not in _HELD:  # no locks on this file system
+            if error.errno not in _HELD:  # the file system has no locks
                 return
-        if time.monotonic() - began > _PATIENCE_S:
+        if time.monotonic() - began > _TIMEOUT_S:
             raise InputError(
                 f"{folder}: another process is writing there; wait until it has ended, or choose "
                 "another folder"

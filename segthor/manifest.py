@@ -1,4 +1,4 @@
-"""`dataset.json`: what a dataset holds and what made it. Readers trust it alone."""
+"""The manifest, `dataset.json`: all that a dataset holds. Readers take nothing from elsewhere."""
 
 import hashlib
 import json
@@ -8,19 +8,29 @@ from dataclasses import dataclass, field
 from segthor import fields, files, ignored, json_files
 from segthor.errors import InputError
 from segthor.findings import REJECT, Finding
+from segthor.geometry import Placement
 from segthor.organs import Organs
 from segthor.recipe import Recipe
 
 FILE_NAME = "dataset.json"
 FORMAT = 3
-DEFAULT_DATASET = "data/dataset"  # what the data job writes and the trainer reads unless told
+DEFAULT_DATASET = "data/dataset"  # default of --output of the data job and --data of the trainer
 TRAIN, VALIDATION = "train", "validation"
-UNLABELLED = "unlabelled"  # no split of a dataset, but of the data job's plans
+UNLABELLED = "unlabelled"  # split in the data job's plans only, for patients without contours
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One TFRecord file. file: relative to the dataset's folder; bytes and sha256 of the file."""
+    """One TFRecord file.
+
+    file: Path relative to the dataset's folder.
+    split: 'train' or 'validation'.
+    fold: Fold of cross-validation, from 0.
+    records: Number of records.
+    bytes: Size of the file.
+    sha256: SHA-256 of the file.
+    patients: Names of its patients.
+    """
 
     file: str
     split: str
@@ -33,7 +43,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit says of one patient. organs: name to the fields of `figures.OrganFigures`."""
+    """The audit's result for one patient.
+
+    findings: The findings.
+    organs: Organ's name to the fields of `figures.OrganFigures`.
+    """
 
     findings: tuple[Finding, ...] = ()
     organs: dict[str, dict] = field(default_factory=dict)
@@ -43,9 +57,19 @@ class Audit:
 class Built:
     """One patient that was built. Its shard is the one that lists it.
 
-    fingerprint: SHA-256 over the bytes of CT and contours. organs: those that were contoured.
-    placement: see `segthor.geometry`. grey_shares: see `segthor.reference`. acquisition: of DICOM,
-    what the images say of the scanner and the patient's position.
+    patient: The patient's name.
+    ct: Path of the scan.
+    labels: Path of the contours.
+    fingerprint: SHA-256 over the bytes of CT and contours.
+    split: 'train' or 'validation'.
+    fold: Fold of cross-validation.
+    slices: Number of slices, each of which is one record.
+    organs: Names of the contoured organs.
+    level_hu: Window level in HU.
+    placement: Where the slices lie in the scan.
+    audit: Findings and figures.
+    grey_shares: See `reference.grey_shares`.
+    acquisition: For DICOM, what the headers say about the scanner and the patient's position.
     """
 
     patient: str
@@ -57,7 +81,7 @@ class Built:
     slices: int
     organs: tuple[str, ...]
     level_hu: float
-    placement: dict
+    placement: Placement
     audit: Audit
     grey_shares: tuple[float, ...] = ()
     acquisition: dict[str, str] = field(default_factory=dict)
@@ -65,7 +89,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Rejected:
-    """One patient that was not built, and why."""
+    """One patient that was not built. findings: Those that reject it, and others."""
 
     patient: str
     ct: str
@@ -74,15 +98,15 @@ class Rejected:
 
     @property
     def reason(self) -> str:
-        """The first finding that rejects, for people; warnings may stand before it."""
+        """Message of the first finding that rejects."""
         return next(one.message for one in self.findings if one.severity == REJECT)
 
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """One patient without contours: audited, kept for prediction, never sharded.
+    """One patient without contours: audited, and listed for prediction.
 
-    level_hu: the patient's window level; None where it comes from organs and no masks were given.
+    level_hu: The patient's window level; None where it comes from organs and there are no masks.
     """
 
     patient: str
@@ -93,7 +117,19 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The whole manifest; lists are sorted by name. organs: what the label values stand for."""
+    """The manifest. All lists are sorted by name.
+
+    recipe: How the scans were prepared.
+    folds: Number of folds for cross-validation.
+    shards: The shards.
+    patients: Patients with contours.
+    rejected: Patients that were not built.
+    unlabelled: Patients without contours.
+    statistics: See `beam_jobs.counts.summary`.
+    versions: Package to version.
+    label_values: (organ, value in the contours' files), where they differ from the table.
+    organs: The table of organs.
+    """
 
     recipe: Recipe
     folds: int
@@ -109,8 +145,8 @@ class Dataset:
     def shards_of(self, split: str, fold: int | None = None) -> tuple[Shard, ...]:
         """The shards of 'train' or 'validation'.
 
-        fold: None takes the split as built; a number takes this fold for validation and all
-        others for training, for cross-validation.
+        fold: None for the split of the data job; a number for cross-validation, where this fold is
+          for validation and all others are for training.
         """
         if fold is None:
             return tuple(shard for shard in self.shards if shard.split == split)
@@ -118,20 +154,20 @@ class Dataset:
 
     @property
     def has_ignored(self) -> bool:
-        """Whether voxels that are not annotated may have the label `ignored.LABEL`."""
+        """Whether voxels may have the label `ignored.LABEL`."""
         return ignored.value_in(self.label_values) is not None
 
     @property
     def known_labels(self) -> list[int]:
-        """The values that the records' labels may have: background, organs, ignored voxels."""
+        """All values that labels may have: background, organs, ignored voxels."""
         return [0, *self.organs.labels(self.organs.names), *[ignored.LABEL] * self.has_ignored]
 
     def shard_of(self, patient: str) -> Shard:
-        """The shard that holds the patient of this name."""
+        """The shard that holds this patient."""
         return next(shard for shard in self.shards if patient in shard.patients)
 
     def digest(self) -> str:
-        """A short name of the data: equal where shards and recipe are."""
+        """Digest of recipe and shards, 16 hexadecimal digits; changes when a record changes."""
         value = [[s.file, s.sha256] for s in self.shards], self.recipe.digest()
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
@@ -144,7 +180,7 @@ class Dataset:
         """Reads FOLDER/dataset.json.
 
         Raises:
-          InputError: it is missing, of another format, or does not agree with itself.
+          InputError: It is missing, of another format, or contradicts itself.
         """
         path = files.join(folder, FILE_NAME)
         if not files.exists(path):
@@ -156,7 +192,10 @@ class Dataset:
 
     @classmethod
     def from_json(cls, value, path: str) -> "Dataset":
-        """What stands in the manifest at `path`; raises InputError as `load` does."""
+        """Makes a manifest of its JSON value; raises InputError as `load` does.
+
+        path: Path of the manifest, for messages.
+        """
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise InputError(
                 f"{path}: expected format {FORMAT}, found another; build the dataset again"
@@ -171,7 +210,7 @@ class Dataset:
 
 
 def _contradictions(dataset: Dataset):
-    """Yields what in a manifest cannot be so, whatever lies in the folder."""
+    """Yields a line for each contradiction in a manifest; opens no other file."""
     if dataset.folds < 1:
         yield "folds: expected 1 or more, found 0"
     for shard in dataset.shards:
@@ -192,7 +231,7 @@ def _contradictions(dataset: Dataset):
 
 
 def _unknown_organs(dataset: Dataset):
-    """Yields where patients, label values or recipe name an organ that the table lacks."""
+    """Yields a line where patients, label values or recipe name an organ that the table lacks."""
     for name, _ in dataset.label_values:
         if name not in (*dataset.organs.names, ignored.NAME):
             yield f"label_values name {name!r}, which the table lacks"
@@ -210,7 +249,7 @@ def _unknown_organs(dataset: Dataset):
 
 
 def _misplaced(dataset: Dataset):
-    """Yields patients that are not in exactly one shard, of their own split and fold."""
+    """Yields a line for each patient that is not in exactly one shard of its split and fold."""
     rows = {row.patient: row for row in dataset.patients}
     for shard in dataset.shards:
         if shard.split not in (TRAIN, VALIDATION) or shard.fold >= dataset.folds:
@@ -226,6 +265,6 @@ def _misplaced(dataset: Dataset):
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a relative path leads to a place below where it starts."""
+    """Whether a relative path stays below the folder that it starts from."""
     parts = path.split("/")
     return not (files.is_url(path) or "\\" in path or {"", ".", ".."} & set(parts))

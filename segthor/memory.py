@@ -1,4 +1,4 @@
-"""The memory of this process: how much it may take, and how it holds what it took."""
+"""The memory of this process: how much is available, and how the allocator keeps it."""
 
 import ctypes
 import functools
@@ -8,9 +8,9 @@ import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _NEVER = -1
-# Of the free memory, what one scan may fill: its contours and what is made of it need the rest.
-_SCAN_SHARE = 3
-# Folder of the cgroup's hierarchy: its files of limit and use, and the cache that use includes.
+# A scan may fill this fraction of the free memory; its contours and prepared slices need the rest.
+_SCAN_FRACTION = 3
+# Folder of a cgroup hierarchy: its files with limit and use, and the field of the cache in the use.
 _CGROUPS = {
     "sys/fs/cgroup": ("memory.max", "memory.current", "inactive_file"),
     "sys/fs/cgroup/memory": (
@@ -22,12 +22,12 @@ _CGROUPS = {
 
 
 def keep_freed() -> None:
-    """From now on freed memory waits for the next array and does not go back to the system.
+    """Makes the allocator keep freed memory for the next array.
 
-    For work that allocates the same large arrays again and again: the system hands out each fresh
-    page by a fault, and they took up to a third of the processor's time. To be called before there
-    are threads: they then share one heap, since each heap of their own would keep the most that its
-    thread ever held. On Linux's usual C library; elsewhere (musl, macOS) nothing changes.
+    For work that allocates arrays of the same large sizes again and again: the system hands out
+    each new page by a page fault, and these took up to a third of the processor's time. To be
+    called before other threads start, which then share one heap: heaps of their own would each keep
+    their largest size. Only for glibc; with other C libraries (musl, macOS) nothing changes.
     """
     if sys.platform == "linux":
         allocator = ctypes.CDLL(None)
@@ -38,23 +38,23 @@ def keep_freed() -> None:
 
 
 def page_faults() -> int:
-    """Pages that this process had to ask the system for so far; alike however busy the machine."""
+    """Number of minor page faults of this process so far; does not depend on the machine's load."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 @functools.cache
 def scan_limit(processes: int = 1) -> int:
-    """How many bytes a single scan may fill where so many processes read scans at once.
+    """How many bytes one scan may fill where this many processes read scans at once.
 
-    A third of the memory that was free at the first call, divided among them.
+    A third of the memory that is free at the first call, divided by the number of processes.
     """
-    return available_bytes() // (_SCAN_SHARE * processes)
+    return available_bytes() // (_SCAN_FRACTION * processes)
 
 
 def available_bytes(root: str = "/") -> int:
-    """Memory that may still be taken: what the machine has free, within the container's limit.
+    """Bytes of memory that are available: free on the machine and within the container's limit.
 
-    root: of the file system that Linux describes itself in. Elsewhere all memory of the machine.
+    On other systems than Linux all memory of the machine. root: Parent of /proc and /sys.
     """
     fields = _fields(os.path.join(root, "proc/meminfo"))
     if "MemAvailable:" not in fields:
@@ -63,7 +63,7 @@ def available_bytes(root: str = "/") -> int:
 
 
 def _left_in_cgroups(root: str):
-    """What each limit on this process leaves: its own group's, and those of the groups above."""
+    """Yields the bytes that the limit of each cgroup of this process, or a parent, leaves."""
     for line in _lines(os.path.join(root, "proc/self/cgroup")):
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -72,7 +72,7 @@ def _left_in_cgroups(root: str):
         limit_file, used_file, cache_field = _CGROUPS[hierarchy]
         top = os.path.join(root, hierarchy)
         group = os.path.join(top, path.strip("/"))
-        while True:  # a container may see its own group as the top one
+        while True:  # in a container its own group may be the top one
             limit, used = (_number(os.path.join(group, n)) for n in (limit_file, used_file))
             if limit is not None and used is not None:
                 cache = _fields(os.path.join(group, "memory.stat")).get(cache_field, 0)
@@ -83,13 +83,13 @@ def _left_in_cgroups(root: str):
 
 
 def _fields(path: str) -> dict[str, int]:
-    """Name to number, of a file with one such pair per line."""
+    """Name to number, for a file with one pair per line."""
     pairs = [line.split()[:2] for line in _lines(path)]
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def _number(path: str) -> int | None:
-    """The file's only number; None where it says 'max' or there is no such file."""
+    """The number in the file; None where the file holds 'max' or does not exist."""
     words = _lines(path)
     return int(words[0]) if words and words[0].isdecimal() else None
 

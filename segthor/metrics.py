@@ -1,14 +1,15 @@
 """Scores of a label map against a reference, in millimetres and cubic centimetres.
 
-All of an organ's distances come from one definition. A mask's surface is its voxels with at least
-one of the six face neighbours outside the mask; beyond the array is outside. Distances run between
-voxel centres. docs/metrics.md gives each formula, its source, and the libraries that share it.
+All distances of an organ use the same definition. The surface of a mask consists of its voxels with
+at least one of the six face neighbours outside the mask, or outside the array. Distances are
+measured between voxel centres. docs/metrics.md gives each formula, its source, and the libraries
+with the same definition.
 
-Where a mask is empty:
+Empty masks:
 
-  both empty     the masks are equal, hence what equal masks always score: Dice 1, distances 0
-  one is empty   Dice and surface Dice 0, every distance infinite (`None` in `as_dict`, as JSON
-                 knows no infinity); segthor.statistics leaves such values out and counts them
+  both are empty   the scores of equal masks: Dice 1, distances 0
+  one is empty     Dice and surface Dice 0, every distance infinite (`None` in `as_dict`, since JSON
+                   has no infinity); segthor.statistics leaves such values out and counts them
 """
 
 import dataclasses
@@ -25,18 +26,30 @@ from segthor.errors import InputError
 
 TOLERANCES_MM = (1.0, 2.0, 3.0)
 
-# Spacing read from an oblique float32 affine is off in its seventh digit: without slack a voxel
-# 1 mm away would fall outside of 1 mm in one scan and inside in the next.
+# Spacing from an oblique float32 affine has an error in its seventh digit. Without slack, a voxel
+# at 1 mm would be within 1 mm in one scan and not in another.
 TOLERANCE_SLACK_MM = 1e-4
 
-# Above so many (point, target) pairs per voxel of the box, a distance transform of the box is
-# cheaper than the worst that a k-d tree can do (all targets equally far). Time only, not result.
+# With more (point, target) pairs per voxel of the box than this, a distance transform of the box is
+# faster than the worst case of a k-d tree (all targets equally far). Both give the same result.
 _PAIRS_PER_VOXEL = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class OrganScore:
-    """One organ's scores in one patient: floats, distances infinite where one mask is empty."""
+    """The scores of one organ in one patient.
+
+    dice: Volume Dice, 0 to 1.
+    hausdorff_mm: Largest distance between the surfaces.
+    hausdorff95_mm: The larger of the two directions' 95th percentiles.
+    average_hausdorff_mm: The larger of the two directions' mean distances between masks.
+    mean_surface_distance_mm: Mean distance between the surfaces, over both directions.
+    surface_dice_1mm, surface_dice_2mm, surface_dice_3mm: Share of both surfaces within 1, 2 or 3 mm
+      of the other.
+    predicted_cm3: Predicted volume.
+    truth_cm3: True volume.
+    difference_cm3: Predicted minus true volume.
+    """
 
     dice: float
     hausdorff_mm: float
@@ -51,7 +64,7 @@ class OrganScore:
     difference_cm3: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """The scores by name, None for infinite: safe for JSON and CSV."""
+        """Name to score, with None for infinity, for JSON and CSV."""
         scores = dataclasses.asdict(self)
         return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
@@ -66,41 +79,34 @@ def score(
     labels: Iterable[int],
     left_out: np.ndarray | None = None,
 ) -> dict[int, OrganScore]:
-    """Scores every organ of a label map against the reference on the same grid.
+    """Scores each organ of a label map against the reference on the same grid.
 
     Args:
-      predicted: [Z, Y, X] integer label map.
-      truth: [Z, Y, X] integer label map, the reference. May be any axis order, if all share it.
-      spacing_mm: Distance of neighbouring voxel centres along each array axis, in that order:
-        `Volume.spacing_mm`. The axes are orthogonal, however they lie in the room.
-      labels: The label values to score: those that the reference has contours for; never 0.
-      left_out: bool, of the same shape: voxels that are not annotated; None where there are none.
-        They belong to no mask, and surface voxels whose only neighbours outside the mask are left
-        out are counted in no surface: how far the organ reaches there is not known. They remain
-        what distances are measured to. A mask without any other surface keeps its whole surface.
+      predicted: Integer label map [Z, Y, X].
+      truth: Integer label map [Z, Y, X], the reference. Any order of axes is allowed, if all
+        arguments have the same.
+      spacing_mm: Distance between neighbouring voxels along each axis (`Volume.spacing_mm`).
+      labels: The label values to score, never 0.
+      left_out: bool [Z, Y, X], voxels that are not annotated; None where there are none. They
+        belong to no mask. Surface voxels whose only outer neighbours they are do not count as
+        surface, since the organ may continue there, but distances are still measured to them. A
+        mask without other surface voxels keeps its whole surface.
 
     Returns:
-      One score per label, in the order of `labels`. `difference_cm3` is predicted minus truth.
+      Label to score, in the order of `labels`.
 
     Raises:
-      InputError: Label maps that are not 3D integers of one shape, spacing that is not three
-        positive lengths, or a label of 0, the background.
+      InputError: The label maps are not 3D integers of one shape, the spacing is not three positive
+        lengths, or a label is 0, the background.
     """
     labels = tuple(labels)
-    predicted, truth, spacing_mm = _checked(predicted, truth, spacing_mm, labels)
+    predicted, truth, spacing_mm = _check_arguments(predicted, truth, spacing_mm, labels)
     order = MemoryOrder.of(truth)
     predicted, truth = order.view(predicted), order.view(truth)
     spacing_mm = tuple(spacing_mm[axis] for axis in order.axes)
     if left_out is not None:
         left_out = order.view(left_out)
-        predicted, truth = without(left_out, predicted), without(left_out, truth)
-    box = nonzero_box((predicted != 0) | (truth != 0))
-    # With a margin of background every voxel has its six neighbours.
-    predicted, truth = (
-        np.ascontiguousarray(np.pad(label_map[box], 1)) for label_map in (predicted, truth)
-    )
-    if left_out is not None:
-        left_out = np.pad(left_out, 1)[tuple(slice(p.start, p.stop + 2) for p in box)]
+    predicted, truth, left_out = _crop(predicted, truth, left_out)
     voxels = _by_label(predicted, labels), _by_label(truth, labels)
     return {
         label: _score_organ(
@@ -112,19 +118,32 @@ def score(
     }
 
 
+def _crop(predicted, truth, left_out):
+    """The arrays, cut to the organs' box with a margin of one voxel of background.
+
+    With this margin every voxel of an organ has six neighbours.
+    """
+    predicted, truth = without(left_out, predicted), without(left_out, truth)
+    box = nonzero_box((predicted != 0) | (truth != 0))
+    predicted, truth = (np.ascontiguousarray(np.pad(one[box], 1)) for one in (predicted, truth))
+    if left_out is not None:
+        left_out = np.pad(left_out, 1)[tuple(slice(p.start, p.stop + 2) for p in box)]
+    return predicted, truth, left_out
+
+
 def without(left_out: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
-    """The label map with background where `left_out` is set; itself where that is None."""
+    """The label map with background at the voxels of `left_out`; unchanged where that is None."""
     return labels if left_out is None else np.where(left_out, labels.dtype.type(0), labels)
 
 
 def dice_from_counts(intersection, predicted, truth):
-    """Dice from voxel counts summed over a whole volume; 1 where both masks are empty.
+    """Dice from voxel counts of a whole volume; 1 where both masks are empty.
 
     Args:
-      intersection, predicted, truth: Counts, numbers or arrays of one shape.
+      intersection, predicted, truth: Counts; numbers or arrays of one shape.
 
     Returns:
-      2 * intersection / (predicted + truth), float64, of that shape.
+      2 * intersection / (predicted + truth), float64, of this shape.
     """
     intersection, predicted, truth = (
         np.asarray(count, np.float64) for count in (intersection, predicted, truth)
@@ -134,12 +153,18 @@ def dice_from_counts(intersection, predicted, truth):
 
 
 class _Mask(NamedTuple):
-    """The N voxels of one organ in one of two label maps."""
+    """The N voxels of one organ in one of two label maps.
 
-    index: np.ndarray  # [N, 3] int32
-    on_surface: np.ndarray  # [N] bool
-    counted: np.ndarray  # [N] bool: on the surface, and not only beside voxels that are left out
-    outside: np.ndarray  # [N] bool: not of this organ in the other map
+    index: int32 [N, 3].
+    on_surface: bool [N].
+    counted: bool [N], surface voxels with an outer neighbour that is not left out.
+    outside: bool [N], voxels that do not belong to the organ in the other label map.
+    """
+
+    index: np.ndarray
+    on_surface: np.ndarray
+    counted: np.ndarray
+    outside: np.ndarray
 
 
 def _score_organ(mask: _Mask, truth_mask: _Mask, spacing_mm) -> OrganScore:
@@ -156,14 +181,12 @@ def _score_organ(mask: _Mask, truth_mask: _Mask, spacing_mm) -> OrganScore:
 
 
 def _by_label(label_map, labels) -> list[np.ndarray]:
-    """The flat indices of each label's voxels, ascending: one look at the map for all of them.
-
-    Lists voxels instead of walking boxes: a stray voxel far away makes a box large.
-    """
+    """Flat indices of each label's voxels, ascending, from one pass over the label map."""
+    # Lists of voxels, not bounding boxes, because a single distant voxel makes a box large.
     voxels = np.flatnonzero(label_map)
     values = label_map.ravel()[voxels]
     if values.dtype.itemsize > 1 and 0 <= values.min(initial=0) <= values.max(initial=0) < 256:
-        values = values.astype(np.uint8)  # numpy sorts small numbers by counting them
+        values = values.astype(np.uint8)  # numpy sorts these by counting (radix sort)
     order = np.argsort(values, kind="stable")
     sorted_values = values[order]
     ends = [np.searchsorted(sorted_values, labels, side) for side in ("left", "right")]
@@ -174,10 +197,10 @@ def _mask(own, other, voxels, label, left_out=None) -> _Mask:
     on_surface, counted = np.zeros((2, len(voxels)), bool)
     for step in (own.shape[1] * own.shape[2], own.shape[2], 1):
         for neighbour in (voxels - step, voxels + step):
-            beyond = own.ravel()[neighbour] != label
-            on_surface |= beyond
+            outer = own.ravel()[neighbour] != label
+            on_surface |= outer
             if left_out is not None:
-                counted |= beyond & ~left_out.ravel()[neighbour]
+                counted |= outer & ~left_out.ravel()[neighbour]
     if not counted.any():
         counted = on_surface
     index = np.stack(np.unravel_index(voxels, own.shape), axis=1, dtype=np.int32, casting="unsafe")
@@ -185,7 +208,7 @@ def _mask(own, other, voxels, label, left_out=None) -> _Mask:
 
 
 def _distance_scores(predicted: _Mask, truth: _Mask, spacing_mm) -> tuple[float, ...]:
-    """The scores from Hausdorff to surface Dice, in OrganScore's order."""
+    """The scores from `hausdorff_mm` to `surface_dice_3mm`, in the order of OrganScore."""
     if not len(predicted.index) or not len(truth.index):
         equal = len(predicted.index) == len(truth.index)
         return (0.0 if equal else math.inf,) * 4 + (float(equal),) * len(TOLERANCES_MM)
@@ -202,22 +225,22 @@ def _distance_scores(predicted: _Mask, truth: _Mask, spacing_mm) -> tuple[float,
 
 
 def _directed(mask: _Mask, target: _Mask, spacing_mm) -> tuple[np.ndarray, float]:
-    """Distances in mm from one mask to the other.
+    """Distances in mm from one mask to another.
 
     Returns:
-      From every counted voxel of the surface to the other surface; and the mean over all voxels of
-      the distance to the other mask, to which a voxel inside the other mask adds 0.
+      The distance of each counted voxel to the other surface, and the mean distance of all voxels
+      to the other mask, which is 0 for voxels inside it.
     """
-    # The voxel of a mask nearest to a point outside of it lies on its surface, so one search
-    # towards the surface answers both questions.
-    asked = mask.counted | mask.outside
-    distances = _nearest_mm(mask.index[asked], target.index[target.on_surface], spacing_mm)
-    total = distances[mask.outside[asked]].sum()
-    return distances[mask.counted[asked]], float(total / len(mask.index))
+    # Outside of a mask, its nearest voxel is on its surface. One search for the nearest surface
+    # voxel therefore gives both results.
+    searched = mask.counted | mask.outside
+    distances = _nearest_mm(mask.index[searched], target.index[target.on_surface], spacing_mm)
+    total = distances[mask.outside[searched]].sum()
+    return distances[mask.counted[searched]], float(total / len(mask.index))
 
 
 def _nearest_mm(points, targets, spacing_mm) -> np.ndarray:
-    """Distance in mm of each of the points [N, 3] to the nearest of the targets [M, 3], indices."""
+    """Distance in mm of each point [N, 3] to the nearest target [M, 3]; both are voxel indices."""
     low = np.minimum(points.min(axis=0), targets.min(axis=0))
     shape = np.maximum(points.max(axis=0), targets.max(axis=0)) - low + 1
     if len(points) * len(targets) < _PAIRS_PER_VOXEL * math.prod(shape.tolist()):
@@ -227,11 +250,11 @@ def _nearest_mm(points, targets, spacing_mm) -> np.ndarray:
     nearest = ndimage.distance_transform_edt(
         free, sampling=spacing_mm, return_distances=False, return_indices=True
     )
-    here = points - low
-    return np.linalg.norm((nearest[(slice(None), *here.T)].T - here) * spacing_mm, axis=1)
+    index = points - low
+    return np.linalg.norm((nearest[(slice(None), *index.T)].T - index) * spacing_mm, axis=1)
 
 
-def _checked(predicted, truth, spacing_mm, labels):
+def _check_arguments(predicted, truth, spacing_mm, labels):
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     for name, label_map in (("predicted", predicted), ("truth", truth)):
         if label_map.ndim != 3 or label_map.dtype.kind not in "biu":

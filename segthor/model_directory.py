@@ -1,6 +1,6 @@
-"""Where things lie in a model directory: FOLDER/<version>/assets/<file>. No tensorflow.
+"""The files of a model directory, FOLDER/<version>/assets/<file>. No tensorflow.
 
-The package that writes it and the trainer, which may begin with its weights, agree here.
+`serving` writes and reads it; the trainer may start from its weights.
 """
 
 import contextlib
@@ -26,26 +26,26 @@ FORMAT = 1
 
 
 def newest(folder: str) -> str:
-    """FOLDER's highest version, or FOLDER itself if it is one; InputError where there is none."""
+    """The highest version in `folder`, or `folder` if it is one; InputError where there is none."""
     if files.exists(files.join(folder, "saved_model.pb")):
         return folder.rstrip("/")
-    found = versions(folder) if files.is_dir(folder) else []
-    if not found:
+    numbers = versions(folder) if files.is_dir(folder) else []
+    if not numbers:
         raise InputError(
             f"{folder}: expected a model directory with a version (1, 2, ...), found none; "
             "make one with python -m serving.export --workdir=... --output=..."
         )
-    return files.join(folder, str(max(found)))
+    return files.join(folder, str(max(numbers)))
 
 
 def versions(folder: str) -> list[int]:
-    """The whole versions in an existing folder; one that is being uploaded has no model yet."""
-    found = [name for name in files.listdir(folder) if _is_number(name)]
-    return [int(n) for n in found if files.exists(files.join(folder, n, "saved_model.pb"))]
+    """The complete versions in a folder; a version that is being uploaded has no saved_model.pb."""
+    names = [name for name in files.listdir(folder) if _is_number(name)]
+    return [int(n) for n in names if files.exists(files.join(folder, n, "saved_model.pb"))]
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()  # "²" is a digit, and no number
+    return name.isascii() and name.isdecimal()
 
 
 def asset(version: str, name: str) -> str:
@@ -54,58 +54,58 @@ def asset(version: str, name: str) -> str:
 
 
 def digest(version: str) -> str:
-    """What names the weights; InputError where the model is of another format."""
+    """The digest in model.json (see `weights_digest`); InputError for another format."""
     model = json_files.read(asset(version, MODEL))
-    found = model.get("format") if isinstance(model, dict) else "something else"
-    if found != FORMAT or not isinstance(model.get("digest"), str):
+    given = model.get("format") if isinstance(model, dict) else "something else"
+    if given != FORMAT or not isinstance(model.get("digest"), str):
         raise InputError(
-            f"{version}: expected a model of format {FORMAT} with its digest, found {found}; "
+            f"{version}: expected a model of format {FORMAT} with its digest, found {given}; "
             "export it again with python -m serving.export"
         )
     return model["digest"]
 
 
 def bytes_digest(content: bytes) -> str:
-    """Names a file of the model by its content."""
+    """Digest of a file of the model, 16 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def weights_digest(
     weights, recipe: Recipe, names, organs: Organs, weight_names: list[str] | None = None
 ) -> str:
-    """What `digest` must be: of arrays, recipe, the network's organs, their table, weights' names.
+    """Digest of a model's weights, recipe, organs, table of organs and names of weights.
 
-    What SegTHOR's table and weights without names would add is left out, so that models from before
-    there was another table, or names, keep their digest.
+    SegTHOR's table and missing names add nothing, so that models from before other tables and names
+    were possible keep their digest.
     """
     more = [] if organs == SEGTHOR else [organs.digest()]
     more += [] if weight_names is None else [weight_names]
-    found = hashlib.sha256(json.dumps([recipe.digest(), list(names), *more]).encode())
+    digest = hashlib.sha256(json.dumps([recipe.digest(), list(names), *more]).encode())
     for array in weights:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def weight_names(version: str) -> list[str] | None:
-    """The names of the SavedModel's weights, in their order; None where it was exported without.
+    """The names of the SavedModel's weights, in their order; None where the model has none.
 
     Raises:
-      InputError: they make no sense.
+      InputError: The file is damaged.
     """
     path = asset(version, WEIGHTS)
     if not files.exists(path):
         return None
-    found = json_files.read(path)
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+    names = json_files.read(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: expected a list of names; export the model again")
-    return found
+    return names
 
 
 def table(version: str) -> Organs:
-    """The table of the organs that the model's dataset held; SegTHOR's for models from before it.
+    """The table of organs of the model's dataset; SegTHOR's where the model has none.
 
     Raises:
-      InputError: it makes no sense.
+      InputError: The file is damaged.
     """
     path = asset(version, TABLE)
     if not files.exists(path):
@@ -117,10 +117,10 @@ def table(version: str) -> Organs:
 
 
 def publish(folder: str, write) -> str:
-    """Has `write(path)` write a SavedModel, makes it the next version and returns that.
+    """Calls `write(path)` to write a SavedModel, and makes it the next version; returns its path.
 
-    A version is there whole or not at all: renamed into place or, where that is no single step,
-    copied with saved_model.pb last.
+    No reader sees an incomplete version: it is renamed when complete or, for a URL, uploaded with
+    saved_model.pb last.
     """
     if files.is_url(folder):
         with tempfile.TemporaryDirectory() as above:
@@ -129,7 +129,7 @@ def publish(folder: str, write) -> str:
             version = _next(folder)
             _upload(source, version)
             return version
-    with locks.alone(folder):
+    with locks.lock_folder(folder):
         files.remove_partial(folder)  # of exports that were killed
         temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
@@ -143,7 +143,7 @@ def publish(folder: str, write) -> str:
 
 @contextlib.contextmanager
 def local(version: str):
-    """The version's path, or that of a copy which lives as long as the block."""
+    """Yields the path of the version, or for a URL that of a local copy, removed at the end."""
     if not files.is_url(version):
         yield version
         return
@@ -154,7 +154,7 @@ def local(version: str):
 
 
 def _next(folder: str) -> str:
-    # A version that an interrupted upload left half is passed over, too.
+    # Counts incomplete versions of interrupted uploads, too.
     taken = [int(name) for name in files.listdir(folder) if _is_number(name)]
     return files.join(folder, str(max(taken, default=0) + 1))
 

@@ -1,4 +1,4 @@
-"""Which rings of one organ on a plane lie in which others, coincide or cross.
+"""Finds which rings of one organ on a plane contain others, coincide or cross.
 
 A ring is float64 [N, 2] in pixels, as in `segthor.contours`.
 """
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MOST_COMPARED = 1 << 30  # of one organ on a plane: pixels and pairs of points; some seconds
-_PAIR = 1 << 15  # what comparing two rings costs at least, as so many pixels
+_MOST_COMPARED = 1 << 30  # pixels and pairs of points to compare on one plane; takes some seconds
+_PAIR = 1 << 15  # least cost of comparing two rings, in the same unit
 _SAME_PX = 0.1  # rings nearer than this coincide: planning systems round to 0.01 or 0.1 mm
-_MOST_AT_ONCE = 1 << 21  # pairs of points, so that memory stays bounded
+_MOST_AT_ONCE = 1 << 21  # pairs of points to compare at once, to bound memory
 
 
 class TooManyRings(Exception):
@@ -20,14 +20,19 @@ class TooManyRings(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One filled ring: bool mask [x, y] within `box`."""
+    """One filled ring.
+
+    ring: Its points.
+    box: Its bounding box.
+    mask: bool [x, y] of the box.
+    """
 
     ring: np.ndarray
     box: tuple[slice, slice]
     mask: np.ndarray
 
     def within(self, box) -> np.ndarray:
-        """The mask as seen from another box inside its own."""
+        """The mask of another box inside its own box."""
         return self.mask[
             tuple(
                 slice(part.start - own.start, part.stop - own.start)
@@ -36,34 +41,45 @@ class Piece:
         ]
 
 
-def arrange(pieces: list[Piece], found: Counter):
-    """(groups of crossing pieces, how many groups hold each); counts what was met in `found`."""
-    lone, owner, holds = set(range(len(pieces))), list(range(len(pieces))), []
-    crossing, compared = set(), 0
+def arrange(pieces: list[Piece], counts: Counter):
+    """Groups pieces that cross, and finds how deep the groups are nested.
+
+    counts: Code to number of rings; adds 'contour_duplicate', 'contour_crossing' and
+      'contour_nested'.
+
+    Returns:
+      The groups of pieces without duplicates, and for each the number of groups that contain it.
+    """
+    unique, owner, contains = set(range(len(pieces))), list(range(len(pieces))), []
+    crossing, cost = set(), 0
     for i, j in _touching(pieces):
-        if i not in lone or j not in lone:
+        if i not in unique or j not in unique:
             continue
-        compared += min(p.mask.size for p in (pieces[i], pieces[j])) + _PAIR
-        compared += len(pieces[i].ring) * len(pieces[j].ring)
-        if compared > _MOST_COMPARED:
+        cost += _cost(pieces[i], pieces[j])
+        if cost > _MOST_COMPARED:
             raise TooManyRings
         relation = _relation(pieces[i], pieces[j])
         if relation == "same":
-            lone.discard(j)
-            found["contour_duplicate"] += 1
+            unique.discard(j)
+            counts["contour_duplicate"] += 1
         elif relation == "crossing":
             crossing |= {i, j}
             old, new = owner[j], owner[i]
             owner = [new if one == old else one for one in owner]
         elif relation:
-            holds.append((i, j) if relation == "first" else (j, i))
-    holds = {(owner[a], owner[b]) for a, b in holds if a in lone and b in lone}
-    names = sorted({owner[i] for i in lone})
-    groups = [[pieces[i] for i in sorted(lone) if owner[i] == name] for name in names]
-    depths = [sum((other, name) in holds for other in names if other != name) for name in names]
+            contains.append((i, j) if relation == "first" else (j, i))
+    contains = {(owner[a], owner[b]) for a, b in contains if a in unique and b in unique}
+    names = sorted({owner[i] for i in unique})
+    groups = [[pieces[i] for i in sorted(unique) if owner[i] == name] for name in names]
+    depths = [sum((other, name) in contains for other in names if other != name) for name in names]
     nested = sum(len(group) for group, depth in zip(groups, depths, strict=True) if depth)
-    found += Counter(contour_crossing=len(crossing & lone), contour_nested=nested)
+    counts += Counter(contour_crossing=len(crossing & unique), contour_nested=nested)
     return groups, depths
+
+
+def _cost(a: Piece, b: Piece) -> int:
+    """The cost of comparing two pieces: pixels and pairs of points."""
+    return min(a.mask.size, b.mask.size) + len(a.ring) * len(b.ring) + _PAIR
 
 
 def _touching(pieces):
@@ -77,7 +93,7 @@ def _touching(pieces):
 
 
 def _relation(a: Piece, b: Piece) -> str | None:
-    """'same', 'first' where a holds b, 'second' where b holds a, 'crossing', or None: apart."""
+    """'same', 'first' if a contains b, 'second' if b contains a, 'crossing', or None if apart."""
     shared = tuple(
         slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a.box, b.box, strict=True)
     )
@@ -94,7 +110,7 @@ def _relation(a: Piece, b: Piece) -> str | None:
 
 
 def _is_in(points: np.ndarray, ring: np.ndarray) -> bool:
-    """Whether every point lies inside the ring, or so near it that it may touch."""
+    """Whether every point lies inside the ring or on it, see `_is_along`."""
     for some in _portions(points, ring):
         x, y = some.T[..., None]
         (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
@@ -107,7 +123,7 @@ def _is_in(points: np.ndarray, ring: np.ndarray) -> bool:
 
 
 def _is_along(points: np.ndarray, ring: np.ndarray) -> bool:
-    """Whether every point lies on the ring, or nearer than rings can be told apart."""
+    """Whether every point lies on the ring, within _SAME_PX."""
     dx, dy = (np.roll(ring, -1, axis=0) - ring).T
     length = np.maximum(dx * dx + dy * dy, 1e-12)
     for some in _portions(points, ring):
@@ -120,5 +136,5 @@ def _is_along(points: np.ndarray, ring: np.ndarray) -> bool:
 
 
 def _portions(points, ring):
-    """The points in portions that together with the ring fit into memory."""
+    """The points in parts, each of which fits into memory when compared with the whole ring."""
     return np.array_split(points, 1 + len(points) * len(ring) // _MOST_AT_ONCE)

@@ -1,10 +1,11 @@
-"""Reads and writes NIfTI: the only module that knows nibabel.
+"""Reads and writes NIfTI; the only module that imports nibabel.
 
-A file keeps [X, Y, Z] in any of 48 orders; `read` gives its canonical view [Z, Y, X], and `write`
-takes one. A file is decompressed by ISA-L, its CRC is checked, and the header is kept whole, so
-that a label map that is written on the grid of a scan lies exactly on the scan's voxels.
+The axes of a file may have any of 48 orders. `read` returns a canonical view [Z, Y, X], and `write`
+takes one. Files are decompressed by ISA-L, and their CRC is checked. A label map is written with
+the header of its scan, so that it lies exactly on the scan's voxels.
 """
 
+import contextlib
 import io
 
 import nibabel
@@ -13,7 +14,7 @@ from isal import igzip
 
 from segthor import files, memory
 from segthor.findings import Finding
-from segthor.unpack import NiftiError, fill, opened
+from segthor.unpack import NiftiError, fill, open_stream
 from segthor.volume import Grid, Volume, corner_distance_mm, is_invertible
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -21,11 +22,11 @@ _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _TEXTS = {"descrip", "db_name", "aux_file", "intent_name", "data_type"}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _PIECE_BYTES, _MOST_GAP_BYTES = 1 << 20, 1 << 24
-_FORMS_MM = 1.0  # between sform and qform
+_FORMS_MM = 1.0  # allowed between sform and qform
 
 
 def stem(path: str) -> str:
-    """The file's name without folder and without .nii or .nii.gz, in any case."""
+    """The file's name without its folder and without .nii or .nii.gz, in any case."""
     base = files.name(path)
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if base.lower().endswith(suffix):
@@ -34,40 +35,46 @@ def stem(path: str) -> str:
 
 
 def is_nifti(path: str) -> bool:
-    """Whether the name ends like a NIfTI file's, in any case."""
+    """Whether the name ends in .nii or .nii.gz, in any case."""
     return path.lower().endswith(SUFFIXES)
 
 
 def read(path: str, digest=None, most_bytes: int | None = None) -> Volume:
     """Reads a 3D NIfTI file; `zyx` is a view of its voxels.
 
-    Integers stay integers where slope and intercept are integers too; otherwise float32.
+    Integers stay integers where slope and intercept are integers, too; otherwise float32.
 
     Args:
-      path: A file or URL.
-      digest: A hashlib object, fed with the file's bytes as they are read.
-      most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
+      digest: A hashlib object, updated with the bytes of the file.
+      most_bytes: Memory that the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
-      NiftiError: no such file, not NIfTI, not 3D, too large, truncated, a slice or more of voxels
-        beyond those of the header, or a checksum that does not match.
+      NiftiError: No such file, not NIfTI, not 3D, too large, truncated, at least one slice more
+        than the header says, or a checksum that does not match.
     """
-    with opened(path, digest) as (stream, capacity):
+    with open_stream(path, digest) as (stream, capacity):
         header = _read_header(stream, path)
         shape = _shape_3d(header, path)
         grid = _grid(header, shape, path)
         dtype = header.get_data_dtype()
         if dtype.kind not in "iuf":
-            expected = "whole or real numbers"
-            raise NiftiError("file_type", f"{path}: expected {expected}, found voxels of {dtype}")
+            message = f"{path}: expected whole or real numbers, found voxels of {dtype}"
+            raise NiftiError("file_type", message)
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         _check_size(path, header, size, capacity, most_bytes)
         stream.read(_gap_bytes(header, path))
         buffer = np.empty(size, np.uint8)
         filled = fill(stream, buffer)
         surplus = 0
-        while rest := stream.read(_PIECE_BYTES):  # the CRC is checked at the very end
+        while rest := stream.read(_PIECE_BYTES):  # to the end, where the stream checks the CRC
             surplus += len(rest)
+    _check_voxels(path, shape, size, filled, surplus)
+    array = _scale(buffer.view(dtype).reshape(shape, order="F"), header)
+    return Volume(grid.to_zyx(array), grid)
+
+
+def _check_voxels(path: str, shape, size: int, filled: int, surplus: int) -> None:
+    """Raises NiftiError for fewer than the header's `size` bytes of voxels, or a slice more."""
     if filled < size:
         raise NiftiError(
             "file_truncated",
@@ -81,13 +88,11 @@ def read(path: str, digest=None, most_bytes: int | None = None) -> Volume:
             f"{path}: the header promises {shape[2]} slices, found {surplus // plane} more; "
             "expected a header that fits its voxels",
         )
-    array = _scaled(buffer.view(dtype).reshape(shape, order="F"), header)
-    return Volume(grid.to_zyx(array), grid)
 
 
 def read_grid(path: str) -> Grid:
-    """Reads the header alone; raises InputError as `read` does."""
-    with opened(path) as (stream, _):
+    """Reads the grid from the header; raises NiftiError as `read` does."""
+    with open_stream(path) as (stream, _):
         header = _read_header(stream, path)
     return _grid(header, _shape_3d(header, path), path)
 
@@ -95,41 +100,50 @@ def read_grid(path: str) -> Grid:
 def write(path: str, zyx: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     """Writes [Z, Y, X] on `grid`, atomically; compressed where the name ends in .gz.
 
-    Affine, form codes and units are the grid's own; data type is the array's, intercept 0. Texts
-    of the header and its extensions are left out. slope: what readers multiply the stored numbers
-    with.
     The same input gives the same bytes.
 
+    Args:
+      path: The file.
+      zyx: The voxels; their dtype is that of the file.
+      grid: The grid, whose affine, form codes and units the file gets. Texts and extensions of its
+        header are left out.
+      slope: Factor by which readers multiply the stored numbers.
+
     Raises:
-      ValueError: the array's shape is not the grid's.
+      ValueError: `zyx` has another shape than the grid.
     """
     if zyx.shape != grid.shape_zyx:
         raise ValueError(f"zyx: expected shape {grid.shape_zyx}, got {zyx.shape}")
     array = grid.to_file(zyx)
-    header = _made_header(grid) if grid.header is None else grid.header.copy()
+    header = _header_for(array, grid, slope)
+    head = header.binaryblock
+    head += bytes(int(header["vox_offset"]) - len(head))
+    voxels = np.asarray(array, header.get_data_dtype()).tobytes(order="F")
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(files.atomic_write(path))
+        if path.lower().endswith(".gz"):
+            packed = igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0)
+            stream = stack.enter_context(packed)
+        stream.write(head)
+        stream.write(voxels)
+
+
+def _header_for(array: np.ndarray, grid: Grid, slope: float):
+    """The header of a file that holds this array in the file's order of axes."""
+    header = _make_header(grid) if grid.header is None else grid.header.copy()
     header.set_data_shape(array.shape)
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(slope, 0)
     header["cal_min"] = header["cal_max"] = 0
-    for text in _TEXTS & set(header.keys()):  # may hold a name, and is no part of the grid
+    for text in _TEXTS & set(header.keys()):  # these may hold the patient's name
         header[text] = b""
     header.extensions.clear()
     header["vox_offset"] = (int(header["sizeof_hdr"]) + 4 + 15) // 16 * 16
-    head = header.binaryblock
-    head += bytes(int(header["vox_offset"]) - len(head))
-    voxels = np.asarray(array, header.get_data_dtype()).tobytes(order="F")
-    with files.atomic_write(path) as stream:
-        if path.lower().endswith(".gz"):
-            with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0) as packed:
-                packed.write(head)
-                packed.write(voxels)
-        else:
-            stream.write(head)
-            stream.write(voxels)
+    return header
 
 
 def header_findings(grid: Grid) -> list[Finding]:
-    """Whether the header of a file says where the voxels lie, and says it only once."""
+    """Checks that sform or qform of a file's header are set, and that they agree."""
     if grid.header is None:
         return []
     has_sform, has_qform = (bool(int(grid.header[code])) for code in ("sform_code", "qform_code"))
@@ -148,7 +162,7 @@ def header_findings(grid: Grid) -> list[Finding]:
 
 
 def _forms_distance_mm(grid: Grid) -> float:
-    """How far sform and qform are apart; NaN or infinite where one of them is invalid."""
+    """Distance between sform and qform at the corners; NaN or infinite where one is invalid."""
     try:
         with np.errstate(all="ignore"):
             sform, qform = grid.header.get_sform(), grid.header.get_qform()
@@ -158,12 +172,12 @@ def _forms_distance_mm(grid: Grid) -> float:
 
 
 def unit(grid: Grid) -> str:
-    """What a grid's header says its lengths are in: 'mm', 'meter', 'micron' or 'unknown'."""
+    """The unit of length in the header: 'mm', 'meter', 'micron' or 'unknown'."""
     return grid.header.get_xyzt_units()[0] if grid.header is not None else "mm"
 
 
-def _made_header(grid: Grid) -> nibabel.Nifti1Header:
-    """The header of a grid that has none: units mm, sform and qform both 'scanner'."""
+def _make_header(grid: Grid) -> nibabel.Nifti1Header:
+    """A header for a grid without one: units mm, sform and qform both 'scanner'."""
     header = nibabel.Nifti1Header()
     header.set_data_shape(grid.shape)
     header.set_xyzt_units("mm", "sec")
@@ -185,7 +199,7 @@ def _read_header(stream, path: str):
             header = kind.from_fileobj(io.BytesIO(block), check=False)
             header.get_data_dtype(), header.get_slope_inter(), header.get_best_affine()
             header.get_xyzt_units()
-    except Exception as error:  # nibabel raises many kinds for a header that makes no sense
+    except Exception as error:  # nibabel raises many types for an invalid header
         message = f"{path}: the NIfTI header cannot be read ({error})"
         raise NiftiError("file_header", message) from error
     magic = bytes(header["magic"])
@@ -196,7 +210,7 @@ def _read_header(stream, path: str):
 
 
 def _gap_bytes(header, path: str) -> int:
-    """How much lies between the header and the voxels."""
+    """Number of bytes between the header and the voxels."""
     offset = float(header["vox_offset"])
     if not 0 <= offset <= _MOST_GAP_BYTES:
         message = f"{path}: the header says that voxels start at byte {offset:g}"
@@ -214,7 +228,7 @@ def _shape_3d(header, path: str) -> tuple[int, int, int]:
 
 
 def _grid(header, shape, path: str) -> Grid:
-    with np.errstate(all="ignore"):  # some kinds of NaN warn when they are only copied
+    with np.errstate(all="ignore"):  # even copying a signalling NaN warns
         affine = np.array(header.get_best_affine(), np.float64)
         affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     if not is_invertible(affine):
@@ -224,13 +238,14 @@ def _grid(header, shape, path: str) -> Grid:
 
 
 def _check_size(path: str, header, size: int, capacity: int, most_bytes: int | None) -> None:
-    """Before any memory is taken. size: of the voxels as stored; capacity: what the file can hold.
+    """Raises NiftiError where the voxels need too much memory or cannot be in the file.
 
-    Raises NiftiError.
+    Called before memory is allocated. size: Bytes of the stored voxels. capacity: Largest number of
+    bytes that the file can hold.
     """
     most_bytes = most_bytes or memory.scan_limit()
     scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
-    # Beside the stored numbers, the scaled ones: at most float32.
+    # The stored numbers, and those scaled to at most float32, are in memory together.
     needed = size + (4 * size // header.get_data_dtype().itemsize if scaled else 0)
     if needed > most_bytes:
         message = f"{path}: the header promises {size} bytes of voxels, {needed / 1e9:.4g} GB in "
@@ -248,8 +263,8 @@ def _check_size(path: str, header, size: int, capacity: int, most_bytes: int | N
         )
 
 
-def _scaled(stored: np.ndarray, header) -> np.ndarray:
-    """Slope and intercept applied, native byte order."""
+def _scale(stored: np.ndarray, header) -> np.ndarray:
+    """Applies slope and intercept; the result has native byte order."""
     slope, intercept = header.get_slope_inter()
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     if (slope, intercept) == (1.0, 0.0):
@@ -259,16 +274,16 @@ def _scaled(stored: np.ndarray, header) -> np.ndarray:
         bounds = [int(bound) * slope + intercept for bound in (stored.min(), stored.max())]
         dtype = np.result_type(*(np.min_scalar_type(bound) for bound in bounds), np.int16)
         if dtype.kind == "i":
-            # Integers wrap around, so steps that overflow still end in the right result.
+            # Integers wrap around, so a product that overflows still gives the right sum.
             return _times_plus(
                 stored.astype(dtype), *(np.array(one).astype(dtype) for one in (slope, intercept))
             )
-    with np.errstate(all="ignore"):  # the audit reports what is not finite
+    with np.errstate(all="ignore"):  # the audit reports values that are not finite
         return _times_plus(stored.astype(np.float32), np.float32(slope), np.float32(intercept))
 
 
 def _times_plus(array: np.ndarray, slope, intercept) -> np.ndarray:
-    """In place: a scan fills much of the memory as it is."""
+    """array * slope + intercept, in place to save memory."""
     array *= slope
     array += intercept
     return array

@@ -1,4 +1,4 @@
-"""What a user may choose: fields of frozen dataclasses with default, meaning and range.
+"""Options: fields of frozen dataclasses with a default, a help text and a range.
 
 `segthor.flags_of` makes the flags of the programs from these fields.
 """
@@ -9,38 +9,41 @@ import typing
 
 from segthor.errors import InputError
 
-SEEDS = (0, 2**31 - 1)  # what every random generator used here takes
+SEEDS = (0, 2**31 - 1)  # the range that every random generator used here accepts
 _WORDS = {bool: "true or false", tuple: "a list of names", str: "a text"}
 
 
 def option(default, text: str, within: tuple = (), flag: str | None = None):
-    """A dataclass's field that is a flag.
+    """A field of a dataclass that is a flag.
 
-    within: For a number the lowest and the highest value, both included; for a text the values that
-      it may have; empty: any.
-    flag: The flag's name; None: the field's name.
+    Args:
+      default: The default.
+      text: Help text of the flag.
+      within: Lowest and highest value of a number, both included, or all values of a text; empty:
+        any.
+      flag: Name of the flag; None: that of the field.
     """
     metadata = {"help": text, "within": within} | ({"flag": flag} if flag else {})
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def required(text: str, flag: str | None = None):
-    """A field that is a flag without a default: a text, or a list of names if typed as a tuple."""
+    """A field that is a required flag: a text, or a list of names if its type is a tuple."""
     return option(dataclasses.MISSING, text, flag=flag)
 
 
 def part(default, prefix: str):
-    """A dataclass's field that is such a dataclass itself; `prefix` opens its flags' names."""
+    """A field that is a dataclass with options; its flags' names start with `prefix`."""
     return dataclasses.field(default=default, metadata={"prefix": prefix})
 
 
 def flag_name(spec: dataclasses.Field) -> str:
-    """What users call the field."""
+    """The name of the field's flag, without prefixes."""
     return spec.metadata.get("flag", spec.name)
 
 
 def range_text(spec: dataclasses.Field) -> str:
-    """'1 to 4096', 'one of adamw, sgd', or '' where the field may be anything of its kind."""
+    """'1 to 4096', 'one of adamw, sgd', or '' where the field has no range."""
     within = spec.metadata["within"]
     if not within:
         return ""
@@ -50,22 +53,22 @@ def range_text(spec: dataclasses.Field) -> str:
 
 
 def check(value) -> None:
-    """Checks every option of a dataclass, for its `__post_init__`.
+    """Checks every option of a dataclass; to be called in its `__post_init__`.
 
     Raises:
-      InputError: one is of another kind or out of its range; NaN and infinity always are.
+      InputError: An option has another type or is out of its range; NaN and infinity always are.
     """
     for spec in dataclasses.fields(value):
         if "within" in spec.metadata:
-            found = getattr(value, spec.name)
+            given = getattr(value, spec.name)
             expected = range_text(spec) or _WORDS[kind_of(spec)]
-            require(_fits(spec, found), flag_name(spec), expected, found)
+            require(_fits(spec, given), flag_name(spec), expected, given)
 
 
-def require(holds: bool, name: str, expected: str, found) -> None:
-    """Raises InputError with what was expected and found, unless the condition holds."""
-    if not holds:
-        raise InputError(f"{name}: expected {expected}, found {found}")
+def require(condition: bool, name: str, expected: str, given) -> None:
+    """Raises InputError '`name`: expected ..., found ...' unless the condition holds."""
+    if not condition:
+        raise InputError(f"{name}: expected {expected}, found {given}")
 
 
 def kind_of(spec: dataclasses.Field) -> type:
@@ -75,14 +78,14 @@ def kind_of(spec: dataclasses.Field) -> type:
     return str if spec.default is None else type(spec.default)
 
 
-def _fits(spec, found) -> bool:
+def _fits(spec, value) -> bool:
     default, within, kind = spec.default, spec.metadata["within"], kind_of(spec)
     if kind is bool:
-        return isinstance(found, bool)
+        return isinstance(value, bool)
     if kind in (int, float):
         number = numbers.Integral if kind is int else numbers.Real
-        right = isinstance(found, number) and not isinstance(found, bool)
-        return right and within[0] <= found <= within[1]
+        is_number = isinstance(value, number) and not isinstance(value, bool)
+        return is_number and within[0] <= value <= within[1]
     if kind is tuple:
-        return isinstance(found, tuple) and all(isinstance(one, str) for one in found)
-    return found in within if within else found is default or isinstance(found, str)
+        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    return value in within if within else value is default or isinstance(value, str)

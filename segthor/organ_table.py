@@ -1,4 +1,4 @@
-"""Tables of organs from files: a CSV for people, or JSON. docs/organs.md explains the columns."""
+"""Reads tables of organs from CSV or JSON files; docs/organs.md explains the columns."""
 
 import re
 
@@ -9,8 +9,8 @@ from segthor.organs import RANGES, RELATIONS, Organ, Organs
 # Ranges are written 'lowest to highest', lists with ';' between, colours 'red green blue'.
 _FIRST, _LAST = "name label rgb tg263 synonyms snomed", "tolerance_mm contouring source"
 COLUMNS = (*_FIRST.split(), *RANGES, "max_components", "side", "mirror", *RELATIONS, *_LAST.split())
-# Colours for organs to which a table gives none: colour-blind people can tell them apart (Okabe and
-# Ito, Color Universal Design, 2008); the second half is a paler copy of the first.
+# Colours of organs for which a table gives none. Colour-blind people can distinguish them (Okabe
+# and Ito, Color Universal Design, 2008); the last five are paler copies of earlier ones.
 _PALETTE = [
     tuple(bytes.fromhex(colour))
     for colour in (
@@ -20,11 +20,11 @@ _PALETTE = [
 
 
 def read(path: str) -> Organs:
-    """A table from a CSV (columns: those of `COLUMNS`, name and label at least) or a JSON file.
+    """Reads a table from a CSV with columns of `COLUMNS`, at least name and label, or from JSON.
 
     Raises:
-      InputError: no such file, other columns, values of another kind, or a contradiction; the
-        message names the file and the line.
+      InputError: No such file, other columns, a wrong value or a contradiction; the message names
+        the file and the line.
     """
     if path.lower().endswith(".json"):
         return Organs.from_json(json_files.read(path), path)
@@ -41,10 +41,10 @@ def read(path: str) -> Organs:
 
 
 def read_roi_names(path: str, organs: Organs) -> tuple[tuple[str, str], ...]:
-    """Pairs of an organ and a name of its ROIs, from a CSV with the columns organ,name.
+    """Reads (organ, name of its ROI) pairs from a CSV with the columns organ,name.
 
     Raises:
-      InputError: no such file, other columns, an organ that is not in the table, or a row without a
+      InputError: No such file, other columns, an organ that is not in the table, or a row without a
         name.
     """
     rows = csv_files.read_table(path, ("organ", "name"), ("organ", "name"))
@@ -58,8 +58,8 @@ def read_roi_names(path: str, organs: Organs) -> tuple[tuple[str, str], ...]:
     return tuple((row["organ"], row["name"]) for _, row in rows)
 
 
-def _organ(cells: dict[str, str], place: int) -> Organ:
-    """The organ of one line of the CSV; place: the number of organs above it."""
+def _organ(cells: dict[str, str], index: int) -> Organ:
+    """The organ of one row of the CSV. index: Number of the row, from 0."""
     values = {key: cell for key, cell in cells.items() if cell and key != "source"}
     for key in ("synonyms", *RELATIONS):
         if key in values:
@@ -67,12 +67,13 @@ def _organ(cells: dict[str, str], place: int) -> Organ:
     for key in RANGES:
         if key in values:
             values[key] = tuple(_number(key, part) for part in values[key].split(" to "))
-    numbers = {"label": _whole, "max_components": _whole, "tolerance_mm": _millimetres}
-    for key in numbers.keys() & values.keys():
-        values[key] = numbers[key](key, values[key])
+    for key in {"label", "max_components"} & values.keys():
+        values[key] = _whole(key, values[key])
+    if "tolerance_mm" in values:
+        values["tolerance_mm"] = _number("tolerance_mm", values["tolerance_mm"], "millimetres")
     if "rgb" in values:
         values["rgb"] = tuple(_whole("rgb", part) for part in values["rgb"].split())
-    values.setdefault("rgb", _PALETTE[place % len(_PALETTE)])
+    values.setdefault("rgb", _PALETTE[index % len(_PALETTE)])
     for key in ("name", "label"):
         if key not in values:
             raise InputError(f"{key}: expected a value, found an empty field")
@@ -83,10 +84,6 @@ def _whole(column: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise InputError(f"{column}: expected a whole number, found {text!r}")
     return int(text)
-
-
-def _millimetres(column: str, text: str) -> float:
-    return _number(column, text, "millimetres")
 
 
 def _number(column: str, text: str, expected: str = "'LOWEST to HIGHEST'") -> float:

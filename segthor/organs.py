@@ -1,8 +1,8 @@
 """The table of organs: names, label values, colours, synonyms and plausible ranges.
 
-A table is a value. The data job reads it from a file (--organ_table, docs/organs.md) and writes it
-into the manifest. The trainer, the model, the predictor and the scores take it from there.
-SegTHOR's four organs are defined here because every program uses them by default.
+The data job reads a table from a file (--organ_table, docs/organs.md) and writes it into the
+manifest. The trainer, the model, the predictor and the scores read it from there. SegTHOR's four
+organs are defined here because every program uses them by default.
 """
 
 import dataclasses
@@ -19,24 +19,24 @@ BACKGROUND = 0
 MOST_LABEL = 255  # label maps are uint8
 SIDES = ("", "left", "right")
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*$")
-_MOST_NAME = 25  # a file name ends at 255 bytes; segthor.inputs lists what else is in it
+_MOST_NAME = 25  # letters; see `segthor.patients.MOST_NAME_BYTES`
 RESERVED = ("all", "background", "fold", "ignore", "mean", "patient")
-_SNOMED = re.compile("[0-9]{1,16}")  # DICOM's short strings hold no more
-_TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # a planning system takes 16 characters
+_SNOMED = re.compile("[0-9]{1,16}")  # DICOM's short strings have at most 16 characters
+_TG263 = re.compile(r"[A-Za-z0-9_~+^-]{1,16}$")  # so have names in planning systems
 RANGES = ("volume_cm3", "mean_hu", "extent_z_mm")
-_TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # default: a slice's thickness
+_TOLERANCE_MM, _MOST_TOLERANCE_MM = 3.0, 50  # the default is the usual thickness of a slice
 RELATIONS = ("left_of", "right_of", "in_front_of", "below")
-# Left out of JSON where they have their default: tables that do not use them keep their digest,
-# and versions from before the fields existed can read them.
+# Fields that are left out of JSON where they have their default, so that tables without them keep
+# the digest that they had before these fields existed.
 _LATER_FIELDS = {"tolerance_mm": _TOLERANCE_MM, "mirror": "", "contouring": ""}
 
 
 @dataclass(frozen=True)
 class Organ:
-    """One organ. Every range is (lowest, highest) plausible value, both included; None: unchecked.
+    """One organ. A range is the (lowest, highest) plausible value, both included; None: unchecked.
 
-    name: Lower case, words joined by '_', at most 25 characters; part of file names, and the name
-      of a column beside those of RESERVED.
+    name: Lower case, words joined by '_', at most 25 characters, none of RESERVED; it is part of
+      the names of files and of columns.
     label: Value in label maps, 1 to 255.
     rgb: Colour, 0 to 255 each.
     tg263: Standard name in planning systems (AAPM, report of task group 263); '' for none.
@@ -45,13 +45,13 @@ class Organ:
     volume_cm3, mean_hu, extent_z_mm: Plausible volume, mean HU inside, and length along the body.
     max_components: Number of pieces that the organ may have; None: unchecked.
     side: 'left' or 'right' for an organ that must lie on that side of the patient, or ''.
-    mirror: Name of the organ that this one becomes in a picture mirrored left to right: the same
-      organ of the other side, or the organ itself; '' where the table does not say.
-    left_of, right_of, in_front_of, below: Organs beside which the organ's centre must lie so; of
-      several, the first that is present decides.
+    mirror: Name of the organ that this one becomes in an image mirrored left to right: its
+      counterpart of the other side, or the organ itself; '' where the table does not say.
+    left_of, right_of, in_front_of, below: Organs relative to which the organ's centre must lie so;
+      of several, the first that is present decides.
     tolerance_mm: Largest distance at which a contour needs no correction; see `segthor.effort`.
-    contouring: The rule by which the organ is contoured, for people; it decides nothing, so tables
-      that differ in it alone are equal and have one digest.
+    contouring: The rule by which the organ is contoured, for people. No program uses it, so tables
+      that differ only in it are equal and have the same digest.
     """
 
     name: str
@@ -74,48 +74,50 @@ class Organ:
     contouring: str = field(default="", compare=False)
 
     def __post_init__(self):
-        _check(is_name(self.name), f"name {self.name!r}", f"lower-case letters, digits and '_', at "
-               f"most {_MOST_NAME}, and none of {', '.join(RESERVED)}")  # fmt: skip
-        _check(_is_whole(self.label, 1, MOST_LABEL), f"{self.name}: label {self.label}",
-               f"1 to {MOST_LABEL} (0 is the background)")  # fmt: skip
-        colour = len(self.rgb) == 3 and all(_is_whole(value, 0, 255) for value in self.rgb)
-        _check(colour, f"{self.name}: colour {self.rgb}", "red, green, blue, 0 to 255 each")
-        _check(not self.tg263 or _TG263.match(self.tg263), f"{self.name}: tg263 {self.tg263!r}",
-               "at most 16 letters, digits and _ ~ + ^ -")  # fmt: skip
-        is_code = not self.snomed or _SNOMED.fullmatch(self.snomed)
-        _check(
-            is_code, f"{self.name}: snomed {self.snomed!r}", "a SNOMED CT code of at most 16 digits"
+        expected = f"lower-case letters, digits and '_', at most {_MOST_NAME}, and none of "
+        _check(is_name(self.name), f"name {self.name!r}", expected + ", ".join(RESERVED))
+        self._check(
+            "label",
+            _is_whole(self.label, 1, MOST_LABEL),
+            f"1 to {MOST_LABEL} (0 is the background)",
         )
+        is_colour = len(self.rgb) == 3 and all(_is_whole(value, 0, 255) for value in self.rgb)
+        self._check("rgb", is_colour, "red, green, blue, 0 to 255 each")
+        is_tg263 = not self.tg263 or _TG263.match(self.tg263)
+        self._check("tg263", is_tg263, "at most 16 letters, digits and _ ~ + ^ -")
+        is_code = not self.snomed or _SNOMED.fullmatch(self.snomed)
+        self._check("snomed", is_code, "a SNOMED CT code of at most 16 digits")
         for name in RANGES:
             limits = getattr(self, name)
-            _check(limits is None or _is_range(limits), f"{self.name}: {name} {limits}",
-                   "lowest and highest, in this order")  # fmt: skip
+            is_range = limits is None or _is_range(limits)
+            self._check(name, is_range, "lowest and highest, in this order")
         pieces = self.max_components
-        _check(pieces is None or _is_whole(pieces, 1, 10**6), f"{self.name}: pieces {pieces}",
-               "1 or more")  # fmt: skip
-        _check(self.side in SIDES, f"{self.name}: side {self.side!r}", "left, right or empty")
-        mirror = self.mirror
-        _check(isinstance(self.contouring, str), f"{self.name}: contouring", "a text")
-        _check(isinstance(mirror, str), f"{self.name}: mirror {mirror!r}", "an organ's name")
-        within = _is_range((0, self.tolerance_mm)) and self.tolerance_mm <= _MOST_TOLERANCE_MM
-        _check(within, f"{self.name}: tolerance_mm {self.tolerance_mm}",
-               f"0 to {_MOST_TOLERANCE_MM} mm")  # fmt: skip
+        self._check("max_components", pieces is None or _is_whole(pieces, 1, 10**6), "1 or more")
+        self._check("side", self.side in SIDES, "left, right or empty")
+        self._check("mirror", isinstance(self.mirror, str), "an organ's name")
+        self._check("contouring", isinstance(self.contouring, str), "a text")
+        is_tolerance = _is_range((0, self.tolerance_mm)) and self.tolerance_mm <= _MOST_TOLERANCE_MM
+        self._check("tolerance_mm", is_tolerance, f"0 to {_MOST_TOLERANCE_MM} mm")
+
+    def _check(self, name: str, condition, expected: str) -> None:
+        value = getattr(self, name)
+        given = repr(value) if isinstance(value, str) else value
+        _check(condition, f"{self.name}: {name} {given}", expected)
 
     @property
     def known_as(self) -> frozenset[str]:
-        """The organ's names as `plain_name` writes them: how a structure set may call it."""
+        """The organ's names in a structure set, in the form of `plain_name`."""
         names = map(plain_name, (self.name, self.tg263, *self.synonyms))
-        return frozenset(names) - {""}  # a synonym of '-' alone would be that of a nameless ROI
+        return frozenset(names) - {""}  # a synonym of '-' would match an ROI without a name
 
 
 @dataclass(frozen=True)
 class Organs:
-    """A table of organs, in its own order; see `docs/organs.md`.
+    """A table of organs, in the order of its rows; see `docs/organs.md`.
 
     Raises:
-      InputError: no organ, or a table that contradicts itself: two organs with the same name,
-        label, TG-263 name or synonym, a relation to an organ that is not in the table, or mirror
-        images that do not name each other.
+      InputError: No organ; two organs with the same name, label, TG-263 name or synonym; a relation
+        to an organ that is not in the table; or mirror images that do not name each other.
     """
 
     rows: tuple[Organ, ...]
@@ -124,8 +126,8 @@ class Organs:
         _check(self.rows, "no organ", "at least one")
         for what in ("name", "label", "tg263"):
             _check_unique([(getattr(organ, what), organ.name) for organ in self.rows], what)
-        spoken = [(name, organ.name) for organ in self.rows for name in organ.known_as]
-        _check_unique(spoken, "synonym")
+        synonyms = [(name, organ.name) for organ in self.rows for name in organ.known_as]
+        _check_unique(synonyms, "synonym")
         for organ in self.rows:
             for relation in RELATIONS:
                 for other in getattr(organ, relation):
@@ -138,8 +140,8 @@ class Organs:
         what = f"{organ.name}: mirror {organ.mirror!r}"
         _check(organ.mirror in self, what, "an organ of the table")
         other = self[organ.mirror]
-        _check(other.mirror == organ.name, what,
-               f"{other.name} to have the mirror {organ.name!r}, not {other.mirror!r}")  # fmt: skip
+        expected = f"{other.name} to have the mirror {organ.name!r}, not {other.mirror!r}"
+        _check(other.mirror == organ.name, what, expected)
         same_side = organ != other and organ.side and organ.side == other.side
         _check(not same_side, what, f"an organ of the other side than {organ.side}")
 
@@ -166,7 +168,7 @@ class Organs:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Name to label value: what label maps, runs and models must agree on."""
+        """Name to label value."""
         return {organ.name: organ.label for organ in self.rows}
 
     @property
@@ -175,21 +177,21 @@ class Organs:
         return max(organ.label for organ in self.rows)
 
     def labels(self, names) -> list[int]:
-        """The label values of these organs, in the order given."""
+        """The label values of these organs, in the order of `names`."""
         return [self[name].label for name in names]
 
     def places(self, names) -> list[int]:
-        """The indices of these organs in the table, from 0, in the order given."""
+        """The indices of these organs in the table, from 0, in the order of `names`."""
         return [self.names.index(name) for name in names]
 
-    def only(self, names) -> "Organs":
-        """The table without the organs that are not among `names`, nor relations to them."""
-        kept = [organ for organ in self.rows if organ.name in names]
-        present = {organ.name for organ in kept}
-        return Organs(tuple(_without_others(organ, present) for organ in kept))
+    def select(self, names) -> "Organs":
+        """The table of the organs among `names`, without their relations to other organs."""
+        rows = [organ for organ in self.rows if organ.name in names]
+        present = {organ.name for organ in rows}
+        return Organs(tuple(_select_relations(organ, present) for organ in rows))
 
     def to_json(self) -> list[dict]:
-        """Plain values, one dictionary per organ, in order; `from_rows` restores them exactly."""
+        """One dictionary of plain values per organ, in order; the inverse of `from_rows`."""
         rows = [dataclasses.asdict(organ) for organ in self.rows]
         for row in rows:
             for name, default in _LATER_FIELDS.items():
@@ -199,7 +201,7 @@ class Organs:
 
     @classmethod
     def from_json(cls, value, where: str = "organs") -> "Organs":
-        """The same as `from_rows`; `where` names the value in messages."""
+        """The same as `from_rows`; an error's message starts with `where`."""
         try:
             return cls.from_rows(value)
         except InputError as error:
@@ -207,28 +209,27 @@ class Organs:
 
     @classmethod
     def from_rows(cls, value) -> "Organs":
-        """The inverse of `to_json`.
-
-        Raises:
-          InputError: not a table of organs, or one that contradicts itself.
-        """
+        """The inverse of `to_json`; raises InputError where `value` is no valid table."""
         try:
             if not isinstance(value, list):
                 raise InputError(f"a {type(value).__name__}; expected a list of organs")
-            return cls(tuple(Organ(**_tuples(row)) for row in value))
+            rows = (
+                {k: tuple(v) if type(v) is list else v for k, v in one.items()} for one in value
+            )
+            return cls(tuple(Organ(**row) for row in rows))
         except (InputError, TypeError, AttributeError) as error:
             raise InputError(f"no table of organs: {error}") from error
 
     def digest(self) -> str:
-        """A short digest of the table's content."""
+        """Digest of the table without `contouring`, 16 hexadecimal digits."""
         rows = [{k: v for k, v in row.items() if k != "contouring"} for row in self.to_json()]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def plain_name(name: str) -> str:
-    """A name without case, '_', '-' and blanks; names of ROIs are compared in this form.
+    """The name in lower case, without '_', '-' and blanks, and in Unicode's composed form (NFC).
 
-    Accents are one character each, however they are stored.
+    Names of ROIs are compared in this form.
     """
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name.strip().casefold()))
 
@@ -238,21 +239,17 @@ def is_name(text: str) -> bool:
     return bool(_NAME.match(text)) and len(text) <= _MOST_NAME and text not in RESERVED
 
 
-def _tuples(row: dict) -> dict:
-    """The row with tuples in place of JSON's lists."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-
-
-def _without_others(organ: Organ, present: set[str]) -> Organ:
-    kept = {
+def _select_relations(organ: Organ, present: set[str]) -> Organ:
+    relations = {
         relation: tuple(name for name in getattr(organ, relation) if name in present)
         for relation in RELATIONS
     }
-    return dataclasses.replace(organ, **kept, mirror=organ.mirror * (organ.mirror in present))
+    mirror = organ.mirror if organ.mirror in present else ""
+    return dataclasses.replace(organ, **relations, mirror=mirror)
 
 
-def _check(holds, given: str, expected: str) -> None:
-    if not holds:
+def _check(condition, given: str, expected: str) -> None:
+    if not condition:
         raise InputError(f"{given}; expected {expected}")
 
 
@@ -274,9 +271,9 @@ def _is_range(limits) -> bool:
     return len(limits) == 2 and numbers and limits[0] <= limits[1]
 
 
-# Volumes are the SegTHOR training set's minimum and maximum, widened by about a half on either
-# side: a plausible but unusual patient raises no alarm, and a swapped or merged organ does.
-# HU ranges are of the organ's mean: unenhanced blood is about 40 HU, contrast agent adds up to 400.
+# Volumes are the minimum and maximum of SegTHOR's training set, widened by about a half on either
+# side: an unusual but plausible patient gives no finding, a swapped or merged organ does.
+# Blood without contrast agent has about 40 HU; contrast agent adds up to 400.
 # The heart is compared with the trachea first, because the esophagus bends to the left below it.
 # The rules of contouring are those of the data set (Lambert et al., SegTHOR: Segmentation of
 # Thoracic Organs at Risk in CT images, 2020).

@@ -1,7 +1,7 @@
-"""The one door for the paths that programs write to: no input, and nothing that is not ours.
+"""Checks of output paths: programs overwrite neither their inputs nor files of other programs.
 
-A program checks its output before it reads an input. An empty path is what an unset variable of a
-shell leaves of `--output=$FOLDER`.
+A program checks its output before it reads an input. An empty path is refused: it is the result of
+`--output=$FOLDER` where the shell's variable is not set.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from segthor import files, locks
 from segthor.errors import InputError
 
-SOFTWARE = "segthor"  # in each picture and page, so that a program knows its own
+SOFTWARE = "segthor"  # written into each picture and page, so that programs recognize their own
 _HEAD_BYTES = 1 << 16
 DATASET, PHANTOMS, RUN, PREDICTIONS = "a dataset", "phantoms", "a run", "predictions"
 MODEL = "a model"
 
-Kind = Callable[[str], bool]  # whether the file at a path is of this kind, by its content
+Kind = Callable[[str], bool]  # whether the content of the file at a path is of this kind
 
 
 def check_folder(
@@ -30,20 +30,20 @@ def check_folder(
     written: Mapping[str, Kind] | None = None,
     flag: str = "output",
 ) -> None:
-    """Checks a folder that a program is about to write into.
+    """Checks a folder that a program is going to write into.
 
     Args:
-      path: The folder; it may be new.
-      inputs: Flag to its path or paths; neither the folder nor a file of `written` may be one. It
-        may lie inside a folder of patients, where predictions and scores are passed over.
-      own: What the program makes of a whole folder, one of the constants above. A folder or file
-        that holds another of these results is refused, and one inside any of them.
-      written: Name of each file that the program writes in the folder, to its kind; such a file
-        that is there already must be of this kind.
-      flag: The flag that named the folder.
+      path: The folder; it need not exist.
+      inputs: Flag to its path or paths. Neither the folder nor a file of `written` may be one of
+        them. A folder inside an input is allowed: readers of patients skip predictions and scores.
+      own: The result that the program makes of the whole folder, one of the constants above. A
+        folder that is another result, or lies inside any result, is refused.
+      written: Name to kind of each file that the program writes into the folder. Existing files of
+        these names must be of this kind.
+      flag: The flag that gave the path.
 
     Raises:
-      InputError: The folder cannot be written to for one of these reasons.
+      InputError: The program must not write into the folder.
     """
     _check_named(path, flag, "a folder")
     if files.exists(path) and not files.is_dir(path):
@@ -62,10 +62,16 @@ def check_file(
     inputs: Mapping[str, str | Iterable[str] | None],
     flag: str = "output",
 ) -> None:
-    """Checks a file that a program is about to write; `kind` is what may be there already.
+    """Checks a file that a program is going to write.
+
+    Args:
+      path: The file; it need not exist.
+      ending: The required end of its name.
+      kind: The kind that an existing file must have.
+      inputs, flag: As in `check_folder`.
 
     Raises:
-      InputError: It has another ending, is an input, lies in a result, or another file is there.
+      InputError: It has another ending, is an input, lies in a result, or is of another kind.
     """
     _check_named(path, flag, f"a file {ending}")
     if not path.lower().endswith(ending) or files.is_dir(path):
@@ -77,32 +83,32 @@ def check_file(
 
 
 def check_files(folder: str, written: Mapping[str, Kind], flag: str = "output") -> None:
-    """Raises InputError where a file of one of these names is there and of another kind."""
+    """Raises InputError where a file of one of these names exists and is of another kind."""
     for name, is_kind in written.items():
         path = files.join(folder, name)
         if files.exists(path) and not is_kind(path):
             raise InputError(
-                f"--{flag}: {path} is there and was not written by this program; move it, or name "
-                "another place"
+                f"--{flag}: {path} exists and was not written by this program; move it, or name "
+                "another folder"
             )
 
 
 @contextlib.contextmanager
-def alone(folder: str, written: Iterable[str]):
-    """Keeps other processes out of the folder while the block runs.
+def lock_folder(folder: str, written: Iterable[str]):
+    """Locks the folder while the block runs.
 
-    Removes what killed runs left of the files that are named in `written`.
+    written: Names of files; their temporary files, of runs that were killed, are removed.
     """
-    with locks.alone(folder):
+    with locks.lock_folder(folder):
         for name in written:
             files.remove_partial(folder, f"-{name}")
         yield
 
 
 class Staging:
-    """Files that get their final names together, when all of them are written.
+    """Files that get their final names together, once all of them are written.
 
-    Leaving the block removes those that were not published.
+    A context manager: files that were not published are removed at its end.
     """
 
     def __init__(self):
@@ -117,19 +123,19 @@ class Staging:
                 files.remove(staged)
 
     def path(self, final: str) -> str:
-        """Where to write the file that is to be called `final`."""
+        """The temporary path to which the file `final` must be written."""
         self._staged.append((files.partial_path(final), final))
         return self._staged[-1][0]
 
     def publish(self) -> None:
-        """Renames the files that were written, in the order in which `path` named them."""
+        """Renames the files that were written, in the order of the calls of `path`."""
         for staged, final in self._staged:
             if files.exists(staged):
                 files.move(staged, final)
 
 
 def csv_with(*columns: str) -> Kind:
-    """A CSV whose header has these columns, as our own writer writes it."""
+    """The kind of a CSV of ours whose header has these columns."""
 
     def is_kind(path: str) -> bool:
         header = _head(path).partition(b"\n")[0].decode(errors="replace")
@@ -139,34 +145,34 @@ def csv_with(*columns: str) -> Kind:
 
 
 def json_with(*keys: str) -> Kind:
-    """A JSON object that begins with these keys, as our own writer writes it."""
+    """The kind of a JSON object of ours that starts with these keys."""
 
     def is_kind(path: str) -> bool:
-        begun = re.findall(rb'^"(\w+)": ', _head(path), re.MULTILINE)
-        return set(keys) <= {key.decode() for key in begun}
+        first = re.findall(rb'^"(\w+)": ', _head(path), re.MULTILINE)
+        return set(keys) <= {key.decode() for key in first}
 
     return is_kind
 
 
 def json_rows_with(*keys: str) -> Kind:
-    """A JSON list whose first row is an object that begins with these keys."""
+    """The kind of a JSON list whose first row is an object that starts with these keys."""
     expected = ", ".join(rf'"{key}": [^,]*' for key in keys)
     return lambda path: bool(re.match(rf"\[(\{{{expected}|\])".encode(), _head(path)))
 
 
 def picture(path: str) -> bool:
-    """Whether it is a PNG or GIF of ours."""
+    """Whether the file is a PNG or GIF of ours."""
     head = _head(path)
     return head.startswith((b"\x89PNG", b"GIF8")) and SOFTWARE.encode() in head
 
 
 def page(path: str) -> bool:
-    """Whether it is an HTML page of ours."""
+    """Whether the file is an HTML page of ours."""
     return f'<meta name="generator" content="{SOFTWARE}"'.encode() in _head(path)
 
 
 def archive_of(ending: str) -> Kind:
-    """A zip of files with this ending alone, at its root."""
+    """The kind of a zip that holds nothing but files with this ending, at its root."""
 
     def is_kind(path: str) -> bool:
         try:
@@ -180,14 +186,14 @@ def archive_of(ending: str) -> Kind:
 
 
 def dicom_object(path: str, model: str) -> bool:
-    """Whether it is a DICOM object that this software made of `model`, which its origin names."""
+    """Whether the file is a DICOM object of ours that names `model` as its origin."""
     head = _head(path)
     ours = head[128:132] == b"DICM" and SOFTWARE.upper().encode() in head[:1024]
     return ours and model.encode() in head
 
 
-# File that marks a whole folder as a result: what it then is, and how the file begins.
-_MARKS = {
+# File that identifies a folder as a result: the result, and the kind of the file.
+_RESULTS = {
     "dataset.json": (DATASET, json_with("format", "recipe")),
     "phantoms.json": (PHANTOMS, json_with("size", "seed", "patients")),
     "predictions.json": (PREDICTIONS, json_with("format", "models")),
@@ -196,10 +202,10 @@ _MARKS = {
 
 
 def result_in(folder: str) -> str:
-    """What a folder is as a whole, by its content: one of the constants above, or ''."""
+    """The result that a folder is, by its content: one of the constants above, or ''."""
     if files.exists(files.join(folder, "saved_model.pb")):
         return MODEL
-    for name, (result, is_kind) in _MARKS.items():
+    for name, (result, is_kind) in _RESULTS.items():
         path = files.join(folder, name)
         if files.exists(path) and is_kind(path):
             return result
@@ -207,25 +213,24 @@ def result_in(folder: str) -> str:
 
 
 def _holds_versions(folder: str) -> bool:
-    """Whether it is the folder of a model's versions."""
+    """Whether the folder holds versions of a model."""
     names = files.entries(folder)[1] if files.is_dir(folder) else []
     return any(result_in(files.join(folder, name)) == MODEL for name in names if name.isdecimal())
 
 
 def _results_about(folder: str) -> list[tuple[str, str]]:
-    """(folder, what it is) of the folder itself and of those above it that are results."""
+    """(folder, result) of the folder itself and its parents, where they are results."""
     own = MODEL if _holds_versions(folder) else result_in(folder)
-    named = [(folder, own), *((above, result_in(above)) for above in _above(folder))]
+    pairs = [(folder, own), *((parent, result_in(parent)) for parent in _parents(folder))]
     # Phantoms are patients, and results may lie in a folder of patients.
-    return [(at, what) for at, what in named if what and (what != PHANTOMS or at == folder)]
+    return [(at, result) for at, result in pairs if result and (result != PHANTOMS or at == folder)]
 
 
-def _above(folder: str) -> list[str]:
-    if files.is_url(folder):  # the two nearest: each question is a request
+def _parents(folder: str) -> list[str]:
+    if files.is_url(folder):  # the two nearest only, because each check is a request
         scheme, _, inner = folder.partition("://")
-        above = PurePosixPath(inner).parents
-        return [f"{scheme}://{one}" for one in above if one.name][:2]
-    return [str(above) for above in Path(os.path.abspath(folder)).parents]
+        return [f"{scheme}://{one}" for one in PurePosixPath(inner).parents if one.name][:2]
+    return list(map(str, Path(os.path.abspath(folder)).parents))
 
 
 def _check_named(path: str | None, flag: str, expected: str) -> None:
@@ -234,11 +239,11 @@ def _check_named(path: str | None, flag: str, expected: str) -> None:
 
 
 def _check_inputs(path: str, inputs: Mapping, flag: str, written: Iterable[str] = ()) -> None:
-    places = [path, *(files.join(path, name) for name in written)]
+    outputs = [path, *(files.join(path, name) for name in written)]
     for name, given in inputs.items():
-        for place in [given] if isinstance(given, str) else given or ():
-            if place and any(files.is_same(one, place) for one in places):
-                raise InputError(f"--{flag}={path}: --{name} is read there; name another place")
+        for source in [given] if isinstance(given, str) else given or ():
+            if source and any(files.is_same(one, source) for one in outputs):
+                raise InputError(f"--{flag}={path}: --{name} is read there; name another path")
 
 
 def _head(path: str) -> bytes:

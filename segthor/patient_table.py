@@ -1,4 +1,4 @@
-"""Patients from a CSV: patient,ct,labels,split,organs."""
+"""Reads CSV files of patients, with the columns patient,ct,labels,split,organs."""
 
 import re
 
@@ -17,11 +17,14 @@ COLUMNS = ("patient", "ct", "labels", "split", "organs")
 
 
 def read(path: str, needed: str = "ct", *, organs: Organs | None) -> list[Patient]:
-    """Every patient of a CSV. Paths are relative to the CSV's folder.
+    """Reads the patients of a CSV. Its paths are relative to the folder of the CSV.
 
-    Columns patient and `needed` must be there. labels: '' for a patient without contours. split:
-    'train' or 'validation'. organs: the contoured ones, between ';' or spaces; empty means all
-    of the table `organs`, which is None where contours do not matter.
+    The column organs lists the contoured organs, separated by ';' or spaces; empty: all organs.
+
+    Args:
+      path: The CSV.
+      needed: A column that must be present, in addition to patient.
+      organs: The table of organs. None: contoured organs are not checked.
 
     Raises:
       InputError: There is no such file, it has other columns, or an unknown organ or split.
@@ -33,9 +36,10 @@ def read(path: str, needed: str = "ct", *, organs: Organs | None) -> list[Patien
 
 
 def read_series(text: str) -> str | tuple[tuple[str, str], ...]:
-    """What --series says: 'drawn', 'each', '' or (patient, series) of each row of a CSV.
+    """The value of --series: 'drawn', 'each', '' or the (patient, series) pairs of a CSV.
 
-    Raises InputError for anything else.
+    Raises:
+      InputError: Any other value.
     """
     if text in ("", *SERIES):
         return text

@@ -1,4 +1,4 @@
-"""One patient of the input: where its files lie, and what its name may be. Paths only."""
+"""One patient of the input: the paths of its files, and the rules for its name."""
 
 import hashlib
 import re
@@ -9,21 +9,27 @@ from segthor import files
 from segthor.errors import InputError
 from segthor.nifti import stem
 
-# A file's name ends at 255 bytes. A temporary name takes 42 of them, and the longest ending of what
-# is named after a patient is an organ's: _, at most 25 characters, .nii.gz.
+# File names have at most 255 bytes. A temporary name adds 42, and the longest suffix of a file that
+# is named after a patient is '_', an organ's name of at most 25 characters, and '.nii.gz'.
 MOST_NAME_BYTES = 180
 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """One patient's files. labels: the contours, '' where there are none.
+    """One patient of the input.
 
-    name: what every file made of the patient is named after. split: 'train', 'validation' or ''
-    where the input does not say. organs: those contoured. masks: an earlier model's label map, or
-    ''. same_scan_as: another patient with the same scan, or ''. label_values: (organ, value in the
-    contours' file), where they are not this project's. fault: why the patient cannot be used, or
-    ''; fault_code: its kind, as in `segthor.findings`. ct_files: of DICOM in a folder that others'
-    files lie in too, the patient's own. series: of DICOM, the volume's name.
+    name: Name of the patient, which is part of the names of all files made of it.
+    ct: The scan: a NIfTI file, or DICOM as in `segthor.dicom.places`.
+    labels: The contours; '' where there are none.
+    split: 'train' or 'validation'; '' where the input does not say.
+    organs: Names of the contoured organs.
+    masks: An earlier model's label map, or ''.
+    same_scan_as: Name of another patient with the same scan, or ''.
+    label_values: (organ, value in the contours' file), where they differ from the table of organs.
+    fault: Why the patient cannot be used, or ''.
+    fault_code: Code of the fault, one of `segthor.findings.CODES`.
+    ct_files: The DICOM files of the scan, where its folder holds other patients' files, too.
+    series: Name of the DICOM volume, where the patient has several.
     """
 
     name: str
@@ -41,17 +47,17 @@ class Patient:
 
     @property
     def person(self) -> str:
-        """What the cases of one patient share: all of them go into one split and fold."""
+        """The name that all volumes of one person share; they go into one split and fold."""
         return self.name.removesuffix(f"_{self.series}") if self.series else self.name
 
     @property
     def label_map(self) -> str:
-        """The name of the patient's predicted label map; compressed unless the scan is not."""
+        """File name of the patient's predicted label map; compressed unless the scan is not."""
         return self.name + (files.name(self.ct)[len(stem(self.ct)) :] or ".nii.gz")
 
 
 def name_fault(name: str) -> str:
-    """Why a patient cannot have this name; '' where it can."""
+    """Why no patient may have this name; '' where it is allowed."""
     size = len(name.encode(errors="surrogatepass"))
     if not name:
         return "is empty"
@@ -66,17 +72,19 @@ def name_fault(name: str) -> str:
     return "" if name == name.strip() else "starts or ends with a space"
 
 
-def checked(patients, where: str) -> tuple[Patient, ...]:
-    """Sorted by name; each whose name cannot be used has a `fault`, and a name that can.
+def check_names(patients, where: str) -> tuple[Patient, ...]:
+    """The patients, sorted by name; one with a name that is not allowed gets a `fault`.
+
+    where: Start of an error's message.
 
     Raises:
-      InputError: two have one name, or names that are one where case, or how an accent is stored,
-        does not count.
+      InputError: Two patients have the same name, or names that differ only in case or in how an
+        accent is stored: many disks have one file for both.
     """
     ordered = sorted(map(_with_usable_name, patients), key=lambda patient: patient.name)
     seen = {}
     for patient in ordered:
-        other = seen.setdefault(_alike(patient.name), patient)
+        other = seen.setdefault(_normalize(patient.name), patient)
         if other is not patient:
             names = patient.name
             if other.name != names:
@@ -98,5 +106,5 @@ def _with_usable_name(patient: Patient) -> Patient:
     return replace(patient, name=f"{usable}-{digest}", fault=text, fault_code="bad_name")
 
 
-def _alike(name: str) -> str:
+def _normalize(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

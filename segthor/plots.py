@@ -1,4 +1,4 @@
-"""Figures of matplotlib in its own style: a user's matplotlibrc and backend do not matter."""
+"""Figures of matplotlib in its default style, whatever the user's matplotlibrc and backend are."""
 
 import logging
 
@@ -6,9 +6,9 @@ from segthor import environment, files, outputs
 
 
 def new_figure(**options):
-    """A `matplotlib.figure.Figure` with these options; `save` writes it."""
+    """A new `matplotlib.figure.Figure` with these options."""
     environment.prepare()
-    # It warns of folders that it cannot write to and of lines in a matplotlibrc.
+    # It warns about folders that it cannot write to, and about lines in a matplotlibrc.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
     from matplotlib.figure import Figure
@@ -18,6 +18,6 @@ def new_figure(**options):
 
 
 def save(figure, path: str, dpi: int = 100) -> None:
-    """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
+    """Writes a figure as PNG, atomically; equal figures give equal bytes."""
     with files.atomic_write(path) as stream:
         figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": outputs.SOFTWARE})

@@ -1,4 +1,4 @@
-"""How far a long step is: one line that is rewritten on a terminal, plain lines in a log."""
+"""Progress of a long step: one line that is rewritten on a terminal, plain lines in a log."""
 
 import contextlib
 import sys
@@ -10,9 +10,13 @@ _TERMINAL_SECONDS, _LOG_SECONDS = 0.5, 15
 
 @contextlib.contextmanager
 def watch(count_done, total: int, unit: str, stream=None):
-    """Shows done, rate and time left while the block runs.
+    """Prints count, rate and time left while the block runs.
 
-    count_done: called from a thread of its own; says how many of `total` are done.
+    Args:
+      count_done: Returns how many of `total` are done; called from another thread.
+      total: The number at the end.
+      unit: Name of what is counted.
+      stream: Where to print; None: stderr.
     """
     stream = stream or sys.stderr
     stop = threading.Event()
@@ -41,7 +45,7 @@ def _show(count_done, total, unit, stream, stop):
 
 
 def line(first: int, done: int, total: int, unit: str, seconds: float) -> str:
-    """What is shown after so many seconds; first: how many were done at the start."""
+    """The text to show after `seconds`. first: The number that were done at the start."""
     text = f"{done} of {total} {unit}"
     rate = (done - first) / seconds if seconds else 0
     if rate:

@@ -1,7 +1,8 @@
-"""How a scan becomes the network's input: one frozen value that every program shares.
+"""The recipe: how a scan becomes the network's input, in one frozen value for all programs.
 
-The data job writes the recipe into the dataset's manifest; the trainer, the SavedModel and the
-predictor carry it on. `prepare` is the only code that applies it. Numpy only.
+The data job writes the recipe into the dataset's manifest. The trainer copies it into the run, the
+SavedModel contains it, and the predictor reads it there. `prepare` is the only code that applies
+it. Numpy only.
 """
 
 import dataclasses
@@ -21,16 +22,16 @@ from segthor.options import check, option, require
 from segthor.organs import Organs, is_name
 from segthor.volume import LabelMap, Volume
 
-NOMINAL_PIXEL_MM = 1.0  # sizes the matrix where the scan's own pixels are kept
-_MOST_MM = 3000  # no scanner sees further
+NOMINAL_PIXEL_MM = 1.0  # gives the size in pixels of crop_mm where the scan's own pixels are kept
+_MOST_MM = 3000  # larger than any scanner's field of view
 _MOST_PX, _MOST_HU = 2048, 100_000
-_STRIDE_PX = 32  # the networks halve the image five times
+_STRIDE_PX = 32  # the networks halve the image five times, so H and W must be multiples of 32
 _LEVEL_STATISTICS = {"median": np.median, "mean": functools.partial(np.mean, dtype=np.float64)}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of the preparation; each field says what it is and its range."""
+    """Every choice of the preparation; the fields are flags of `beam_jobs.build`."""
 
     crop_mm: float = option(
         256.0,
@@ -39,25 +40,26 @@ class Recipe:
     )
     pixel_mm: float = option(
         1.0,
-        "In-plane pixel in mm; 0 keeps the scan's own (the matrix is then crop_mm at 1 mm).",
+        "Size of a pixel in mm; 0 keeps the scan's own pixels (with 1 pixel per mm of crop_mm).",
         (0, _MOST_MM),
     )
     context: int = option(
-        3, "Slices per image, odd; at either end the last slice stands in.", (1, 99)
+        3, "Slices per image, odd; the first and last slice are repeated at the ends.", (1, 99)
     )
     window_width_hu: float = option(
         350.0,
-        "Width of the window in HU that becomes the grey levels 0 to 255.",
+        "Width in HU of the window that is mapped to the grey levels 0 to 255.",
         (0.001, _MOST_HU),
         flag="window_width",
     )
     window_level: str = option(
         "50",
-        "Centre of the window: HU, or the patient's own inside these organs as median:ORGAN,... "
-        "or mean:ORGAN,...",
+        "Centre of the window in HU, or of each patient: median:ORGAN,... or mean:ORGAN,... of the "
+        "HU inside these organs.",
     )
     crop_center: str = option(
-        "body", "Centre of the box: body, or organs:ORGAN,... for the box about these organs."
+        "body",
+        "Centre of the box: body, or organs:ORGAN,... for that of these organs' bounding box.",
     )
 
     def __post_init__(self):
@@ -66,13 +68,13 @@ class Recipe:
         require(pixels <= _MOST_PX, "crop_mm / pixel_mm", f"at most {_MOST_PX} pixels", pixels)
         require(self.context % 2 == 1, "context", "an odd number of slices", self.context)
         statistic, named = _split(self.window_level)
-        constant = statistic == "" and _is_level(named[0])
-        own = statistic in _LEVEL_STATISTICS and _are_organs(named)
+        is_constant = statistic == "" and _is_level(named[0])
+        is_own = statistic in _LEVEL_STATISTICS and _are_organs(named)
         expected = f"HU up to {_MOST_HU}, median:ORGANS or mean:ORGANS"
-        require(constant or own, "window_level", expected, self.window_level)
+        require(is_constant or is_own, "window_level", expected, self.window_level)
         kind, named = _split(self.crop_center)
-        about = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
-        require(about, "crop_center", "body or organs:ORGANS", self.crop_center)
+        is_center = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
+        require(is_center, "crop_center", "body or organs:ORGANS", self.crop_center)
 
     @property
     def size_px(self) -> int:
@@ -82,17 +84,17 @@ class Recipe:
 
     @property
     def needs_masks(self) -> bool:
-        """Whether level or centre come from organs, so that contours or a prediction are needed."""
+        """Whether level or centre come from organs, which requires contours or a prediction."""
         return bool(self.mask_organs)
 
     @property
     def mask_organs(self) -> frozenset[str]:
-        """The organs that level or centre are taken from."""
+        """The organs that level or centre come from."""
         chosen = (_split(choice) for choice in (self.window_level, self.crop_center))
         return frozenset(name for kind, named in chosen if kind for name in named)
 
     def require_organs(self, organs: Organs) -> None:
-        """Raises InputError where level or centre are to come from organs that a table lacks."""
+        """Raises InputError where level or centre come from an organ that is not in the table."""
         known = ", ".join(organs.names)
         for name, choice in (
             ("window_level", self.window_level),
@@ -108,20 +110,20 @@ class Recipe:
 
     @classmethod
     def from_json(cls, value: dict) -> "Recipe":
-        """The way back of `to_json`; raises InputError for anything else."""
+        """The inverse of `to_json`; raises InputError for anything else."""
         return fields.from_json(cls, value, "recipe")
 
     def digest(self) -> str:
-        """A short name of the recipe's content, equal where and only where it is equal."""
+        """Digest of the recipe, 16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One patient, ready to be cut into records.
+    """The prepared slices of one patient.
 
     images: uint8 [Z, H, W], windowed.
-    labels: uint8 [Z, H, W], or None.
+    labels: uint8 [Z, H, W]; None for a patient without contours.
     labelled_hu: HU of the labelled pixels, in the order of labels[labels > 0].
     placement: Where the slices lie in the scan.
     level_hu: The window level.
@@ -139,13 +141,17 @@ class Prepared:
 def prepare(
     volume: Volume, recipe: Recipe, labels: LabelMap | None = None, masks: LabelMap | None = None
 ) -> Prepared:
-    """Centre, crop, resample, choose the level.
+    """Finds the centre, crops and resamples, finds the level, and applies the window.
 
-    labels: The contours. masks: labels that give level and centre where the recipe takes them from
-    organs: by default the contours; for a patient without contours an earlier prediction.
+    Args:
+      volume: The scan.
+      recipe: The recipe.
+      labels: The contours; None for a patient without.
+      masks: Label map that level and centre come from where the recipe needs organs: by default the
+        contours; an earlier prediction for a patient without contours.
 
     Raises:
-      InputError: no body in the scan, or the organs that give level or centre are absent.
+      InputError: There is no body in the scan, or none of the organs that level or centre need.
     """
     masks = labels if masks is None else masks
     if recipe.needs_masks and masks is None:
@@ -164,7 +170,7 @@ def prepare(
 
 
 def _labels_outside(placement: Placement, labels: LabelMap) -> int:
-    """The number of voxels of organs outside the box."""
+    """Number of the organs' voxels outside of the box; ignored voxels do not count."""
     boxes, zyx = labels.boxes, labels.zyx
     if labels.has_ignored:
         boxes = {label: box for label, box in boxes.items() if label != ignored.LABEL}
@@ -173,22 +179,24 @@ def _labels_outside(placement: Placement, labels: LabelMap) -> int:
 
 
 def _images(hu, placement: Placement, level_hu, width_hu, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Windowed slices, and the HU under their labels, taken while a slice lies in the cache."""
+    """Windowed slices uint8 [Z, H, W], and the HU of their labelled pixels."""
     images = np.empty((len(hu), placement.size_px, placement.size_px), np.uint8)
-    held, *box = around([]) if labels is None else nonzero_box(labels)
+    labelled, *box = around([]) if labels is None else nonzero_box(labels)
     box = tuple(box)
     labelled_hu = [np.empty(0, np.float32)]
+    # Slice by slice: each is windowed and read again while it is in the processor's cache.
     for z, plane in enumerate(placement.image_to_model(hu)):
         images[z] = window(plane, level_hu, width_hu)
-        if held.start <= z < held.stop:
+        if labelled.start <= z < labelled.stop:
             labelled_hu.append(plane[box][labels[z][box] > 0])
     return images, np.concatenate(labelled_hu)
 
 
 def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
-    """uint8 of the same shape: level - width / 2 becomes 0, level + width / 2 becomes 255.
+    """Maps HU to grey levels, uint8 of the same shape.
 
-    Values outside are clipped, values between are rounded half up.
+    level - width / 2 becomes 0, level + width / 2 becomes 255. Values outside are clipped, values
+    between are rounded half up.
     """
     scale, offset = np.float32(255 / width_hu), np.float32(127.5 - level_hu * 255 / width_hu)
     scaled = np.multiply(hu, scale, dtype=np.float32)
@@ -199,13 +207,13 @@ def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
 
 
 def context_indices(z: int, num_slices: int, context: int) -> list[int]:
-    """The `context` slice numbers about z; beyond either end the end slice stands in."""
+    """The `context` slice numbers about z; the first and last number are repeated at the ends."""
     first = z - context // 2
     return [min(max(n, 0), num_slices - 1) for n in range(first, first + context)]
 
 
 def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
-    """[H, W, context] of slices [Z, H, W] about z, channels from inferior to superior."""
+    """The slices about z of [Z, H, W] as channels [H, W, context], from inferior to superior."""
     image = np.empty((*slices.shape[1:], context), slices.dtype)
     for channel, index in enumerate(context_indices(z, len(slices), context)):
         image[..., channel] = slices[index]
@@ -232,7 +240,7 @@ def _level_hu(hu: np.ndarray, recipe: Recipe, masks: LabelMap | None) -> float:
     statistic, named = _split(recipe.window_level)
     if not statistic:
         return float(named[0])
-    # Voxels are taken in the order z, y, x, so the result does not depend on the file's order.
+    # A float mean depends on the order of its values: here z, y, x, whatever the file's order is.
     present = [
         hu[masks.boxes[label]][masks.zyx[masks.boxes[label]] == label]
         for label in masks.organs.labels(named)

@@ -1,9 +1,9 @@
-"""One axial slice as a TFRecord: its schema, writer and readers, side by side.
+"""The record, one axial slice as a TFRecord: its schema, its writer and its readers.
 
-The writer needs no TensorFlow: the Example message is built after its public schema, framed as a
-TFRecord with masked CRC-32C checksums
+The writer needs no TensorFlow: it encodes the Example message by its public schema, and frames it
+as a TFRecord with masked CRC-32C checksums
 (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
-`parse` is the TensorFlow reader, `decode` the one without.
+`parse` reads records with TensorFlow, `decode` without.
 """
 
 import functools
@@ -24,25 +24,20 @@ Z = "z"  # int64: the slice's number, from inferior to superior
 IMAGE = "image"  # bytes: uint8 [H, W, C], windowed, row-major
 LABELS = "labels"  # bytes: uint8 [H, W], row-major
 SHAPE = "shape"  # int64 [3]: H, W, C
-PRESENT = "organs_present"  # int64 [K]: 1 where the slice holds a voxel of the organ
-CONTOURED = "organs_contoured"  # int64 [K]: 1 where the organ was contoured in this patient
-SCAN_SHAPE = "scan_shape"  # int64 [3]: X, Y, Z of the scan in LPS order, whatever its file's is
-AFFINE = "affine"  # float32 [16]: row-major, this order's index to RAS+ mm; the origin to 0.1 mm
+PRESENT = "organs_present"  # int64 [K], organs of the table: 1 if the slice has a voxel of it
+CONTOURED = "organs_contoured"  # int64 [K]: 1 if the organ was contoured in this patient
+SCAN_SHAPE = "scan_shape"  # int64 [3]: X, Y, Z of the scan in LPS order
+AFFINE = "affine"  # float32 [16]: row-major, index in LPS order to RAS+ mm; origin to 0.1 mm
 BOX_PX = "box_px"  # float32 [4]: first row, first column, row step, column step, in scan pixels
 LEVEL_HU = "window_level_hu"  # float32
 WIDTH_HU = "window_width_hu"  # float32
-
 
 _PIECE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One record. image: uint8 [H, W, C]; labels: uint8 [H, W].
-
-    present, contoured: 0 or 1 per organ, in the order of the dataset's table: whether the slice
-    holds a voxel of it, and whether it was contoured in this patient.
-    """
+    """One record. The fields hold the values of the keys above, in their shapes and units."""
 
     patient: str
     z: int
@@ -58,16 +53,15 @@ class Slice:
 
 
 def present_in(labels: np.ndarray, organs: Organs) -> tuple[int, ...]:
-    """1 per organ that has a voxel in a slice's labels, uint8 [H, W]."""
-    plane = labels.tobytes()  # in bytes, looking for one is the C library's work
+    """For each organ 1 if it has a voxel in a slice's labels, uint8 [H, W], else 0."""
+    plane = labels.tobytes()  # searching bytes is a fast call of the C library
     return tuple(int(organ.label in plane) for organ in organs)
 
 
 def encode(record: Slice) -> bytes:
-    """The serialized tf.train.Example; equal records give equal bytes, keys in order.
+    """The serialized tf.train.Example, with sorted keys; equal records give equal bytes.
 
-    Put together here and not by protobuf, which would copy each image three times: ten times the
-    cost.
+    Does not use protobuf, which would copy each image three times and take ten times as long.
     """
     entries = {
         PATIENT: _bytes(PATIENT, record.patient.encode(errors="surrogatepass")),
@@ -88,7 +82,7 @@ def encode(record: Slice) -> bytes:
 
 
 def decode(serialized: bytes) -> Slice:
-    """The way back of `encode`, without TensorFlow; floats come back as float32."""
+    """The inverse of `encode`, without TensorFlow; floats are float32."""
     example = _Example()
     example.ParseFromString(serialized)
     feature = example.features.feature
@@ -111,10 +105,13 @@ def decode(serialized: bytes) -> Slice:
 
 
 def parse(serialized, size_px: int, context: int, num_organs: int) -> dict:
-    """The TensorFlow reader, for `tf.data.Dataset.map`.
+    """Reads a record with TensorFlow, for `tf.data.Dataset.map`.
 
-    serialized: a string tensor []. Returns image uint8 [size_px, size_px, context], labels uint8
-    [size_px, size_px], present and contoured int64 [num_organs], patient string [], z int64 [].
+    serialized: A string tensor []. size_px: H and W. context: C. num_organs: K.
+
+    Returns:
+      IMAGE uint8 [H, W, C], LABELS uint8 [H, W], PRESENT and CONTOURED int64 [K], PATIENT string
+      [], Z int64 [].
     """
     import tensorflow as tf  # here, so that the data job's workers need not load it
 
@@ -139,13 +136,13 @@ def parse(serialized, size_px: int, context: int, num_organs: int) -> dict:
 
 
 def frame(payload: bytes) -> tuple[bytes, bytes, bytes]:
-    """The pieces of one TFRecord frame, to be written one after the other."""
+    """The three parts of a TFRecord frame, to be written one after the other."""
     length = struct.pack("<Q", len(payload))
     return length + _masked_crc(length), payload, _masked_crc(payload)
 
 
 def read_frames(stream, path: str):
-    """Yields the payload of each TFRecord frame; raises InputError at the first damaged one."""
+    """Yields the payload of each TFRecord frame; raises InputError at the first damaged frame."""
     number = 0
     while head := stream.read(12):
         if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
@@ -161,7 +158,7 @@ def read_frames(stream, path: str):
 
 
 def _read(stream, size: int) -> bytes:
-    """Memory is taken as the bytes arrive: a length may promise more than any file holds."""
+    """Reads in pieces, because a damaged length may be larger than the memory."""
     pieces = []
     while size > 0 and (piece := stream.read(min(size, _PIECE_BYTES))):
         pieces.append(piece)
@@ -170,18 +167,18 @@ def _read(stream, size: int) -> bytes:
 
 
 def check_lengths(path: str) -> None:
-    """Reads the lengths of a shard's records alone, and checks them against the file's size.
+    """Checks the lengths of a shard's records against the size of the file; skips their content.
 
     Raises:
-      InputError: the file ends inside a record.
+      InputError: The file ends inside a record.
     """
     end = files.size(path)
-    number = place = 0
+    number = offset = 0
     with files.open_read(path) as stream:
-        while place < end:
-            stream.seek(place)
-            place += 12 + int.from_bytes(stream.read(12)[:8], "little") + 4
-            if place > end:
+        while offset < end:
+            stream.seek(offset)
+            offset += 12 + int.from_bytes(stream.read(12)[:8], "little") + 4
+            if offset > end:
                 raise InputError(
                     f"{path}: record {number} is longer than the file; build the shard again"
                 )
@@ -189,23 +186,23 @@ def check_lengths(path: str) -> None:
 
 
 def payloads(path: str):
-    """Yields the serialized Example of every record of a shard; raises InputError as above."""
+    """Yields the serialized Example of each record of a shard; raises as `read_frames` does."""
     with files.open_read(path) as stream:
         yield from read_frames(stream, path)
 
 
 def slices(path: str):
-    """Yields every record of a shard; raises InputError as above, and for one of another schema."""
+    """Yields each record of a shard; raises InputError for a damaged one or another schema."""
     for number, payload in enumerate(payloads(path)):
         try:
             record = decode(payload)
-        except Exception as error:  # protobuf's and numpy's, of many kinds
+        except Exception as error:  # protobuf and numpy raise many types
             raise InputError(f"{path}: record {number} cannot be decoded ({error})") from error
         yield record
 
 
 def _flat(array: np.ndarray) -> memoryview:
-    """The array's bytes, row-major, without a copy where they lie so."""
+    """The bytes of the array in row-major order, without a copy where it already is."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
@@ -213,7 +210,7 @@ def _bytes(key: str, value: bytes | memoryview) -> tuple:
     return _head(key, len(value)), value
 
 
-@functools.lru_cache(4096)  # whatever the value, what goes before it follows from its length
+@functools.lru_cache(4096)  # the bytes before a value depend only on its length
 def _head(key: str, length: int) -> bytes:
     return b"".join(_entry(key, _field(1, *_field(1, bytes(length))))[:-1])
 
@@ -222,7 +219,7 @@ def _floats(key: str, values) -> tuple[bytes]:
     return _float_bytes(key, np.asarray(values, "<f4").tobytes())
 
 
-# Most of a slice's values are those of its neighbours. By their bytes: -0.0 equals 0.0.
+# Neighbouring slices have mostly equal values. The cache's key is their bytes, since -0.0 == 0.0.
 @functools.lru_cache(4096)
 def _float_bytes(key: str, values: bytes) -> tuple[bytes]:
     return (b"".join(_entry(key, _field(2, *_field(1, values)))),)
@@ -239,15 +236,12 @@ def _entry(key: str, feature: tuple) -> tuple:
 
 
 def _field(number: int, *pieces: bytes | memoryview) -> tuple:
-    """A message's field of bytes, as pieces to be joined: its tag, its length, what it holds.
-
-    https://protobuf.dev/programming-guides/encoding
-    """
+    """A length-delimited field (https://protobuf.dev/programming-guides/encoding), in pieces."""
     return bytes((number << 3 | 2,)), _varint(sum(map(len, pieces))), *pieces
 
 
 def _varint(value: int) -> bytes:
-    """A whole number from 0 on, seven bits to a byte, lowest first."""
+    """A non-negative integer with seven bits per byte, lowest first."""
     digits = bytearray()
     while value > 0x7F:
         digits.append(value & 0x7F | 0x80)
@@ -262,7 +256,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def _example_class():
-    """The message of tensorflow/core/example/example.proto, in a pool of its own."""
+    """The class of tensorflow/core/example/example.proto's message, in a separate pool."""
     kinds = descriptor_pb2.FieldDescriptorProto
     proto = descriptor_pb2.FileDescriptorProto(
         name="segthor/example.proto", package="segthor", syntax="proto3"

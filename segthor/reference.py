@@ -1,22 +1,22 @@
-"""What the training patients measure, so that a new scan and its organs can be compared with them.
+"""Figures of the training patients, with which those of a new scan and its organs are compared.
 
-Taken from the manifest by the trainer, kept in the run and in the model. Numpy only.
+The trainer computes them from the manifest; the run and the model contain them. Numpy only.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import fields
 from segthor.geometry import Placement
 
-FEWEST = 3  # patients, below which a spread means nothing
+FEWEST = 3  # number of patients that a spread needs
 GREY_RANGES = 16
-_EVERY = 4  # slices, of which one is looked at for its grey levels
-_SMALLEST_SHARE = 0.03  # of the mean: what a spread is at least
-# And in the figure's own unit, so that patients that happen to be alike set no absurd limit.
-_SMALLEST = {
+_EVERY = 4  # the grey levels of every fourth slice are counted
+# Least spread, as a share of the mean and in the figure's unit: similar training patients must not
+# make every other patient an outlier.
+_LEAST_SHARE = 0.03
+_LEAST = {
     "mean_hu": 8.0,
     "level_hu": 5.0,
     "left_mm": 4.0,
@@ -30,7 +30,12 @@ _SMALLEST = {
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over the training patients. low, high: the lowest and highest of them."""
+    """The distribution of one figure over the training patients.
+
+    mean: Mean.
+    sd: Standard deviation of the sample.
+    low, high: Lowest and highest value.
+    """
 
     mean: float
     sd: float
@@ -39,22 +44,25 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Of two or more values; sd: that of a sample."""
+        """The spread of two or more values."""
         values = np.array(list(values), float)
         numbers = values.mean(), values.std(ddof=1), values.min(), values.max()
         return cls(*(round(float(number), 5) for number in numbers))
 
     def z_score(self, name: str, value: float) -> float:
-        """How many spreads a value of this figure lies above the mean; below it: negative."""
-        spread = max(self.sd, _SMALLEST_SHARE * abs(self.mean), _SMALLEST.get(name, 0.0), 1e-6)
+        """Distance of a value from the mean in standard deviations. name: Name of the figure."""
+        spread = max(self.sd, _LEAST_SHARE * abs(self.mean), _LEAST.get(name, 0.0), 1e-6)
         return round(float(np.clip((value - self.mean) / spread, -99, 99)), 2)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The training patients' figures; names as in `scan_figures` and `organ_figures`.
+    """Figures of the training patients.
 
-    grey_shares: the mean over patients of `grey_shares`.
+    patients: Number of patients.
+    grey_shares: Mean of the patients' `grey_shares`.
+    scan: Figure of `scan_figures` to its spread.
+    organs: Organ's name to the figures of `organ_figures` and their spreads.
     """
 
     patients: int
@@ -62,29 +70,20 @@ class Reference:
     scan: dict[str, Spread]
     organs: dict[str, dict[str, Spread]]
 
-    def to_json(self) -> dict:
-        """Plain values; `from_json` restores them."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value) -> "Reference":
-        """The way back of `to_json`; raises InputError for anything else."""
-        return fields.from_json(cls, value, "reference")
-
     def scan_figures(self, placement: Placement, level_hu: float, shares) -> dict[str, float]:
-        """`scan_figures`, and how far the grey levels are from the training patients' mean."""
+        """`scan_figures`, and the distance of the grey levels from the training patients' mean."""
         distance = grey_distance(shares, self.grey_shares)
         return scan_figures(placement, level_hu) | {"grey_distance": distance}
 
 
-def of_dataset(patients) -> Reference | None:
-    """Of rows of the manifest (`manifest.Built`); None where too few have the figures."""
+def compute_reference(patients) -> Reference | None:
+    """The reference for rows of the manifest (`manifest.Built`); None for too few patients."""
     known = [row for row in patients if row.grey_shares]
     if len(known) < FEWEST:
         return None
     mean_shares = tuple(float(x) for x in np.mean([row.grey_shares for row in known], 0).round(6))
     scans = [
-        scan_figures(Placement.from_json(row.placement), row.level_hu)
+        scan_figures(row.placement, row.level_hu)
         | {"grey_distance": grey_distance(row.grey_shares, mean_shares)}
         for row in known
     ]
@@ -97,11 +96,11 @@ def of_dataset(patients) -> Reference | None:
 def _spreads(rows: list[dict[str, float]]) -> dict[str, Spread]:
     names = dict.fromkeys(name for row in rows for name in row)
     values = {name: [row[name] for row in rows if name in row] for name in names}
-    return {name: Spread.of(found) for name, found in values.items() if len(found) >= FEWEST}
+    return {name: Spread.of(own) for name, own in values.items() if len(own) >= FEWEST}
 
 
 def scan_figures(placement: Placement, level_hu: float) -> dict[str, float]:
-    """What a scan's grid and box measure, in mm; outside_share: of the box, beyond the scan."""
+    """Figures of a scan's grid and box, in mm. outside_share: Share of the box outside the scan."""
     z_mm, y_mm, x_mm = placement.spacing_zyx_mm
     depth, height, width = placement.shape_zyx
     return {
@@ -115,31 +114,31 @@ def scan_figures(placement: Placement, level_hu: float) -> dict[str, float]:
 
 
 def organ_figures(measured: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
-    """Organ to its figures, from the fields of `figures.OrganFigures`.
+    """Organ's name to its figures, from the fields of `figures.OrganFigures`.
 
-    Places are those of the organ's centre from the mean centre of the other organs that are there,
-    towards left, posterior and superior; left out where there is no other.
+    left_mm, posterior_mm and superior_mm are the position of the organ's centre relative to the
+    mean centre of the other organs; they are left out where there is no other organ.
     """
-    found = {}
+    figures = {}
     for name, row in measured.items():
-        found[name] = {
+        figures[name] = {
             "log_volume": float(np.log(max(row["volume_cm3"], 0.01))),
             "length_mm": row["extent_z_mm"],
             "mean_hu": row["mean_hu"],
         }
         others = [other["center_lps_mm"] for key, other in measured.items() if key != name]
         if others:
-            apart = np.subtract(row["center_lps_mm"], np.mean(others, 0))
+            relative = np.subtract(row["center_lps_mm"], np.mean(others, 0))
             names = ("left_mm", "posterior_mm", "superior_mm")
-            found[name] |= dict(zip(names, map(float, apart), strict=True))
-    return found
+            figures[name] |= dict(zip(names, map(float, relative), strict=True))
+    return figures
 
 
 def grey_shares(images: np.ndarray) -> tuple[float, ...]:
-    """How the pixels of uint8 [Z, H, W] spread over equal ranges of grey levels.
+    """Shares of the pixels of uint8 [Z, H, W] in GREY_RANGES equal ranges of grey levels.
 
-    Only pixels denser than the window's lower end count: tissue, wherever the box's air is. All 0
-    where there are none.
+    Pixels of grey level 0 do not count, so that the amount of air in the box does not matter. All 0
+    where there are no other pixels.
     """
     counts = np.zeros(256, np.int64)
     for plane in images[::_EVERY]:
@@ -150,9 +149,8 @@ def grey_shares(images: np.ndarray) -> tuple[float, ...]:
 
 
 def grey_distance(one, other) -> float:
-    """The mean distance between two cumulative distributions of grey levels, 0 to 1.
+    """Wasserstein distance between two distributions of grey levels, as a share of the window.
 
-    It is the distance by which grey has to be moved to turn the one into the other (Wasserstein),
-    as a share of the window's width.
+    It is the mean distance between the two cumulative distributions, 0 to 1.
     """
     return float(np.abs(np.cumsum(np.subtract(one, other))).mean())

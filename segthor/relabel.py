@@ -1,4 +1,4 @@
-"""The values of a file of contours as the labels of a table of organs."""
+"""Converts the values of a file of contours to the labels of a table of organs."""
 
 import numpy as np
 
@@ -7,18 +7,24 @@ from segthor.boxes import MemoryOrder
 from segthor.findings import Finding
 from segthor.organs import Organs
 
-_MOST_ROUNDED = 1e-3  # what scaling and storing a whole number may add to it
+_MOST_ROUNDED = 1e-3  # largest error that scaling and storing a whole number may cause
 
 
 def to_labels(
     stored: np.ndarray, label_values=(), *, organs: Organs
 ) -> tuple[np.ndarray | None, list[Finding]]:
-    """The organs' labels as uint8, or None; and findings, the last of which says why None.
+    """Converts stored values to the organs' labels.
 
-    stored: numbers of any type and shape; floats within 0.001 of whole numbers are rounded.
-    label_values: (organ, value in `stored`), where they are not the table's; all other values
-    are then background. `ignored.NAME`: the value of voxels that are not annotated; alone, it
-    leaves the organs' values as they are.
+    Args:
+      stored: Numbers of any type and shape; floats within 0.001 of whole numbers are rounded.
+      label_values: (organ, value in `stored`), where they differ from the table; all other values
+        are then background. `ignored.NAME` stands for voxels that are not annotated; alone, it
+        leaves the organs' values as they are.
+      organs: The table of organs.
+
+    Returns:
+      uint8 labels of the same shape, or None where values are not whole or stand for no organ; and
+      findings, the last of which then says why.
     """
     order = MemoryOrder.of(stored)
     findings = []
@@ -32,10 +38,10 @@ def to_labels(
 
 
 def _whole_numbers(stored, add):
-    """The values without what storing added to them; None where they are not whole numbers."""
+    """The values rounded to whole numbers; None where one is too far from a whole number."""
     if stored.dtype.kind != "f":
         return stored
-    with np.errstate(invalid="ignore"):  # no whole number lies beside what is not finite
+    with np.errstate(invalid="ignore"):  # NaN and infinity give NaN, which the test below refuses
         whole = np.rint(stored)
         off = np.abs(stored - whole)
     largest = float(off.max())
@@ -50,7 +56,7 @@ def _whole_numbers(stored, add):
 
 
 def _table_labels(stored, label_values, organs: Organs, add):
-    """Whole numbers as the table's labels, uint8; None where a value stands for no organ."""
+    """Whole numbers to the table's labels, uint8; None where a value stands for no organ."""
     named = [(name, value) for name, value in label_values if name != ignored.NAME]
     left_out = stored == ignored.value_in(label_values) if len(named) < len(label_values) else None
     if named:
@@ -75,9 +81,9 @@ def _table_labels(stored, label_values, organs: Organs, add):
 
 
 def _unknown(stored: np.ndarray, highest, organs: Organs) -> tuple[np.ndarray, str]:
-    """The values that are no organ's, sorted, and in words those that may be there.
+    """The values that stand for no organ, sorted, and a text with the values that are allowed.
 
-    highest: of `stored`.
+    highest: The largest value of `stored`.
     """
     labels, last = sorted(organs.labels(organs.names)), organs.highest_label
     if (stored.dtype.kind != "u" and stored.min() < 0) or highest > last:

@@ -1,25 +1,25 @@
 """In-plane resampling of volumes and label maps by linear weights. Numpy and scipy only.
 
-Sums are taken entry by entry in a fixed order, not by a linear algebra library, whose last bits
-depend on the processor: the same scan must give the same bytes on every machine.
+Sparse matrices sum in a fixed order. The last bits of a linear algebra library's sums depend on the
+processor, but the same scan must give the same bytes on every machine.
 """
 
 import numpy as np
 from scipy import sparse
 
-from segthor.boxes import Box, support
+from segthor.boxes import Box, around, support
 
-# Slices that are resampled together, so that each weight is fetched once for all of them; of 4, 8,
-# 16 and 32, the quickest: more do not fit beside the weights in a core's cache.
-_TOGETHER = 8
+# Number of slices that are resampled together, so that each weight is loaded once for all of them.
+# 8 is the fastest of 4, 8, 16 and 32: more do not fit into a core's cache beside the weights.
+_BATCH = 8
 
 
 def linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarray:
-    """[len(positions), length] float32 weights of a triangle filter about each position.
+    """Weights of a triangle filter about each position, float32 [len(positions), length].
 
-    The triangle's half width is max(1, step) source pixels: linear interpolation, and averaging
-    where the target is coarser. Rows sum to 1 inside the source, to less at its border, to 0
-    beyond.
+    The half width of the triangle is max(1, step) pixels of the source: linear interpolation, with
+    averaging where the target is coarser. Rows sum to 1 inside the source, to less at its border,
+    and to 0 outside.
     """
     width = max(1.0, step)
     reach = int(np.ceil(width)) + 1
@@ -36,12 +36,14 @@ def linear_weights(positions: np.ndarray, step: float, length: int) -> np.ndarra
 def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float):
     """Yields rows @ slice @ columns.T for every slice, float32 [len(rows), len(columns)].
 
-    zyx: [Z, Y, X]. rows, columns: weights [H, Y] and [W, X]. outside: the value where weights sum
-    to less than 1.
+    Args:
+      zyx: [Z, Y, X].
+      rows, columns: Weights [H, Y] and [W, X].
+      outside: Value that takes the missing weight where weights sum to less than 1.
     """
     y, x = support(rows), support(columns)
     operator = _operator(rows[:, y], columns[:, x])
-    for planes in _together(zyx[:, y, x]):
+    for planes in _batches(zyx[:, y, x]):
         source = planes.astype(np.float32, order="C")
         source -= np.float32(outside)
         prepared = _times(operator, source)
@@ -52,9 +54,12 @@ def resample(zyx: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: fl
 def resample_maps(
     maps: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array, region
 ) -> np.ndarray:
-    """The region (two slices of the target) of maps [H, W, K] of one plane, float32 [K, Y, X].
+    """Resamples maps of one slice within a region of the target, float32 [K, *region].
 
-    rows [all rows, H], columns [all columns, W]: weights. 0 where they are.
+    Args:
+      maps: [H, W, K].
+      rows, columns: Weights [Y, H] and [X, W].
+      region: Slices of the target's rows and columns.
     """
     y, x = reach(rows, region[0]), reach(columns, region[1])
     height, width, count = maps[y, x].shape
@@ -66,15 +71,15 @@ def resample_maps(
 
 
 def reach(weights: sparse.csr_array, rows: slice) -> slice:
-    """From the first to the last column that these rows of a sparse matrix use."""
+    """From the first to the last column with a weight in these rows of a sparse matrix."""
     used = weights.indices[weights.indptr[rows.start] : weights.indptr[rows.stop]]
     return slice(int(used.min()), int(used.max()) + 1) if len(used) else slice(0, 0)
 
 
 def largest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the maps [K, ...] is the largest, uint8, the first of equal ones; and how large.
+    """Index of the largest of maps [K, ...], uint8, the first of equal ones; and its value.
 
-    Map by map: numpy's argmax along the first axis takes three to five times as long.
+    Compares map by map: numpy's argmax along the first axis takes three to five times as long.
     """
     winner, most = np.zeros(maps.shape[1:], np.uint8), maps[0].copy()
     for number, one in enumerate(maps[1:], 1):
@@ -86,39 +91,36 @@ def largest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def resample_labels(
     zyx: np.ndarray, boxes: dict[int, Box], rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """uint8 [Z, len(rows), len(columns)]: each label resampled as a map, the largest wins.
+    """Resamples each label as a separate map; the largest value wins, uint8 [Z, H, W].
 
-    The background is a map like any other, and wins where it ties. boxes: the labels' in `zyx`.
+    The background is a map, too, and wins ties. zyx: Labels [Z, Y, X]. boxes: Label to bounding
+    box. rows, columns: Weights [H, Y] and [W, X].
     """
     zyx = zyx.astype(np.uint8, copy=False)
     target = np.zeros((len(zyx), len(rows), len(columns)), np.uint8)
-    maps = {value: _Map(box, rows, columns) for value, box in boxes.items()}
+    maps = {value: _LabelMap(box, rows, columns) for value, box in boxes.items()}
     if not maps:
         return target
-    places = [one.target for one in maps.values()]
-    region = tuple(
-        slice(min(place[axis].start for place in places), max(place[axis].stop for place in places))
-        for axis in (0, 1)
-    )
+    region = around(one.target for one in maps.values())
     reached = target[(slice(None), *region)]
     for first, planes, winner in zip(
-        range(0, len(zyx), _TOGETHER), _together(zyx), _together(reached), strict=True
+        range(0, len(zyx), _BATCH), _batches(zyx), _batches(reached), strict=True
     ):
         best = np.zeros(winner.shape, np.float32)
         background = np.ones_like(best)
         for value, one in maps.items():
             if one.z.start < first + len(planes) and first < one.z.stop:
-                place = (slice(None), *one.within(region))
+                part = (slice(None), *one.within(region))
                 share = one.share(planes, value)
-                background[place] -= share
-                np.copyto(winner[place], value, where=share > best[place])
-                np.maximum(best[place], share, out=best[place])
+                background[part] -= share
+                np.copyto(winner[part], value, where=share > best[part])
+                np.maximum(best[part], share, out=best[part])
         winner[background >= best] = 0
     return target
 
 
-class _Map:
-    """One label: its slices, its box in their planes, the pixels it reaches and the way there."""
+class _LabelMap:
+    """Resamples one label from its bounding box to the part of the target that it can reach."""
 
     def __init__(self, box, rows, columns):
         self.z, y, x = box
@@ -128,12 +130,12 @@ class _Map:
         self._shape = tuple(part.stop - part.start for part in self.target)
 
     def share(self, planes: np.ndarray, value: int) -> np.ndarray:
-        """float32 [N, *target], the label's share of each pixel, from slices [N, Y, X]."""
+        """The label's share of each pixel of `target`, float32 [N, ...], from slices [N, Y, X]."""
         masks = planes[self._source] == value
         return _times(self._operator, masks).reshape(len(planes), *self._shape)
 
     def within(self, region) -> tuple[slice, slice]:
-        """`target` as seen from a region that holds it."""
+        """`target` relative to a region that contains it."""
         return tuple(
             slice(part.start - outer.start, part.stop - outer.start)
             for part, outer in zip(self.target, region, strict=True)
@@ -141,16 +143,16 @@ class _Map:
 
 
 def _operator(rows: np.ndarray, columns: np.ndarray) -> sparse.csr_array:
-    """What turns a flat plane [Y * X] into the flat resampled plane [H * W]."""
+    """The matrix [H * W, Y * X] that resamples a flattened slice."""
     return sparse.csr_array(sparse.kron(sparse.csr_array(rows), sparse.csr_array(columns), "csr"))
 
 
-def _together(slices: np.ndarray):
-    """Yields the slices [Z, ...] in parts [N, ...] that are resampled at once."""
-    return (slices[first : first + _TOGETHER] for first in range(0, len(slices), _TOGETHER))
+def _batches(slices: np.ndarray):
+    """Yields slices [Z, ...] in batches [N, ...]."""
+    return (slices[first : first + _BATCH] for first in range(0, len(slices), _BATCH))
 
 
 def _times(operator: sparse.csr_array, planes: np.ndarray) -> np.ndarray:
-    """The operator times each of the planes [N, Y, X], float32 [N, H * W]."""
+    """Applies the operator to each of the slices [N, Y, X]; float32 [N, H * W]."""
     columns = planes.reshape(len(planes), operator.shape[1]).T.astype(np.float32, order="C")
     return np.ascontiguousarray(operator.dot(columns).T)

@@ -1,4 +1,4 @@
-"""Where a Beam job runs: this process, or an engine that the options name."""
+"""Beam's runner and its options: this process, or an engine that the options name."""
 
 import argparse
 import contextlib
@@ -9,12 +9,12 @@ from concurrent.futures.process import BrokenProcessPool
 
 from segthor.errors import InputError
 
-# Before Beam is imported: it notes what is not installed.
+# Before Beam is imported, because it logs which optional packages are missing.
 logging.getLogger("apache_beam").setLevel(logging.WARNING)
 
 LOCAL = ("DirectRunner", "direct")
 _RUNNING_MODE = "--direct_running_mode"
-# Below this many bytes of input another process costs more than it brings.
+# Starting another process is worth it only for more bytes of input than this.
 _BYTES_PER_PROCESS = 20 << 20
 _REFUSAL = re.compile(
     r"((?:No space left on device|Disk quota exceeded|Read-only file system|Permission denied)"
@@ -23,13 +23,14 @@ _REFUSAL = re.compile(
 
 
 def check_options(runner: str, arguments: list[str]) -> None:
-    """Raises InputError for an option that neither the program nor Beam's local runner knows, or
-    whose value is not of its kind.
+    """Checks the options of Beam that the user gave.
 
-    Other runners know options that only they can judge.
+    Raises:
+      InputError: An option has a value of another type, or the local runner does not know it. Other
+        runners may have more options than Beam lists.
     """
     if not arguments and runner in LOCAL:
-        return  # Beam, which takes a second, is not asked about nothing
+        return  # importing Beam takes a second
     from apache_beam.options import pipeline_options
 
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
@@ -44,11 +45,13 @@ def check_options(runner: str, arguments: list[str]) -> None:
         raise InputError(f"unknown option {unknown[0]!r}; --help lists those of this program")
 
 
-def choose(name: str, arguments: list[str]):
-    """(options, runner) for the runner's name and the options that are not the program's own.
+def choose_runner(name: str, arguments: list[str]):
+    """(Beam's options, runner).
 
-    The local runner runs in this process, and never looks for anything on the network, which
-    Beam's own switch of the same name would.
+    The local runner runs in this process and never accesses the network, unlike Beam's own default
+    for the same name, which may download another runner.
+
+    name: The runner's name. arguments: Options of the command line that are not the program's own.
     """
     from apache_beam.options import pipeline_options
 
@@ -58,17 +61,17 @@ def choose(name: str, arguments: list[str]):
         return options, name
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    # It logs the traceback of an error that reaches this process anyway.
+    # It would also log the traceback of an error that reaches this process anyway.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     if _RUNNING_MODE not in " ".join(arguments):
         options.view_as(pipeline_options.DirectOptions).direct_num_workers = 1
     return options, FnApiRunner()
 
 
-def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
-    """How many processes of this machine so many bytes are worth, or --direct_num_workers.
+def count_processes(name: str, arguments: list[str], input_bytes: int) -> int:
+    """Number of processes on this machine: --direct_num_workers, or as the size of the input pays.
 
-    1 where an engine has workers of its own, or Beam's --direct_running_mode starts some.
+    1 where an engine has its own workers, or Beam's --direct_running_mode starts some.
     """
     given = " ".join(arguments)
     if name not in LOCAL or _RUNNING_MODE in given:
@@ -76,28 +79,28 @@ def local_processes(name: str, arguments: list[str], input_bytes: int) -> int:
     from apache_beam.options import pipeline_options
 
     options = pipeline_options.PipelineOptions(arguments)
-    asked = options.view_as(pipeline_options.DirectOptions).direct_num_workers
-    if asked < 0:
-        raise InputError(f"--direct_num_workers: expected 0 (every core) or more, found {asked}")
+    workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
+    if workers < 0:
+        raise InputError(f"--direct_num_workers: expected 0 (every core) or more, found {workers}")
     cores = os.cpu_count() or 1
     if "--direct_num_workers" in given:
-        return asked or cores
+        return workers or cores
     return max(1, min(cores, input_bytes // _BYTES_PER_PROCESS))
 
 
 @contextlib.contextmanager
-def trouble_in_one_line():
-    """Raises again, in a form that a program ends with one line, what Beam hands on as mere text.
+def one_line_errors():
+    """Converts errors of workers, which Beam reports as text only, to errors of one line.
 
     Raises:
-      KeyboardInterrupt: the user's.
-      InputError: the system refused a worker its disk, or ended it.
+      KeyboardInterrupt: The user interrupted the program.
+      InputError: The system killed a worker, or refused to write one of its files.
     """
     try:
         yield
     except BrokenProcessPool as error:
         raise InputError(
-            "a worker process was ended from outside, most often for lack of memory; repeat the "
+            "the system killed a worker process, most often for lack of memory; repeat the "
             "command, with a smaller --direct_num_workers"
         ) from error
     except RuntimeError as error:

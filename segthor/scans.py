@@ -1,8 +1,9 @@
-"""The one door through which a scan or contours are read, be they NIfTI or DICOM.
+"""Reads scans and contours, whether they are NIfTI or DICOM.
 
-A scan is a NIfTI file, or a place of DICOM images (`segthor.dicom.places`): a folder, FOLDER#SERIES
-or one file *.dcm. Contours are a NIfTI label map, or a structure set on a DICOM scan. `among`, of
-some functions, are the patient's own files in a folder of many (`Patient.ct_files`).
+A scan is a NIfTI file, or DICOM images: a folder, FOLDER#SERIES or a file *.dcm
+(`segthor.dicom.places`). Contours are a NIfTI label map, or a structure set with its DICOM scan.
+The argument `among` of some functions is `Patient.ct_files`: the files of one patient in a folder
+of several patients.
 """
 
 import os
@@ -20,46 +21,49 @@ from segthor.volume import Grid, LabelMap, Volume
 
 
 def is_dicom(path: str) -> bool:
-    """Whether it names a place of DICOM images; opens no file."""
+    """Whether the path is one of DICOM images; opens no file."""
     if nifti.is_nifti(path) or not path or path.lower().endswith(".csv"):
         return False
     return "#" in path or path.lower().endswith(".dcm") or files.is_dir(path)
 
 
 def folder_of(path: str) -> str:
-    """The folder of a place of DICOM images, without the name of a series."""
+    """The folder of DICOM images, without the name of a series."""
     return path if files.is_dir(path) else path.rpartition("#")[0] or files.parent(path)
 
 
-def dicom_patients(root: str, contoured, kept: str = "", series: str | tuple = "") -> list[Patient]:
+def dicom_patients(
+    root: str, contoured, cache: str = "", series: str | tuple = ""
+) -> list[Patient]:
     """Every patient of a DICOM tree; see `segthor.dicom.trees.patients`."""
-    return _trees().patients(root, contoured, kept, series)
+    return _trees().patients(root, contoured, cache, series)
 
 
 def drawn_on(root: str, scans) -> list[Patient]:
-    """The structure sets in `root` of scans elsewhere; see `segthor.dicom.trees.drawn_on`."""
+    """The structure sets in `root` of given scans; see `segthor.dicom.trees.drawn_on`."""
     return _trees().drawn_on(root, scans)
 
 
 def dicom_listing(root: str, organs: Organs, roi_names=(), descriptions: bool = False) -> str:
-    """What lies in a DICOM tree, for people; see `segthor.dicom.listing.of_folder`."""
+    """A text about the content of a DICOM tree; see `segthor.dicom.listing.list_folder`."""
     _dicom()
     from segthor.dicom import listing
 
-    return listing.of_folder(root, organs, roi_names, descriptions)
+    return listing.list_folder(root, organs, roi_names, descriptions)
 
 
 @guard.reader
 def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Volume:
-    """A scan in HU.
+    """Reads a scan in HU.
 
     Args:
-      path: A NIfTI file or a place of DICOM images.
-      digest: A hashlib object, fed with the files' bytes as they are read.
-      most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
+      path: A NIfTI file or DICOM images.
+      digest: A hashlib object, updated with the bytes of the files.
+      most_bytes: Memory that the scan may fill; by default `segthor.memory.scan_limit`.
+      among: `Patient.ct_files`.
 
     Raises:
-      ReadError: files that cannot be read as one volume.
+      ReadError: The files cannot be read as one volume.
     """
     if not is_dicom(path):
         return nifti.read(path, digest, most_bytes)
@@ -68,21 +72,24 @@ def read(path: str, digest=None, most_bytes: int | None = None, among=()) -> Vol
 
 @guard.reader
 def read_grid(path: str, among=()) -> Grid:
-    """Where a scan's voxels lie; raises as `read` does."""
+    """Reads the grid of a scan without its voxels; raises as `read` does."""
     if not is_dicom(path):
         return nifti.read_grid(path)
     return _dicom().stack(path, among).grid
 
 
 def stamp(path: str, among=()) -> str:
-    """A mark that changes when one of a scan's or contours' files does; OSError without any."""
+    """Stamp of a scan's or contours' files, which changes when one of them does.
+
+    For DICOM, all files below the folder count. Raises OSError where there are none.
+    """
     if not is_dicom(path):
         return files.stamp(path)
     return _dicom().stamp(path, among)
 
 
 def volume_stamp(path: str, among=()) -> str:
-    """As `stamp`, of a scan's own files alone: what lies beside its slices does not count."""
+    """As `stamp`, but only of the scan's own files; other files in its folder do not count."""
     if not is_dicom(path):
         return files.stamp(path)
     return _dicom().volume_stamp(path, among)
@@ -106,14 +113,14 @@ def month(contours: str) -> str:
 
 
 def size(path: str, among=()) -> int:
-    """Bytes of a scan's files; 0 where there is none."""
+    """Total size of a scan's files in bytes; 0 where there is none."""
     if not is_dicom(path):
         return files.size(path) if files.exists(path) else 0
     return _dicom().size(path, among) if _dicom().exists(path) else 0
 
 
 def exists(path: str) -> bool:
-    """Whether the scan's file or folder is there."""
+    """Whether the scan's file or folder exists."""
     if not is_dicom(path):
         return files.exists(path)
     return _dicom().exists(path)
@@ -131,23 +138,23 @@ def read_contours(
     among=(),
     like: Grid | None = None,
 ) -> LabelMap:
-    """Contours in the labels of a table of organs. What is wrong with them becomes findings.
+    """Reads contours as labels of a table of organs.
+
+    Problems with their values are findings of the label map. After a finding of FATAL, values that
+    are no label of the table are 0.
 
     Args:
       path: A NIfTI label map or a structure set.
       ct: The scan that a structure set was drawn on.
-      organs: The table.
-      roi_names: (organ, ROI name) beyond the table's synonyms, for a structure set.
-      label_values: (organ, value in a NIfTI file), where they are not the table's.
+      organs: The table of organs.
+      roi_names: (organ, ROI name) in addition to the table's synonyms, for a structure set.
+      label_values: (organ, value in a NIfTI file), where they differ from the table.
       digest, most_bytes, among: As in `read`.
-      like: The grid of the scan, whose order of axes the label map has. It may lie elsewhere; see
-        `segthor.audit.pair_findings`.
-
-    Where the values cannot be the table's (a finding of FATAL), those that are none of its labels
-    are 0.
+      like: The grid of the scan. The label map is read with the same order of axes; whether it lies
+        on this grid is checked by `segthor.audit.pair_findings`.
 
     Raises:
-      ReadError: a file that cannot be read.
+      ReadError: The file cannot be read.
     """
     if not nifti.is_nifti(path) and is_dicom(ct):
         labels = _dicom().read_contours(path, ct, organs, roi_names, among)
@@ -170,10 +177,10 @@ def write_dicom(
 ) -> dict:
     """Writes a label map as structure set or SEG of a scan; see `segthor.dicom.places.write`.
 
-    made: The fields of `segthor.dicom.origin.Origin`.
+    made: Fields of `segthor.dicom.origin.Origin`.
 
     Raises:
-      InputError: the scan is no DICOM, or what `read` raises.
+      InputError: The scan is not DICOM, or cannot be read or referred to.
     """
     if not is_dicom(ct):
         raise InputError(f"{ct}: {', '.join(paths)} refer to DICOM images; this scan has none")
@@ -197,14 +204,13 @@ def read_labels(
     roi_names=(),
     among=(),
 ) -> LabelMap:
-    """A label map that can be used, as `read_contours` reads it.
+    """Reads contours as `read_contours` does, and refuses those that cannot be used.
 
-    like: Path and grid of the scan that it must lie on, in any order of the file's axes. The
-    others: as in `read_contours`. The message of each finding begins with the path.
+    like: Path and grid of the scan that the label map must lie on; its file may have another order
+      of axes. The messages of the findings start with the path of the contours.
 
     Raises:
-      InputError: a file that cannot be read, that lies on another grid, or that holds anything but
-        the organs' labels.
+      InputError: The file cannot be read, lies on another grid, or has values that are no labels.
     """
     scan, grid = like or ("", None)
     rest = (roi_names, label_values, None, most_bytes, among)
@@ -212,10 +218,10 @@ def read_labels(
     if grid is not None:
         findings = audit.pair_findings(grid, labels.grid)
         if findings:
-            turned = _in_order_of(grid, read_contours(path, ct, organs, *rest))
-            if turned is None:
+            reordered = _reorder(read_contours(path, ct, organs, *rest), grid)
+            if reordered is None:
                 raise InputError(f"{path} against {scan}: {findings[0].message}")
-            labels = turned
+            labels = reordered
     for finding in labels.findings:
         if finding.code in FATAL:
             raise InputError(f"{path}: {finding.message}")
@@ -223,8 +229,8 @@ def read_labels(
     return replace(labels, findings=tuple(named))
 
 
-def _in_order_of(grid: Grid, labels: LabelMap) -> LabelMap | None:
-    """A label map on the voxels of a scan whose file has another order of axes; None if not on."""
+def _reorder(labels: LabelMap, grid: Grid) -> LabelMap | None:
+    """The label map with the scan's order of the file's axes; None if it lies on other voxels."""
     if labels.grid.shape_zyx != grid.shape_zyx:
         return None
     same = labels.grid.in_order_of(grid)
@@ -232,7 +238,7 @@ def _in_order_of(grid: Grid, labels: LabelMap) -> LabelMap | None:
 
 
 def _dicom():
-    """`segthor.dicom.places`; only who has DICOM needs the packages behind it."""
+    """Imports `segthor.dicom.places`, whose packages are needed for DICOM only."""
     try:
         from segthor.dicom import places
     except ModuleNotFoundError as error:
@@ -243,7 +249,7 @@ def _dicom():
 
 
 def _trees():
-    """`segthor.dicom.trees`, as `_dicom` has it."""
+    """Imports `segthor.dicom.trees`."""
     _dicom()
     from segthor.dicom import trees
 

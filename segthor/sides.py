@@ -1,9 +1,9 @@
-"""Left and right organs, and what becomes of them in a picture mirrored left to right.
+"""Left and right organs, and their exchange in an image mirrored left to right.
 
-The mirror image of a left lung is a right lung. Where a slice is mirrored, labels, network classes
-and lists of contoured organs are therefore exchanged, as the table's column `mirror` says. Names
-that differ by side are only proposed in messages: a name is no proof of a pair.
-Mirroring front to back and turning a slice exchange nothing.
+The mirror image of a left lung is a right lung. When a slice is mirrored, labels, network classes
+and lists of contoured organs are therefore exchanged as the column `mirror` of the table says.
+Pairs are only proposed from names, in messages, because names do not prove a pair. Mirroring front
+to back and rotating a slice exchange nothing.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from segthor.errors import InputError
 from segthor.organs import MOST_LABEL, Organ, Organs
 
-# Words of names that say a side; with the lobes of the lungs as TG-263 names them.
+# Words for a side in names, and the lobes of the lungs as in TG-263.
 _WORDS = {
     "left": {"left", "l", "lt", "sin", "sinister", "sinistra", "lul", "lll"},
     "right": {"right", "r", "rt", "dext", "dexter", "dextra", "rul", "rml", "rll"},
@@ -23,12 +23,12 @@ _JOINED = re.compile(r"(left|right)(\w+)|(\w{3,})(left|right)")  # leftlung, lun
 
 
 def require_mirrors(organs: Organs, names, purpose: str) -> None:
-    """Checks that the table gives each of these organs that has a side its mirror image.
+    """Checks that the table has a mirror image for each of these organs that has a side.
 
-    purpose: what mirrors left to right, such as a flag; it opens the message.
+    purpose: What mirrors left to right, such as a flag; start of an error's message.
 
     Raises:
-      InputError: the organs without one, pairs that their names propose, and what to do.
+      InputError: An organ has none; the message proposes pairs by their names.
     """
     missing = [name for name in names if side_of(organs[name]) and not organs[name].mirror]
     if missing:
@@ -36,14 +36,14 @@ def require_mirrors(organs: Organs, names, purpose: str) -> None:
         proposal = f" (by their names {', '.join(pairs)})" if pairs else ""
         shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" * (len(missing) > 4))
         raise InputError(
-            f"{purpose}: the table of organs does not say what {shown} become in a picture "
+            f"{purpose}: the table of organs does not say what {shown} become in an image "
             f"mirrored left to right; add each one's mirror image{proposal} in the column 'mirror' "
             "of the --organ_table, build and train again; or leave the flag out"
         )
 
 
 def side_of(organ: Organ) -> str:
-    """'left' or 'right' by the table's column `side` or else by the organ's names, or ''."""
+    """'left' or 'right', from the table's column `side` or the organ's names; '' for neither."""
     if organ.side:
         return organ.side
     names = (organ.name, organ.tg263, *organ.synonyms)
@@ -52,7 +52,7 @@ def side_of(organ: Organ) -> str:
 
 
 def proposed_pairs(names) -> list[tuple[str, str]]:
-    """(left, right) of the names that differ by their side alone."""
+    """(left, right) pairs of names that differ only in their side."""
     by_stem = {}
     for name in names:
         sides, rest = _sides_and_rest(name)
@@ -62,7 +62,7 @@ def proposed_pairs(names) -> list[tuple[str, str]]:
 
 
 def mirrored_labels(organs: Organs) -> np.ndarray:
-    """uint8 [256]: the label value that each label value has in the mirrored picture."""
+    """uint8 [256]: label value in an image -> label value in the mirrored image."""
     values = np.arange(MOST_LABEL + 1, dtype=np.uint8)
     for organ in organs:
         if organ.mirror:
@@ -74,7 +74,7 @@ def mirrored_places(organs: Organs, names) -> list[int]:
     """For each organ of `names`, the index in `names` of its mirror image.
 
     Raises:
-      InputError: `names` holds an organ without its mirror image.
+      InputError: `names` lacks the mirror image of one of its organs.
     """
     images = [organs[name].mirror or name for name in names]
     for name, image in zip(names, images, strict=True):
@@ -84,16 +84,16 @@ def mirrored_places(organs: Organs, names) -> list[int]:
 
 
 def _sides_and_rest(name: str) -> tuple[set[str], tuple[str, ...]]:
-    """The sides that the words of a name say, and its other words."""
+    """The sides among the words of a name, and its other words."""
     sides, rest = set(), []
-    for word in (found.lower() for found in _WORD.findall(name)):
+    for word in map(str.lower, _WORD.findall(name)):
         joined = _JOINED.fullmatch(word)
         if joined:
-            before, after = joined.group(1, 2) if joined.group(1) else joined.group(4, 3)
-            sides.add(before)
-            rest.append(after)
+            side, stem = joined.group(1, 2) if joined.group(1) else joined.group(4, 3)
+            sides.add(side)
+            rest.append(stem)
             continue
-        said = {side for side, words in _WORDS.items() if word in words}
-        sides |= said
-        rest += [] if said else [word]
+        matching = {side for side, words in _WORDS.items() if word in words}
+        sides |= matching
+        rest += [] if matching else [word]
     return sides, tuple(rest)

@@ -1,10 +1,10 @@
-"""Loading TensorFlow: the one place that does it for a program, without its page of notes.
+"""Loads TensorFlow for a program, without the notes that TensorFlow prints.
 
-TensorFlow writes notes on standard error while it is imported and first looks for GPUs, among them
-a line that says E where a machine simply has none, and no setting keeps them all away. So standard
-error goes through a small process of its own meanwhile (`segthor/startup_filter.py`), which drops
-these lines and passes every other on as it comes. Warnings and errors of TensorFlow's C++ that come
-later reach the terminal directly; its notes appear with --verbosity=1.
+TensorFlow prints notes on standard error while it is imported and looks for GPUs; on a machine
+without a GPU one of them looks like an error. No setting suppresses them all. Meanwhile standard
+error therefore goes through a small process (`segthor/startup_filter.py`), which drops these lines
+and passes on all others at once. Later warnings and errors of TensorFlow's C++ code are printed as
+usual; --verbosity=1 shows the notes.
 """
 
 import contextlib
@@ -23,10 +23,9 @@ _WAIT_S = 5
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow and has it look for GPUs; says so where it cannot use one that is there.
+    """Imports TensorFlow and looks for GPUs; warns where it cannot use one that is there.
 
-    To be called once the flags are parsed and what can be checked without it is checked: it takes
-    seconds.
+    Takes seconds: call it after all checks that do not need TensorFlow.
     """
     removed = environment.prepare()
     if removed:
@@ -34,10 +33,10 @@ def load_tensorflow() -> None:
     with quiet():
         import tensorflow as tf
 
-        found = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.list_physical_devices("GPU")
     if not logging.level_debug():
-        logging.set_verbosity(logging.WARNING)  # else its Python part would take up notes
-    if not found and environment.has_nvidia_gpu():
+        logging.set_verbosity(logging.WARNING)  # TensorFlow's Python code also logs notes
+    if not gpus and environment.has_nvidia_gpu():
         print(
             "warning: there is an NVIDIA GPU, but TensorFlow cannot use it and computes on the "
             "processor; install the driver and CUDA's libraries (pip install "
@@ -48,16 +47,16 @@ def load_tensorflow() -> None:
 
 @contextlib.contextmanager
 def quiet():
-    """Keeps TensorFlow's known notes off standard error while the block runs.
+    """Drops TensorFlow's known notes from standard error while the block runs.
 
-    Everything else passes at once, also where the process is killed meanwhile.
+    All other lines are printed at once, even if the process is killed meanwhile.
     """
     if logging.level_debug():
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _WARNINGS)
-    # In a session of its own, so that Ctrl-C does not end it before this process has had its say.
-    passing = subprocess.Popen(
+    # In a new session, so that Ctrl-C does not end it before this process has printed its message.
+    line_filter = subprocess.Popen(
         [sys.executable, "-IS", str(_FILTER)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -65,13 +64,13 @@ def quiet():
     )
     sys.stderr.flush()
     terminal = os.dup(2)
-    os.dup2(passing.stdin.fileno(), 2)
-    passing.stdin.close()
+    os.dup2(line_filter.stdin.fileno(), 2)
+    line_filter.stdin.close()
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(terminal, 2)  # the last writer is gone: the filter comes to its end
+        os.dup2(terminal, 2)  # closes the last writer, so the filter ends
         os.close(terminal)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a library's child may hold it open
-            passing.wait(_WAIT_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a child process may keep it open
+            line_filter.wait(_WAIT_S)

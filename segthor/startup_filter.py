@@ -1,13 +1,13 @@
-"""Passes standard input on to standard error, TensorFlow's start-up notes aside.
+"""Copies standard input to standard error, without TensorFlow's notes of its start.
 
-A program of its own that imports nothing else: see `segthor.startup`.
+A separate program with few imports; see `segthor.startup`.
 """
 
 import os
 import re
 import signal
 
-# Each is whole: a line that differs in anything but time, thread and line number is passed on.
+# Exact texts: a line that differs in more than time, thread and line number is copied.
 _PREFIX = rb"[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ "
 _NOTES = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$"
@@ -20,9 +20,9 @@ _NOTES = re.compile(
             rb"port\.cc:\d+\] oneDNN custom operations are on",
             rb"cudart_stub\.cc:\d+\] Could not find cuda drivers on your machine",
             rb"cpu_feature_guard\.cc:\d+\] This TensorFlow binary is optimized to use",
-            # What a machine without a GPU answers; `segthor.startup` tells where one is there.
+            # Printed on machines without a GPU; `segthor.startup` warns where there is one.
             rb"cuda_platform\.cc:\d+\] failed call to cuInit: .*UNKNOWN ERROR \(303\)",
-            # Of the trainer's input, which devices share.
+            # About the trainer's input, which devices share.
             rb"dataset\.cc:\d+\] Input of GeneratorDatasetOp::Dataset will not be optimized",
         ]
     )
@@ -31,7 +31,7 @@ _NOTES = re.compile(
 
 
 def main() -> None:
-    """Reads until the last writer is gone; each line is passed on when it is whole."""
+    """Copies complete lines until the last writer closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     rest = b""
     while piece := os.read(0, 1 << 16):

@@ -1,7 +1,7 @@
-"""What may be said about a number of patients: mean, median, intervals, and paired comparison.
+"""Statistics over patients: mean, median, confidence intervals, and a paired test.
 
-An infinite score (an organ that only one of the label maps holds) has no mean. Such values are left
-out and counted, and whoever prints a mean prints the count beside it.
+Infinite scores, of organs that only one of the two label maps holds, are left out of a mean and
+counted. A program that prints a mean must print this count with it.
 """
 
 import dataclasses
@@ -15,30 +15,44 @@ RESAMPLES = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """One score over patients. Mean, median and interval are None where no value is finite."""
+    """One score over patients. Mean, median and interval are None where no value is finite.
 
-    count: int  # finite values, those that the figures below are of
+    count: Number of finite values, which the other fields describe.
+    left_out: Number of other values.
+    mean: Mean.
+    median: Median.
+    low, high: 95 % confidence interval of the mean.
+    """
+
+    count: int
     left_out: int
     mean: float | None
     median: float | None
-    low: float | None  # of the mean's 95 % interval
+    low: float | None
     high: float | None
 
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
-    """Runs a and b compared patient by patient: the differences are a minus b."""
+    """Comparison of runs a and b on the same patients; None where there is no finite pair.
+
+    count: Number of pairs.
+    left_out: Number of pairs with a value that is not finite.
+    mean_difference: Mean of a minus b.
+    low, high: 95 % confidence interval of the mean difference.
+    p_value: Of Wilcoxon's signed-rank test, two-sided.
+    """
 
     count: int
     left_out: int
     mean_difference: float | None
-    low: float | None  # of the mean difference's 95 % interval
+    low: float | None
     high: float | None
-    p_value: float | None  # Wilcoxon signed-rank, two-sided
+    p_value: float | None
 
 
 def summarise(values: Sequence[float | None], seed: int = 0) -> Summary:
-    """Describes one score over patients; None, infinities and NaN are left out and counted."""
+    """Summarizes one score over patients; None, infinity and NaN are left out and counted."""
     values = _floats(values)
     finite = values[np.isfinite(values)]
     left_out = len(values) - len(finite)
@@ -49,14 +63,14 @@ def summarise(values: Sequence[float | None], seed: int = 0) -> Summary:
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean by the percentile bootstrap over patients.
+    """95 % confidence interval of the mean by the percentile bootstrap over patients.
 
     The 2.5th and 97.5th percentile of the means of 10,000 samples drawn with replacement (Efron
     and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). A single value gives an
     interval of no width; below some ten patients every such interval is too narrow.
 
     Raises:
-      ValueError: No value, or one that is not finite: what to leave out is for the caller to say.
+      ValueError: No value, or one that is not finite.
     """
     values = _floats(values)
     if not len(values) or not np.all(np.isfinite(values)):
@@ -67,28 +81,29 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
 
 
 def paired_test(a: Sequence[float | None], b: Sequence[float | None], seed: int = 0) -> PairedTest:
-    """Whether run a scores otherwise than run b on the same patients.
+    """Tests whether the scores of runs a and b differ on the same patients.
 
-    Wilcoxon's signed-rank test, two-sided, on a - b, with equal pairs dropped as Wilcoxon has it;
-    p is 1 where all pairs are equal. Fewer than six pairs cannot reach p < 0.05. The mean
-    difference and its bootstrap interval say how much, which a p value does not.
+    Wilcoxon's signed-rank test, two-sided, of a - b, without equal pairs; p is 1 where all pairs
+    are equal. Fewer than six pairs cannot reach p < 0.05. The mean difference and its bootstrap
+    interval give the size of the difference.
 
     Args:
-      a, b: One score per patient in the same order; a pair with a value that is not finite is left
+      a, b: One score per patient, in the same order; pairs with a value that is not finite are left
         out and counted.
+      seed: Seed of the bootstrap.
 
     Raises:
-      ValueError: Another number of patients in a than in b.
+      ValueError: a and b have different lengths.
     """
     a, b = _floats(a), _floats(b)
     if a.shape != b.shape:
         raise ValueError(f"a and b: expected one value per patient, got {len(a)} and {len(b)}")
-    kept = np.isfinite(a) & np.isfinite(b)
-    difference = a[kept] - b[kept]
+    finite = np.isfinite(a) & np.isfinite(b)
+    difference = a[finite] - b[finite]
     left_out = len(a) - len(difference)
     if not len(difference):
         return PairedTest(0, left_out, None, None, None, None)
-    from scipy import stats  # here: it takes a third of a second, and --help waits for nothing
+    from scipy import stats  # slow import (a third of a second), not needed for --help
 
     p_value = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
     interval = bootstrap_interval(difference, seed)

@@ -1,6 +1,6 @@
-"""Notes of what is under way, so that the run after one that was killed can name it.
+"""Notes about work in progress, so that the run after a killed one can name the patient.
 
-A process that the system ends for lack of memory says nothing. Its note stays.
+A process that the system kills for lack of memory prints nothing, but its note remains.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ _PREFIX = f"{files.TEMPORARY_PREFIX}under-way-"
 
 
 @contextlib.contextmanager
-def noted(folder: str, what: str):
-    """Keeps a note in `folder` while the block runs. Cheap: nothing waits for the disk."""
+def keep_note(folder: str, text: str):
+    """Keeps a note in `folder` while the block runs. Cheap: does not wait for the disk."""
     files.makedirs(folder)
     note = files.join(folder, f"{_PREFIX}{uuid.uuid4().hex}")
     with files.open_write(note) as stream:
-        stream.write(what.encode(errors="backslashreplace"))
+        stream.write(text.encode(errors="backslashreplace"))
     try:
         yield
     finally:
@@ -26,21 +26,27 @@ def noted(folder: str, what: str):
             files.remove(note)
 
 
-def warn(folder: str) -> None:
-    """Says what killed processes had under way, and forgets it. None may be at work there."""
-    for what in left_behind(folder):
+def warn_about_notes(folder: str) -> None:
+    """Prints a warning for each note of a killed process, and removes the notes.
+
+    No other process may be working in the folder.
+    """
+    for text in remove_notes(folder):
         print(
-            f"warning: a process was ended in the midst of {what}; if that happens again, for lack "
-            "of memory, lower --most_scan_gb or leave that patient out",
+            f"warning: a process was killed while it worked on {text}; if that happens again, for "
+            "lack of memory, lower --most_scan_gb or leave that patient out",
             file=sys.stderr,
         )
 
 
-def left_behind(folder: str) -> list[str]:
-    """What killed processes had under way; their notes are removed. None may be at work there."""
-    found = []
+def remove_notes(folder: str) -> list[str]:
+    """Removes the notes of killed processes and returns their texts, sorted.
+
+    No other process may be working in the folder.
+    """
+    texts = []
     for path in files.temporary(folder):
         if files.name(path).startswith(_PREFIX):
-            found.append(files.read_bytes(path).decode(errors="replace"))
+            texts.append(files.read_bytes(path).decode(errors="replace"))
             files.remove(path)
-    return sorted(filter(None, found))
+    return sorted(filter(None, texts))

@@ -1,4 +1,4 @@
-"""A scan's file as a stream of bytes: decompressed, digested, its damage named."""
+"""Reads a scan's file as a stream: decompresses it, feeds a digest, names the kind of damage."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from segthor import files
 from segthor.errors import InputError, ReadError
 
 _PIECE_BYTES, _BUFFER_BYTES = 1 << 20, 1 << 19
-# Of deflate, which gzip files hold: two bits stand for 258 bytes at best (RFC 1951).
+# The highest ratio of deflate, gzip's method: two bits can stand for 258 bytes (RFC 1951).
 _MOST_RATIO = 1032
 
 
@@ -23,19 +23,21 @@ class NiftiError(ReadError):
 
 
 @contextlib.contextmanager
-def opened(path: str, digest=None):
-    """Yields (stream, how many bytes it can give at most); decompressed where it starts like gzip.
+def open_stream(path: str, digest=None):
+    """Opens a file, decompressing gzip; yields (stream, largest number of bytes it can hold).
 
-    digest: a hashlib object, fed with the file's own bytes. Damage met while the block reads ends
-    in NiftiError.
+    digest: A hashlib object, updated with the bytes of the file.
+
+    Raises:
+      NiftiError: The file cannot be opened, or is damaged where the block reads it.
     """
     try:
         raw = files.open_read(path)
     except InputError as error:
         raise NiftiError("file_missing", str(error)) from error
-    with raw, io.BufferedReader(_Fed(raw, digest), _BUFFER_BYTES) as stored:
+    with raw, io.BufferedReader(_DigestingStream(raw, digest), _BUFFER_BYTES) as stored:
         try:
-            size = getattr(raw, "size", None) or files.size(path)  # a URL's was asked for already
+            size = getattr(raw, "size", None) or files.size(path)  # streams of URLs know their size
             if stored.peek(2)[:2] == b"\x1f\x8b":
                 yield igzip.IGzipFile(fileobj=stored), size * _MOST_RATIO
             else:
@@ -49,13 +51,13 @@ def opened(path: str, digest=None):
 
 
 def fill(stream, buffer: np.ndarray) -> int:
-    """Fills the buffer as far as the stream goes; returns the number of bytes.
+    """Reads from the stream until the buffer is full or the stream ends; returns the byte count.
 
-    Memory is touched only as the bytes arrive.
+    Memory is used only as bytes arrive, so a header that promises too much costs none.
     """
     view, filled = memoryview(buffer), 0
     while filled < buffer.size:
-        # In pieces that a core's cache holds: gzip's readinto goes through a copy of its own.
+        # Pieces fit into a core's cache: gzip's `readinto` makes an intermediate copy of each.
         count = stream.readinto(view[filled : filled + _PIECE_BYTES])
         if not count:
             break
@@ -63,8 +65,8 @@ def fill(stream, buffer: np.ndarray) -> int:
     return filled
 
 
-class _Fed(io.RawIOBase):
-    """A stream whose bytes pass a digest on their way."""
+class _DigestingStream(io.RawIOBase):
+    """A stream that updates a digest with the bytes that are read."""
 
     def __init__(self, raw, digest):
         self._raw, self._digest = raw, digest

@@ -1,4 +1,4 @@
-"""A scan and a label map in memory, and where their voxels lie. Numpy and scipy only.
+"""A scan and a label map in memory, and their grid. Numpy and scipy only.
 
 Every array of a scan is [Z, Y, X] in canonical (LPS) order: z from inferior to superior, y from
 anterior to posterior, x from the patient's right to the left. `nifti` and `dicom` read files into
@@ -24,13 +24,13 @@ _ORIGIN_DECIMALS = 1  # of the mm in `Grid.lps_affine`, see there
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of a scan lie. The fields describe the scan's file, in its order of axes.
+    """Where the voxels of a scan lie. The fields describe the file, in its order of axes.
 
     shape: Voxels along each axis of the file.
     affine: float64 [4, 4], voxel index in the file to RAS+ mm.
     header: The NIfTI header of the file; None for other files and for grids made in memory.
-    orientation: Which axis of the file is x, y and z. By default those nearest to the patient's
-      axes; of contours, those of their scan (`Volume.along`).
+    orientation: Which axis of the file is x, y and z. By default each is the one nearest to the
+      patient's axis; for contours, that of their scan (`Volume.along`).
     """
 
     shape: tuple[int, int, int]
@@ -65,17 +65,17 @@ class Grid:
     def lps_affine(self) -> np.ndarray:
         """float64 [4, 4], canonical index (x, y, z) to RAS+ mm; the same for every order of axes.
 
-        The origin is rounded to 0.1 mm: a file that counts from another corner holds another
-        float32 origin, so its last digits depend on how the scan was stored.
+        The origin is rounded to 0.1 mm. It is computed from the origin of the file, which is the
+        position of another corner, in float32, for each order of axes; its last digits differ.
         """
         affine = self._exact_lps_affine()
         affine[:3, 3] = affine[:3, 3].round(_ORIGIN_DECIMALS)
         return affine + 0.0  # turns -0.0 into 0.0
 
     def part(self, shape_zyx, first_zyx=(0, 0, 0), step_zyx=(1, 1, 1)) -> "Grid":
-        """The grid, in canonical order, of every step-th voxel from the first one on.
+        """The grid, in canonical order, of every `step_zyx`-th voxel from `first_zyx`.
 
-        first_zyx: need not be whole numbers, for voxels that are means of others.
+        first_zyx: Index of the first voxel; may have fractions, for voxels that are means.
         """
         affine = self._exact_lps_affine()
         affine[:3, 3] += affine[:3, :3] @ first_zyx[::-1]
@@ -83,7 +83,7 @@ class Grid:
         return Grid(shape_zyx[::-1], affine)
 
     def in_order_of(self, other: "Grid") -> "Grid":
-        """The grid of the same voxels in a file whose order of axes is that of another grid."""
+        """The grid of the same voxels, for a file with the order of axes of another grid."""
         lps, affine = self._exact_lps_affine(), np.eye(4)
         axes, flipped = other.orientation.axes, other.orientation.flipped
         shape = np.array(self.shape_zyx)[::-1][np.argsort(axes)]
@@ -104,17 +104,17 @@ class Grid:
 
 
 def is_invertible(affine: np.ndarray) -> bool:
-    """Whether an affine, float [4, 4], gives each voxel a place of its own."""
+    """Whether an affine, float [4, 4], is finite and maps different voxels to different points."""
     with np.errstate(all="ignore"):
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # of a cube, as the affine shears it
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # 0 for axes in one plane
     return bool(np.isfinite(affine).all() and lengths.min() > _LEAST_MM and volume > 1e-6)
 
 
 def corner_distance_mm(shape, one: np.ndarray, other: np.ndarray) -> float:
-    """The largest distance between the places that two affines give a corner voxel."""
+    """The largest distance between the positions of a corner voxel under two affines."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
-    with np.errstate(all="ignore"):  # affines that make no sense are infinitely far apart
+    with np.errstate(all="ignore"):  # invalid affines give infinity or NaN
         return float(np.linalg.norm((one - other)[:3] @ corners, axis=0).max())
 
 
@@ -124,8 +124,8 @@ class Volume:
 
     zyx: HU [Z, Y, X], in native byte order.
     grid: Where the voxels lie.
-    findings: What deserves a warning in how the scan is stored.
-    acquisition: What DICOM images say of the scanner and the patient's position.
+    findings: Findings about how the scan is stored.
+    acquisition: For DICOM, what the headers say about the scanner and the patient's position.
     """
 
     zyx: np.ndarray
@@ -139,10 +139,10 @@ class Volume:
         return self.grid.spacing_mm
 
     def along(self, scan: Grid) -> "Volume":
-        """Contours with the axes of the scan that they are of.
+        """A label map with the order of axes of its scan.
 
-        Where the affine of a label map is damaged, or at 45 degrees to the patient, its nearest
-        axes may be others than those of its scan: left and right would be mixed up.
+        Where the affine of a label map is damaged, or at 45 degrees to the patient, its own order
+        of axes may differ from the scan's, and would exchange left and right.
         """
         if self.grid.shape != scan.shape:
             return self
@@ -152,14 +152,14 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Contours or a prediction in memory. Its labels are not changed once `boxes` was used.
+    """Contours or a prediction in memory. `zyx` must not change once `boxes` has been used.
 
     zyx: uint8 [Z, Y, X], label values; 0 is background.
     grid: Where the voxels lie.
-    organs: The table that the label values are of.
-    contoured: Names of the organs that are contoured, where the file says so, as a structure set
-      does; None where it does not.
-    findings: What the reader had to make of the file, and what is wrong with its values.
+    organs: The table of the label values.
+    contoured: Names of the organs that a structure set has contours of; None for a file that does
+      not say it.
+    findings: Findings about the file and its values.
     """
 
     zyx: np.ndarray
@@ -170,12 +170,12 @@ class LabelMap:
 
     @cached_property
     def boxes(self) -> dict[int, Box]:
-        """The bounding box of each label that has a voxel."""
+        """Label to bounding box, for labels that have a voxel."""
         return label_boxes(self.zyx)
 
     @property
     def has_ignored(self) -> bool:
-        """Whether some voxels are not annotated; see `segthor.ignored`."""
+        """Whether there are ignored voxels; see `segthor.ignored`."""
         return ignored.LABEL in self.boxes and ignored.is_free(self.organs)
 
     @cached_property

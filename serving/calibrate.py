@@ -44,7 +44,7 @@ def main(_):
                 f"{summary}: expected a finished run of every fold; repeat the training"
             )
     targets = [directory.newest(folder) for folder in MODEL.value]
-    with outputs.alone(OUTPUT.value, (PLOT,)):
+    with outputs.lock_folder(OUTPUT.value, (PLOT,)):
         models = [_exported(fold) for fold in range(dataset.folds)]
         startup.load_tensorflow()
         rows, names = _rows(dataset, models)
@@ -53,7 +53,7 @@ def main(_):
         calibration, told = fit.calibrate(rows, names)
         plot.write(files.join(OUTPUT.value, PLOT), told)
         for version in targets or models:
-            with locks.alone(version):
+            with locks.lock_folder(version):
                 calibration.save(version)
                 plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
                 card.refresh(version)

@@ -5,6 +5,7 @@ All of it comes from the run, the dataset's manifest and the model itself, but f
 flags give. `serving.calibrate` and `serving.tune` bring it up to date; the report shows it.
 """
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,7 +14,6 @@ from segthor import csv_files, files, json_files, outputs, statistics
 from segthor import model_directory as directory
 from segthor.errors import InputError
 from segthor.figures import OrganFigures
-from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from serving import card_text
 from serving.review.expectation import BAD_DICE
@@ -47,7 +47,7 @@ def make(record, workdir: str, checkpoint: str, intended_use: str, known_limits:
         "network": _network(record),
         "recipe": record.recipe.to_json(),
         "population": _population(dataset, record) if dataset else {"unknown": why_not},
-        "reference": record.reference and record.reference.to_json()["scan"],
+        "reference": record.reference and dataclasses.asdict(record.reference)["scan"],
         "scores": _scores(workdir, record),
         "versions": record.versions,
         "digests": {"dataset": record.data.digest, "recipe": record.recipe.digest()},
@@ -172,7 +172,7 @@ def _population(dataset: Dataset, record) -> dict:
 
 
 def _describe(rows, organs) -> dict:
-    placements = [Placement.from_json(row.placement) for row in rows]
+    placements = [row.placement for row in rows]
     scans = {
         "slice_mm": [place.spacing_zyx_mm[0] for place in placements],
         "pixel_mm": [place.spacing_zyx_mm[2] for place in placements],

@@ -72,7 +72,7 @@ def main(argv):
             f"{SCANS.value} holds {found[0].name} ..."
         )
     organs = pairs.table_of(PREDICTIONS.value, table=ORGAN_TABLE.value)
-    with locks.alone(OUTPUT.value):
+    with locks.lock_folder(OUTPUT.value):
         return _convert(todo, label_maps, organs)
 
 

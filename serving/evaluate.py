@@ -84,7 +84,7 @@ def main(_):
     found = inputs.find(SCANS.value, organs=None, series=series) if SCANS.value else ()
     cts = {scan.name: scan for scan in found}
     found = _match(organs, found)
-    with outputs.alone(OUTPUT.value, WRITTEN):
+    with outputs.lock_folder(OUTPUT.value, WRITTEN):
         scored, failed = _score(found.pairs, organs, roi_names)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")

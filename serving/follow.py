@@ -51,7 +51,7 @@ def main(_):
     organs = pairs.table_of(DRAFTS.value, APPROVED.value)
     found = pairs.match(APPROVED.value, DRAFTS.value, organs=organs)
     print(f"{len(found.pairs)} approved sets have a draft, {len(found.missing)} have none.")
-    with outputs.alone(OUTPUT.value, WRITTEN):
+    with outputs.lock_folder(OUTPUT.value, WRITTEN):
         rows, sets, failed = _compare(found.pairs, organs)
         if not rows:
             raise InputError("no approved set could be compared; see the lines above")

@@ -55,7 +55,7 @@ def main(argv):
     from serving.prediction.worker import Worker  # slow import (about 6 s): report bad input first
 
     worker = Worker(plan.with_absolute_paths())
-    with locks.alone(plan.output):
+    with locks.lock_folder(plan.output):
         return _predict(patients, worker, plan.output, argv[1:])
 
 

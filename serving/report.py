@@ -43,14 +43,14 @@ def main(_):
     series, split = patient_table.read_series(SERIES.value), None if contours else SPLIT.value
     found = inputs.find(SCANS.value, split, organs=None, series=series)
     predictions = inputs.find_predicted(PREDICTIONS.value, found, organs)
-    contours = {one.name: one for one in inputs.named_like(contoured, predictions)}
+    contours = {one.name: one for one in inputs.rename_to_volumes(contoured, predictions)}
     if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
         predictions = {name: one for name, one in predictions.items() if name in contours}
     shown = _shown(found, predictions, contours, organs)
     gifs = files.join(OUTPUT.value, "gif")
     if GIF.value:
         outputs.check_files(gifs, {f"{scan.name}.gif": outputs.picture for scan in shown})
-    with outputs.alone(OUTPUT.value, (PAGE,)):
+    with outputs.lock_folder(OUTPUT.value, (PAGE,)):
         if GIF.value and files.exists(gifs):
             files.remove_partial(gifs, ".gif")
         entries = []

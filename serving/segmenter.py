@@ -201,7 +201,7 @@ class Result:
         if "rtstruct" in kinds:
             self._require_maps()
         results = worker.results_in(folder, overwrite)
-        with locks.alone(folder):
+        with locks.lock_folder(folder):
             results.claim(overwrite, kinds)
             card.copy((one.folder for one in worker.models.bundles), folder)
             results.require_uncorrected(case)

@@ -33,7 +33,7 @@ def main(_):
     predictions = inputs.find_predictions(PREDICTIONS.value)
     organs = pairs.table_of(PREDICTIONS.value)
     _check_complete(found, predictions, organs)
-    with outputs.alone(files.parent(path), (files.name(path),)):
+    with outputs.lock_folder(files.parent(path), (files.name(path),)):
         with files.atomic_write(path) as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                 for number, scan in enumerate(found, 1):

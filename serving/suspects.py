@@ -37,8 +37,8 @@ def main(_):
     outputs.check_folder(OUTPUT.value, {"runs": RUNS.value, "data": DATA.value}, written=WRITTEN)
     dataset = folds.load_dataset(DATA.value)
     names = _check_runs(dataset)
-    organs = dataset.organs.only(names)
-    with outputs.alone(OUTPUT.value, WRITTEN):
+    organs = dataset.organs.select(names)
+    with outputs.lock_folder(OUTPUT.value, WRITTEN):
         out_of_fold.clear_leftovers(OUTPUT.value)
         disputes, failed = [], 0
         for fold in range(dataset.folds):

@@ -46,7 +46,7 @@ def main(_):
         )
     with contextlib.ExitStack() as stack:
         for version in sorted(set(map(files.absolute, versions))):
-            stack.enter_context(locks.alone(version))
+            stack.enter_context(locks.lock_folder(version))
             postprocess.clear_leftovers(version)
         rules, table = candidates.choose(_score(pairs, predictions, organs), organs)
         print(f"\n{_show(table)}\n")

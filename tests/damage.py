@@ -56,7 +56,7 @@ def check_findings(found, code) -> None:
     assert (code in rejects) == (findings.CODES[code][0] == findings.REJECT)
     for one in found.findings:
         assert one.message and one.message[-1] != "." and "\n" not in one.message
-    thumbnail.png_base64(found, organs=SEGTHOR)  # a picture of any damage, or none
+    thumbnail.encode_png(found, organs=SEGTHOR)  # a picture of any damage, or none
 
 
 def _change(folder, name, change, dtype=None):

@@ -28,7 +28,7 @@ def ct_files(root) -> set[str]:
 
 def check_law(root) -> index.Index:
     """Raises where a CT file of a tree is in none of the three, or in two of them."""
-    tree = index.of_folder(str(root))
+    tree = index.index_folder(str(root))
     used, refused = [], []
     for patient in tree.patients:
         for volume in patient.volumes:

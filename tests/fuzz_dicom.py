@@ -80,7 +80,7 @@ def _endings(tree, output, names) -> Counter:
         name = row.ct.removeprefix(f"{tree}/").partition("/")[0]
         ended[name] += codes + ["built"] * (row not in made.rejected)
     assert "built" in ended[names[0]], ended
-    aside = {path: why for why, path in index.of_folder(str(tree)).left_aside}
+    aside = {path: why for why, path in index.index_folder(str(tree)).left_aside}
     for name in [name for name in names if not ended[name]]:
         kinds = {aside.get(str(path)) for path in (tree / name).rglob("*") if path.is_file()}
         lost = {None, headers.DAMAGED, headers.UNREADABLE, index.WITHOUT_CT}

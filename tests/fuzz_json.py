@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segthor import inputs, json_files, layouts, model_directory, organ_table
 from segthor.findings import Finding
+from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
@@ -79,7 +80,7 @@ def documents(folder: Path) -> list[Document]:
 
 def _read_settings(predictions: str):
     results.settings_of(predictions)
-    if inputs.noted_organs(predictions) is not None:
+    if inputs.read_predicted_organs(predictions) is not None:
         results.Results(predictions, {"models": ["0" * 16]}, SEGTHOR).claim(False)
 
 
@@ -117,6 +118,9 @@ def _write_model(model: str, record: dict) -> None:
     ).save(model)
 
 
+_PLACEMENT = Placement((10, 96, 96), (2.5, 0.9, 0.98), (0.0, 0.0), (1.0, 1.0), 96)
+
+
 def _dataset() -> Dataset:
     places = ((TRAIN, 0), (TRAIN, 1), (VALIDATION, 0))
     shards = tuple(
@@ -127,7 +131,7 @@ def _dataset() -> Dataset:
     contoured = "heart", "aorta"
     patients = tuple(
         Built(shard.patients[0], "ct.nii", "gt.nii", "cd" * 32, shard.split, shard.fold, 10,
-              contoured, -50.0, {"size_px": 96}, audit, (0.5, 0.5))
+              contoured, -50.0, _PLACEMENT, audit, (0.5, 0.5))
         for shard in shards
     )  # fmt: skip
     rejected = Rejected("P9", "bad.nii.gz", "", (Finding("file_truncated", "reject", "cut"),))

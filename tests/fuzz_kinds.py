@@ -67,7 +67,7 @@ class Headers:
 
     def check_base(self):
         """Indexes the tree as it is."""
-        (patient,) = index.of_headers(self._headers, str(self._tree)).patients
+        (patient,) = index.index_headers(self._headers, str(self._tree)).patients
         assert not any(case.problem for case in patient.cases), patient
 
     def run(self, rng):
@@ -78,7 +78,7 @@ class Headers:
             head = int(rng.integers(140, 1500))
             path.write_bytes(damaged(rng, content[:head]) + content[head:])
             read = [*self._headers[:at], headers.read(str(path)), *self._headers[at + 1 :]]
-            found = index.of_headers(read, str(self._tree))
+            found = index.index_headers(read, str(self._tree))
             for patient in found.patients:
                 shown = [str(case.problem) for case in patient.cases]
                 assert SECRET not in "".join(shown), shown
@@ -93,7 +93,7 @@ class StructureSets:
         structure_cases.write_patient(folder, phantom.tiny(0))
         self._set = folder / "rs.dcm"
         self._content = self._set.read_bytes()
-        found = index.of_folder(str(folder / "ct"))
+        found = index.index_folder(str(folder / "ct"))
         self._stack = found.patients[0].case.volume.stack
 
     def check_base(self):

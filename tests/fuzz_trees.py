@@ -44,7 +44,7 @@ def run_case(seed: int, folder: Path) -> Counter:
     ended = Counter()
     try:
         dicom_law.check_law(tree)
-        listing.of_folder(str(tree), SEGTHOR)
+        listing.list_folder(str(tree), SEGTHOR)
     except InputError as error:
         ended[_line(error)] += 1
     for organs in (SEGTHOR, None):

@@ -46,7 +46,7 @@ def make(
         fold = number % folds
         place = Placement.centred(
             (count, size, size), (3.0, 1.5, 1.5), ((size - 1) / 2,) * 2, size, 1.0
-        ).to_json()
+        )
         size_bytes, sha = files.size(path), files.sha256(path)
         shards.append(Shard(file, split, fold, count, size_bytes, sha, (name,)))
         rows.append(Built(name, "", "", "", split, fold, count, tuple(named), 50.0, place, Audit()))

@@ -22,7 +22,7 @@ from tests import dicom_phantoms
 from tests.dicom_phantoms import CT
 
 ORGANS = phantom.table("thorax")
-USED = ORGANS.only(("esophagus", "heart", "trachea", "aorta"))  # those of `labels`
+USED = ORGANS.select(("esophagus", "heart", "trachea", "aorta"))  # those of `labels`
 NAMELESS = Organs((Organ("a_rather_long_name_of_one", 1, (1, 2, 3)), Organ("short", 2, (0, 0, 0))))
 ORIGIN = Origin("1.2.3", "0123456789abcdef", "20260102", "030405")
 POSITIONS, TILTS = ("HFS", "HFP", "FFS", "FFP"), (0, -18.5, 12)

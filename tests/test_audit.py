@@ -133,9 +133,9 @@ def test_healthy_phantoms_raise_no_reject(size, seed):
         made = phantom.make(number, size)
         found = (
             audit.grid_findings(made.volume.grid)
-            + audit.image_findings(figures.of_image(made.volume.zyx))
+            + audit.image_findings(figures.measure_image(made.volume.zyx))
             + audit.organ_findings(
-                figures.of_organs(made.volume, made.label_map), SEGTHOR.names, organs=SEGTHOR
+                figures.measure_organs(made.volume, made.label_map), SEGTHOR.names, organs=SEGTHOR
             )
         )
         assert not findings.is_rejected(found), (number, found)
@@ -149,9 +149,9 @@ def test_real_ct_raises_no_reject(real_ct):
         ct = nifti.read(str(real_ct / name / "ct.nii.gz"))
         contours = nifti.read(str(real_ct / name / "labels.nii.gz"))
         labels = LabelMap(contours.zyx, contours.grid, SEGTHOR)
-        measured = figures.of_organs(ct, labels)
+        measured = figures.measure_organs(ct, labels)
         found = audit.grid_findings(ct.grid) + audit.pair_findings(ct.grid, contours.grid)
-        found += audit.image_findings(figures.of_image(ct.zyx))
+        found += audit.image_findings(figures.measure_image(ct.zyx))
         found += audit.organ_findings(measured, contoured, organs=SEGTHOR)
         assert not findings.is_rejected(found), found
         assert name != "lung1_002" or not found
@@ -170,7 +170,9 @@ def test_both_altered_copies_that_circulate_are_rejected(seed):
             heart = ndimage.shift(heart, shift * signs, order=0)
             labels = np.where(made.labels == 2, 0, made.labels)
             labels[heart] = 2
-            measured = figures.of_organs(made.volume, file_order.label_map(labels, made.affine))
+            measured = figures.measure_organs(
+                made.volume, file_order.label_map(labels, made.affine)
+            )
             assert findings.is_rejected(
                 audit.organ_findings(measured, SEGTHOR.names, organs=SEGTHOR)
             ), (
@@ -178,7 +180,7 @@ def test_both_altered_copies_that_circulate_are_rejected(seed):
                 degrees,
             )
     merged = np.where(made.labels == 4, 1, made.labels).astype(np.uint8)
-    measured = figures.of_organs(made.volume, file_order.label_map(merged, made.affine))
+    measured = figures.measure_organs(made.volume, file_order.label_map(merged, made.affine))
     found = audit.organ_findings(measured, SEGTHOR.names, organs=SEGTHOR)
     assert {"organ_missing", "organ_volume"} <= {one.code for one in found}
 
@@ -241,7 +243,7 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
     spacing = np.linalg.norm(made.affine[:3, :3], axis=0)
     z_axis = int(np.argmax(np.abs(made.affine[2, :3])))
     to_lps = np.diag([-1.0, -1, 1]) @ made.affine[:3, :3]
-    measured = figures.of_organs(made.volume, made.label_map)
+    measured = figures.measure_organs(made.volume, made.label_map)
     assert set(measured) == set(SEGTHOR.names)
     for label, name in enumerate(SEGTHOR.names, 1):
         voxels = np.argwhere(made.labels == label)
@@ -265,9 +267,9 @@ def test_figures_are_those_counted_voxel_by_voxel(axcodes):
 def test_padding_about_a_round_field_of_view_is_no_finding(padding_hu):
     hu = phantom.tiny(2, padding_hu=padding_hu).volume.zyx
     assert np.count_nonzero(hu == padding_hu) > hu.size / 6
-    assert audit.image_findings(figures.of_image(hu)) == []
+    assert audit.image_findings(figures.measure_image(hu)) == []
     hu[8, 20:23, :3] = padding_hu - 48  # streaks below it
-    assert audit.image_findings(figures.of_image(hu)) == []
+    assert audit.image_findings(figures.measure_image(hu)) == []
 
 
 def test_severities_are_checked():

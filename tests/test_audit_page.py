@@ -7,10 +7,14 @@ import pytest
 from beam_jobs import audit_page
 from beam_jobs.shards import Part
 from segthor.findings import Finding
+from segthor.geometry import Placement
 from segthor.manifest import Audit, Built, Rejected
 from segthor.organs import SEGTHOR, Organ, Organs
 
 FIGURES = {"volume_cm3": 40.0, "mean_hu": 30.0, "extent_z_mm": 200.0, "components": 1}
+
+
+PLACEMENT = Placement((10, 96, 96), (2.5, 0.9, 0.98), (0.0, 0.0), (1.0, 1.0), 96)
 
 
 def finding(code, severity, message="what was <found> & where"):
@@ -20,7 +24,7 @@ def finding(code, severity, message="what was <found> & where"):
 def patient(name, *findings):
     return Built(
         name, f"{name}.nii", "gt.nii", "", "train", 1, 9, ("heart",), 50.0,
-        {"spacing_zyx_mm": [2.5, 0.9, 0.98]}, Audit(findings, {"heart": FIGURES}),
+        PLACEMENT, Audit(findings, {"heart": FIGURES}),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segthor.body import _opened, body_center_px, organ_center_px
+from segthor.body import _open, body_center_px, organ_center_px
 from segthor.boxes import label_boxes
 
 
@@ -42,4 +42,4 @@ def test_opening_is_that_of_scipy(radius):
     in_plane = np.zeros((3, 3, 3), bool)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)
     expected = ndimage.binary_opening(masks, in_plane, iterations=radius)
-    np.testing.assert_array_equal(_opened(masks, radius), expected)
+    np.testing.assert_array_equal(_open(masks, radius), expected)

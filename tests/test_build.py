@@ -254,9 +254,9 @@ def test_a_part_of_other_rules_is_not_taken_for_this_runs(twelve, tmp_path):
     job = Job(str(tmp_path), Recipe(**TINY_RECIPE), organs=SEGTHOR)
     other = dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=1))
     shards.write(plan, other)
-    assert shards.finished(plan, job) is None and shards.finished(plan, other)
+    assert shards.load_finished(plan, job) is None and shards.load_finished(plan, other)
     pipeline._write(plan, job)
-    assert shards.finished(plan, job)
+    assert shards.load_finished(plan, job)
 
 
 def test_damaged_patients_are_named_and_the_others_built(twelve, tmp_path, capsys):
@@ -403,7 +403,7 @@ def test_an_earlier_models_masks_give_the_level_of_a_patient_without_contours(tm
     table = Organs(tuple(dataclasses.replace(one, label=label) for one, label in rows))
     noted = {"format": 1, "models": ["0"], "organs": table.to_json()}
     json_files.write(str(tmp_path / "masks/predictions.json"), noted)
-    with pytest.raises(InputError, match="notes esophagus as 2, the table of organs has 1"):
+    with pytest.raises(InputError, match="esophagus has the label 2, in the table of organs 1"):
         run(tmp_path / "in", tmp_path / "out", **own)
 
 
@@ -461,7 +461,7 @@ def test_a_folder_that_holds_anything_else_is_refused(twelve, tmp_path, name):
         (["--window_level=median:liver"], "window_level"),
         (["--severity=nonsense=warn"], "nonsense"),
         (["--severity=metal"], "severity: expected NAME=VALUE"),
-        (["--severity=file_damaged=warn"], "always reject"),
+        (["--severity=file_damaged=warn"], "expected reject, since"),
         (["--label_values=heart=two"], "label_values: expected ORGAN=VALUE"),
         (["--labels=heart=1"], "--label_values"),
         (

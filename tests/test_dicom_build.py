@@ -18,7 +18,7 @@ from structure_cases import write_patient
 from segthor import phantom, records
 from segthor.manifest import Dataset as Manifest
 from segthor.organs import SEGTHOR
-from tests import dicom_phantoms
+from tests import dicom_damage, dicom_phantoms
 
 HEALTHY = ("A", "B", "C")
 MARKER, MARKED_DATE = "XSECRETX", "19010203"
@@ -261,6 +261,17 @@ def test_the_list_shows_what_a_tree_holds_and_builds_nothing(tree, tmp_path):
     drawn = "esophagus (Esophagus), heart (Heart), trachea (Trachea), aorta (A_Aorta); 1 other ROIs"
     assert [f"organs of {name}: {drawn}" in lines for name in "ABCDE"] == [True] * 3 + [False] * 2
     assert MARKER not in done.stdout + done.stderr
+
+
+def test_the_list_shows_voxels_that_lie_in_two_organs(tree, tmp_path):
+    for name in "AB":
+        shutil.copytree(tree / name, tmp_path / "tree" / name)
+    dicom_damage.DAMAGES["a_contour_of_the_heart_is_the_aortas_too"][1](tmp_path / "tree/A")
+    done = run("beam_jobs.build", f"--input={tmp_path / 'tree'}", "--list")
+    warnings = [line for line in done.stdout.splitlines() if ": warned, organs_overlap" in line]
+    assert done.returncode == 0 and len(warnings) == 1, done.stderr
+    assert warnings[0].startswith("organs of A: warned, organs_overlap: "), warnings
+    assert warnings[0].endswith("voxels lie in two organs; the table's first keeps them")
 
 
 def test_a_table_says_what_rois_are_called(built, tree, tmp_path):

@@ -120,8 +120,8 @@ def test_finding_patients_reads_no_pixels_and_a_second_time_no_header(tmp_path, 
     hu = np.random.default_rng(0).integers(-1000, 1000, (300, 300, 4)).astype(np.int16)
     paths = dicom_phantoms.write_series(tmp_path / "A", hu, np.diag([1, 1, 3, 1.0]), syntax=syntax)
     kept = str(tmp_path / "found.json")
-    find = functools.partial(inputs.find, str(tmp_path / "A"), organs=SEGTHOR, kept=kept)
-    find(kept="")  # modules are read, too
+    find = functools.partial(inputs.find, str(tmp_path / "A"), organs=SEGTHOR, cache=kept)
+    find(cache="")  # modules are read, too
     found, once = bytes_read(find)
     assert once < 4 * 17e3 < 0.2 * sum(Path(path).stat().st_size for path in paths)
     again, twice = bytes_read(find)

@@ -520,7 +520,7 @@ def test_the_header_is_the_first_slices(tmp_path, patient):
 
 
 def test_a_real_export_equals_its_nifti(real_ct):
-    (patient,) = index.of_folder(str(real_ct / "lung1_002_dicom")).patients
+    (patient,) = index.index_folder(str(real_ct / "lung1_002_dicom")).patients
     scan, expected = (
         read_stack(patient.case.stack),
         file_order.read(str(real_ct / "lung1_002/ct.nii.gz")),
@@ -532,7 +532,7 @@ def test_a_real_export_equals_its_nifti(real_ct):
 
 
 def test_a_real_tilted_series_with_uneven_steps_is_refused_and_its_localizer_named(real_ct):
-    found = index.of_folder(str(real_ct / "tilted_head_dicom"))
+    found = index.index_folder(str(real_ct / "tilted_head_dicom"))
     (patient,) = found.patients
     assert patient.case.problem.code == "series_uneven"
     assert "1.14 to 7.38 mm" in str(patient.case.problem)

@@ -60,8 +60,8 @@ def test_three_patients_of_one_number_are_three(one_number):
     assert shown(predict_input(folder)) == dict.fromkeys("ABC", False)
     for one in build_input(folder):
         assert not one.labels or one.labels.startswith(f"{folder}/{one.name}/")
-    said = listing.of_folder(str(folder), SEGTHOR)
-    assert said.count("2 more with this PatientID, told apart by folder and study") == 3
+    said = listing.list_folder(str(folder), SEGTHOR)
+    assert said.count("2 more with this PatientID, in other folders and studies") == 3
 
 
 def test_one_number_and_one_frame_make_no_one_patient(tmp_path):
@@ -185,9 +185,9 @@ def test_ten_phases_are_ten_cases_and_training_takes_the_one_that_was_drawn_on(t
     drawn = index.series_name(dicom_phantoms.uid("series", "3"))
     one, _ = build_input(tmp_path)
     assert (one.name, one.series, bool(one.labels)) == ("P", drawn, True)
-    said = listing.of_folder(str(tmp_path), SEGTHOR)
+    said = listing.list_folder(str(tmp_path), SEGTHOR)
     assert all(f"phase {10 * k} %" in said for k in range(10)) and "Secret" not in said
-    said = listing.of_folder(str(tmp_path), SEGTHOR, descriptions=True)
+    said = listing.list_folder(str(tmp_path), SEGTHOR, descriptions=True)
     assert said.count("Secret^Name") == 10
 
 
@@ -382,7 +382,7 @@ def test_a_nifti_beside_slices_hides_no_patient(tmp_path, place):
     check_law(tmp_path)
     assert shown(build_input(tmp_path)) == dict.fromkeys("ABC", True)
     assert shown(predict_input(tmp_path)) == dict.fromkeys("ABC", False)
-    assert f"NIfTI: {place}" in listing.of_folder(str(tmp_path), SEGTHOR)
+    assert f"NIfTI: {place}" in listing.list_folder(str(tmp_path), SEGTHOR)
 
 
 @pytest.mark.parametrize("dicom", ["A", "BC", "C"])
@@ -433,7 +433,7 @@ def test_a_name_that_no_structure_set_has_is_named(tmp_path):
     found = scans.read_contours(*rest, roi_names=(("heart", "Hurz"),))
     (finding,) = found.findings
     assert finding.code == "roi_names_unmatched"
-    assert finding.message == "heart: no ROI is called 'Hurz', as roi_names says"
+    assert finding.message == "heart: no ROI has the name 'Hurz' of --roi_names"
     assert "heart" not in found.contoured
 
 
@@ -457,7 +457,7 @@ def test_accents_are_one_however_they_are_stored(tmp_path):
 def test_headers_of_a_tree_are_read_once(tmp_path, monkeypatch):
     for name in "ABC":
         write(tmp_path, name)
-    index._read_before.clear()
+    index._cache.clear()
     read, counts = index.read, {}
 
     def counted(path):

@@ -1,12 +1,15 @@
 """The way to the network's grid and the way back."""
 
+import dataclasses
 import itertools
+import json
 
 import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from segthor import fields
 from segthor.boxes import label_boxes
 from segthor.geometry import AIR_HU, Orientation, Placement
 from segthor.volume import Grid
@@ -185,10 +188,9 @@ def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_
 
 
 def test_placement_survives_json():
-    import json
-
     placement = placed((40, 44, 5), affine_of("PIR"), (1.1, 2 / 3), 32, 1.7)[1]
-    assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
+    stored = json.loads(json.dumps(dataclasses.asdict(placement)))
+    assert fields.from_json(Placement, stored, "placement") == placement
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

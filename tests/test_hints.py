@@ -125,7 +125,7 @@ def test_the_hint_leaves_out_what_the_dataset_cannot_give(tmp_path, capsys, monk
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_no_training_is_hinted_at_where_one_split_is_empty(tmp_path, capsys, fraction):
     said = build(tmp_path, capsys, split="hash", validation_fraction=fraction)
-    assert "Next" not in said and "Not to be trained on" in said
+    assert "Next" not in said and "Cannot be trained on" in said
 
 
 def test_phantoms_without_contours_are_not_to_be_built(tmp_path):

@@ -83,7 +83,7 @@ def test_records_hold_the_label_of_ignored_voxels_where_they_were_planted(built)
     expected = zyx(marked(phantom.tiny(2).labels, 2))
     found = slices_of(folder / "dataset", "P2")
     (row,) = [row for row in dataset.patients if row.patient == "P2"]
-    top, left = (int(px) for px in row.placement["first_px"])
+    top, left = (int(px) for px in row.placement.first_px)
     for z, (plane, true) in enumerate(zip(found, expected, strict=True)):
         inner = plane[-top : -top + true.shape[0], -left : -left + true.shape[1]]
         np.testing.assert_array_equal(inner, np.where(true == STORED, ignored.LABEL, true), str(z))
@@ -187,7 +187,7 @@ def test_an_organ_of_the_label_255_stays_an_organ_where_nothing_is_ignored():
     labels = LabelMap(zyx, lps_grid(zyx.shape), TAKEN)
     assert not labels.has_ignored and labels.left_out is None
     volume = Volume(zyx.astype(np.int16), labels.grid)
-    assert set(figures.of_organs(volume, labels)) == {"aorta"}
+    assert set(figures.measure_organs(volume, labels)) == {"aorta"}
 
 
 def test_the_audit_judges_no_organ_by_a_part_of_it():
@@ -199,12 +199,12 @@ def test_the_audit_judges_no_organ_by_a_part_of_it():
     labels = LabelMap(cut, grid, SEGTHOR)
 
     def rejects(labels):
-        measured, names = figures.of_organs(volume, labels), figures.cut_organs(labels)
+        measured, names = figures.measure_organs(volume, labels), figures.find_cut_organs(labels)
         findings = audit.organ_findings(measured, SEGTHOR.names, SEGTHOR, names)
         return {one.code for one in findings if one.severity == "reject"}
 
     assert rejects(lacking) and not rejects(labels)
-    assert figures.cut_organs(lacking) is None
+    assert figures.find_cut_organs(lacking) is None
 
 
 def random_maps(seed):

@@ -6,7 +6,7 @@ import pytest
 from cases import touch
 
 from segthor.errors import InputError
-from segthor.inputs import find, find_contours, find_predictions, with_masks
+from segthor.inputs import add_masks, find, find_contours, find_predictions
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.patients import Patient
 
@@ -142,10 +142,10 @@ def test_masks_are_matched_by_patient_or_scan(tmp_path):
     ]
     for name in ("A.nii.gz", "ct_b.nii"):
         touch(tmp_path / name)
-    masks = [source.masks for source in with_masks(sources, str(tmp_path))]
+    masks = [source.masks for source in add_masks(sources, str(tmp_path))]
     assert masks == [str(tmp_path / "A.nii.gz"), str(tmp_path / "ct_b.nii"), ""]
     with pytest.raises(InputError, match="found none"):
-        with_masks(sources[2:], str(tmp_path))
+        add_masks(sources[2:], str(tmp_path))
 
 
 def names_in(root):
@@ -167,7 +167,7 @@ def test_what_systems_leave_in_a_folder_is_no_patient(tmp_path):
     assert names_in(tmp_path / "nnunet") == ["a"]
 
 
-def test_a_folder_that_is_named_like_a_file_is_a_patients_folder(tmp_path):
+def test_a_folder_that_is_rename_to_volumes_a_file_is_a_patients_folder(tmp_path):
     touch(tmp_path / "train" / "Patient_01.nii.gz" / "Patient_01.nii.gz")
     touch(tmp_path / "train" / "Patient_01.nii.gz" / "GT.nii.gz")
     touch(tmp_path / "train" / "Patient_02.nii" / "ct.nii")
@@ -257,7 +257,7 @@ def test_a_stray_predictions_json_beside_contours_hides_no_patient(tmp_path, cou
 def test_two_label_maps_of_one_name_are_refused(tmp_path):
     for name in ("A.nii", "A.nii.gz", "B.nii"):
         touch(tmp_path / name)
-    for finder in (find_predictions, lambda folder: with_masks([], folder)):
+    for finder in (find_predictions, lambda folder: add_masks([], folder)):
         with pytest.raises(InputError, match="A.nii and A.nii.gz have one name; remove one"):
             finder(str(tmp_path))
 

@@ -39,7 +39,7 @@ def test_pictures_are_written_and_numbers_printed(built):
 
 def test_the_slice_shown_is_the_one_with_most_organs(built):
     dataset = Dataset.load(str(built))
-    record = inspection.fullest_slice(dataset.patients[0].patient, dataset, str(built))
+    record = inspection.find_fullest_slice(dataset.patients[0].patient, dataset, str(built))
     assert record.patient == dataset.patients[0].patient
     assert sum(record.present) >= 3
 
@@ -47,14 +47,14 @@ def test_the_slice_shown_is_the_one_with_most_organs(built):
 def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
     dataset = Dataset.load(str(built))
     shown = [
-        (one, inspection.fullest_slice(one.patient, dataset, str(built)))
+        (one, inspection.find_fullest_slice(one.patient, dataset, str(built)))
         for one in dataset.patients[:2]
     ]
     (tmp_path / "moved").mkdir()
     gone = [(replace(shown[0][0], ct=str(tmp_path / "gone.nii")), shown[0][1]), shown[1]]
     assert (
-        inspection.normalization_sheet(gone, organs=SEGTHOR).shape[0]
-        == inspection.normalization_sheet(shown, organs=SEGTHOR).shape[0]
+        inspection.draw_normalization(gone, organs=SEGTHOR).shape[0]
+        == inspection.draw_normalization(shown, organs=SEGTHOR).shape[0]
     )
     assert "gone.nii: cannot be read any more" in capsys.readouterr().err
 
@@ -67,6 +67,6 @@ def test_an_organ_that_nobody_has_contours_of_has_an_empty_histogram(built, tmp_
         heartless.append(replace(one, audit=replace(one.audit, organs=organs)))
     shown = []
     for number, one in enumerate((replace(dataset, patients=tuple(heartless)), dataset)):
-        plots.save(inspection.histograms(one), str(tmp_path / f"{number}.png"))
+        plots.save(inspection.draw_histograms(one), str(tmp_path / f"{number}.png"))
         shown.append((tmp_path / f"{number}.png").read_bytes())
     assert shown[0] != shown[1] and shown[0].startswith(b"\x89PNG")

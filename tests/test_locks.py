@@ -10,7 +10,7 @@ from programs import start
 from segthor import locks
 from segthor.errors import InputError
 
-HOLD = "from segthor import locks\nimport sys, time\nwith locks.alone(sys.argv[1]):\n"
+HOLD = "from segthor import locks\nimport sys, time\nwith locks.lock_folder(sys.argv[1]):\n"
 HOLD += "    print('held', flush=True)\n    time.sleep(60)"
 
 
@@ -25,18 +25,18 @@ def test_a_second_process_is_refused_and_one_after_a_kill_is_not(tmp_path):
     child = holder(folder)
     began = time.monotonic()
     with pytest.raises(InputError, match="another process is writing there"):
-        with locks.alone(str(folder)):
+        with locks.lock_folder(str(folder)):
             pass
     assert time.monotonic() - began < 30
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    with locks.alone(str(folder)):
+    with locks.lock_folder(str(folder)):
         pass
     assert os.listdir(folder) == []
 
 
 def test_other_folders_are_free_and_the_block_gives_the_lock_back(tmp_path):
-    with locks.alone(str(tmp_path / "a")), locks.alone(str(tmp_path / "b")):
+    with locks.lock_folder(str(tmp_path / "a")), locks.lock_folder(str(tmp_path / "b")):
         pass
-    with locks.alone(str(tmp_path / "a")):
+    with locks.lock_folder(str(tmp_path / "a")):
         pass

@@ -9,9 +9,12 @@ import pytest
 from segthor import json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
+from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
+
+PLACEMENT = Placement((10, 96, 96), (2.5, 0.9, 0.98), (0.0, 0.0), (1.0, 1.0), 96)
 
 
 def a_dataset():
@@ -23,7 +26,7 @@ def a_dataset():
     audit = Audit((Finding("metal", "warn", "metal"),), {"heart": {"volume_cm3": 1.0}})
     patients = tuple(
         Built(f"P{number}", "ct.nii.gz", "gt.nii.gz", "cd" * 32, split, fold, 10,
-              ("heart", "aorta"), -50.0, {"size_px": 96}, audit)
+              ("heart", "aorta"), -50.0, PLACEMENT, audit)
         for number, (split, fold) in enumerate(places)
     )  # fmt: skip
     rejected = Rejected("P9", "bad.nii.gz", "", (Finding("file_truncated", "reject", "cut"),))

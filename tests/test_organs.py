@@ -36,7 +36,7 @@ def test_the_shipped_table_is_the_default_one():
 
 def test_the_thorax_holds_segthors_organs_unchanged_and_then_cord_and_lungs():
     thorax = organ_table.read(str(TABLES / "thorax.csv"))
-    assert thorax.only(SEGTHOR.names) == SEGTHOR
+    assert thorax.select(SEGTHOR.names) == SEGTHOR
     assert thorax.names[4:] == ("spinal_cord", "lung_left", "lung_right")
     assert [organ.tg263 for organ in thorax][4:] == ["SpinalCord", "Lung_L", "Lung_R"]
     assert (thorax["lung_left"].side, thorax["lung_right"].side) == ("left", "right")
@@ -88,7 +88,7 @@ def test_a_tolerance_travels_and_the_usual_one_leaves_no_trace(tmp_path):
 
 
 def test_only_keeps_the_order_and_drops_relations_to_what_is_gone():
-    some = SEGTHOR.only(("heart", "esophagus"))
+    some = SEGTHOR.select(("heart", "esophagus"))
     assert some.names == ("esophagus", "heart")
     assert some["heart"].left_of == ("esophagus",) and some["heart"].below == ()
     assert some.places(["heart"]) == [1]
@@ -150,17 +150,17 @@ def test_a_table_that_contradicts_itself_is_one_line(tmp_path, rows, message):
 @pytest.mark.parametrize(
     "columns, row, message",
     [
-        ("rgb", "1 2", "colour (1, 2)"),
-        ("rgb", "1 2 300", "colour"),
+        ("rgb", "1 2", "rgb (1, 2)"),
+        ("rgb", "1 2 300", "rgb (1, 2, 300)"),
         ("volume_cm3", "10", "volume_cm3 (10.0,)"),
         ("volume_cm3", "20 to 10", "volume_cm3"),
         ("volume_cm3", "nan to 10", "volume_cm3"),
         ("mean_hu", "a to b", "mean_hu: expected 'LOWEST to HIGHEST', found 'a'"),
-        ("max_components", "0", "pieces 0"),
+        ("max_components", "0", "max_components 0"),
         ("side", "up", "side 'up'"),
         ("tg263", "a name that is too long", "tg263"),
         ("snomed", "x", "snomed 'x'"),
-        ("left_of", "nobody", "left_of 'nobody'"),
+        ("left_of", "spleen", "left_of 'spleen'"),
         ("left_of", "a", "left_of 'a'"),
         ("tolerance_mm", "-1", "tolerance_mm -1.0; expected 0 to 50 mm"),
         ("tolerance_mm", "51", "tolerance_mm 51"),

@@ -13,6 +13,7 @@ from programs import run_entry
 
 from segthor import organ_table, phantom, records
 from segthor.errors import InputError
+from segthor.geometry import Placement
 from segthor.manifest import Audit, Built, Dataset, Shard
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
@@ -193,7 +194,8 @@ def test_a_dataset_may_have_contours_of_more_organs_than_the_predictions(tmp_pat
     (tmp_path / "p" / "predictions.json").write_text(json.dumps({"organs": SEGTHOR.to_json()}))
     gt = save(tmp_path / "GT.nii.gz", labels, made.affine)
     names = (*SEGTHOR.names, "lung_left")
-    built = Built("P1", "", gt, "", "train", 0, 1, names, 50.0, {}, Audit())
+    placement = Placement((10, 96, 96), (2.5, 0.9, 0.98), (0.0, 0.0), (1.0, 1.0), 96)
+    built = Built("P1", "", gt, "", "train", 0, 1, names, 50.0, placement, Audit())
     shard = Shard("a.tfrecord", "train", 0, 1, 1, "", ("P1",))
     Dataset(Recipe(), 1, (shard,), (built,), organs=thorax).save(str(tmp_path / "dataset"))
     organs = pairs.table_of(str(tmp_path / "p"), str(tmp_path / "dataset"))

@@ -12,7 +12,7 @@ from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.phantom.anatomy import Traits
 from segthor.phantom.canvas import Canvas, Pose, curve, merged
-from segthor.phantom.dataset import places
+from segthor.phantom.dataset import paths
 from segthor.phantom.scanner import Scanner
 from tests import file_order
 
@@ -285,7 +285,7 @@ def test_a_finer_scan_of_a_patient_shows_the_same_heart():
 
 
 def test_organs_not_contoured_have_no_label_and_the_same_image():
-    some = SEGTHOR.only(("heart", "esophagus"))
+    some = SEGTHOR.select(("heart", "esophagus"))
     whole, part = phantom.tiny(2), phantom.tiny(2, organs=some)
     np.testing.assert_array_equal(whole.hu, part.hu)
     kept = np.isin(whole.labels, [organ.label for organ in some])
@@ -427,9 +427,9 @@ def test_the_layout_is_segthors_and_the_files_hold_what_make_gives(tmp_path):
 
 
 def test_test_patients_follow_the_training_patients_where_there_are_more_than_40():
-    assert [number for number, _, _ in places("d", 2, 2)] == [1, 2, 41, 42]
-    assert [number for number, _, _ in places("d", 43, 2)][-3:] == [43, 44, 45]
-    assert len({scan for _, scan, _ in places("d", 120, 30)}) == 150
+    assert [number for number, _, _ in paths("d", 2, 2)] == [1, 2, 41, 42]
+    assert [number for number, _, _ in paths("d", 43, 2)][-3:] == [43, 44, 45]
+    assert len({scan for _, scan, _ in paths("d", 120, 30)}) == 150
 
 
 def call(*flags):

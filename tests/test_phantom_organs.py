@@ -244,7 +244,7 @@ def test_folders_from_before_tables_go_on_as_segthors_four(tmp_path):
     same = Organs(tuple(replace(organ, volume_cm3=None) for organ in SEGTHOR))
     phantom.write_dataset(out, 1, 0, "tiny", 1, same, report=lines.append)
     assert "is there already" in lines[0]
-    with pytest.raises(InputError, match="asked for .*organs.*lung_right"):
+    with pytest.raises(InputError, match="expected phantoms made with .*organs.*lung_right"):
         phantom.write_dataset(out, 1, 0, "tiny", 1, THORAX, report=quiet)
 
 
@@ -254,7 +254,7 @@ def test_a_folder_of_seven_organs_is_refused_to_four_and_to_other_label_values(t
     phantom.write_dataset(out, 1, 0, "tiny", 1, THORAX, report=quiet)
     other = Organs((replace(THORAX.rows[0], label=9), *THORAX.rows[1:]))
     for organs in (SEGTHOR, other):
-        with pytest.raises(InputError, match="holds phantoms made with .*lung_right"):
+        with pytest.raises(InputError, match="found others, made with .*lung_right"):
             phantom.write_dataset(out, 1, 0, "tiny", 1, organs, report=quiet)
 
 

@@ -22,6 +22,7 @@ from tiny_models import CODED_HU, CODED_RECIPE, coded_scan, save_coded
 
 from segthor import files, inputs, nifti, organs
 from segthor.errors import InputError
+from segthor.geometry import Placement
 from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.recipe import Recipe
@@ -655,7 +656,7 @@ def test_a_dataset_names_its_scans_by_split_and_its_contours(tmp_path):
             slices=1,
             organs=contoured,
             level_hu=50.0,
-            placement={},
+            placement=Placement((10, 96, 96), (2.5, 0.9, 0.98), (0.0, 0.0), (1.0, 1.0), 96),
             audit=manifest.Audit(),
         )
 

@@ -84,7 +84,7 @@ def test_facts_that_cannot_be_read_are_made_anew(tmp_path, model, content):
 
 def test_a_second_job_in_one_folder_is_refused_and_one_after_a_kill_is_not(tmp_path, model):
     save_case(tmp_path / "scans" / "A.nii.gz")
-    code = "import sys, time\nfrom segthor import locks\nwith locks.alone(sys.argv[1]):\n"
+    code = "import sys, time\nfrom segthor import locks\nwith locks.lock_folder(sys.argv[1]):\n"
     code += "    print('held', flush=True)\n    time.sleep(300)"
     child = start(["-c", code, tmp_path / "out"])
     assert child.stdout.readline() == "held\n"
@@ -109,13 +109,13 @@ def test_the_run_after_a_killed_one_names_the_case_that_was_under_way(tmp_path, 
     with hanging.file(tmp_path / "scans" / "B.nii.gz"):
         named = predict(tmp_path, model, case_timeout=2)
     assert named.returncode == 1 and "failed: B" in named.stdout
-    case = f"a process was ended in the midst of B ({tmp_path / 'scans' / 'B.nii.gz'})"
+    case = f"a process was killed while it worked on B ({tmp_path / 'scans' / 'B.nii.gz'})"
     (line,) = [line for line in named.stderr.splitlines() if case in line]
     assert line.startswith("warning: ") and "--most_scan_gb" in line
     os.remove(tmp_path / "scans" / "B.nii.gz")
     save_case(tmp_path / "scans" / "B.nii.gz")
     last = predict(tmp_path, model)
-    assert last.returncode == 0 and "in the midst of" not in last.stderr
+    assert last.returncode == 0 and "while it worked on" not in last.stderr
     assert sorted(os.listdir(tmp_path / "out" / "cases")) == ["A.json", "B.json"]
 
 

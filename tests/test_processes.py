@@ -42,30 +42,30 @@ def refuse():
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("afresh", [False, True])
-def test_calls_run_in_as_many_processes_as_asked_for(afresh):
-    with processes.started(2, afresh):
-        assert processes.most_waiting() >= 2
+@pytest.mark.parametrize("spawn", [False, True])
+def test_calls_run_in_as_many_processes_as_asked_for(spawn):
+    with processes.start_workers(2, spawn):
+        assert processes.max_waiting() >= 2
         pids = {one.result() for one in [processes.submit(pid_after, 0.2) for _ in range(4)]}
     assert len(pids) == 2 and os.getpid() not in pids
 
 
 def test_one_process_is_this_one_and_nothing_waits():
-    with processes.started(1):
+    with processes.start_workers(1):
         assert processes.submit(pid_after, 0).result() == os.getpid()
-        assert processes.most_waiting() == 0
+        assert processes.max_waiting() == 0
     assert processes.submit(pid_after, 0).result() == os.getpid()  # as on an engine's worker
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_errors_come_back_as_they_were_raised(count):
-    with pytest.raises(OSError, match="No space left"), processes.started(count):
+    with pytest.raises(OSError, match="No space left"), processes.start_workers(count):
         processes.submit(refuse).result()
-    assert processes.most_waiting() == 0
+    assert processes.max_waiting() == 0
 
 
 def test_a_killed_process_is_an_error_not_a_hang():
-    with pytest.raises(BrokenProcessPool), processes.started(2):
+    with pytest.raises(BrokenProcessPool), processes.start_workers(2):
         processes.submit(os.kill, processes.submit(os.getpid).result(), signal.SIGKILL)
         processes.submit(pid_after, 1).result()
 
@@ -112,7 +112,7 @@ def test_a_killed_worker_is_one_clear_line(slow_build):
     os.kill(workers[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=20)
     line = stderr.splitlines()[-1]
-    assert process.returncode == 2 and line.startswith("error: a worker process was ended")
+    assert process.returncode == 2 and line.startswith("error: the system killed a worker process")
     assert "--direct_num_workers" in line and "Traceback" not in stderr
     assert not any(map(is_running, workers))
 

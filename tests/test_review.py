@@ -148,11 +148,11 @@ def model(tmp_path_factory):
         affine = affine_of()
         prepared = prepare(file_order.volume(coded_scan(labels), affine), CODED_RECIPE)
         shares = reference.grey_shares(prepared.images)
-        place = prepared.placement.to_json()
+        place = prepared.placement
         rows.append(
             Built(f"P{number}", "", "", "", "train", 0, 30, (), 40.0, place, Audit(), shares)
         )
-    training = {"reference": reference.of_dataset(rows).to_json()}
+    training = {"reference": dataclasses.asdict(reference.compute_reference(rows))}
     folder = tmp_path_factory.mktemp("model")
     save_coded(folder, training=training)
     return str(folder)

@@ -111,8 +111,8 @@ def test_rejected_patients_leave_no_record_and_alone_no_file(tmp_path, sources):
 
 def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
     plan, job, part = write(tmp_path, sources)
-    assert shards.key_of(plan, job) == part.key
-    assert shards.key_of(plan, dataclasses.replace(job, output="elsewhere")) == part.key
+    assert shards.digest_plan(plan, job) == part.key
+    assert shards.digest_plan(plan, dataclasses.replace(job, output="elsewhere")) == part.key
     others = [
         (plan, dataclasses.replace(job, seed=1)),
         (plan, dataclasses.replace(job, recipe=Recipe(**TINY_RECIPE, context=5))),
@@ -127,15 +127,15 @@ def test_the_key_changes_with_whatever_changes_the_shard(tmp_path, sources):
             job,
         ),
     ]
-    keys = {shards.key_of(*other) for other in others}
+    keys = {shards.digest_plan(*other) for other in others}
     assert len(keys) == len(others) and part.key not in keys
     files.makedirs(str(tmp_path / "again"))
     moved = shutil.copy(sources[0].ct, str(tmp_path / "again" / "ct.nii.gz"))
     plan = dataclasses.replace(plan, patients=(dataclasses.replace(sources[0], ct=moved),))
-    before = shards.key_of(plan, job)
+    before = shards.digest_plan(plan, job)
     with open(moved, "ab") as stream:
         stream.write(b"\0")
-    assert shards.key_of(plan, job) != before
+    assert shards.digest_plan(plan, job) != before
 
 
 def test_other_label_values_become_ours_and_the_rest_background(tmp_path, sources):

@@ -325,7 +325,7 @@ def test_a_number_that_is_a_text_is_not_printed(read, stack):
             item[0x30060084] = pydicom.DataElement(0x30060084, "LO", number)
 
     rois = {"Heart": [contour(stack, 3, BIG)], "heart": [contour(stack, 3, SMALL)]}
-    with pytest.raises(DicomError, match="ROIs [?], 7 all go by its names") as raised:
+    with pytest.raises(DicomError, match="ROIs [?], 7 all have a name of this organ") as raised:
         read(rois, change=name_in_number)
     assert "Secret" not in str(raised.value)
 
@@ -458,7 +458,7 @@ def test_random_damage_ends_in_a_finding_never_in_a_traceback(stack, tmp_path):
 def real(real_ct):
     """(folder, the case, what is read of it) of a patient as a planning system exported it."""
     folder = real_ct / "lung1_002_dicom"
-    (patient,) = index.of_folder(str(folder)).patients
+    (patient,) = index.index_folder(str(folder)).patients
     case = patient.case
     return folder, case, structures.read(case.structures.path, case.stack, ORGANS)
 
@@ -523,7 +523,7 @@ def test_a_real_structure_set_is_filled_as_plastimatch_does(real, tmp_path):
         ("lung_right", "Lung R"),
     ):
         # Each organ by itself: where two share voxels, our label map gives them to one.
-        alone = structures.read(case.structures.path, case.stack, ORGANS.only([organ]))
+        alone = structures.read(case.structures.path, case.stack, ORGANS.select([organ]))
         differ = np.argwhere(voxels(alone, organ) != filled[name])
         assert len(differ) <= 3, organ
         assert cases.dice(voxels(alone, organ), filled[name]) >= 0.9999, organ

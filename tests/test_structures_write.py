@@ -129,7 +129,7 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
 @needs_plastimatch
 def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_path):
     folder = real_ct / "lung1_002_dicom"
-    (patient,) = index.of_folder(str(folder)).patients
+    (patient,) = index.index_folder(str(folder)).patients
     stack, path = patient.case.stack, str(tmp_path / "set.dcm")
     found = structures.read(patient.case.structures.path, stack, ORGANS)
     write_structures(path, stack, outlines(stack.to_planes(found.zyx), ORGANS), ORIGIN)
@@ -137,7 +137,7 @@ def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_p
     np.testing.assert_array_equal(file_order.of(again).array, file_order.of(found).array)
     assert (again.contoured, again.findings) == (found.contoured, ())
     filled = cases.by_plastimatch(path, folder, tmp_path / "masks", "--xor-contours")
-    for organ in ORGANS.only(found.contoured):
+    for organ in ORGANS.select(found.contoured):
         mask = file_order.of(found).array == organ.label
         assert np.count_nonzero(filled[organ.tg263] != mask) <= 5, organ.name
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segthor import reference
+from segthor import fields, reference
 from segthor.geometry import Placement
 from segthor.manifest import Audit, Built
 
@@ -24,18 +24,18 @@ def patient(number, volume=500.0, center=(0.0, 0.0, 0.0), **grid):
                "components": 1, "gaps": 0, "center_lps_mm": center}  # fmt: skip
     other = figures | {"center_lps_mm": (10.0, 0.0, 0.0)}
     audit = Audit(organs={"heart": figures, "aorta": other})
-    place = placement(**grid).to_json()
+    place = placement(**grid)
     return Built(f"P{number}", "", "", "", "train", 0, 40, (), 50.0, place, audit, tuple(shares))
 
 
 def test_it_survives_json():
-    made = reference.of_dataset([patient(n) for n in range(5)])
-    assert reference.Reference.from_json(made.to_json()) == made
+    made = reference.compute_reference([patient(n) for n in range(5)])
+    assert fields.from_json(reference.Reference, dataclasses.asdict(made), "reference") == made
     assert made.patients == 5
 
 
 def test_figures_are_those_of_the_patients():
-    made = reference.of_dataset([patient(n, slices=40 + n) for n in range(5)])
+    made = reference.compute_reference([patient(n, slices=40 + n) for n in range(5)])
     lengths = [3.0 * (40 + n) for n in range(5)]
     found = made.scan["length_mm"]
     assert (found.low, found.high) == (min(lengths), max(lengths))
@@ -46,7 +46,7 @@ def test_figures_are_those_of_the_patients():
 
 
 def test_a_scan_of_other_slices_is_far_and_a_patient_of_theirs_is_not():
-    made = reference.of_dataset([patient(n, slice_mm=3 + 0.1 * n) for n in range(5)])
+    made = reference.compute_reference([patient(n, slice_mm=3 + 0.1 * n) for n in range(5)])
     for slice_mm, far in ((3.2, False), (6.0, True), (1.0, True)):
         figures = made.scan_figures(placement(slice_mm=slice_mm), 50.0, made.grey_shares)
         z_score = made.scan["slice_mm"].z_score("slice_mm", figures["slice_mm"])
@@ -56,9 +56,9 @@ def test_a_scan_of_other_slices_is_far_and_a_patient_of_theirs_is_not():
 
 def test_patients_of_a_dataset_from_before_do_not_count():
     old = [dataclasses.replace(patient(n), grey_shares=()) for n in range(9)]
-    assert reference.of_dataset(old) is None
-    assert reference.of_dataset([*old, patient(1), patient(2)]) is None
-    assert reference.of_dataset([*old, *map(patient, range(3))]).patients == 3
+    assert reference.compute_reference(old) is None
+    assert reference.compute_reference([*old, patient(1), patient(2)]) is None
+    assert reference.compute_reference([*old, *map(patient, range(3))]).patients == 3
 
 
 def test_grey_levels_are_compared_as_by_the_distance_of_wasserstein():

@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
 import os, signal, sys
 from segthor import underway
-with underway.noted(sys.argv[1], "first"):
+with underway.keep_note(sys.argv[1], "first"):
     pass
-with underway.noted(sys.argv[1], "B\\udcff (b.nii)"):
+with underway.keep_note(sys.argv[1], "B\\udcff (b.nii)"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -21,14 +21,14 @@ def test_a_kill_leaves_a_note_and_an_end_or_an_error_does_not(tmp_path, capsys):
     folder = str(tmp_path / "notes")
     subprocess.run([sys.executable, "-c", KILLED, folder], cwd=ROOT)
     try:
-        with underway.noted(folder, "an error"):
+        with underway.keep_note(folder, "an error"):
             raise ValueError
     except ValueError:
         pass
     (tmp_path / "notes" / f"{files.TEMPORARY_PREFIX}other").touch()
     assert files.listdir(folder) == []  # readers do not meet it
-    underway.warn(folder)
+    underway.warn_about_notes(folder)
     said = capsys.readouterr().err
-    assert said.startswith("warning: a process was ended in the midst of B\\udcff (b.nii); ")
-    assert underway.left_behind(folder) == []
-    assert underway.left_behind(str(tmp_path / "none")) == []
+    assert said.startswith("warning: a process was killed while it worked on B\\udcff (b.nii); ")
+    assert underway.remove_notes(folder) == []
+    assert underway.remove_notes(str(tmp_path / "none")) == []

@@ -27,7 +27,7 @@ def twelve(tmp_path_factory):
 
 
 def plans_of(sources, most=4):
-    return plan.plan_shards(sources, plan.deal(sources, "hash", 0.2, 2, 0), most)
+    return plan.plan_shards(sources, plan.assign_splits(sources, "hash", 0.2, 2, 0), most)
 
 
 def test_a_plan_is_a_few_hundred_bytes_a_patient(twelve):

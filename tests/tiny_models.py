@@ -66,7 +66,7 @@ def at_work_in(folder):
     code = (
         "import sys\n"
         "from segthor import locks\n"
-        "with locks.alone(sys.argv[1]):\n"
+        "with locks.lock_folder(sys.argv[1]):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )

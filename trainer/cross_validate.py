@@ -32,7 +32,7 @@ def main(argv):
     flags_of.refuse(argv[1:], {"fold": reason})
     dataset = folds.load_dataset(_DATA.value)
     chief = devices.is_chief()
-    with locks.alone(_WORKDIR.value) if chief else contextlib.nullcontext():
+    with locks.lock_folder(_WORKDIR.value) if chief else contextlib.nullcontext():
         for fold in range(dataset.folds):
             print(f"Fold {fold} of {dataset.folds}", flush=True)
             status = _train(fold, argv[1:])

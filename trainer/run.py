@@ -89,7 +89,7 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
     """
 
     check_folder(workdir)
-    with locks.alone(workdir) if chief else contextlib.nullcontext():
+    with locks.lock_folder(workdir) if chief else contextlib.nullcontext():
         record = _record(config, source, replicas)
         check_folder(workdir)  # again, now that nobody else writes there
         if chief and not files.is_url(workdir):  # else nothing keeps another run out

@@ -51,7 +51,7 @@ class Source:
     def reference(self) -> reference.Reference | None:
         """What the training patients measure; None where the dataset does not say."""
         trained = {patient for shard in self.train for patient in shard.patients}
-        return reference.of_dataset(p for p in self.dataset.patients if p.patient in trained)
+        return reference.compute_reference(p for p in self.dataset.patients if p.patient in trained)
 
     def count(self, shards) -> int:
         """Slices in these shards."""

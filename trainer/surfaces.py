@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import csv_files, files, ignored, metrics, records
-from segthor.geometry import Placement
 from trainer import run, sources
 from trainer.config import SEGMENT
 
@@ -28,7 +27,7 @@ def score(workdir: str, source: sources.Source) -> None:
             of_patient = sorted(slices.pop(patient.patient), key=lambda one: one.z)
             predicted = labels[_channels(network, np.stack([one.image for one in of_patient]))]
             truth = np.stack([one.labels for one in of_patient])
-            spacing = Placement.from_json(patient.placement).spacing_mm
+            spacing = patient.placement.spacing_mm
             named = [name for name in record.organs if name in patient.organs]
             wanted = source.organs.labels(named)
             left_out = truth == ignored.LABEL if source.dataset.has_ignored else None

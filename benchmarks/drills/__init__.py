@@ -1,1 +1,1 @@
-"""What can go wrong while the programs run, done to them on purpose; see `benchmarks.faults`."""
+"""Drills: faults that are caused on purpose while the programs run; see `benchmarks.faults`."""

@@ -26,7 +26,7 @@ REJECTED_STATUS = 3
 
 
 def expected(stage: Stage) -> dict[str, bytes]:
-    """The dataset of a run that nothing disturbed."""
+    """The dataset of an undisturbed run."""
     output = stage.new("dataset")
     if not output.exists():
         run(build(stage, output))

@@ -27,7 +27,7 @@ def predict(stage: Stage, output: Path, model: Path | None = None) -> list[str]:
 
 
 def save_model(stage: Stage, name: str = "model") -> Path:
-    """A model that needs no training: it tells organs by their grey levels."""
+    """Saves a model that needs no training: it recognizes organs by their grey levels."""
     sys.path.insert(0, "tests")
     import tiny_models
 
@@ -38,7 +38,7 @@ def save_model(stage: Stage, name: str = "model") -> Path:
 
 
 def expected(stage: Stage) -> dict[str, bytes]:
-    """The predictions of a run that nothing disturbed."""
+    """The predictions of an undisturbed run."""
     output = stage.new("predictions")
     if not output.exists():
         run(predict(stage, output))

@@ -19,16 +19,16 @@ WAIT_S = 900
 
 
 class Failed(Exception):
-    """What had to hold does not."""
+    """A drill failed."""
 
 
 class Skipped(Exception):
-    """The drill cannot be done here, and why."""
+    """A drill cannot run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where the drills play. repeats: kills per drill."""
+    """The folders and files of the drills. repeats: Kills per drill."""
 
     folder: Path
     chance: random.Random
@@ -45,7 +45,7 @@ class Stage:
 
 
 def holds(condition, what: str) -> None:
-    """Raises Failed unless it does."""
+    """Raises Failed unless the condition holds."""
     if not condition:
         raise Failed(what)
 
@@ -68,12 +68,12 @@ def build(stage: Stage, output: Path, patients: Path | None = None) -> list[str]
 
 
 def run(command: list[str], status: int = 0) -> str:
-    """Runs to the end; returns what was said. Raises Failed for another exit status."""
+    """Runs a program to its end; returns its output. Raises Failed for another exit status."""
     return finish(start(command), status)
 
 
 def start(command: list[str]) -> subprocess.Popen:
-    """Starts a program in a group of its own, its output kept."""
+    """Starts a program in a new process group, with its output in a file."""
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -84,7 +84,7 @@ def start(command: list[str]) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
-    """Waits; returns what was said. Raises Failed for another exit status or a traceback."""
+    """Waits for a program; returns its output. Raises Failed for another status or a traceback."""
     output = process.communicate(timeout=WAIT_S)[0]
     last = (output.strip().splitlines() or ["nothing said"])[-1]
     holds("Traceback" not in output, f"a traceback, ending in: {last}")
@@ -93,7 +93,7 @@ def finish(process: subprocess.Popen, status: int = 0) -> str:
 
 
 def refused(command: list[str], *words: str) -> str:
-    """Runs a program that has to end with status 2 and one line that holds the words."""
+    """Runs a program that must end with status 2 and one line that contains the words."""
     line = run(command, status=2).strip().splitlines()[-1]
     holds(line.startswith("error: "), f"no clear line, but: {line}")
     for word in words:
@@ -104,8 +104,8 @@ def refused(command: list[str], *words: str) -> str:
 def kill_at_random(stage: Stage, command: list[str], progress, most: int) -> bool:
     """Kills a program and its children at a random moment; returns whether it still ran.
 
-    progress: says how far it is; the kill comes within half a second after a random value up to
-    `most`.
+    progress: Returns how far the program is; the kill comes within half a second after a random
+      value up to `most`.
     """
     process = start(command)
     reach = stage.chance.randint(min(progress(), most), most)

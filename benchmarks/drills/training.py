@@ -28,7 +28,7 @@ FLAGS = [
 
 
 def train(stage: Stage, workdir: Path, data: Path | None = None) -> list[str]:
-    """The trainer's command, with a network that is quickly built."""
+    """The trainer's command, with a small network."""
     program = [sys.executable, "-m", "trainer.main"]
     return [*program, f"--data={data or dataset(stage)}", f"--workdir={workdir}", *FLAGS]
 
@@ -52,7 +52,7 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def whole(stage: Stage) -> Path:
-    """A run that nothing disturbed."""
+    """An undisturbed run."""
     workdir = stage.new("run")
     if not workdir.exists():
         run(train(stage, workdir))

@@ -1,12 +1,12 @@
-"""DICOM: the only package that knows pydicom and highdicom."""
+"""DICOM: the only package that imports pydicom and highdicom."""
 
 from segthor.errors import ReadError
 
-# What is written of a label map: a structure set, a SEG of segments, a SEG of the newer kind.
+# Formats of label maps: structure set, SEG of binary segments, SEG of the newer label map type.
 RTSTRUCT, SEG, LABELMAP = "rtstruct", "seg", "labelmap"
 FORMATS = (RTSTRUCT, SEG, LABELMAP)
-SOFTWARE = "segthor"  # how our own objects are told from others'
+SOFTWARE = "segthor"  # identifies our own objects
 
 
 class DicomError(ReadError):
-    """DICOM that cannot be read or is refused."""
+    """DICOM files that cannot be read or are refused."""

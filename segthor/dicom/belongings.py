@@ -1,4 +1,4 @@
-"""Whose files lie in a folder, and whose a damaged file may be."""
+"""Finds the patients whose files lie in a folder, and the patient of a damaged file."""
 
 import re
 from collections import defaultdict
@@ -10,10 +10,13 @@ _HEAD_BYTES = 1 << 16
 
 
 class Neighbours:
-    """Which patients have CT images in a folder or below it."""
+    """The patients that have CT images in a folder or below it."""
 
     def __init__(self, images_of: dict, root: str):
-        """images_of: patient to headers of its CT. root: no folder above it is looked at."""
+        """Indexes the folders of CT images.
+
+        images_of: Patient to headers of its CT. root: The outermost folder.
+        """
         self._root = root.rstrip("/") or "/"
         self._patients = defaultdict(set)
         for patient, images in images_of.items():
@@ -25,34 +28,40 @@ class Neighbours:
                     folder = files.parent(folder)
 
     def beside(self, path: str) -> set:
-        """Patients in the innermost folder about a file where any has images.
+        """The patients in the innermost folder around a file that has any CT images.
 
-        The root counts for files that lie in it directly: what lies in a folder of its own is not
-        a patient's only because all others' folders lie beside it.
+        The root counts only for files directly in it: a file in a separate folder does not belong
+        to a patient just because the patient's folder is also below the root.
         """
         folder = files.parent(path)
         while folder not in self._patients:
             if len(folder) <= len(self._root) or folder == files.parent(folder):
                 return set()
             folder = files.parent(folder)
-        is_around = folder == self._root and folder != files.parent(path)
-        return set() if is_around else self._patients[folder]
+        is_apart = folder == self._root and folder != files.parent(path)
+        return set() if is_apart else self._patients[folder]
 
 
 def share_damaged(left_aside, near: Neighbours, images) -> tuple[dict, list[tuple[str, str]]]:
-    """Patient to (path, series UID) of damaged files that may be its own; and what is left aside.
+    """Finds the patients that damaged files may belong to.
 
-    Files of no known kind are damaged, too, where CT images beside them are named like them.
-    images: headers of all CT. The series is '' where it cannot be told.
+    A file of no known kind counts as damaged if CT images in its folder have names like it.
+
+    left_aside: (kind, path) of files that are not used. images: Headers of all CT images.
+
+    Returns:
+      Patient to (path, series UID) of damaged files, '' for an unknown series; and `left_aside`,
+      with the kinds of damaged files.
     """
-    series = defaultdict(set)  # how the files of a folder are named, to their series
+    series = defaultdict(set)  # pattern of the file names in a folder, to their series
     by_folder = defaultdict(set)
     for header in images:
         series[_pattern(header.path)].add(header.series_uid)
         by_folder[files.parent(header.path)].add(header.series_uid)
     damaged, aside = defaultdict(list), []
     for kind, path in left_aside:
-        if kind == NOT_DICOM and _pattern(path) in series and _has_number(path):
+        has_number = any(character.isdecimal() for character in files.name(path))
+        if kind == NOT_DICOM and has_number and _pattern(path) in series:
             kind = DAMAGED
         aside.append((kind, path))
         patients = near.beside(path) if kind in (DAMAGED, UNREADABLE) else ()
@@ -64,7 +73,7 @@ def share_damaged(left_aside, near: Neighbours, images) -> tuple[dict, list[tupl
 
 
 def _named_series(path: str, uids) -> str:
-    """The series whose UID stands in what is left of a damaged file; '' for none."""
+    """The series whose UID the start of a damaged file contains; '' for none or several."""
     try:
         with files.open_read(path) as stream:
             content = stream.read(_HEAD_BYTES)
@@ -75,10 +84,6 @@ def _named_series(path: str, uids) -> str:
 
 
 def _pattern(path: str) -> str:
-    """A path without the last number in its name, in which the slices of a series differ."""
+    """A path with '#' for the last number in its name, in which the slices of a series differ."""
     name = files.name(path)
     return files.join(files.parent(path), re.sub(r"\d+(?=\D*$)", "#", name))
-
-
-def _has_number(path: str) -> bool:
-    return any(character.isdecimal() for character in files.name(path))

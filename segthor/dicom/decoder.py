@@ -1,12 +1,12 @@
 """Decompresses frames of pixels (JPEG Lossless, JPEG-LS, JPEG 2000) in a child process.
 
-The decoders are C libraries, and files come from strangers: a damaged frame may end the process
-that decodes it, or run a stranger's code in it. So a child decodes, with limits of memory and time
-and without the right to open or write files. One child decodes many frames. It ends after a frame
-that it cannot decode, since its memory may be damaged, and the next frame gets a new child.
+The decoders are C libraries, and files may come from anyone: a damaged frame may crash the process
+that decodes it, or run foreign code in it. A child process therefore decodes, with limits of memory
+and time and without the right to open or write files. A child decodes many frames. It ends after a
+frame that it cannot decode, because its memory may be damaged; the next frame gets a new child.
 
-The child imports this module too, and calls `serve`. Nothing here imports pydicom or TensorFlow, so
-a child starts in a fraction of a second.
+The child imports this module and calls `serve`. This module imports neither pydicom nor TensorFlow,
+so that a child starts in a fraction of a second.
 """
 
 import atexit
@@ -27,9 +27,9 @@ import numpy as np
 if importlib.util.find_spec("imagecodecs") is None:  # only the child imports it
     raise ModuleNotFoundError("no imagecodecs", name="imagecodecs")
 
-FRAME_SECONDS = 60  # the largest frame that is accepted takes about 10
-_MOST_CHILDREN = 2  # of one process; each holds about 40 MB
-_MEMORY_BYTES, _MEMORY_BYTES_PER_PIXEL = 1 << 28, 64  # beyond what the child holds at its start
+FRAME_SECONDS = 60  # the largest frame that is accepted takes about 10 s
+_MOST_CHILDREN = 2  # per process; each needs about 40 MB
+_MEMORY_BYTES, _MEMORY_BYTES_PER_PIXEL = 1 << 28, 64  # limits, in addition to the child's start
 _REQUEST = struct.Struct("<64sII")  # transfer syntax, rows, columns
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4")
 _GRACE_SECONDS = 10
@@ -41,11 +41,15 @@ SYNTAXES = JPEG_LOSSLESS + JPEG_LS + JPEG_2000
 
 
 class DecodeError(Exception):
-    """A frame that cannot be decoded; the message holds nothing of the frame."""
+    """A frame cannot be decoded. The message contains nothing of the frame."""
 
 
 class Codestream(NamedTuple):
-    """What a codestream says of itself. precision: bits of a value."""
+    """The header of a codestream.
+
+    rows, columns: Size of the image.
+    precision: Bits per value.
+    """
 
     rows: int
     columns: int
@@ -53,11 +57,11 @@ class Codestream(NamedTuple):
 
     @classmethod
     def read(cls, frame: bytes) -> "Codestream":
-        """Reads the head of a JPEG, JPEG-LS or JPEG 2000 image; raises DecodeError."""
+        """Reads the header of a JPEG, JPEG-LS or JPEG 2000 image; raises DecodeError."""
         try:
             return cls._read(frame)
         except (ValueError, IndexError, struct.error):
-            raise DecodeError("no head of a compressed image") from None
+            raise DecodeError("no header of a compressed image") from None
 
     @classmethod
     def _read(cls, frame: bytes) -> "Codestream":
@@ -66,7 +70,7 @@ class Codestream(NamedTuple):
             while frame[at] == 0xFF:
                 marker, length = frame[at + 1], struct.unpack_from(">H", frame, at + 2)[0]
                 is_start = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-                if is_start or marker == 0xF7:  # 0xF7: of JPEG-LS
+                if is_start or marker == 0xF7:  # 0xF7 is JPEG-LS
                     precision, rows, columns = struct.unpack_from(">BHH", frame, at + 4)
                     return cls(rows, columns, precision)
                 at += 2 + length
@@ -77,22 +81,22 @@ class Codestream(NamedTuple):
 
 
 def decode(syntax: str, frame: bytes, codestream: Codestream) -> np.ndarray:
-    """The values of one frame, [rows, columns], in the type that the decoder gives.
+    """Decodes one frame; returns [rows, columns] in the dtype of the decoder.
 
     Args:
       syntax: The transfer syntax, one of SYNTAXES.
       frame: The compressed image.
-      codestream: What it says of itself, after the caller has compared it with the data set.
+      codestream: Its header, which the caller has compared with the data set.
 
     Raises:
-      DecodeError: The decoder refuses the frame, takes too much memory or time, or dies of it.
+      DecodeError: The decoder refuses the frame, needs too much memory or time, or crashes.
     """
     for attempt in range(2):
         with _children.borrowed() as child:
             try:
                 return child.decode(syntax, frame, codestream)
             except _ChildDied as error:
-                # Once more: the system may have ended the child for another reason.
+                # Try again: the system may have killed the child for another reason.
                 if attempt:
                     raise DecodeError(str(error)) from None
 
@@ -106,10 +110,10 @@ class _Child:
 
     def __init__(self):
         ours, theirs = Pipe()
-        # The child finds what this process finds, wherever it was started from.
+        # The child gets the import path of this process.
         code = f"import sys; sys.path[:] = {sys.path!r}; from segthor.dicom import decoder; "
         code += f"decoder.serve({theirs.fileno()})"
-        nowhere = subprocess.DEVNULL  # decoders print about the frames
+        nowhere = subprocess.DEVNULL  # decoders print messages about frames
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
@@ -125,7 +129,7 @@ class _Child:
     def decode(self, syntax: str, frame: bytes, codestream: Codestream) -> np.ndarray:
         """See `decode`; raises _ChildDied as well."""
         pixels = codestream.rows * codestream.columns
-        self.alive = False  # until it has answered
+        self.alive = False  # until the complete reply has arrived
         try:
             self._connection.send_bytes(_REQUEST.pack(syntax.encode(), *codestream[:2]))
             self._connection.send_bytes(frame)
@@ -144,15 +148,15 @@ class _Child:
         return np.frombuffer(values, dtype).reshape(codestream.rows, codestream.columns)
 
     def close(self) -> None:
-        """Ends the child."""
+        """Kills the child."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
 
     def forget(self) -> None:
-        """Leaves the child to the process that this one was forked from."""
+        """Closes the connection in a forked process, without ending the parent's child."""
         self._connection.close()
-        self._process.returncode = 0  # so that nothing waits for a process that is not our child
+        self._process.returncode = 0  # so that `Popen` does not wait for another process's child
 
     def _ending(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -170,7 +174,7 @@ class _Children:
 
     @contextlib.contextmanager
     def borrowed(self):
-        """Yields a child for one thread."""
+        """Yields an idle or new child, for use by one thread."""
         with self._free:
             try:
                 child = self._idle.pop()
@@ -185,12 +189,12 @@ class _Children:
                     child.close()
 
     def close(self) -> None:
-        """Ends the idle children."""
+        """Kills the idle children."""
         while self._idle:
             self._idle.pop().close()
 
     def forget(self) -> None:
-        """After a fork: the children are the parent's."""
+        """Drops the children in a forked process, since they belong to the parent."""
         for child in self._idle:
             child.forget()
         self.__init__()
@@ -202,9 +206,9 @@ os.register_at_fork(after_in_child=lambda: _children.forget())
 
 
 def serve(descriptor: int) -> None:
-    """What the child does: decodes until its parent is gone, or a frame cannot be decoded."""
+    """The main function of a child: decodes until the parent ends or a frame cannot be decoded."""
     connection, decoders, before = Connection(descriptor), _decoders(), _address_space()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (0, 0))
@@ -229,10 +233,10 @@ def serve(descriptor: int) -> None:
 
 
 def _decoders() -> dict:
-    """Transfer syntax to a function from codestream to array.
+    """Transfer syntax to a function that decodes a codestream.
 
-    Of GDCM, which decodes all of these too, one damaged frame in 100 ends the process; of the
-    libraries behind imagecodecs (libjpeg-turbo, CharLS, OpenJPEG) none of 38 000 did.
+    One damaged frame in 100 crashes GDCM, which decodes all of these, too; none of 38 000 crashed
+    the libraries of imagecodecs (libjpeg-turbo, CharLS, OpenJPEG).
     """
     import imagecodecs
 
@@ -244,7 +248,7 @@ def _decoders() -> dict:
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process uses; 0 where the system does not say."""
+    """Bytes of address space that this process uses; 0 on systems without /proc."""
     try:
         with open("/proc/self/statm") as stream:
             return int(stream.read().split()[0]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Data sets out of files, and plain values out of data sets, whatever stands in them."""
+"""Reads data sets from files, and plain values from data sets with any content."""
 
 import logging
 import math
@@ -11,22 +11,22 @@ from pydicom.dataelem import RawDataElement
 
 from segthor.dicom import DicomError
 
-# pydicom's messages quote the values that they are about, names of patients among them.
+# pydicom's messages quote values, which may be patients' names.
 logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 _MOST_INFLATED_BYTES = 1 << 28  # of a deflated file; 3 MB can hold 3 GB of zeros
 _PIXELS, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF  # a tag, a length
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # how files without a preamble start
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # first bytes of files without a preamble
 
 
 def _inflate(content: bytes, wbits: int) -> bytes:
-    """`zlib.decompress` for pydicom, which has no limit of its own."""
+    """`zlib.decompress` with a limit, which pydicom lacks."""
     inflater = zlib.decompressobj(wbits)
     inflated = inflater.decompress(content, _MOST_INFLATED_BYTES)
     if inflater.unconsumed_tail:
-        raise DicomError("file_too_large", "more than can be")
+        raise DicomError("file_too_large", "")  # `open_dataset` adds the message
     if not inflater.eof:
         raise EOFError
     return inflated
@@ -36,13 +36,14 @@ pydicom.filereader.zlib = types.SimpleNamespace(decompress=_inflate, MAX_WBITS=z
 
 
 def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
-    """The data set in a binary stream that can seek.
+    """Reads the data set in a binary stream that can seek.
 
-    tags: Keywords or tags of the wanted elements; None for all.
+    tags: Keywords or tags of the elements to read; None for all. pixels: Whether to read the pixel
+    data.
 
     Raises:
-      DicomError: 'file_not_dicom', 'file_damaged', 'file_too_large', or 'file_truncated': the file
-        ends within an element that was asked for. Of pixels, who decodes them says so.
+      DicomError: 'file_not_dicom', 'file_damaged', 'file_too_large', or 'file_truncated' where the
+        file ends within one of these elements; `pixels.Image` checks the pixel data.
     """
     start = stream.read(132)
     if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
@@ -55,11 +56,10 @@ def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.
         elements = [dataset.get_item(tag) for tag in dataset.keys() if tag != _PIXELS]
     except DicomError as error:
         most = _MOST_INFLATED_BYTES >> 20
-        message = f"{path}: deflated; expected at most {most} MB once inflated, found more"
-        raise DicomError(
-            error.code, f"{message}; convert it, for example with gdcmconv --raw"
-        ) from None
-    except Exception as error:  # its text may quote the patient's name
+        message = f"{path}: deflated; expected at most {most} MB once inflated, found more; "
+        message += "convert it, for example with gdcmconv --raw"
+        raise DicomError(error.code, message) from None
+    except Exception as error:  # its message may quote the patient's name
         message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
         raise DicomError("file_damaged", f"{message}; copy it again") from error
     if any(map(_is_short, elements)):
@@ -68,15 +68,16 @@ def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.
 
 
 def _is_short(element) -> bool:
-    """pydicom takes what there is of an element at a file's end for all of it."""
+    """Whether the file ends within the element, which pydicom does not report."""
     is_raw = isinstance(element, RawDataElement) and isinstance(element.value, bytes)
     return is_raw and element.length != _UNDEFINED and len(element.value) < element.length
 
 
 def text(dataset, keyword: str) -> str:
-    """An element as it stands in the file, without padding; '' where there is none.
+    """The text of an element without padding; '' where there is none.
 
-    Several values are separated by backslashes. pydicom's own conversion is slow and warns.
+    Several values are separated by backslashes. Avoids pydicom's conversion, which is slow and
+    warns.
     """
     if keyword not in dataset:
         return ""
@@ -85,14 +86,14 @@ def text(dataset, keyword: str) -> str:
         return value.decode("latin-1").strip(" \0\t\r\n")
     if value is None:
         return ""
-    many = value if isinstance(value, list | tuple | pydicom.multival.MultiValue) else [value]
-    return "\\".join(str(part) for part in many).strip()
+    values = value if isinstance(value, list | tuple | pydicom.multival.MultiValue) else [value]
+    return "\\".join(map(str, values)).strip()
 
 
 def numbers(dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite decimal numbers, or None where the element holds anything else.
+    """The `count` finite numbers of an element; None where it holds anything else.
 
-    A comma is read as a decimal point.
+    A decimal comma is read as a point.
     """
     try:
         values = tuple(float(part) for part in text(dataset, keyword).replace(",", ".").split("\\"))
@@ -102,21 +103,21 @@ def numbers(dataset, keyword: str, count: int) -> tuple[float, ...] | None:
 
 
 def items(dataset, *keywords: str) -> list:
-    """All items of nested sequences, from the outermost to the innermost; none may be there."""
-    found = [dataset]
+    """All items of the innermost of nested sequences, named from the outermost; may be empty."""
+    inner = [dataset]
     for keyword in keywords:
-        found = [item for outer in found for item in (outer.get(keyword) or ())]
-    return found
+        inner = [item for outer in inner for item in (outer.get(keyword) or ())]
+    return inner
 
 
 def groups_of_frame(dataset, frame: int, keyword: str) -> list:
-    """The items that hold for one frame of an enhanced file: its own, else those of all frames."""
+    """The functional group items of one frame of an enhanced file, else those of all frames."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     own = items(per_frame[frame], keyword) if frame < len(per_frame) else []
     return own or items(dataset, "SharedFunctionalGroupsSequence", keyword)
 
 
 def whole(dataset, keyword: str) -> int:
-    """An unsigned 16 bit number; 0 where there is none."""
+    """An unsigned 16-bit number; 0 where there is none."""
     value = dataset.get(keyword) if keyword in dataset else 0
     return value if isinstance(value, int) else 0

@@ -1,7 +1,7 @@
-"""Reads what indexing needs of one DICOM file, without its pixel data.
+"""Reads from one DICOM file what indexing needs, without its pixel data.
 
-A file that is not used is no error: its header says what the file is instead. Nothing that could
-tell who the patient is (names, numbers, dates) is kept, except as a hash.
+A file that is not used is no error: `Header.kind` says what it is. Nothing that identifies the
+patient (names, numbers, dates) is stored, except as a hash.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from segthor.dicom.traits import Traits, has_commas, read_traits, spacing_betwee
 from segthor.errors import InputError
 from segthor.nifti import is_nifti
 
-CT, STRUCTURES = "ct", "structures"  # kinds in use; any other kind says why a file is left aside
+CT, STRUCTURES = "ct", "structures"  # kinds in use; other kinds say why a file is left aside
 NOT_DICOM, NIFTI, UNREADABLE = "not DICOM", "NIfTI", "cannot be opened"
 DAMAGED, LOCALIZER = "a damaged DICOM file", "localizer"
 DRAFT = "draft of this software's, not approved"
@@ -31,7 +31,7 @@ LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced: all slices in one file
-    "1.2.840.10008.5.1.4.1.1.2.2",  # the same, converted from slices
+    "1.2.840.10008.5.1.4.1.1.2.2",  # enhanced, converted from single slices
 }
 _STRUCTURES_CLASSES = {RTSTRUCT, SEG, LABELMAP_SEG}
 _SECONDARY_CLASS = "1.2.840.10008.5.1.4.1.1.7"
@@ -39,9 +39,9 @@ _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
 _MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
 _STANDARD_UID = "1.2.840.10008."
-# Beyond what any scanner makes.
+# Limits that no scanner exceeds.
 _MOST_PIXELS, _LEAST_MM, _MOST_MM = 1 << 26, 1e-3, 1e5
-_BLOCK_BYTES = 1 << 16  # from other file systems: most headers at once, and no pixels
+_BLOCK_BYTES = 1 << 16  # per request to other file systems: holds most headers, without pixels
 
 _KEYWORDS = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PatientID "
@@ -54,15 +54,16 @@ _KEYWORDS = (
     "ConvolutionKernel ContrastBolusAgent SeriesDescription AcquisitionDate AcquisitionTime "
     "NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase"
 ).split()
-_TAGS = [Tag(keyword) for keyword in _KEYWORDS]  # looked up once, not for every file
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS]  # looked up once for all files
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where one slice lies, LPS; None for what the file does not say or what makes no sense.
+    """Where one slice lies, in LPS; None for values that are missing or invalid.
 
-    position_mm: centre of the first pixel. orientation: unit vectors along a row and down a column.
-    spacing_mm: between rows, between columns.
+    position_mm: Centre of the first pixel.
+    orientation: Unit vectors along a row and down a column.
+    spacing_mm: Distance between rows, and between columns.
     """
 
     position_mm: tuple[float, float, float] | None
@@ -81,18 +82,23 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One file.
+    """The header of one file.
 
     path: The file.
-    kind: CT, STRUCTURES, or why the file is left aside, in plain words.
-    patient: Hash of the PatientID, '' without one. It is never written: who has a list of the
-      numbers could tell whose it is.
+    kind: CT, STRUCTURES, or a text that says why the file is left aside.
+    patient: Hash of the PatientID, '' without one. It is never written to a file: with a list of
+      all PatientIDs it could be reversed.
+    sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid: UIDs.
     acquisition: AcquisitionNumber, '' where there is none.
-    planes: Of a CT, one per frame; a single one in a file of one slice.
-    references: Of a structure set or SEG, a draft too.
-    spacing_mm: The distance between slices that the file names, or their thickness; 0 for neither.
-    has_commas: Whether numbers are written with a decimal comma.
-    traits: Of a CT.
+    rows, columns: Size of a CT slice in pixels.
+    is_enhanced: Whether the file may hold several slices.
+    is_derived: Whether the image was computed from others.
+    is_lossy: Whether it was compressed with loss.
+    planes: For a CT, one per frame; a single one in a file of one slice.
+    references: For a structure set or SEG, including our drafts.
+    spacing_mm: SpacingBetweenSlices, else SliceThickness; 0 for neither.
+    has_commas: Whether numbers have a decimal comma.
+    traits: Traits of a CT.
     """
 
     path: str
@@ -117,24 +123,24 @@ class Header:
 
 
 def read(path: str) -> Header:
-    """The header of any file or URL; decodes neither pixel data nor contours."""
+    """Reads the header of any file or URL; decodes neither pixel data nor contours."""
     if is_nifti(path):
         return Header(path, NIFTI)
     try:
         with files.open_read(path, _BLOCK_BYTES) as stream:
             return _header(open_dataset(stream, path, _TAGS), path)
     except DicomError as error:
-        # What is called *.dcm and is none was DICOM once, for example before the disk was full.
+        # A file *.dcm without DICOM is damaged, as after a copy to a full disk.
         is_other = error.code == "file_not_dicom" and not path.lower().endswith(".dcm")
         return Header(path, NOT_DICOM if is_other else DAMAGED)
     except (InputError, OSError):
         return Header(path, UNREADABLE)
-    except Exception:  # pydicom converts lazily and raises many kinds
+    except Exception:  # pydicom converts values lazily, and raises many types
         return Header(path, DAMAGED)
 
 
 def orientation(values) -> tuple[float, ...] | None:
-    """Two unit vectors at right angles from six numbers, or None where they are not."""
+    """Two perpendicular unit vectors from six numbers; None where they are not."""
     if values is None:
         return None
     lengths = [math.hypot(*values[:3]), math.hypot(*values[3:])]
@@ -180,12 +186,12 @@ def _kind(dataset, sop_class: str) -> str:
     if sop_class in _STRUCTURES_CLASSES or (not sop_class and modality == "RTSTRUCT"):
         return STRUCTURES
     if not sop_class and not modality:
-        bears_dicom = dataset.preamble is not None or text(dataset, "SeriesInstanceUID")
-        return DAMAGED if bears_dicom else NOT_DICOM
+        was_dicom = dataset.preamble is not None or text(dataset, "SeriesInstanceUID")
+        return DAMAGED if was_dicom else NOT_DICOM
     if sop_class.startswith(_SECONDARY_CLASS) and modality == "CT":
         return SECONDARY
     if sop_class and sop_class not in _CT_CLASSES:
-        # Only names from the standard's list: anything else may hold what must not be printed.
+        # Prints only names of the standard: any other text may identify the patient.
         known = UID_dictionary.get(sop_class, ("",))[0].removesuffix(" Storage")
         is_private = re.fullmatch(r"[0-9.]+", sop_class) and not sop_class.startswith(_STANDARD_UID)
         if not known and modality == "CT" and not is_private:
@@ -230,7 +236,7 @@ def _image(dataset, path: str, common: dict) -> Header:
 
 
 def _planes(dataset) -> tuple[Plane, ...]:
-    """Of an enhanced file, one per frame."""
+    """The planes of an enhanced file, one per frame."""
     planes = []
     for frame in range(len(dataset.PerFrameFunctionalGroupsSequence)):
         parts = [
@@ -245,20 +251,19 @@ def _planes(dataset) -> tuple[Plane, ...]:
     return tuple(planes)
 
 
-def _plane(of_position, of_orientation, of_spacing) -> Plane:
-    position = numbers(of_position, "ImagePositionPatient", 3)
-    spacing = numbers(of_spacing, "PixelSpacing", 2)
+def _plane(position_item, orientation_item, spacing_item) -> Plane:
+    position = numbers(position_item, "ImagePositionPatient", 3)
+    spacing = numbers(spacing_item, "PixelSpacing", 2)
     if position and max(map(abs, position)) > _MOST_MM:
         position = None
     if spacing and not all(_LEAST_MM <= mm < _MOST_MM for mm in spacing):
         spacing = None
-    return Plane(
-        position, orientation(numbers(of_orientation, "ImageOrientationPatient", 6)), spacing
-    )
+    directions = orientation(numbers(orientation_item, "ImageOrientationPatient", 6))
+    return Plane(position, directions, spacing)
 
 
 def _references(dataset) -> References:
-    """Of a structure set, or of a SEG, which names its own frame and series at the top."""
+    """References of a structure set, or of a SEG, which has frame and series at the top level."""
     frames = [
         *items(dataset, "ReferencedFrameOfReferenceSequence"),
         *items(dataset, "StructureSetROISequence"),
@@ -280,6 +285,6 @@ def _references(dataset) -> References:
 
 
 def _uids(datasets, *keywords) -> tuple[str, ...]:
-    """Each once, in the file's order. UIDs are compared, whatever is in them."""
+    """The different values of these elements, in the order of the file."""
     values = (text(dataset, keyword) for dataset in datasets for keyword in keywords)
     return tuple(dict.fromkeys(filter(None, values)))

@@ -1,13 +1,13 @@
-"""A folder of DICOM files to patients, their volumes and structure sets, by the headers alone.
+"""Sorts a folder of DICOM files into patients, their volumes and structure sets, by the headers.
 
-Straight down: every file below the folder; its header; the patients (`who`); each one's volumes
-(`volumes`); which structure sets and which damaged files are whose (`matching`, `belongings`).
+The order of work: find all files below the folder; read their headers; group the CT images by
+patient (`who`); make each patient's volumes (`volumes`); assign structure sets and damaged files to
+patients (`matching`, `belongings`).
 
-What a patient is called: the outermost folder below the root that holds all of its files and
-nobody else's; where there is none, `patient-` and a hash of the PatientID, keyed with the UID of
-its study: who has a list of the numbers, but not the images, cannot tell which name is whose.
-Nothing else of the patient is kept. Who names folders after patients has these names in the
-output, and should give a CSV or rename them.
+The name of a patient is that of the outermost folder below the root that holds all of its files and
+no other patient's; where there is none, `patient-` and a hash of the PatientID, keyed with the UID
+of its study, which cannot be reversed with a list of all PatientIDs alone. No other identifying
+value is stored. If folders are named after patients, so is the output: give a CSV, or rename them.
 """
 
 import hmac
@@ -27,23 +27,22 @@ from segthor.layouts import OUTPUT_FOLDERS, PREDICTIONS
 from segthor.nifti import is_nifti
 
 WITHOUT_CT = "structure set without a CT"  # why a file is left aside
-_PARALLEL = 16  # where files lie behind a network
-_MOST_KEPT = 1 << 15
-_read_before: dict[str, tuple[str, Header]] = {}  # path to stamp and header
-_OBJECT = re.compile(r".+_(rtstruct|seg|labelmap)\.dcm$")  # as serving.predict names them
+_PARALLEL = 16  # requests at once to another file system
+_MOST_CACHED = 1 << 15
+_cache: dict[str, tuple[str, Header]] = {}  # path to stamp and header
+_OBJECT = re.compile(r".+_(rtstruct|seg|labelmap)\.dcm$")  # names of serving.predict's files
 
 
 @dataclass(frozen=True)
 class Patient:
     """One patient of a tree.
 
-    name: What the patient is called in every output.
+    name: Name of the patient in every output.
     folder: The innermost folder that holds all images.
-    person: Series and PatientIDs, and why they are one patient's.
-    volumes: All of them, also those that cannot be used.
-    structure_sets: Headers of structure sets and SEG.
-    damaged: (path, series UID) of the patient's files that cannot be read; '' where it is not
-      known of which series such a file may be a slice.
+    person: Series and PatientIDs, and the reasons why they are one patient's.
+    volumes: All volumes, including those that cannot be used.
+    structure_sets: Headers of structure sets and SEGs.
+    damaged: (path, series UID) of files that cannot be read; '' for an unknown series.
     """
 
     name: str
@@ -55,21 +54,21 @@ class Patient:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every file that decides what is read of the patient, sorted."""
+        """All files of the patient, sorted."""
         images = [header.path for header in self.person.images]
         others = [one.path for one in self.structure_sets] + [path for path, _ in self.damaged]
         return tuple(sorted([*images, *others]))
 
     @cached_property
     def cases(self) -> list[matching.Case]:
-        """The volumes that were drawn on; without a structure set, the only volume."""
+        """The volumes that have a structure set; without any structure set, the only volume."""
         if self._damage(""):
             return [matching.Case(problem=self._damage(""))]
         try:
             cases = matching.cases_of(self.volumes, self.structure_sets)
-        except Exception as error:  # whatever it is, the other patients must not suffer
+        except Exception as error:  # one patient's error must not stop the others
             return [matching.Case(problem=guard.read_error(self.folder, error))]
-        return [self.checked(case) for case in cases]
+        return [self.add_damage(case) for case in cases]
 
     @property
     def case(self) -> matching.Case:
@@ -78,11 +77,11 @@ class Patient:
 
     @cached_property
     def drawn_on(self) -> dict[str, Header]:
-        """Name of a volume to its structure set, for volumes that were drawn on."""
+        """Name of a volume to its structure set, for volumes that have one."""
         return {case.volume.name: case.structures for case in self.cases if case.structures}
 
-    def checked(self, case: matching.Case) -> matching.Case:
-        """The case, with the damage that keeps it from being used, if any."""
+    def add_damage(self, case: matching.Case) -> matching.Case:
+        """The case, with a problem if a damaged file may belong to its series."""
         if case.volume is None or case.problem:
             return case
         problem = self._damage("") or self._damage(case.volume.series_uid)
@@ -101,41 +100,46 @@ class Patient:
 
 @dataclass(frozen=True)
 class Index:
-    """patients: sorted by name. left_aside: (why, path) of every file that is not used."""
+    """All files of a folder.
+
+    root: The folder.
+    patients: The patients, sorted by name.
+    left_aside: (reason, path) of every file that is not used.
+    """
 
     root: str
     patients: tuple[Patient, ...]
     left_aside: tuple[tuple[str, str], ...]
 
 
-def of_folder(root: str) -> Index:
-    """The index of a folder and all below it, or of one file; InputError where it is missing."""
+def index_folder(root: str) -> Index:
+    """Indexes a folder with all below it, or one file; InputError where it is missing."""
     paths = find(root)
-    return of_files(paths, files.parent(root) if paths == [root] else root)
+    return index_files(paths, files.parent(root) if paths == [root] else root)
 
 
-def of_files(paths, root: str) -> Index:
-    """The index of some files below a folder, or of all that `find` gives for it."""
-    return of_headers(headers(paths), root)
+def index_files(paths, root: str) -> Index:
+    """Indexes some files below a folder, or all that `find` returns for it."""
+    return index_headers(headers(paths), root)
 
 
 def headers(paths) -> list[Header]:
-    """The header of each file; many at a time behind a network, where waiting takes the time.
+    """The headers of files; those of other file systems are read in parallel.
 
-    Local headers are read once in a process. Where one of the files changed, all are read anew:
-    size and time of change may miss what was done to the others at the same moment.
+    Headers of local files are cached. If the stamp of one file has changed, all are read again: the
+    clock of a file system is coarse, so others may have changed with the same stamp.
     """
     if any(map(files.is_url, paths)):
         with ThreadPoolExecutor(_PARALLEL) as pool:
             return list(pool.map(_read_in_time, paths))
-    stamps = {path: _stamp(path) for path in paths}
-    known = [path for path in paths if path in _read_before]
-    if len(_read_before) > _MOST_KEPT or any(_read_before[p][0] != stamps[p] for p in known):
-        _read_before.clear()
-    for path, stamp in stamps.items():
-        if path not in _read_before:
-            _read_before[path] = stamp, _read_in_time(path)
-    return [_read_before[path][1] for path in paths]
+    stamps = {path: stamp(path) for path in paths}
+    known = [path for path in paths if path in _cache]
+    if len(_cache) > _MOST_CACHED or any(_cache[path][0] != stamps[path] for path in known):
+        _cache.clear()
+    for path in stamps:
+        if path not in _cache:
+            _cache[path] = stamps[path], _read_in_time(path)
+    return [_cache[path][1] for path in paths]
 
 
 def _read_in_time(path: str) -> Header:
@@ -145,15 +149,16 @@ def _read_in_time(path: str) -> Header:
         return Header(path, UNREADABLE)
 
 
-def _stamp(path: str) -> str:
+def stamp(path: str) -> str:
+    """As `files.stamp`; '' for a file that does not exist, such as the target of a broken link."""
     try:
         return files.stamp(path)
-    except (InputError, OSError):  # a link to nothing
+    except (InputError, OSError):
         return ""
 
 
-def of_headers(read_headers, root: str) -> Index:
-    """The index of files whose headers were read; every file is in exactly one place of it."""
+def index_headers(read_headers, root: str) -> Index:
+    """Indexes files by their headers; every file is in exactly one volume, set or `left_aside`."""
     ordered = sorted(read_headers, key=lambda header: header.path)
     images = [header for header in ordered if header.kind == CT]
     persons = who.group_patients(images, root)
@@ -173,19 +178,21 @@ def of_headers(read_headers, root: str) -> Index:
     names = _names(persons, sets, root)
     patients = []
     for k, person in enumerate(persons):
-        held, left = volumes.of_person(person)
+        made, left = volumes.make_volumes(person)
         aside += left
         folder = common_folder(header.path for header in person.images)
-        files_of = tuple(sets[k]), tuple(damaged.get(k, ()))
-        patients.append(Patient(names[k], folder, person, tuple(held), *files_of))
+        others = tuple(sets[k]), tuple(damaged.get(k, ()))
+        patients.append(Patient(names[k], folder, person, tuple(made), *others))
     return Index(root, tuple(sorted(patients, key=lambda p: p.name)), tuple(sorted(aside)))
 
 
 def find(root: str) -> list[str]:
-    """Every file below a folder, sorted; links are followed once. Of a file, the file itself.
+    """All files below a folder, sorted, or a single file.
 
-    Hidden files are left out, and so is what serving.predict wrote, wherever it lies.
-    Raises InputError where there is neither.
+    Follows links, each folder once. Leaves out hidden files and those that serving.predict wrote.
+
+    Raises:
+      InputError: There is no such folder or file.
     """
     if files.exists(root) and not files.is_dir(root):
         return [root]
@@ -198,10 +205,10 @@ def find(root: str) -> list[str]:
         seen.add(real)
         try:
             names, folders = files.entries(folder)
-        except (InputError, OSError):  # a closed folder, or a path that is too long
+        except (InputError, OSError):  # no permission, or a path that is too long
             if folder == root:
                 raise
-            paths.append(folder)  # `headers.read` says that it cannot be opened
+            paths.append(folder)  # `headers.read` reports that it cannot be opened
             continue
         is_output = PREDICTIONS in names
         if is_output:
@@ -215,18 +222,18 @@ def find(root: str) -> list[str]:
 
 
 def common_folder(paths) -> str:
-    """The innermost folder of files, of URLs too."""
+    """The innermost folder that holds all of these files or URLs."""
     parts = [files.parent(path).split("/") for path in paths]
     return "/".join(os.path.commonprefix(parts)) or "/"
 
 
 def relative(path: str, root: str) -> str:
-    """A path as seen from the root, for people."""
+    """A path relative to the root."""
     return path.removeprefix(root.rstrip("/") + "/").replace(os.sep, "/")
 
 
 def _names(persons, sets, root: str) -> dict[int, str]:
-    """Patient to its name: the folder of its own, else one that no PatientID follows from."""
+    """Patient to its name: that of its own folder, else one that does not reveal the PatientID."""
     paths = {k: [h.path for h in (*p.images, *sets[k])] for k, p in enumerate(persons)}
     hidden = {k: _hidden_name(person) for k, person in enumerate(persons)}
     named = hidden | _folder_names(paths, root)
@@ -239,29 +246,29 @@ def _names(persons, sets, root: str) -> dict[int, str]:
 
 
 def _hidden_name(person: who.Person) -> str:
-    """person.numbers are hashes of the PatientID; see the top of this module."""
+    """'patient-' and a keyed hash; see the docstring of this module."""
     key = min(header.study_uid or header.series_uid for header in person.images)
     digest = hmac.digest(key.encode(), person.numbers[0].encode(), "sha256").hex()
     return f"patient-{digest[:12]}"
 
 
 def _folder_names(paths_of: dict[int, list[str]], root: str) -> dict[int, str]:
-    """Patient to the name of its folder, for those that have one of their own."""
+    """Patient to the name of its folder, for patients with a folder of their own."""
     folders = {
         patient: {tuple(relative(path, root).split("/")[:-1]) for path in paths}
         for patient, paths in paths_of.items()
     }
     prefixes = {
-        patient: {folder[:depth] for folder in held for depth in range(len(folder) + 1)}
-        for patient, held in folders.items()
+        patient: {folder[:depth] for folder in own for depth in range(len(folder) + 1)}
+        for patient, own in folders.items()
     }
     holders = Counter(prefix for own in prefixes.values() for prefix in own)
     names = {}
-    for patient, held in folders.items():
-        common = tuple(os.path.commonprefix(list(held)))
-        own = [common[:d] for d in range(1, len(common) + 1) if holders[common[:d]] == 1]
-        if own:
-            names[patient] = "_".join(own[0])
+    for patient, own in folders.items():
+        common = tuple(os.path.commonprefix(list(own)))
+        alone = [common[:d] for d in range(1, len(common) + 1) if holders[common[:d]] == 1]
+        if alone:
+            names[patient] = "_".join(alone[0])
         elif len(folders) == 1:
             names[patient] = files.name(files.absolute(root))
     counts = Counter(name.casefold() for name in names.values())

@@ -1,23 +1,28 @@
-"""What lies in a DICOM tree, in plain text, without anything that tells who a patient is."""
+"""Lists what a DICOM tree holds, in plain text, without anything that identifies a patient."""
 
 from collections import Counter
 
-from segthor.dicom import DicomError, elements, index, matching, rois
+from segthor import guard
+from segthor.dicom import elements, index, matching, rois, structures
 from segthor.dicom.index import relative
 from segthor.dicom.volumes import Volume
 from segthor.files import open_read
 from segthor.organs import Organs
 
-_MOST_PATHS = 3  # of a kind of files that are left aside
+_MOST_PATHS = 3  # examples for each reason why files are left aside
 
 
-def of_folder(root: str, organs: Organs, roi_names=(), descriptions: bool = False) -> str:
-    """Patients, their volumes and structure sets, which are used, and what is left aside.
+def list_folder(root: str, organs: Organs, roi_names=(), descriptions: bool = False) -> str:
+    """Patients with their volumes and structure sets, which of them are used, and other files.
 
-    organs, roi_names: which ROI is which organ. descriptions: whether each series' description is
-    printed too; it is free text, and may hold the patient's name.
+    Args:
+      root: The folder.
+      organs: The table of organs, for the names of ROIs.
+      roi_names: (organ, ROI name) pairs in addition to the table's synonyms.
+      descriptions: Whether to list the description of each series, a free text that may contain
+        the patient's name.
     """
-    read = index.of_folder(root)
+    read = index.index_folder(root)
     lines = [f"{len(read.patients)} patients in {read.root}"]
     for patient in read.patients:
         lines += [patient.name, f"  one patient by: {', '.join(patient.person.reasons)}"]
@@ -26,16 +31,16 @@ def of_folder(root: str, organs: Organs, roi_names=(), descriptions: bool = Fals
             lines += [f"  series {volume.name}: {one}" for one in _volume(volume, order)]
             if descriptions:
                 lines.append(f"  series {volume.name}: described as {_description(volume)!r}")
-        for structures in patient.structure_sets:
-            lines.append(f"  structure set {relative(structures.path, read.root)}")
+        for header in patient.structure_sets:
+            lines.append(f"  structure set {relative(header.path, read.root)}")
         lines += [f"  {_outcome(case, read.root)}" for case in patient.cases]
         lines += [f"  damaged: {relative(path, read.root)}" for path, _ in patient.damaged]
     lines += _left_aside(read)
     for patient in read.patients:
         for case in patient.cases:
             if case.structures:
-                drawn = _organs_of(case.structures, organs, roi_names)
-                lines.append(f"organs of {patient.name}: {drawn}")
+                for text in _organs(case, organs, roi_names):
+                    lines.append(f"organs of {patient.name}: {text}")
     return "\n".join(lines)
 
 
@@ -65,7 +70,7 @@ def _volume(volume: Volume, order: dict[str, int]):
 
 
 def _acquisition_order(volumes) -> dict[str, int]:
-    """Name of a volume to its place in the order of acquisition; 0 where that is not known."""
+    """Name of a volume to its number in the order of acquisition; 0 where that is not known."""
     times = sorted({volume.traits.acquired for volume in volumes} - {""})
     ranks = {time: number for number, time in enumerate(times, 1)}
     return {volume.name: ranks.get(volume.traits.acquired, 0) for volume in volumes}
@@ -87,25 +92,32 @@ def _outcome(case: matching.Case, root: str) -> str:
 
 
 def _left_aside(read: index.Index) -> list[str]:
-    counts = Counter(why for why, _ in read.left_aside)
+    counts = Counter(reason for reason, _ in read.left_aside)
     lines = ["left aside"] if counts else []
-    for why, count in sorted(counts.items()):
-        paths = [relative(path, read.root) for kind, path in read.left_aside if kind == why]
+    for reason, count in sorted(counts.items()):
+        paths = [relative(path, read.root) for other, path in read.left_aside if other == reason]
         more = ", ..." if count > _MOST_PATHS else ""
-        lines.append(f"  {count} {why}: {', '.join(paths[:_MOST_PATHS])}{more}")
+        lines.append(f"  {count} {reason}: {', '.join(paths[:_MOST_PATHS])}{more}")
     return lines
 
 
-def _organs_of(structures, organs: Organs, roi_names) -> str:
-    """Which ROI is which organ. The names of other ROIs are not printed: they may hold anything."""
+def _organs(case: matching.Case, organs: Organs, roi_names):
+    """Yields lines about the organs of a structure set and the findings about its contours.
+
+    The names of other ROIs are not listed, because they might identify the patient.
+    """
+    path = case.structures.path
     try:
-        drawn = rois.read(structures.path)
-        matched = rois.match(drawn, organs, roi_names)
-    except DicomError as error:
-        return f"refused, {error.code}: {error}"
-    names = {organ.name: roi.name for organ, roi in matched}
-    lacking = [name for name in organs.names if name not in names]
-    parts = [", ".join(f"{organ} ({name})" for organ, name in names.items()) or "none"]
-    parts += [f"no ROI for {', '.join(lacking)}"] if lacking else []
-    others = len(drawn.rois) - len(names)
-    return "; ".join(parts + ([f"{others} other ROIs"] if others else []))
+        drawn = rois.read(path)
+        names = {organ.name: roi.name for organ, roi in rois.match(drawn, organs, roi_names)}
+        missing = [name for name in organs.names if name not in names]
+        parts = [", ".join(f"{organ} ({name})" for organ, name in names.items()) or "none"]
+        parts += [f"no ROI for {', '.join(missing)}"] if missing else []
+        others = len(drawn.rois) - len(names)
+        yield "; ".join(parts + ([f"{others} other ROIs"] if others else []))
+        if names and case.stack:
+            for finding in structures.read(path, case.stack, organs, roi_names).findings:
+                yield f"warned, {finding.code}: {finding.message}"
+    except Exception as error:  # one patient's error must not stop the others
+        error = guard.read_error(path, error)
+        yield f"refused, {error.code}: {error}"

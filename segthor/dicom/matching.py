@@ -1,10 +1,10 @@
-"""Which patient a structure set belongs to, and which of the patient's volumes it was drawn on.
+"""Finds the patient that a structure set belongs to, and the volume that it was drawn on.
 
-Patients: the one whose series or images the set refers to. Where it refers to none of a tree, the
-folder, PatientID, study and frame of reference are weighed; the frame alone never decides, since
-anonymizers give one to everybody.
+The patient is the one whose series or images the set refers to. If it refers to none in the tree,
+folder, PatientID, study and frame of reference are weighed. The frame of reference alone never
+decides, because some anonymizers write the same one for all patients.
 
-Volumes: always one of the set's own frame of reference.
+The volume always has the frame of reference of the set.
 """
 
 from collections import defaultdict
@@ -21,17 +21,17 @@ from segthor.dicom.series import Stack
 from segthor.dicom.slices import is_same_geometry
 from segthor.dicom.volumes import Volume
 
-_MOST_OFF = 0.2  # of a step; contours lie up to 0.12 mm off their slices in clinical data
-_ENOUGH = 3  # evidence, see `Owner.evidence`
+_MOST_OFF = 0.2  # of the distance between slices; clinical contours lie up to 0.12 mm off a slice
+_ENOUGH = 3  # required `Owner.evidence`
 
 
 @dataclass(frozen=True)
 class Case:
-    """One volume to work on.
+    """One volume of a patient with its structure set.
 
-    volume: The volume; None where it is not known which.
-    structures: The structure set that was drawn on it, if any.
-    problem: Why the volume cannot be used, or which structure set is meant.
+    volume: The volume; None where it is not known which one.
+    structures: Header of the structure set that was drawn on it, if any.
+    problem: Why the volume, or its structure set, cannot be used; None if they can.
     """
 
     volume: Volume | None = None
@@ -40,31 +40,31 @@ class Case:
 
     @property
     def stack(self) -> Stack | None:
-        """The volume's slices, where they can be used."""
+        """The volume's slices; None where it cannot be used."""
         return self.volume.stack if self.volume and not self.problem else None
 
 
 class Owner:
-    """What a structure set may have in common with one patient."""
+    """The values of one patient that a structure set may share."""
 
     def __init__(self, numbers, images):
-        """numbers: hashes of the PatientID. images: headers of the patient's CT."""
+        """Collects the values. numbers: Hashes of PatientIDs. images: Headers of the CT."""
         self.numbers = {*numbers}
         self.series = {header.series_uid for header in images} - {""}
         self.images = {header.sop_instance_uid for header in images} - {""}
         self.studies = {header.study_uid for header in images} - {""}
         self.frames = {header.frame_of_reference_uid for header in images} - {""}
 
-    def is_named_by(self, structures: Header) -> bool:
+    def is_referenced(self, structures: Header) -> bool:
         """Whether the set refers to one of the patient's series or images."""
-        named = structures.references
-        return not (self.series.isdisjoint(named.series) and self.images.isdisjoint(named.images))
+        images, series = structures.references.images, structures.references.series
+        return not (self.series.isdisjoint(series) and self.images.isdisjoint(images))
 
     def evidence(self, structures: Header, beside: int) -> int:
-        """How much else speaks for the patient.
+        """A score for the other values that the set shares with the patient.
 
-        beside: 2 where the set lies with this patient's files alone, 1 with several patients', 0
-        with nobody's, -2 with another patient's.
+        beside: 2 if the set lies among this patient's files only, 1 among those of several
+          patients, 0 among none, -2 among another patient's.
         """
         return (
             beside
@@ -75,29 +75,32 @@ class Owner:
 
 
 def owner_of(structures: Header, owners: dict, beside, enough: int = _ENOUGH) -> object | None:
-    """The key of the patient that a structure set belongs to; None for none, or for several.
+    """The key of the patient that a structure set belongs to; None for none or several.
 
-    owners: Key to `Owner`. beside: Keys of those whose files lie in the set's folder. enough: The
-    evidence that is needed where the set refers to no images of these patients.
+    Args:
+      structures: Header of the structure set.
+      owners: Key to `Owner`.
+      beside: Keys of the patients with files in the set's folder.
+      enough: Evidence that is required if the set refers to no images of these patients.
     """
 
     def weigh(key) -> int:
         near = (2 if len(beside) == 1 else 1) if key in beside else -2 if len(beside) == 1 else 0
         return owners[key].evidence(structures, near)
 
-    named = [key for key, owner in owners.items() if owner.is_named_by(structures)]
-    weights = {key: weigh(key) for key in named or owners}
-    if not named:
+    referenced = [key for key, owner in owners.items() if owner.is_referenced(structures)]
+    weights = {key: weigh(key) for key in referenced or owners}
+    if not referenced:
         weights = {key: weight for key, weight in weights.items() if weight >= enough}
     best = [key for key, weight in weights.items() if weight == max(weights.values())]
     return best[0] if len(best) == 1 else None
 
 
 def cases_of(volumes, structure_sets) -> list[Case]:
-    """The volumes that were drawn on, with their structure sets; without any, the only volume.
+    """The volumes that have a structure set, with it; without any structure set, the only volume.
 
-    Problems: those of `volume_of` and `only_volume`; 'structures_ambiguous' where several sets of
-    one kind fit one volume. A structure set is preferred to a SEG.
+    A structure set is preferred to a SEG. Problems are those of `volume_of` and `only_volume`, and
+    'structures_ambiguous' where several sets of one type fit one volume.
     """
     if not structure_sets:
         return [only_volume(volumes)]
@@ -125,11 +128,10 @@ def _case(volume: Volume, structure_sets) -> Case:
 
 
 def only_volume(volumes) -> Case:
-    """The only volume.
+    """The only volume of a patient, or a problem.
 
-    Problems: none ('few_slices'), several ('series_several_volumes'; 'series_mixed' where these
-    are of one series and differ in size, spacing or orientation), or what is wrong with the only
-    one.
+    Problems are that of the volume, 'few_slices' for no volume, 'series_several_volumes', and
+    'series_mixed' for volumes of one series that differ in size, spacing or orientation.
     """
     if not volumes:
         message = "expected the slices of a volume, found single images"
@@ -140,70 +142,73 @@ def only_volume(volumes) -> Case:
     one_series = len(stacks) == len(volumes) and len({stack.series_uid for stack in stacks}) == 1
     mixed = one_series and not all(is_same_geometry(stacks[0], stack) for stack in stacks)
     code = "series_mixed" if mixed else "series_several_volumes"
-    message = f"expected one volume, found {len(volumes)}: {_named(volumes)}; a CSV can say which"
+    message = (
+        f"expected one volume, found {len(volumes)}: {_describe(volumes)}; a CSV can say which"
+    )
     return Case(problem=DicomError(code, message))
 
 
 def volume_of(structures: Header, volumes) -> Volume:
-    """The volume that a structure set was drawn on, always one of its own frame of reference.
+    """The volume that a structure set was drawn on, among those with its frame of reference.
 
-    The referenced series, else the volume that holds the referenced images, else the only one on
-    whose slices all closed contours lie. A referenced series that is no volume is given with its
-    problem.
+    It is that of the referenced series, else the one with the referenced images, else the only one
+    on whose slices all closed contours lie. A referenced series without a volume is returned with
+    its problem.
 
     Raises:
-      DicomError: 'structures_other_frame', 'structures_ambiguous', what is wrong with the volume
-        or its series, or 'file_damaged' where the contours that must be looked at cannot be read.
+      DicomError: 'structures_other_frame', 'structures_ambiguous', the problem of a volume, or
+        'file_damaged' where the contours cannot be read.
     """
-    path, referenced = structures.path, structures.references
-    same_frame = [
-        volume
-        for volume in volumes
-        if not volume.problem and volume.stack.frame_of_reference_uid in referenced.frames
-    ]
-    of_series = [volume for volume in same_frame if volume.series_uid in referenced.series]
+    referenced = structures.references
+    usable = [volume for volume in volumes if not volume.problem]
+    candidates = [one for one in usable if one.stack.frame_of_reference_uid in referenced.frames]
+    of_series = [volume for volume in candidates if volume.series_uid in referenced.series]
     broken = [one for one in volumes if one.problem and one.series_uid in referenced.series]
     if broken and not of_series:
         return broken[0]
-    if not same_frame:
-        for volume in volumes:
-            if volume.problem:
-                raise volume.problem
-        raise DicomError(
-            "structures_other_frame",
-            f"{path}: no CT here has the structure set's frame of reference; expected the series "
-            "that it was drawn on beside it",
-        )
-    candidates = same_frame
-    of_images = [volume for volume in same_frame if _holds(volume, referenced.images)]
-    for narrowed in (of_series, of_images):
-        both = [volume for volume in candidates if volume in narrowed]
+    if not candidates:
+        raise _no_volume(structures, volumes)
+    # References are often wrong: those that fit no candidate do not count.
+    of_images = [volume for volume in candidates if _has_images(volume, referenced.images)]
+    for referenced_volumes in (of_series, of_images):
+        both = [volume for volume in candidates if volume in referenced_volumes]
         if len(both) == 1:
             return both[0]
         candidates = both or candidates
-    return _by_places(structures, candidates)
+    return _volume_by_contours(structures, candidates)
 
 
-def _by_places(structures: Header, candidates) -> Volume:
+def _no_volume(structures: Header, volumes) -> DicomError:
+    """Why no volume has the structure set's frame of reference."""
+    message = (
+        f"{structures.path}: no CT here has the structure set's frame of reference; expected the "
+        "series that it was drawn on beside it"
+    )
+    problems = [volume.problem for volume in volumes if volume.problem]
+    return problems[0] if problems else DicomError("structures_other_frame", message)
+
+
+def _volume_by_contours(structures: Header, candidates) -> Volume:
+    """The only candidate on whose slices all closed contours lie."""
     path = structures.path
     points = contour_points(path) if structures.sop_class_uid in ("", RTSTRUCT) else []
-    lying = [one for one in candidates if len(points) and _all_on_slices(points, one.stack)]
-    if len(lying) == 1 or (len(candidates) == 1 and not len(points)):
-        return (lying or candidates)[0]
-    if not lying and len({volume.series_uid for volume in candidates}) == 1:
-        case = only_volume(candidates)  # parts of a series, and contours on all of them
+    fitting = [one for one in candidates if len(points) and _all_on_slices(points, one.stack)]
+    if len(fitting) == 1 or (len(candidates) == 1 and not len(points)):
+        return (fitting or candidates)[0]
+    if not fitting and len({volume.series_uid for volume in candidates}) == 1:
+        case = only_volume(candidates)  # the contours lie on several parts of one series
         if case.problem:
             raise case.problem
         return case.volume
     raise DicomError(
         "structures_ambiguous",
-        f"{path}: expected one series on whose slices its contours lie, found {len(lying)} among "
-        f"those of its frame of reference: {_named(candidates)}; a CSV can say which",
+        f"{path}: expected one series on whose slices its contours lie, found {len(fitting)} among "
+        f"those of its frame of reference: {_describe(candidates)}; a CSV can say which",
     )
 
 
 def contour_points(path: str) -> np.ndarray:
-    """A point [N, 3] of each closed contour of a structure set, LPS mm."""
+    """The first point of each closed contour of a structure set, LPS mm [N, 3]."""
     with files.open_read(path) as stream:
         dataset = open_dataset(stream, path, ["ROIContourSequence"])
     try:
@@ -213,14 +218,14 @@ def contour_points(path: str) -> np.ndarray:
             text(contour, "ContourData").replace(",", ".").split("\\", 3)[:3] for contour in closed
         ]
         return np.array(points, np.float64).reshape(-1, 3)
-    except Exception as error:  # pydicom and numpy raise many kinds
+    except Exception as error:  # pydicom and numpy raise many types
         message = f"{path}: the contours cannot be read ({type(error).__name__})"
         raise DicomError("file_damaged", f"{message}; export it again") from error
 
 
-def _holds(volume: Volume, images) -> bool:
-    held = {instance.sop_instance_uid for instance in volume.stack.instances}
-    return not held.isdisjoint(images)
+def _has_images(volume: Volume, images) -> bool:
+    own = {instance.sop_instance_uid for instance in volume.stack.instances}
+    return not own.isdisjoint(images)
 
 
 def _all_on_slices(points, stack: Stack) -> bool:
@@ -232,7 +237,7 @@ def _all_on_slices(points, stack: Stack) -> bool:
 
 
 def _without_copies(structure_sets) -> list[Header]:
-    """A structure set that lies there twice, byte for byte, counts once."""
+    """The structure sets without copies that are equal byte for byte."""
     if len(structure_sets) == 1:
         return structure_sets
     by_content = {}
@@ -241,7 +246,7 @@ def _without_copies(structure_sets) -> list[Header]:
     return list(by_content.values())
 
 
-def _named(volumes) -> str:
+def _describe(volumes) -> str:
     """Size and first file of each volume, for messages."""
     names = [
         volume.problem.code

@@ -1,4 +1,4 @@
-"""What all DICOM objects that we write share: where they come from, whose they are, their UIDs."""
+"""What all DICOM objects that we write share: their origin, patient and study, and UIDs."""
 
 import hashlib
 import io
@@ -17,30 +17,31 @@ from segthor.dicom.series import Stack
 from segthor.organs import Organ
 
 DRAFT = "Draft, not reviewed"
-_MOST_NAME = 16  # planning systems take no more
-# Attributes of the patient and the study that must be the scan's own; empty where it has none.
+_MOST_NAME = 16  # characters; the limit of planning systems
+# Attributes of patient and study that are copied from the scan, and are empty where it has none.
 _REQUIRED = (
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID "
     "AccessionNumber ReferringPhysicianName"
 ).split()
-_KEPT = (
+# Attributes that are copied only where the scan has them.
+_OPTIONAL = (
     "SpecificCharacterSet IssuerOfPatientID PatientIdentityRemoved DeidentificationMethod "
     "StudyDescription TimezoneOffsetFromUTC"
 ).split()
 _CODES = "DeidentificationMethodCodeSequence"
 _OF_CODE = "CodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning LongCodeValue".split()
-_MOST_CODES, _MOST_BYTES = 100, 1024  # copied of what stands in a file
+_MOST_CODES, _MOST_BYTES = 100, 1024  # limits for what is copied from a file
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What made an object.
+    """The origin of an object.
 
-    version: Of this software; at most 64 characters.
-    model: Digest of the model, or what else made it; at most 64 characters.
-    date, time: YYYYMMDD and HHMMSS of the job's own record, so that a job done again gives the
-      same bytes.
-    doubt: What the audit finds implausible about the contours, in words; '' for nothing.
+    version: Version of this software; at most 64 characters.
+    model: Digest of the model, or another name of what made the contours; at most 64 characters.
+    date, time: YYYYMMDD and HHMMSS of the prediction job, so that repeating it gives the same
+      bytes.
+    doubt: Text about implausible contours, from the audit; '' for none.
     """
 
     version: str
@@ -51,17 +52,17 @@ class Origin:
 
     @property
     def description(self) -> str:
-        """For people; as long as a short text may be."""
+        """A description with at most 1024 characters, the limit of a short text."""
         doubt = f" IMPLAUSIBLE: {self.doubt}" if self.doubt else ""
         return f"{SOFTWARE} {self.version}, model {self.model}. {DRAFT}.{doubt}"[:1024]
 
     @property
     def label(self) -> str:
-        """What a list of objects shows: at most 16 characters of those that a code may have."""
+        """A label of at most 16 characters that are allowed in a code string."""
         return "DRAFT SUSPECT" if self.doubt else "DRAFT"
 
     def uid(self, stack: Stack, kind: str, *content: bytes) -> str:
-        """A UID that follows from what was made of which images by whom."""
+        """A UID that is a function of origin, kind of object, images and content."""
         made_by = astuple(self) if self.doubt else astuple(self)[:-1]
         digest = hashlib.sha256("\0".join((kind, *made_by)).encode())
         digest.update(f"\0{stack.study_uid}\0{stack.series_uid}".encode())
@@ -73,17 +74,17 @@ class Origin:
 
 
 def roi_name(organ: Organ) -> str:
-    """What an ROI or a segment of an organ is called: as TG-263 says, in 16 characters at most."""
+    """Name of an organ's ROI or segment: its TG-263 name, or its own in at most 16 characters."""
     if organ.tg263 or len(organ.name) <= _MOST_NAME:
         return organ.tg263 or organ.name
-    ending = f"_{organ.label}"  # so that names that start alike stay apart
+    ending = f"_{organ.label}"  # makes shortened names unique
     return organ.name[: _MOST_NAME - len(ending)] + ending
 
 
 def patient_and_study(stack: Stack) -> Dataset:
-    """The scan's own patient, study and character set."""
+    """A data set with patient, study and character set of the scan."""
     dataset = Dataset()
-    _copy_texts(stack.header, dataset, (*_REQUIRED, *_KEPT))
+    _copy_texts(stack.header, dataset, (*_REQUIRED, *_OPTIONAL))
     for keyword in _REQUIRED:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
@@ -97,7 +98,7 @@ def patient_and_study(stack: Stack) -> Dataset:
 
 
 def _copy_texts(source: Dataset, target: Dataset, keywords) -> None:
-    """Copies elements byte for byte; none that is a sequence, or longer than such an element is."""
+    """Copies elements byte for byte, except sequences and texts that are too long."""
     for keyword in keywords:
         element = source.get_item(Tag(keyword))
         kind = dictionary_VR(keyword)
@@ -109,9 +110,9 @@ def _copy_texts(source: Dataset, target: Dataset, keywords) -> None:
 
 
 def write(path: str, dataset: Dataset, transfer_syntax: str, encoded: bytes = b"") -> None:
-    """Writes an object as a file, atomically; the same object gives the same bytes.
+    """Writes an object as a file, atomically; equal objects give equal bytes.
 
-    encoded: its last elements, where they are not in the dataset.
+    encoded: Encoded elements to append to the data set.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID

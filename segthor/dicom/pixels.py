@@ -1,4 +1,4 @@
-"""The pixels of one DICOM file, in HU."""
+"""Reads the pixels of one DICOM file, in HU."""
 
 import io
 
@@ -18,11 +18,11 @@ _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = (
 )
 _DEFLATED, _RUN_LENGTH = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 SYNTAXES = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN, _RUN_LENGTH, *decoder.SYNTAXES)
-_RLE = "pylibjpeg"  # decodes run lengths ten times faster than pydicom; written in Rust
+_RLE = "pylibjpeg"  # its decoder of run lengths, in Rust, is ten times as fast as pydicom's
 
 
 class Image:
-    """One file, one or many frames.
+    """One file with one or more frames.
 
     Raises:
       DicomError: 'file_not_dicom', 'file_damaged', 'file_truncated', 'dicom_syntax'.
@@ -34,31 +34,31 @@ class Image:
         self._syntax = self._transfer_syntax()
 
     def check(self, sop_instance_uid: str, size: tuple[int, int]) -> None:
-        """Holds that it is the image that was indexed; size: rows, columns.
+        """Checks that the file is the image that was indexed. size: (rows, columns).
 
         Raises:
           DicomError: 'file_changed', or 'file_truncated' where nothing of it can be read.
         """
-        found = elements.text(self._dataset, "SOPInstanceUID")
-        if not found:  # pydicom forgets the header where compressed pixels end too soon
+        uid = elements.text(self._dataset, "SOPInstanceUID")
+        if not uid:  # pydicom returns no header if compressed pixels end too soon
             raise self._truncated("no end of the pixel data")
-        if found != sop_instance_uid or self._size() != size:
+        if uid != sop_instance_uid or self._size() != size:
             message = f"{self._path}: not the image that lay there before; start again"
             raise DicomError("file_changed", message)
 
     def hu(self, frame: int | None) -> np.ndarray:
-        """A frame in HU, [rows, columns] int16, int32 or float32.
+        """One frame in HU, [rows, columns] int16, int32 or float32.
 
         Raises:
           DicomError: 'file_damaged', 'file_truncated', 'series_no_rescale'.
         """
         slope, intercept = self._rescale(frame)
         try:
-            return _scaled(self._stored(frame or 0), slope, intercept)
+            return _scale(self._stored(frame or 0), slope, intercept)
         except (DicomError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # many kinds: a panic of Rust's is no Exception
-            # A text may quote the header; that of our own decoder does not.
+        except BaseException as error:  # a panic of Rust code is no Exception
+            # The messages of libraries may quote the header; that of our decoder does not.
             own = isinstance(error, decoder.DecodeError)
             reason = str(error) if own else type(error).__name__
             message = f"{self._path}: the pixels cannot be decoded ({reason})"
@@ -66,14 +66,14 @@ class Image:
 
     @property
     def has_surplus(self) -> bool:
-        """Whether uncompressed pixels are followed by more than a byte that makes them even."""
+        """Whether uncompressed pixels are followed by more than the byte of padding."""
         if self._syntax in (*decoder.SYNTAXES, _RUN_LENGTH) or "PixelData" not in self._dataset:
             return False
         return len(self._dataset.PixelData) > get_expected_length(self._dataset) + 1
 
     def _transfer_syntax(self) -> str:
         syntax = str(self._dataset.file_meta.get("TransferSyntaxUID", ""))
-        if not syntax:  # a file without its first part: what pydicom found is all there is to know
+        if not syntax:  # without a file meta header, pydicom guesses the encoding
             implicit, little = self._dataset.original_encoding
             syntax = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
         if syntax not in SYNTAXES:
@@ -93,8 +93,8 @@ class Image:
         holder = self._dataset
         if frame is not None:
             keyword = "PixelValueTransformationSequence"
-            found = elements.groups_of_frame(self._dataset, frame, keyword)
-            holder = found[0] if found else pydicom.Dataset()
+            groups = elements.groups_of_frame(self._dataset, frame, keyword)
+            holder = groups[0] if groups else pydicom.Dataset()
         slope = elements.numbers(holder, "RescaleSlope", 1)
         intercept = elements.numbers(holder, "RescaleIntercept", 1)
         if not slope or not slope[0] or not intercept:
@@ -115,14 +115,14 @@ class Image:
             return self._decompressed(frame)
         decode = get_decoder(self._syntax)
         if decode.is_native:
-            expected, found = get_expected_length(self._dataset), len(self._dataset.PixelData)
-            if found < expected:
-                raise self._truncated(f"{found} bytes of pixels instead of {expected}")
-        usable = _RLE if _RLE in decode.available_plugins else ""
-        array = decode.as_array(self._dataset, index=frame, decoding_plugin=usable, raw=True)[0]
+            expected, length = get_expected_length(self._dataset), len(self._dataset.PixelData)
+            if length < expected:
+                raise self._truncated(f"{length} bytes of pixels instead of {expected}")
+        plugin = _RLE if _RLE in decode.available_plugins else ""
+        array = decode.as_array(self._dataset, index=frame, decoding_plugin=plugin, raw=True)[0]
         if array.shape != self._size():
             raise ValueError("several samples per pixel")
-        # pydicom looks at the highest stored bit, the sign, in uncompressed pixels alone.
+        # pydicom handles the sign, the highest stored bit, only in uncompressed pixels.
         return array if decode.is_native else _with_sign(array, bits)
 
     def _decompressed(self, frame: int) -> np.ndarray:
@@ -130,7 +130,7 @@ class Image:
         count = int(dataset.get("NumberOfFrames") or 1)
         encoded = get_frame(dataset.PixelData, frame, number_of_frames=count)
         codestream = decoder.Codestream.read(encoded)
-        # Decoders make room for what the codestream claims.
+        # Checked first, because decoders allocate memory for the size that the codestream claims.
         if codestream[:2] != self._size():
             raise ValueError("the compressed image has another size")
         allocated, bits = dataset.BitsAllocated, dataset.BitsStored
@@ -141,40 +141,40 @@ class Image:
         ):
             raise ValueError("several samples per pixel, or bits of no kind")
         values = decoder.decode(self._syntax, encoded, codestream)
-        # The sign is the highest bit of a value, which the data set may say otherwise than JPEG-LS
-        # and JPEG 2000 do. JPEG Lossless knows no sign, and may claim more bits than are used.
+        # The sign is the highest bit of a value. The data set may state more bits than JPEG-LS and
+        # JPEG 2000 do. JPEG Lossless has no sign, and may state more bits than are used.
         if self._syntax not in decoder.JPEG_LOSSLESS:
             bits = min(bits, codestream.precision)
         kind = "i" if dataset.PixelRepresentation else "u"
         return _with_sign(values.astype(f"{kind}{allocated // 8}"), bits)
 
-    def _truncated(self, found: str) -> DicomError:
-        message = f"{self._path}: truncated, found {found}; copy it again"
+    def _truncated(self, content: str) -> DicomError:
+        message = f"{self._path}: truncated, found {content}; copy it again"
         return DicomError("file_truncated", message)
 
 
 def _with_sign(values: np.ndarray, bits: int) -> np.ndarray:
-    """Of each value its lowest bits alone; the highest of them is the sign where there is one."""
+    """Keeps the lowest bits of each value; in a signed dtype the highest of them is the sign."""
     spare = max(0, 8 * values.itemsize - bits)
     return values << spare >> spare if spare else values
 
 
-def _scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Stored values to HU in the smallest of int16, int32 and float32 that holds them."""
+def _scale(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Converts stored values to HU, in the smallest of int16, int32 and float32 that holds them."""
     if slope.is_integer() and intercept.is_integer():
         slope, intercept = int(slope), int(intercept)
         bounds = [int(bound) * slope + intercept for bound in (stored.min(), stored.max())]
         for dtype in (np.dtype(np.int16), np.dtype(np.int32)):
             limits = np.iinfo(dtype)
             if limits.min <= min(bounds) and max(bounds) <= limits.max:
-                # Integers wrap around, so steps that overflow still end in the right result.
+                # Integers wrap around, so a product that overflows still gives the right sum.
                 factor, offset = (_wrapped(number, dtype) for number in (slope, intercept))
                 return stored.astype(dtype) * factor + offset
-    with np.errstate(all="ignore"):  # what is not finite is for the audit to find
+    with np.errstate(all="ignore"):  # the audit reports values that are not finite
         return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
 def _wrapped(number: int, dtype: np.dtype) -> np.ndarray:
-    """The number's last bits, as a 0-dimensional array: those wrap around without a warning."""
+    """The lowest bits of a number as a 0-dimensional array, whose overflow gives no warning."""
     bits = 8 * dtype.itemsize
     return np.array((number + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1), dtype)

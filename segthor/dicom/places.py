@@ -1,9 +1,9 @@
-"""Reads the volume at a place: FOLDER, FOLDER#VOLUME or FILE.dcm.
+"""Reads and writes the volume at a place: FOLDER, FOLDER#VOLUME or FILE.dcm.
 
-FOLDER alone is enough where one volume lies below it; otherwise VOLUME is the name of one of its
-volumes or series, as the listing prints it. A place is all that later programs need to find the
-volume again. Where other files lie below its folder too, a patient brings the list of its own
-files (`among`), so that the others are neither read nor waited for.
+FOLDER is enough if one volume lies below it; otherwise VOLUME is the name of a volume or series, as
+the listing prints it. Later programs need nothing but the place to find the volume again. If other
+files lie below the folder, too, `among` lists the patient's own files (`Patient.ct_files`), so that
+the others are not read.
 """
 
 import hashlib
@@ -30,44 +30,44 @@ def stack(place: str, among=()) -> Stack:
 
 
 def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
-    """The volume at a place, and whose it is.
+    """Finds the volume at a place, and its patient.
 
-    among: the files to look at, where not all below the folder.
+    among: The files to read; by default all below the folder.
 
     Raises:
-      DicomError: 'file_missing'; more than one volume there, or what is wrong with the only one.
+      DicomError: 'file_missing', several volumes, or the problem of the only one.
     """
     folder, name = parts(place)
     if not files.exists(folder):
         raise DicomError("file_missing", f"{folder}: no such folder; expected a CT series")
-    read = index.of_files(among, folder) if among else index.of_folder(folder)
-    if among:  # the files of one volume: its number among those of the series is gone
+    read = index.index_files(among, folder) if among else index.index_folder(folder)
+    if among:  # without the other volumes of its series, the volume has no number in its name
         name = name.partition("-")[0]
-    held = [(patient, volumes_of(patient, name)) for patient in read.patients]
-    held = [(patient, volumes) for patient, volumes in held if volumes]
-    if not held:
+    pairs = [(patient, volumes_of(patient, name)) for patient in read.patients]
+    pairs = [(patient, volumes) for patient, volumes in pairs if volumes]
+    if not pairs:
         raise DicomError("file_missing", f"{place}: expected a CT series, found none")
-    if len(held) > 1:
-        message = f"{place}: expected one patient, found {len(held)}; name one FOLDER#SERIES"
+    if len(pairs) > 1:
+        message = f"{place}: expected one patient, found {len(pairs)}; name one FOLDER#SERIES"
         raise DicomError("series_several_volumes", message)
-    patient, volumes = held[0]
-    # Of several volumes, the one that the contours were drawn on.
+    patient, volumes = pairs[0]
+    # Of several volumes, the only one with a structure set.
     drawn = [case for case in patient.cases if case.problem is None and case.volume in volumes]
-    case = drawn[0] if len(drawn) == 1 else patient.checked(matching.only_volume(volumes))
+    case = drawn[0] if len(drawn) == 1 else patient.add_damage(matching.only_volume(volumes))
     if case.problem:
         raise case.problem
     return patient, case.volume
 
 
 def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> VolumeInMemory:
-    """The volume at a place, in HU; see `series.read_stack`. Raises as `stack` does, too."""
-    found = find_volume(place, among)[1]
-    scan = series.read_stack(found.stack, digest, most_bytes)
-    return replace(scan, acquisition=found.traits.to_json())
+    """Reads the volume at a place, in HU; see `series.read_stack`. Raises as `find_volume` does."""
+    volume = find_volume(place, among)[1]
+    scan = series.read_stack(volume.stack, digest, most_bytes)
+    return replace(scan, acquisition=volume.traits.to_json())
 
 
 def read_contours(path: str, place: str, organs: Organs, roi_names=(), among=()) -> LabelMap:
-    """A structure set on the volume at a place; see `structures.read`."""
+    """Reads a structure set on the volume at a place; see `structures.read`."""
     return structures.read(path, stack(place, among), organs, roi_names)
 
 
@@ -78,19 +78,21 @@ def write(
 
     Args:
       place: The scan.
-      labels: On the scan's grid; the organs of its table are written.
-      paths: Format, one of `segthor.dicom.FORMATS`, to file.
-      made: What made the labels, and when: the fields of `Origin`.
-      probabilities: Organ -> uint8 [Z, Y, X], of one network of all its organs; outlines then run
-        where two classes are equally probable. None: they run half-way between voxels.
-      among: As in `stack`.
+      labels: Label map on the grid of the scan; all organs of its table are written.
+      paths: Format, one of `segthor.dicom.FORMATS`, to path.
+      made: Fields of `Origin`.
+      probabilities: Organ to uint8 [Z, Y, X], of all organs of one network; the outlines of a
+        structure set then run where two classes are equally probable. None: they run half-way
+        between voxels.
+      among: As in `find_volume`.
 
     Returns:
-      Format to the file's path; None for a structure set that would hold no contour.
+      Format to path; None instead of a path for a structure set without a contour.
 
-    Raises DicomError as `stack` does, and for images that nothing can refer to.
+    Raises:
+      DicomError: As `find_volume`, and for images that no object can refer to.
     """
-    from segthor.dicom import segmentation, structure_writer  # slow to import; writers need them
+    from segthor.dicom import segmentation, structure_writer  # slow imports, for writing only
 
     volume, origin, written = stack(place, among), Origin(**made), dict(paths)
     check_references(volume)
@@ -111,7 +113,7 @@ def write(
 
 
 def check_references(volume: Stack) -> None:
-    """Raises DicomError where a structure set or SEG could not refer to a volume's images."""
+    """Raises DicomError if a structure set or SEG cannot refer to the images of a volume."""
     why = [f"{code}: {message}" for code, message in volume.findings if code in _NOT_REFERABLE]
     uids = [one.sop_instance_uid for one in volume.instances]
     uids += [volume.series_uid, volume.study_uid, volume.frame_of_reference_uid]
@@ -123,19 +125,20 @@ def check_references(volume: Stack) -> None:
 
 
 def stamp(place: str, among=()) -> str:
-    """A mark that changes when a file below the place's folder does, or one of those `among`.
+    """A stamp that changes when a file below the folder changes, or one of `among`.
 
-    Raises OSError where there is no such folder.
+    Raises:
+      OSError: There is no such folder.
     """
     folder, _ = parts(place)
     if not files.exists(folder):
         raise FileNotFoundError(f"{folder}: no such folder")
-    marks = [f"{path} {_stamp_of_file(path)}" for path in among or index.find(folder)]
-    return hashlib.sha256("\n".join(marks).encode(errors="surrogatepass")).hexdigest()[:32]
+    stamps = [f"{path} {index.stamp(path)}" for path in among or index.find(folder)]
+    return hashlib.sha256("\n".join(stamps).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def volume_stamp(place: str, among=()) -> str:
-    """As `stamp`, of the volume's own files alone; of all of them where none can be read."""
+    """As `stamp`, but of the volume's own files; of `among` or all files for a broken volume."""
     try:
         own = stack(place, among).paths
     except DicomError:
@@ -143,32 +146,25 @@ def volume_stamp(place: str, among=()) -> str:
     return stamp(place, tuple(own))
 
 
-def _stamp_of_file(path: str) -> str:
-    try:
-        return files.stamp(path)
-    except OSError:  # a link to nothing, which the index reports
-        return ""
-
-
 def size(place: str, among=()) -> int:
-    """Bytes of all files below the place's folder, or of those `among`."""
+    """Total size in bytes of all files below the folder, or of `among`."""
     paths = among or index.find(parts(place)[0])
     return sum(files.size(path) for path in paths if files.exists(path))
 
 
 def exists(place: str) -> bool:
-    """Whether the place's folder is there."""
+    """Whether the folder of the place exists."""
     return files.exists(parts(place)[0])
 
 
 def parts(place: str) -> tuple[str, str]:
-    """Folder and name of a volume; a folder's own name may hold the separator."""
+    """(folder, name of the volume). The separator may also be part of a folder's name."""
     folder, separator, name = place.rpartition(SEPARATOR)
     return (place, "") if not separator or files.exists(place) else (folder, name)
 
 
 def volumes_of(patient: index.Patient, name: str) -> list:
-    """A patient's volumes of that name or that series' name; all for ''."""
+    """A patient's volumes with this name, or of the series with this name; all for ''."""
     return [
         volume
         for volume in patient.volumes

@@ -1,6 +1,6 @@
-"""Reads a structure set (RTSTRUCT or SEG): its ROIs, their contours, which organs they are.
+"""Reads a structure set (RTSTRUCT or SEG), and matches its ROIs with the organs of a table.
 
-No message names a patient, or an ROI that was not used.
+No message contains the name of a patient, or of an ROI that is not used.
 """
 
 import re
@@ -17,15 +17,18 @@ from segthor.errors import InputError
 from segthor.organs import Organ, Organs, plain_name
 
 CLOSED_PLANAR, XOR = "CLOSED_PLANAR", "CLOSEDPLANAR_XOR"
-INTERPOLATED = "INTERPOLATED_PLANAR"  # how OsiriX and Horos write what they interpolated
+INTERPOLATED = "INTERPOLATED_PLANAR"  # written by OsiriX and Horos for interpolated contours
 CLOSED_KINDS = (CLOSED_PLANAR, XOR, INTERPOLATED)
 
 
 @dataclass(frozen=True)
 class Contour:
-    """As it stands in the file. data: numbers in text, x\\y\\z..., LPS mm. images: SOP UIDs.
+    """One contour, with values as in the file.
 
-    count: the number of points as the file gives it, '' where it does not.
+    kind: ContourGeometricType.
+    data: ContourData, the text x\\y\\z..., LPS mm.
+    count: NumberOfContourPoints; '' where it is missing.
+    images: SOPInstanceUIDs of the images that the contour refers to.
     """
 
     kind: str
@@ -38,9 +41,12 @@ class Contour:
 class Roi:
     """A region of interest, or a segment of a SEG.
 
-    contours: One tuple for each item of the file that refers to it; none for a segment.
-    code: What a segment is, where its code says so.
-    is_segment: Whether it is drawn as pixels; see `segments`.
+    number: ROINumber, or SegmentNumber.
+    name: ROIName, or SegmentLabel.
+    frame_of_reference_uid: UID of the frame of reference.
+    contours: One tuple for each item of the file that refers to the ROI; empty for a segment.
+    code: The type of a segment, if it has a code.
+    is_segment: Whether this is a segment, whose pixels `segments` reads.
     """
 
     number: str
@@ -52,7 +58,7 @@ class Roi:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it has a closed contour or is a segment."""
+        """Whether this is a segment, or has a closed contour."""
         drawn = (contour for part in self.contours for contour in part)
         return self.is_segment or any(one.data and one.kind in CLOSED_KINDS for one in drawn)
 
@@ -61,7 +67,10 @@ class Roi:
 class StructureSet:
     """A structure set or SEG.
 
-    series_uids: The series that it says it was drawn on, often none or another one's.
+    path: The file.
+    study_uid: UID of the study.
+    series_uids: Series that it refers to; often none, or the wrong one.
+    rois: The ROIs or segments.
     """
 
     path: str
@@ -79,11 +88,11 @@ def date(path: str) -> str:
 
 
 def read(path: str) -> StructureSet:
-    """Reads a structure set, of any transfer syntax.
+    """Reads a structure set or SEG.
 
     Raises:
       DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated', or
-        'structures_none': another kind of DICOM object, or one without any ROI.
+        'structures_none' for another DICOM object, or one without ROIs.
     """
     try:
         stream = files.open_read(path)
@@ -95,79 +104,87 @@ def read(path: str) -> StructureSet:
         return _structure_set(path, dataset)
     except DicomError:
         raise
-    except Exception as error:  # pydicom raises many kinds when it turns bytes into values
+    except Exception as error:  # pydicom converts values lazily, and raises many types
         message = f"{path}: a damaged structure set ({type(error).__name__}); export it again"
         raise DicomError("file_damaged", message) from error
 
 
 def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[Organ, Roi]]:
-    """Every organ that has an ROI, in the table's order.
+    """Matches organs with ROIs by name; returns (organ, ROI) pairs in the order of the table.
 
-    An ROI is an organ's where its name is one of `Organ.known_as`, but for case, `_`, `-` and
-    blanks; a segment also where its code is the organ's. ROIs without contours are passed over
-    where another one of the organ has some. roi_names: (organ, ROI name) pairs; an organ in them
-    goes by these alone, letter for letter where that finds one, and their ROIs are no other
-    organ's.
+    The name of an organ's ROI is one of `Organ.known_as`, compared by `plain_name`; a segment may
+    have the organ's code instead. ROIs without contours are ignored if another ROI of the organ has
+    contours.
+
+    roi_names: (organ, ROI name) pairs. An organ in them has only ROIs with exactly these names, or,
+      if there is none, with equal `plain_name`. No other organ gets these ROIs.
 
     Raises:
       DicomError: 'roi_ambiguous': two ROIs for one organ, one ROI for two organs, or one number for
         two ROIs.
     """
-    told = {}
+    user_names = {}
     for organ, name in roi_names:
-        told.setdefault(organ, []).append(name)
-    taken = {plain_name(name) for _, name in roi_names}
-    found = []
+        user_names.setdefault(organ, []).append(name)
+    reserved = {plain_name(name) for _, name in roi_names}
+    matched, owners = [], {}
     for organ in organs:
-        if organ.name in told:
-            rois = _told(structures.rois, told[organ.name])
+        if organ.name in user_names:
+            rois = _find_by_name(structures.rois, user_names[organ.name])
         else:
-            own = organ.known_as - taken
-            rois = [
-                roi
-                for roi in structures.rois
-                if plain_name(roi.name) in own
-                or (roi.code and organ.snomed and roi.code == Code(organ.snomed, "SCT", ""))
-            ]
+            rois = _find_by_table(structures.rois, organ, reserved)
         if rois:
-            found.append((organ, _only(structures, organ.name, rois)))
-    owners = {}
-    for organ, roi in found:
+            matched.append((organ, _choose(structures, organ.name, rois)))
+    for organ, roi in matched:
         if owners.setdefault(roi.number, organ.name) != organ.name:
             message = f"its ROI was given to {owners[roi.number]} as well"
             raise DicomError("roi_ambiguous", f"{structures.path}: {organ.name}: {message}")
-    return found
+    return matched
 
 
-def _told(rois, names) -> list[Roi]:
-    """The ROIs of these names to the letter, else but for case, `_`, `-` and blanks."""
-    exact = {_letters(name) for name in names}
-    alike = {plain_name(name) for name in names} - {""}
-    return [roi for roi in rois if _letters(roi.name) in exact] or [
-        roi for roi in rois if plain_name(roi.name) in alike
+def _find_by_table(rois, organ: Organ, reserved) -> list[Roi]:
+    """The ROIs with a name or code of the organ; `reserved` names belong to other organs."""
+    names = organ.known_as - reserved
+    code = Code(organ.snomed, "SCT", "") if organ.snomed else None
+    return [
+        roi
+        for roi in rois
+        if plain_name(roi.name) in names or (code and roi.code and roi.code == code)
     ]
 
 
-def _letters(name: str) -> str:
-    """A name with each accent as one character, however it is stored."""
+def _find_by_name(rois, names) -> list[Roi]:
+    """The ROIs with exactly these names, else those with equal `plain_name`."""
+    exact = {_normalize(name) for name in names}
+    plain = {plain_name(name) for name in names} - {""}
+    return [roi for roi in rois if _normalize(roi.name) in exact] or [
+        roi for roi in rois if plain_name(roi.name) in plain
+    ]
+
+
+def _normalize(name: str) -> str:
+    """The name in Unicode's composed form (NFC), without blanks around it."""
     return unicodedata.normalize("NFC", name.strip())
 
 
-def _only(structures, organ: str, rois) -> Roi:
+def _choose(structures, organ: str, rois) -> Roi:
+    """The only ROI with contours; raises DicomError where it is ambiguous."""
     rois = [roi for roi in rois if roi.is_drawn] or rois[:1]
     where, number = f"{structures.path}: {organ}", rois[0].number
     if len(rois) > 1:
         numbers = ", ".join(_printable(roi.number) for roi in rois)
-        message = f"{where}: ROIs {numbers} all go by its names; say which one it is"
+        message = (
+            f"{where}: ROIs {numbers} all have a name of this organ; name one with --roi_names"
+        )
         raise DicomError("roi_ambiguous", message)
     if sum(roi.number == number for roi in structures.rois) > 1 or len(rois[0].contours) > 1:
-        message = f"{where}: the number of its ROI is given twice; export it again"
+        message = f"{where}: two ROIs have the number of its ROI; export it again"
         raise DicomError("roi_ambiguous", message)
     return rois[0]
 
 
 def _printable(number: str) -> str:
-    """A number as it stands in the file; '?' where it is a text, which may tell whose it is."""
+    """The number of an ROI; '?' for any other text, which might identify the patient."""
     return number if re.fullmatch("[0-9]{1,9}", number) else "?"
 
 
@@ -187,7 +204,7 @@ def _structure_set(path, dataset) -> StructureSet:
     drawn = {}
     for item in items(dataset, "ROIContourSequence"):
         drawn.setdefault(text(item, "ReferencedROINumber"), []).append(item)
-    # An ROI that does not name its frame lies in the set's own, where there is exactly one.
+    # An ROI without a frame of reference has that of the set, if there is exactly one.
     own = {text(one, "FrameOfReferenceUID") for one in [*frames, dataset]} - {""}
     default = own.pop() if len(own) == 1 else ""
     rois = []

@@ -1,6 +1,6 @@
-"""Writes a label map as DICOM SEG, by highdicom.
+"""Writes a label map as DICOM SEG, with highdicom.
 
-Frames without a voxel are kept: viewers misplace segments where they were left out.
+Frames without a voxel are written, too: without them some viewers show segments on wrong slices.
 """
 
 import logging
@@ -24,7 +24,7 @@ from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, wri
 from segthor.dicom.series import Stack
 from segthor.organs import Organs
 
-# Its messages tell what it copies of the patient.
+# Its messages contain data of the patient.
 logging.getLogger("highdicom").addHandler(logging.NullHandler())
 logging.getLogger("highdicom").propagate = False
 BINARY, LABELMAP = "binary", "labelmap"
@@ -43,16 +43,16 @@ def write_segmentation(
 ) -> None:
     """Writes the organs of a label map, atomically; the same input gives the same bytes.
 
-    labels: whole numbers [slice, row, column] of the stack. organs: those to write; segments are
-    numbered from 1 in their order, whether they have a voxel or not. kind: 'binary', which every
-    viewer knows, or 'labelmap'.
+    Args:
+      path: The file.
+      stack: The slices of the CT.
+      labels: Integers [slice, row, column] of the stack.
+      organs: The organs to write. Segments are numbered from 1 in their order, including those
+        without a voxel.
+      origin: What made the label map.
+      kind: 'binary', which all viewers support, or 'labelmap'.
     """
-    segments = np.zeros(256, np.uint8)
-    for number, organ in enumerate(organs, 1):
-        segments[organ.label] = number
-    planes = np.empty(labels.shape, np.uint8)
-    for k, plane in enumerate(labels):
-        planes[k] = np.take(segments, plane.astype(np.uint8, copy=False))
+    planes = _segment_numbers(labels, organs)
     names = f"{kind} {organs.digest()}".encode()
     made = highdicom.seg.Segmentation(
         source_images=_sources(stack),
@@ -75,14 +75,25 @@ def write_segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
     )
-    _settle(made, stack, origin)
+    _replace_attributes(made, stack, origin)
     frames, pixels = made.pop(Tag("PerFrameFunctionalGroupsSequence")), made.pop(Tag("PixelData"))
-    pixels.VR = "OB"  # samples of at most 8 bits
+    pixels.VR = "OB"  # required for samples of at most 8 bits
     write(path, made, ExplicitVRLittleEndian, _encode_frames(frames) + _encode(pixels))
 
 
+def _segment_numbers(labels: np.ndarray, organs: Organs) -> np.ndarray:
+    """Label values to segment numbers, uint8 of the same shape."""
+    numbers = np.zeros(256, np.uint8)
+    for number, organ in enumerate(organs, 1):
+        numbers[organ.label] = number
+    planes = np.empty(labels.shape, np.uint8)
+    for k, plane in enumerate(labels):
+        planes[k] = np.take(numbers, plane.astype(np.uint8, copy=False))
+    return planes
+
+
 def _segment(number, organ, origin) -> SegmentDescription:
-    """Its meaning is the SNOMED code, or where the table has none, a code of our own."""
+    """The description of a segment. Its type is the SNOMED code of the table, or a private code."""
     own = Code(roi_name(organ), "99" + SOFTWARE.upper(), organ.name)
     code = Code(organ.snomed, "SCT", organ.name) if organ.snomed else own
     return SegmentDescription(
@@ -102,9 +113,10 @@ def _segment(number, organ, origin) -> SegmentDescription:
 
 
 def _sources(stack) -> list[Dataset]:
-    """What highdicom wants to know of each source image; patient and study come later.
+    """The attributes of each source image that highdicom needs.
 
-    Frames of an enhanced file are given as images of their own, see `_settle`.
+    `_replace_attributes` adds patient and study, and the frames of an enhanced file, which are
+    given as single images here.
     """
     row_mm, column_mm = stack.pixel_spacing_mm
     shared = Dataset()
@@ -125,16 +137,16 @@ def _sources(stack) -> list[Dataset]:
     for k, (instance, position) in enumerate(placed):
         source = Dataset()
         source.update(shared)
-        # highdicom knows no frames of sources, and wants another UID for each.
-        own = instance.frame is None
-        source.SOPInstanceUID = instance.sop_instance_uid if own else f"2.25.{k}"
+        # highdicom supports no frames of source images, and requires different UIDs.
+        is_single = instance.frame is None
+        source.SOPInstanceUID = instance.sop_instance_uid if is_single else f"2.25.{k}"
         source.ImagePositionPatient = _decimals(position)
         sources.append(source)
     return sources
 
 
 def _thickness(stack) -> DSfloat:
-    """The scan's own, else the distance between slices."""
+    """SliceThickness of the scan, else the distance between slices."""
     thickness = elements.numbers(stack.header, "SliceThickness", 1)
     if not thickness or thickness[0] <= 0:
         steps = np.linalg.norm(np.diff(stack.positions_mm, axis=0), axis=1)
@@ -142,8 +154,8 @@ def _thickness(stack) -> DSfloat:
     return _decimals(thickness)[0]
 
 
-def _settle(made, stack, origin) -> None:
-    """Puts in place of highdicom's clock, random UIDs and single images what is the scan's own."""
+def _replace_attributes(made, stack, origin) -> None:
+    """Replaces highdicom's times, random UIDs and placeholders by values of scan and origin."""
     made.update(patient_and_study(stack))
     made.ContentDate = made.InstanceCreationDate = made.SeriesDate = origin.date
     made.ContentTime = made.InstanceCreationTime = made.SeriesTime = origin.time
@@ -157,7 +169,7 @@ def _settle(made, stack, origin) -> None:
 
 
 def _refer_to_frames(made, stack) -> None:
-    """Of enhanced files: each file named once, and for each frame of ours the frame it is of."""
+    """Makes each frame refer to the frame of an enhanced file, and lists each file once."""
     frames = {tuple(_decimals(position)): k for k, position in enumerate(stack.positions_mm)}
     for item in made.PerFrameFunctionalGroupsSequence:
         k = frames[tuple(item.PlanePositionSequence[0].ImagePositionPatient)]
@@ -166,27 +178,28 @@ def _refer_to_frames(made, stack) -> None:
         source.ReferencedSOPInstanceUID = stack.instances[k].sop_instance_uid
         source.ReferencedFrameNumber = stack.instances[k].frame + 1
     uids = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
-    once = []
+    images = []
     for uid, sop_class in uids.items():
         image = Dataset()
         image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = sop_class, uid
-        once.append(image)
-    made.SourceImageSequence = once
-    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = once
+        images.append(image)
+    made.SourceImageSequence = images
+    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = images
 
 
 def _encode_frames(frames: DataElement) -> bytes:
-    """As pydicom would, but what frames share is encoded once: a fifth of a file's time less.
+    """Encodes the frames as pydicom does, but equal elements of frames only once.
 
-    A plane's position and source are the same for all segments, a segment's number for all planes.
+    Position and source of a slice are the same for all segments, the number of a segment for all
+    slices. This takes a fifth off the time to write a file.
     """
     encoded, items = {}, []
     for frame in frames.value:
-        # One number where all segments share a frame.
+        # (segment, plane), or (plane,) in a label map, where all segments share a frame.
         *segment, plane = np.atleast_1d(frame.FrameContentSequence[0].DimensionIndexValues)
-        follows_from = {"FrameContentSequence": (*segment, plane)}
-        follows_from["SegmentIdentificationSequence"] = tuple(segment)
-        parts = [(element, follows_from.get(element.keyword, plane)) for element in frame]
+        keys = {"FrameContentSequence": (*segment, plane)}
+        keys["SegmentIdentificationSequence"] = tuple(segment)
+        parts = [(element, keys.get(element.keyword, plane)) for element in frame]
         for element, key in parts:
             if (element.tag, key) not in encoded:
                 encoded[element.tag, key] = _encode(element)
@@ -197,7 +210,7 @@ def _encode_frames(frames: DataElement) -> bytes:
 
 
 def _encode(element: DataElement | RawDataElement) -> bytes:
-    """In explicit VR, little endian."""
+    """Encodes an element in explicit VR, little endian."""
     stream = DicomBytesIO()
     stream.is_implicit_VR, stream.is_little_endian = False, True
     write_data_element(stream, element)

@@ -1,4 +1,4 @@
-"""The segments of a DICOM SEG (BINARY or LABELMAP) on the slices of a CT."""
+"""Reads the segments of a DICOM SEG (BINARY or LABELMAP) on the slices of a CT."""
 
 import numpy as np
 import pydicom
@@ -9,21 +9,21 @@ from segthor.dicom import DicomError, elements
 from segthor.dicom.elements import groups_of_frame, numbers, text, whole
 from segthor.dicom.headers import SEG, orientation
 
-_SYNTAXES = {  # compressed frames of other kinds need decoders that are not made for one bit
+_SYNTAXES = {  # syntax to decoder; those of other compressions do not support one bit per pixel
     "1.2.840.10008.1.2": "",
     "1.2.840.10008.1.2.1": "",
     "1.2.840.10008.1.2.1.99": "",
     "1.2.840.10008.1.2.5": "pydicom",
 }
 _REFERENCED = "ReferencedSegmentNumber"
-_OFF_PX = 0.1  # how far the centre of a segment's pixel may lie off that of the CT's
+_OFF_PX = 0.1  # allowed distance between pixel centres of the SEG and of the CT, in pixels
 
 
 class Frames:
     """The frames of one SEG.
 
     Raises:
-      DicomError: 'file_damaged', 'dicom_syntax', 'structures_none' for a SEG of fractions.
+      DicomError: 'file_damaged', 'dicom_syntax', 'structures_none' for a fractional SEG.
     """
 
     def __init__(self, path: str):
@@ -42,9 +42,12 @@ class Frames:
         self._segments = [self._segment_of(frame) for frame in range(len(per_frame))]
 
     def planes(self, where: str, number: str, slices):
-        """Yields (k, bool [Y, X]) of each slice of a CT that a segment touches.
+        """Yields (k, bool [Y, X]) for each slice k of a CT that has a pixel of a segment.
 
-        where: For messages. slices: `structures.Slices` of the CT.
+        Args:
+          where: Start of an error's message.
+          number: The segment's number.
+          slices: `structures.Slices` of the CT.
 
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside', 'file_damaged'.
@@ -68,22 +71,22 @@ class Frames:
             yield k, plane
 
     def _segment_of(self, frame: int) -> str:
-        """The segment's number; '' in a label map, where each frame holds all."""
-        named = groups_of_frame(self._dataset, frame, "SegmentIdentificationSequence")
-        return "" if self._is_labelmap or not named else str(whole(named[0], _REFERENCED))
+        """Number of the frame's segment; '' in a LABELMAP, where a frame holds all segments."""
+        groups = groups_of_frame(self._dataset, frame, "SegmentIdentificationSequence")
+        return "" if self._is_labelmap or not groups else str(whole(groups[0], _REFERENCED))
 
     def _mask(self, frame: int, number: int) -> np.ndarray:
         plugin = _SYNTAXES[self._syntax]
         try:
             pixels = pixel_array(self._dataset, index=frame, decoding_plugin=plugin, raw=True)
-        except Exception as error:  # pydicom raises many kinds
+        except Exception as error:  # pydicom raises many types
             message = f"{self._path}: the segments cannot be read ({type(error).__name__})"
             raise DicomError("file_damaged", f"{message}; copy it again") from error
         return pixels == number if self._is_labelmap else pixels > 0
 
     def _points_mm(self, frame: int, rows, columns) -> np.ndarray:
-        """Centres of pixels, LPS mm [N, 3]."""
-        position, turned, measures = (
+        """Centres of pixels of a frame, LPS mm [N, 3]."""
+        position, directions, measures = (
             (groups_of_frame(self._dataset, frame, keyword) or [pydicom.Dataset()])[0]
             for keyword in (
                 "PlanePositionSequence",
@@ -92,11 +95,11 @@ class Frames:
             )
         )
         first_mm = numbers(position, "ImagePositionPatient", 3)
-        along = orientation(numbers(turned, "ImageOrientationPatient", 6))
+        vectors = orientation(numbers(directions, "ImageOrientationPatient", 6))
         spacing_mm = numbers(measures, "PixelSpacing", 2)
-        if first_mm is None or along is None or spacing_mm is None:
-            message = f"{self._path}: expected the place of each frame, found none"
-            raise DicomError("file_damaged", f"{message}; export it again")
-        right, down = np.reshape(along, (2, 3))
-        moved = columns[:, None] * spacing_mm[1] * right + rows[:, None] * spacing_mm[0] * down
-        return np.array(first_mm) + moved
+        if first_mm is None or vectors is None or spacing_mm is None:
+            message = f"{self._path}: expected position, orientation and spacing of each frame"
+            raise DicomError("file_damaged", f"{message}, found none; export it again")
+        right, down = np.reshape(vectors, (2, 3))
+        offsets = columns[:, None] * spacing_mm[1] * right + rows[:, None] * spacing_mm[0] * down
+        return np.array(first_mm) + offsets

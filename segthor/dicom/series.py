@@ -1,4 +1,4 @@
-"""A stack of DICOM images to a `segthor.volume.Volume`, and from its order of axes back."""
+"""Reads a stack of DICOM images as a `segthor.volume.Volume`."""
 
 import os
 from collections import deque
@@ -19,9 +19,12 @@ _FILES_AHEAD = 8
 
 @dataclass(frozen=True)
 class Instance:
-    """One image. frame: its number within an enhanced file, from 0; None in a file of one image.
+    """One image of a stack.
 
-    position_mm: LPS, centre of the first pixel.
+    path: The file.
+    frame: Number within an enhanced file, from 0; None in a file of one image.
+    sop_class_uid, sop_instance_uid: UIDs of the file.
+    position_mm: Centre of the first pixel, LPS.
     """
 
     path: str
@@ -33,13 +36,19 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Images that are the slices of one volume; array index k along Z is instance k.
+    """Images that are the slices of one volume, in order along their normal.
 
-    shape: (X, Y, Z). affine: [4, 4] float64, voxel index to RAS+ mm, from the first position and
-    the mean step; a tilted gantry is kept as shear. positions_mm: [Z, 3], LPS. orientation: LPS
-    unit vectors along a row (X) and down a column (Y). pixel_spacing_mm: between rows, between
-    columns. findings: (code, message) of what deserves a warning. duplicates: (k, instance) of
-    images at the place of instance k, which `read_stack` holds to be the same image.
+    instances: The images; instance k is array index k along Z.
+    shape: Voxels along X (columns), Y (rows) and Z.
+    affine: float64 [4, 4], voxel index to RAS+ mm, from the first position and the mean step; a
+      tilted gantry gives a shear.
+    positions_mm: Centres of the first pixels, LPS [Z, 3].
+    orientation: LPS unit vectors along a row (X) and down a column (Y).
+    pixel_spacing_mm: Distance between rows, and between columns.
+    series_uid, study_uid, frame_of_reference_uid: UIDs.
+    findings: (code, message) of warnings.
+    duplicates: (k, instance) of images at the position of instance k; `read_stack` checks that they
+      are equal.
     """
 
     instances: tuple[Instance, ...]
@@ -56,85 +65,88 @@ class Stack:
 
     @property
     def grid(self) -> Grid:
-        """Where the voxels lie, in float32 as NIfTI holds it: one scan is the same in both."""
+        """The grid, with the affine rounded to float32, so that a NIfTI copy has the same grid."""
         return Grid(self.shape, self.affine.astype(np.float32).astype(np.float64))
 
     def to_zyx(self, planes: np.ndarray) -> np.ndarray:
-        """[slice, row, column] of the stack as canonical [Z, Y, X]; a view."""
+        """Turns [slice, row, column] of the stack to canonical [Z, Y, X]; a view."""
         return self.grid.to_zyx(planes.T)
 
     def to_planes(self, zyx: np.ndarray) -> np.ndarray:
-        """Canonical [Z, Y, X] as [slice, row, column] of the stack; a view."""
+        """Turns canonical [Z, Y, X] to [slice, row, column] of the stack; a view."""
         return self.grid.to_file(zyx).T
 
     @cached_property
     def header(self) -> pydicom.Dataset:
-        """The first instance's data set without pixel data, read when it is first asked for."""
+        """The data set of the first instance without pixel data; read on first use."""
         path = self.instances[0].path
         with files.open_read(path) as stream:
             return elements.open_dataset(stream, path)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every file that `read_stack` reads, each once, in the order of reading."""
+        """All files of the stack, in the order in which `read_stack` reads them."""
         return tuple(_by_path(self))
 
 
 def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Volume:
     """Reads all images of a stack, each file once.
 
-    HU are integers (int16 where they fit) where slopes and intercepts are
-    integers, otherwise float32. What stands for padding is left as it is.
+    HU are integers (int16 if they fit) if all slopes and intercepts are integers, otherwise
+    float32. Padding values are not changed.
 
     Args:
-      stack: As `segthor.dicom.stacks` makes them.
-      digest: A hashlib object, fed with the files' bytes, in the order of `stack.paths`.
-      most_bytes: How much memory the scan may fill; by default `segthor.memory.scan_limit`.
+      digest: A hashlib object, updated with the bytes of the files in the order of `stack.paths`.
+      most_bytes: Memory that the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
       DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated',
         'file_changed', 'file_too_large', 'dicom_syntax', 'series_no_rescale', and
-        'series_several_volumes' where two images at one place differ.
+        'series_several_volumes' where two images at one position differ.
     """
-    size, most = int(np.prod(stack.shape, dtype=object)) * 2, most_bytes or memory.scan_limit()
-    if size > most:
-        message = (
-            f"{stack.instances[0].path}: the series needs {size / 1e9:.3g} GB of memory, found "
-            f"{most / 1e9:.3g} GB for a scan"
-        )
-        raise DicomError("file_too_large", message)
-    planes_read, surplus = _Planes(stack.shape), 0
-    places = _by_path(stack)
+    _check_size(stack, most_bytes or memory.scan_limit())
+    slices, num_surplus = _Slices(stack.shape), 0
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        tasks = ((path, placed, stack.shape) for path, placed in places.items())
-        for placed, content, planes, has_surplus in _ahead(pool, _read_file, tasks):
-            surplus += has_surplus
+        tasks = ((path, own, stack.shape) for path, own in _by_path(stack).items())
+        for own, content, planes, has_surplus in _run_ahead(pool, _read_file, tasks):
+            num_surplus += has_surplus
             if digest:
                 digest.update(content)
-            for (k, instance), plane in zip(placed, planes, strict=True):
-                planes_read.put(k, plane, instance.path)
-    doubts = stack.findings + _surplus_findings(surplus)
-    findings = tuple(Finding.of(*doubt) for doubt in doubts)
-    return Volume(stack.to_zyx(planes_read.array), stack.grid, findings)
+            for (k, instance), plane in zip(own, planes, strict=True):
+                slices.put(k, plane, instance.path)
+    findings = list(stack.findings)
+    if num_surplus:
+        message = f"{num_surplus} images hold more bytes of pixels than their headers say; these"
+        findings.append(("series_surplus", f"{message} are left out"))
+    findings = tuple(Finding.of(*finding) for finding in findings)
+    return Volume(stack.to_zyx(slices.array), stack.grid, findings)
 
 
-def _surplus_findings(count: int) -> tuple[tuple[str, str], ...]:
-    message = f"{count} images hold more bytes of pixels than their headers say; these are left out"
-    return (("series_surplus", message),) if count else ()
+def _check_size(stack: Stack, most_bytes: int) -> None:
+    size = int(np.prod(stack.shape, dtype=object)) * 2  # of int16
+    if size > most_bytes:
+        raise DicomError(
+            "file_too_large",
+            f"{stack.instances[0].path}: the series needs {size / 1e9:.3g} GB of memory, found "
+            f"{most_bytes / 1e9:.3g} GB for a scan",
+        )
 
 
-class _Planes:
-    """The slices of a stack [slice, row, column], int16 until a slice needs more."""
+class _Slices:
+    """The slices of a stack [slice, row, column], int16 until a slice needs another dtype."""
 
     def __init__(self, shape):
         self.array = np.empty(shape[::-1], np.int16)
-        self._paths = [None] * shape[2]  # whence each slice came
+        self._paths = [None] * shape[2]  # file of each slice
 
     def put(self, k: int, plane: np.ndarray, path: str) -> None:
-        """Lays down slice k; an image that comes second must be the same as the first."""
+        """Stores slice k; a second image for it must be equal to the first."""
         if self._paths[k] is None:
             self._paths[k] = path
-            self._widen(plane.dtype)
+            if not np.can_cast(plane.dtype, self.array.dtype):
+                wider = np.promote_types(plane.dtype, self.array.dtype)
+                is_float = plane.dtype.kind == "f"
+                self.array = self.array.astype(np.float32 if is_float else wider)
             self.array[k] = plane
         elif not np.array_equal(self.array[k], plane):
             raise DicomError(
@@ -143,24 +155,17 @@ class _Planes:
                 "series; expected one volume, found several; give one of them a folder of its own",
             )
 
-    def _widen(self, dtype):
-        if not np.can_cast(dtype, self.array.dtype):
-            both = (
-                np.dtype("f4") if dtype.kind == "f" else np.promote_types(dtype, self.array.dtype)
-            )
-            self.array = self.array.astype(both)
-
 
 def _by_path(stack: Stack) -> dict[str, list[tuple[int, Instance]]]:
-    """File to the slices that it holds."""
-    places = {}
+    """File to (k, instance) of its slices."""
+    by_path = {}
     for k, instance in [*enumerate(stack.instances), *stack.duplicates]:
-        places.setdefault(instance.path, []).append((k, instance))
-    return places
+        by_path.setdefault(instance.path, []).append((k, instance))
+    return by_path
 
 
-def _ahead(pool, function, tasks):
-    """Results in the tasks' order, with only a few files in memory at a time."""
+def _run_ahead(pool, function, tasks):
+    """Yields results in the order of the tasks, with a few files in memory at a time."""
     waiting = deque()
     for task in tasks:
         waiting.append(pool.submit(function, *task))
@@ -170,14 +175,15 @@ def _ahead(pool, function, tasks):
         yield waiting.popleft().result()
 
 
-def _read_file(path: str, placed, shape):
+def _read_file(path: str, own, shape):
+    """(own, bytes of the file, slices, whether the file has surplus pixels)."""
     try:
         content = files.read_bytes(path)
     except (files.InputError, OSError) as error:
         raise DicomError("file_missing", f"{path}: cannot be read") from error
     image = pixels.Image(content, path)
     planes = []
-    for _, instance in placed:
+    for _, instance in own:
         image.check(instance.sop_instance_uid, (shape[1], shape[0]))
         planes.append(image.hu(instance.frame))
-    return placed, content, planes, image.has_surplus
+    return own, content, planes, image.has_surplus

@@ -1,4 +1,4 @@
-"""Slices of a series, sorted into those that are of one volume."""
+"""Sorts the slices of a series into volumes."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,18 @@ from segthor.dicom.headers import Header, Plane
 from segthor.dicom.series import Instance, Stack
 from segthor.dicom.steps import fit_line
 
-_SAME_PLACE_MM = 0.01
+_SAME_POSITION_MM = 0.01
 _SAME_COSINES, _SAME_SPACING_MM = 1e-3, 1e-3
-_MOST_SHARED = 0.1  # of the images: positions that acquisitions of one volume may share
+_MOST_SHARED = 0.1  # share of the images with a position that another acquisition has, too
 
 
 class Slice(NamedTuple):
-    """One slice: its file, its number in an enhanced file, and where it lies."""
+    """One slice.
+
+    header: Header of its file.
+    frame: Its number in an enhanced file, from 0; None in a file of one slice.
+    plane: Where it lies.
+    """
 
     header: Header
     frame: int | None
@@ -23,19 +28,19 @@ class Slice(NamedTuple):
 
     @property
     def position(self) -> np.ndarray:
-        """LPS mm, centre of the first pixel."""
+        """Centre of the first pixel, LPS mm [3]."""
         return np.array(self.plane.position_mm)
 
     @property
     def instance(self) -> Instance:
-        """What reading it needs."""
+        """What is needed to read the slice."""
         header = self.header
         uids = (header.sop_class_uid, header.sop_instance_uid)
         return Instance(header.path, self.frame, *uids, self.plane.position_mm)
 
 
 def fill_one_grid(headers) -> bool:
-    """Whether the images of several parts lie at even steps, but for slices that are missing."""
+    """Whether images lie at even steps, apart from missing slices."""
     slices = [Slice(h, None, plane) for h in headers for plane in h.planes]
     slices = [one for one in slices if None not in fields_of(one.plane)]
     same = [one for one in slices if _matches(one, slices[0])]
@@ -43,14 +48,14 @@ def fill_one_grid(headers) -> bool:
 
 
 def is_same_geometry(one: Stack, other: Stack) -> bool:
-    """Whether slices of the two could be of one volume."""
+    """Whether two stacks have the same size, orientation and pixel spacing."""
     return one.shape[:2] == other.shape[:2] and _close(
         (one.orientation, one.pixel_spacing_mm), (other.orientation, other.pixel_spacing_mm)
     )
 
 
 def fields_of(plane: Plane):
-    """All that places a slice; None for what its file lacks."""
+    """(position, orientation, spacing) of a slice; None for values that its file lacks."""
     return plane.position_mm, plane.orientation, plane.spacing_mm
 
 
@@ -64,7 +69,7 @@ def _close(one, other) -> bool:
 
 
 def by_geometry(slices) -> list[list[Slice]]:
-    """Slices of one size, orientation and spacing."""
+    """Groups slices by size, orientation and spacing."""
     groups = []
     for one in slices:
         for group in groups:
@@ -83,35 +88,36 @@ def _matches(one: Slice, other: Slice) -> bool:
 
 
 def by_acquisition(group) -> list[tuple[list[Slice], list[Slice]]]:
-    """Slices of each volume, and images that are left out since another one has their position.
+    """(slices, left out) of each volume in a group of slices with one geometry.
 
-    Acquisitions that share at most single positions and fill one grid together are one volume, as
-    where the numbers alternate. Of the others those that lie side by side are one volume (step and
-    shoot), and those that cover the same places are several.
+    Acquisitions that share at most a few positions and fill one grid together are one volume, as
+    when their numbers alternate; of two images at one position the second is left out. Other
+    acquisitions are one volume if they lie side by side (step and shoot), and several volumes if
+    they cover the same positions.
     """
     normal = normal_of(group[0].plane.orientation)
     by_number = {}
     for one in group:
         by_number.setdefault(one.header.acquisition, []).append(one)
     acquisitions = [by_number[number] for number in sorted(by_number, key=lambda n: (len(n), n))]
-    together, surplus = _without_shared(acquisitions, normal)
+    together, second = _split_shared(acquisitions, normal)
     few = max(len(acquisitions) - 1, int(_MOST_SHARED * len(group)))
-    is_one = len(surplus) <= few and _fill_one_grid(together)
+    is_one = len(second) <= few and _fill_one_grid(together)
     if len(acquisitions) == 1 or is_one:
-        return [(together, surplus)]
+        return [(together, second)]
     return [(volume, []) for volume in _side_by_side(acquisitions, normal)]
 
 
-def _without_shared(acquisitions, normal) -> tuple[list[Slice], list[Slice]]:
-    """All slices, but of those of several acquisitions at one position only the first one's."""
-    kept, surplus, owners = [], [], {}
+def _split_shared(acquisitions, normal) -> tuple[list[Slice], list[Slice]]:
+    """(first, second): slices, and those at a position that an earlier acquisition has."""
+    first, second, owners = [], [], {}
     for number, slices in enumerate(acquisitions):
         for one in slices:
-            place = round(float(one.position @ normal) / (2 * _SAME_PLACE_MM))
-            near = (owners[p] for p in (place - 1, place, place + 1) if p in owners)
-            owner = owners.setdefault(place, next(near, number))
-            (kept if owner == number else surplus).append(one)
-    return kept, surplus
+            bin_ = round(float(one.position @ normal) / (2 * _SAME_POSITION_MM))
+            near = (owners[p] for p in (bin_ - 1, bin_, bin_ + 1) if p in owners)
+            owner = owners.setdefault(bin_, next(near, number))
+            (first if owner == number else second).append(one)
+    return first, second
 
 
 def _fill_one_grid(slices) -> bool:
@@ -127,13 +133,13 @@ def _fill_one_grid(slices) -> bool:
 
 
 def _side_by_side(acquisitions, normal) -> list[list[Slice]]:
-    volumes = []  # (distances of all its slices, slices)
+    volumes = []  # (positions of the slices along the normal, slices)
     for slices in acquisitions:
         distances = [float(one.position @ normal) for one in slices]
-        low, high = min(distances) - _SAME_PLACE_MM, max(distances) + _SAME_PLACE_MM
-        for taken, volume in volumes:
-            if high < min(taken) or low > max(taken):
-                taken += distances
+        low, high = min(distances) - _SAME_POSITION_MM, max(distances) + _SAME_POSITION_MM
+        for occupied, volume in volumes:
+            if high < min(occupied) or low > max(occupied):
+                occupied += distances
                 volume += slices
                 break
         else:
@@ -142,18 +148,18 @@ def _side_by_side(acquisitions, normal) -> list[list[Slice]]:
 
 
 def normal_of(orientation) -> np.ndarray:
-    """Unit vector at right angles to a slice."""
+    """Unit vector perpendicular to a slice."""
     normal = np.cross(orientation[:3], orientation[3:])
     return normal / np.linalg.norm(normal)
 
 
 def unique(slices, normal):
-    """Slices in order along the normal, and (k, instance) of those at the place of another."""
+    """Slices sorted along the normal, and (k, instance) of those at the position of slice k."""
     ordered = sorted(slices, key=lambda one: float(one.position @ normal))
-    kept, duplicates = [], []
+    distinct, duplicates = [], []
     for one in ordered:
-        if kept and np.linalg.norm(one.position - kept[-1].position) < _SAME_PLACE_MM:
-            duplicates.append((len(kept) - 1, one.instance))
+        if distinct and np.linalg.norm(one.position - distinct[-1].position) < _SAME_POSITION_MM:
+            duplicates.append((len(distinct) - 1, one.instance))
         else:
-            kept.append(one)
-    return kept, tuple(duplicates)
+            distinct.append(one)
+    return distinct, tuple(duplicates)

@@ -1,8 +1,9 @@
-"""Writes a structure set (RTSTRUCT) of a scan, so that planning systems can import it.
+"""Writes a structure set (RTSTRUCT) of a scan that planning systems can import.
 
-They refuse numbers of over 16 bytes, labels of over 16 characters, a first point that is repeated
-at the end, and references that do not lead from the frame of reference through study and series to
-every image. Contour data over 64 KiB break in explicit VR, so the file is implicit.
+They refuse numbers of more than 16 bytes, labels of more than 16 characters, a first point that is
+repeated at the end, and an incomplete chain of references from the frame of reference through study
+and series to every image. Implicit VR is used because explicit VR allows only 64 KiB of contour
+data.
 """
 
 import functools
@@ -21,18 +22,25 @@ from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, wri
 from segthor.dicom.series import Stack
 from segthor.organs import Organ, Organs
 
-_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and still what the standard wants here
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, but still required by the standard here
 
 
 def outlines(planes: np.ndarray, organs: Organs, margin=None) -> list[tuple[Organ, dict]]:
-    """Every organ that the label map holds, and its outlines: slice -> rings in its pixels.
+    """The outlines of every organ that has a voxel.
 
-    Holes are joined to what they are in by keyholes. planes: whole numbers [slice, row, column] of
-    the stack. margin: (organ, slice) -> float [X, Y], see `segthor.contours.outline`.
+    Holes are joined to their outer rings by keyholes.
+
+    Args:
+      planes: Integer label map [slice, row, column] of the stack.
+      organs: The table of organs.
+      margin: Function from (organ, slice) to float [X, Y]; see `segthor.contours.outline`.
+
+    Returns:
+      (organ, slice to rings in pixels) pairs.
     """
     boxes = label_boxes(planes)
     drawn = [(organ, {}) for organ in organs if organ.label in boxes]
-    for k, plane in enumerate(planes):  # all organs of a slice use the same probabilities
+    for k, plane in enumerate(planes):  # slice by slice, because `margin` caches those of a slice
         for organ, rings in drawn:
             slices, rows, columns = boxes[organ.label]
             if slices.start <= k < slices.stop:
@@ -45,13 +53,14 @@ def outlines(planes: np.ndarray, organs: Organs, margin=None) -> list[tuple[Orga
 
 
 def margin_of(maps: dict[str, np.ndarray]):
-    """(organ, slice) -> float [X, Y]: its probability minus that of the best other class.
+    """A function from (organ, slice) to its probability minus that of the best other class.
 
-    maps: organ -> uint8 [slice, row, column], 255 is certainty; the rest to 255 is background.
+    maps: Organ to probability, uint8 [slice, row, column] with 255 for 1; the remainder is
+      background.
     """
     classes = {name: number for number, name in enumerate(maps, 1)}
 
-    @functools.lru_cache(maxsize=1)  # all organs of a slice use the same margins
+    @functools.lru_cache(maxsize=1)  # the organs of a slice are processed one after the other
     def of_slice(k: int) -> np.ndarray:
         shares = np.stack([planes[k].T for planes in maps.values()]).astype(np.float32) / 255
         return contours.margins(np.concatenate([1 - shares.sum(0, keepdims=True), shares]))
@@ -60,12 +69,12 @@ def margin_of(maps: dict[str, np.ndarray]):
 
 
 def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
-    """Writes the organs' outlines on a stack, atomically; the same input gives the same bytes.
+    """Writes the outlines of organs, atomically; the same input gives the same bytes.
 
-    drawn: (organ, {slice: rings [N, 2] in its pixels}) pairs, as of `outlines`.
+    drawn: (organ, slice to rings [N, 2] in pixels) pairs, as from `outlines`.
 
     Raises:
-      DicomError: 'structures_none': no organ has a ring, and an empty set cannot be imported.
+      DicomError: 'structures_none': No organ has a ring; an empty set could not be imported.
     """
     drawn = [(organ, rings) for organ, rings in drawn if any(rings.values())]
     if not drawn:
@@ -75,7 +84,7 @@ def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
     content = [item.get_item(Tag("ContourData")).value for items in rois for item in items]
     names = repr([(one, len(items)) for one, items in zip(numbered, rois, strict=True)]).encode()
     dataset = patient_and_study(stack)
-    _set_heads(dataset, stack, origin)
+    _set_attributes(dataset, stack, origin)
     dataset.SeriesInstanceUID = origin.uid(stack, "RTSTRUCT series", names, *content)
     dataset.SOPInstanceUID = origin.uid(stack, "RTSTRUCT", names, *content)
     dataset.ReferencedFrameOfReferenceSequence = [_frame_item(stack)]
@@ -88,8 +97,8 @@ def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
     write(path, dataset, ImplicitVRLittleEndian)
 
 
-def _set_heads(dataset, stack, origin) -> None:
-    """All of the object's own attributes that are no sequence and no UID of its own."""
+def _set_attributes(dataset, stack, origin) -> None:
+    """Sets the attributes of the object, except sequences and its own UIDs."""
     dataset.SOPClassUID = RTStructureSetStorage
     dataset.InstanceCreationDate = dataset.StructureSetDate = dataset.SeriesDate = origin.date
     dataset.InstanceCreationTime = dataset.StructureSetTime = dataset.SeriesTime = origin.time
@@ -107,7 +116,7 @@ def _set_heads(dataset, stack, origin) -> None:
 
 
 def _frame_item(stack) -> Dataset:
-    """The chain frame of reference > study > series > every image."""
+    """The references from the frame of reference through study and series to every image."""
     images = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
     series = _item(
         SeriesInstanceUID=stack.series_uid,
@@ -150,7 +159,7 @@ def _observation_item(number, organ) -> Dataset:
 
 
 def _contour_items(stack, rings) -> list[Dataset]:
-    """An item for each ring, slice by slice."""
+    """One item for each ring, in the order of slices."""
     along_x, along_y = np.array(stack.orientation, np.float64).reshape(2, 3)
     row_mm, column_mm = stack.pixel_spacing_mm
     to_mm = np.stack([along_x * column_mm, along_y * row_mm])
@@ -172,7 +181,7 @@ def _contour_items(stack, rings) -> list[Dataset]:
             item.NumberOfContourPoints = len(points)
             data = _decimals(points)
             tag = Tag("ContourData")
-            # Ready bytes, said to be read so; pydicom would make an object of every number.
+            # Encoded here, because pydicom would make an object of every number.
             item[tag] = RawDataElement(tag, "DS", len(data), data, 0, True, True)
             item.set_original_encoding(True, True, default_encoding)
             items.append(item)
@@ -180,7 +189,7 @@ def _contour_items(stack, rings) -> list[Dataset]:
 
 
 def _decimals(points: np.ndarray) -> bytes:
-    """mm to 0.001, x\\y\\z..., padded to an even length."""
+    """The points as x\\y\\z... in mm with three decimals, padded to an even length."""
     numbers = points.ravel().tolist()
     text = ("%.3f\\" * len(numbers))[:-1] % tuple(numbers)
     return text.encode() + b" " * (len(text) % 2)

@@ -1,7 +1,7 @@
-"""From a structure set's contours to a label map on the grid of a stack of slices.
+"""Converts a structure set's contours to a label map on the grid of a stack of slices.
 
-Contours are placed by geometry alone: the references to images that planning systems write along
-with them are often wrong.
+The slice of a contour follows from its coordinates, not from its references to images, which are
+often wrong.
 """
 
 from collections import Counter
@@ -16,35 +16,38 @@ from segthor.findings import Finding
 from segthor.organs import Organs
 from segthor.volume import LabelMap
 
-_OFF_SLICE_MM, _OFF_SLICE_SHARE = 0.2, 0.1  # planning systems move contours by up to 0.12 mm
-_MOST_OFF_MM, _MOST_OFF_SHARE = 1.0, 1 / 3  # beyond this part of a step, which slice is meant?
-_BEYOND_PX = 1.0  # outside the outermost pixels' edges
+# Allowed distance of a contour from its slice, in mm or as a share of the distance between slices,
+# whichever is larger: planning systems move contours by up to 0.12 mm.
+_OFF_SLICE_MM, _OFF_SLICE_SHARE = 0.2, 0.1
+# Upper limits of this distance; beyond a third of a step the slice would be ambiguous.
+_MOST_OFF_MM, _MOST_OFF_SHARE = 1.0, 1 / 3
+_BEYOND_PX = 1.0  # allowed distance outside the edge of the image
 _WORDS = {
     "structures_references": "refer to images of other slices than they lie on",
     "contour_nested": "lie inside another and are read as holes, or as islands in holes",
     "contour_crossing": "cross another on their slice and are united",
-    "contour_self_crossing": "cross themselves and are filled where they go round an odd number of "
-    "times",
+    "contour_self_crossing": "cross themselves and are filled by the even-odd rule",
     "contour_duplicate": "repeat another and are left out",
     "contour_interpolated": "are marked as interpolated and are read like drawn ones",
     "contour_commas": "have a decimal comma, which is read as a point",
     "contour_open": "are open, points or of no known kind and are left out",
-    "contour_tiny": "hold no voxel's centre",
+    "contour_tiny": "contain no voxel's centre",
 }
 
 
 def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> LabelMap:
     """Reads a structure set as a label map on the stack that it was drawn on.
 
-    An organ that is not contoured has no voxels, which does not say that the patient has none.
+    A voxel belongs to an organ if its centre is inside the contours; a voxel in several organs gets
+    the label of the first one in the table. `contoured` of the result lists the organs with
+    contours; nothing is known about the others.
 
-    A voxel is an organ's where its centre is inside; inside two organs, it is that of the first in
-    the table. roi_names: (organ, ROI name) instead of the table's synonyms; see `rois.match`.
+    roi_names: (organ, ROI name) pairs instead of the table's synonyms; see `rois.match`.
 
     Raises:
-      DicomError: 'file_missing', 'file_not_dicom', 'file_damaged'; 'structures_none': no structure
-        set, or none of these organs in it; 'structures_other_frame'; 'roi_ambiguous';
-        'contour_between_slices', 'contour_outside': where the CT has no voxels.
+      DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'structures_other_frame',
+        'roi_ambiguous'; 'structures_none' for no structure set, or one without these organs;
+        'contour_between_slices' or 'contour_outside' for contours where the CT has no voxels.
     """
     structures = rois.read(path)
     slices, labels = Slices(stack), np.zeros(stack.shape[::-1], np.uint8)
@@ -53,40 +56,50 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> LabelMap:
     contoured, shared = [], 0
     frames = segments.Frames(path) if any(roi.is_segment for _, roi in matched) else None
     for organ, roi in matched:
-        where = f"{path}: {organ.name}"
-        _check_frame(where, roi, stack)
-        found, held = Counter(), 0
-        planes = frames.planes(where, roi.number, slices) if frames else None
-        for k, plane in planes or _planes(where, roi, slices, found):
-            free = plane & (labels[k] == 0)
-            labels[k][free] = organ.label
-            held += int(np.count_nonzero(free))
-            shared += int(np.count_nonzero(plane)) - int(np.count_nonzero(free))
-        findings += [
-            (code, f"{organ.name}: {found[code]} contours {words}")
-            for code, words in _WORDS.items()
-            if found[code]
-        ]
-        if held:
+        where, counts = f"{path}: {organ.name}", Counter()
+        if roi.frame_of_reference_uid not in ({stack.frame_of_reference_uid} - {""}):
+            message = "expected contours in the CT's frame of reference, found another or none"
+            raise DicomError("structures_other_frame", f"{where}: {message}")
+        planes = frames and frames.planes(where, roi.number, slices)
+        own, overlap = _fill(labels, organ.label, planes or _planes(where, roi, slices, counts))
+        shared += overlap
+        if own:
             contoured.append(organ.name)
-        else:
-            message = "its ROI holds no voxel of its own; taken as not contoured"
-            findings.append(("roi_empty", f"{organ.name}: {message}"))
+        findings += _findings_of_organ(organ.name, counts, own)
     if not contoured:
-        message = f"{path}: expected contours of {', '.join(organs.names)}; none of its"
-        names = "".join(f"; {message}" for _, message in _unmatched_names(matched, roi_names))
-        message = f"{message} {len(structures.rois)} ROIs holds any{names}"
-        raise DicomError("structures_none", message)
+        raise _no_contours(structures, matched, organs, roi_names)
     if shared:
         message = f"{shared} voxels lie in two organs; the table's first keeps them"
         findings.append(("organs_overlap", message))
-    return LabelMap(
-        stack.to_zyx(labels),
-        stack.grid,
-        organs,
-        tuple(contoured),
-        tuple(Finding.of(*finding) for finding in findings),
-    )
+    findings = tuple(Finding.of(*finding) for finding in findings)
+    return LabelMap(stack.to_zyx(labels), stack.grid, organs, tuple(contoured), findings)
+
+
+def _fill(labels: np.ndarray, label: int, planes) -> tuple[int, int]:
+    """Labels the pixels of (k, bool [Y, X]) that have no label yet; counts them and the others."""
+    own = shared = 0
+    for k, plane in planes:
+        free = plane & (labels[k] == 0)
+        labels[k][free] = label
+        own += int(np.count_nonzero(free))
+        shared += int(np.count_nonzero(plane)) - int(np.count_nonzero(free))
+    return own, shared
+
+
+def _findings_of_organ(name: str, counts: Counter, num_voxels: int):
+    """Yields (code, message) for an organ's contours."""
+    for code, words in _WORDS.items():
+        if counts[code]:
+            yield code, f"{name}: {counts[code]} contours {words}"
+    if not num_voxels:
+        yield "roi_empty", f"{name}: its ROI holds no voxel of its own; taken as not contoured"
+
+
+def _no_contours(structures, matched, organs: Organs, roi_names) -> DicomError:
+    message = f"{structures.path}: expected contours of {', '.join(organs.names)}; none of its"
+    message += f" {len(structures.rois)} ROIs holds any"
+    message += "".join(f"; {text}" for _, text in _unmatched_names(matched, roi_names))
+    return DicomError("structures_none", message)
 
 
 def _findings_of_set(structures, stack) -> list[tuple[str, str]]:
@@ -97,28 +110,20 @@ def _findings_of_set(structures, stack) -> list[tuple[str, str]]:
 
 
 def _unmatched_names(matched, roi_names) -> list[tuple[str, str]]:
-    """Organs whose names in --roi_names no ROI has."""
+    """Findings for organs whose names in --roi_names no ROI has."""
     names = {}
     for organ, name in roi_names:
         names.setdefault(organ, []).append(repr(name))
     for organ, _ in matched:
         names.pop(organ.name, None)
     return [
-        ("roi_names_unmatched", f"{organ}: no ROI is called {' or '.join(own)}, as roi_names says")
+        ("roi_names_unmatched", f"{organ}: no ROI has the name {' or '.join(own)} of --roi_names")
         for organ, own in names.items()
     ]
 
 
-def _check_frame(where: str, roi: Roi, stack: Stack) -> None:
-    if not roi.frame_of_reference_uid or roi.frame_of_reference_uid != stack.frame_of_reference_uid:
-        message = (
-            f"{where}: expected contours in the CT's frame of reference, found another or none"
-        )
-        raise DicomError("structures_other_frame", message)
-
-
 class Slices:
-    """Where points of the patient (LPS mm) lie among a stack's slices."""
+    """The slices of a stack, for finding the slice and pixel of points in LPS mm."""
 
     def __init__(self, stack: Stack):
         along_x, along_y = np.array(stack.orientation, np.float64).reshape(2, 3)
@@ -137,7 +142,9 @@ class Slices:
         self._tolerance_mm = min(usual, _MOST_OFF_SHARE * step)
 
     def place(self, where: str, points: np.ndarray, counts: np.ndarray):
-        """The slice k of each contour, and all points as pixels [N, 2] (x, y) of their slices.
+        """Finds the slice k of each contour, and its points (x, y) in pixels, float64 [N, 2].
+
+        points: LPS mm [N, 3], of all contours. counts: Number of points of each contour.
 
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside'.
@@ -175,50 +182,56 @@ class Slices:
         )
 
 
-def _planes(where: str, roi: Roi, slices: Slices, found: Counter):
-    """Yields (k, bool [Y, X]) of each slice that one organ touches; counts what was met."""
+def _planes(where: str, roi: Roi, slices: Slices, counts: Counter):
+    """Yields (k, bool [Y, X]) for each slice k with contours of an ROI.
+
+    counts: Code of `_WORDS` to number of contours; increased.
+    """
     drawn = [contour for item in roi.contours for contour in item]
     closed = [contour for contour in drawn if contour.kind in CLOSED_KINDS and contour.data]
-    found["contour_open"] += sum(contour.kind not in CLOSED_KINDS for contour in drawn)
-    found["contour_interpolated"] += sum(contour.kind == INTERPOLATED for contour in drawn)
-    found["contour_tiny"] += len(drawn) - len(closed) - found["contour_open"]
-    found["contour_commas"] += sum(b"," in contour.data for contour in closed)
+    counts["contour_open"] += sum(contour.kind not in CLOSED_KINDS for contour in drawn)
+    counts["contour_interpolated"] += sum(contour.kind == INTERPOLATED for contour in drawn)
+    counts["contour_tiny"] += len(drawn) - len(closed) - counts["contour_open"]
+    counts["contour_commas"] += sum(b"," in contour.data for contour in closed)
     if not closed:
         return
-    points, counts = _points(where, closed)
-    k, px = slices.place(where, points, counts)
-    rings = np.split(px, np.cumsum(counts)[:-1])
+    points, lengths = _points(where, closed)
+    k, px = slices.place(where, points, lengths)
+    rings = np.split(px, np.cumsum(lengths)[:-1])
     for index in np.unique(k):
         here = np.flatnonzero(k == index)
-        images = [closed[i].images for i in here]
-        found["structures_references"] += sum(
-            bool(uids) and slices.uids[index].isdisjoint(uids) for uids in images
+        counts["structures_references"] += sum(
+            bool(closed[i].images) and slices.uids[index].isdisjoint(closed[i].images) for i in here
         )
-        plane = [rings[i] for i in here]
-        if any(closed[i].kind == XOR for i in here):
-            mask = contours.fill(plane, slices.shape)
-        else:
-            try:
-                mask, met = contours.combine(plane, slices.shape)
-            except nesting.TooManyRings as error:
-                message = f"{where}: {len(plane)} contours on slice {index + 1} overlap; expected"
-                message += " so few that they can be told apart; draw or export it again"
-                raise DicomError("contour_too_many", message) from error
-            found.update(met)
-        yield index, mask.T
+        is_xor = any(closed[i].kind == XOR for i in here)
+        location = f"{where}: slice {index + 1}"
+        yield index, _fill_rings(location, [rings[i] for i in here], slices.shape, is_xor, counts).T
+
+
+def _fill_rings(where: str, rings, shape, is_xor: bool, counts: Counter) -> np.ndarray:
+    """bool [X, Y]: the rings of one organ on one slice, filled."""
+    if is_xor:  # CLOSEDPLANAR_XOR states the even-odd rule
+        return contours.fill(rings, shape)
+    try:
+        mask, ring_counts = contours.combine(rings, shape)
+    except nesting.TooManyRings as error:
+        message = f"{where}: {len(rings)} contours overlap, too many to find which are holes"
+        raise DicomError("contour_too_many", f"{message}; draw or export it again") from error
+    counts.update(ring_counts)
+    return mask
 
 
 def _points(where: str, closed) -> tuple[np.ndarray, np.ndarray]:
-    """All points of contours that have some, float64 [N, 3], and how many each has."""
+    """The points of contours, float64 [N, 3], and the number of points of each."""
     data = [contour.data for contour in closed]
     counts = np.array([text.count(b"\\") + 1 for text in data])
-    told = [contour.count.lstrip("+0") for contour in closed]
+    stated = [contour.count.lstrip("+0") for contour in closed]
     numbers = _numbers(b" ".join(data).replace(b",", b".").replace(b"\\", b" "))
     if (
         len(numbers) != counts.sum()
         or not np.isfinite(numbers).all()
         or (counts % 3).any()
-        or any(n not in ("", str(count // 3)) for n, count in zip(told, counts, strict=True))
+        or any(n not in ("", str(count // 3)) for n, count in zip(stated, counts, strict=True))
     ):
         message = f"{where}: expected three numbers for each of a contour's points, found others"
         raise DicomError("file_damaged", f"{message}; export it again")
@@ -226,7 +239,7 @@ def _points(where: str, closed) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(text: bytes) -> np.ndarray:
-    """Decimals between blanks, float64; none at all where they are anything else."""
+    """The numbers in a text, separated by blanks, float64; empty for any other text."""
     try:
         return np.fromstring(text, np.float64, sep=" ")
     except ValueError:

@@ -1,13 +1,13 @@
-"""What tells the series of one patient apart without saying who the patient is."""
+"""Traits that distinguish the series of one patient without identifying the patient."""
 
 import re
 from dataclasses import dataclass, field
 
 from segthor.dicom.elements import numbers, text
 
-_MOST_MM = 1e5  # beyond what any scanner makes
+_MOST_MM = 1e5  # no scanner has larger distances
 _PROJECTIONS = {"MIP", "MINIP", "MAXIP", "PROJECTION"}
-# Kernels as scanners name them; other text may hold what must not be printed.
+# Usual names of kernels; any other text might identify the patient, and is not printed.
 _KERNEL = re.compile(
     r"[A-Za-z]{1,3}\d{2,3}[a-z]?|[A-Z]{1,2}|STANDARD|STND|LUNG|BONE|BONEPLUS|DETAIL|SOFT|SMOOTH|"
     r"SHARP|EDGE|CHST|ULTRA"
@@ -24,15 +24,15 @@ _DECIMALS = (
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What tells one series of a patient from another, and is no identity.
+    """Traits of a CT image.
 
-    kernel: Name of the reconstruction kernel, '' where it is none of the usual names.
-    has_contrast: Whether a contrast agent is named.
-    phase_percent: Phase of breath or heart, '' where none is given.
-    is_projection: Whether it is a maximum or minimum intensity projection.
-    acquired: Date and time, to sort by; never printed or written.
-    maker: Maker of the scanner, in lower case; '' where it is none of the usual ones.
-    position: How the patient lay, as HFS (head first, supine); '' where it is not said.
+    kernel: Name of the reconstruction kernel; '' where it is not a usual one.
+    has_contrast: Whether the header names a contrast agent.
+    phase_percent: Respiratory or cardiac phase; '' for none.
+    is_projection: Whether the image is a maximum or minimum intensity projection.
+    acquired: Date and time of acquisition, for sorting only; never printed or written.
+    maker: Maker of the scanner in lower case; '' where it is not a usual one.
+    position: PatientPosition, such as HFS (head first, supine); '' where it is missing.
     """
 
     kernel: str = ""
@@ -51,7 +51,7 @@ class Traits:
 
 
 def spacing_between_slices(dataset) -> float:
-    """The distance between slices that a file names, else their thickness; 0 for neither, mm."""
+    """SpacingBetweenSlices in mm, else SliceThickness; 0 where the file has neither."""
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         value = numbers(dataset, keyword, 1)
         if value and 0 < value[0] < _MOST_MM:
@@ -60,7 +60,7 @@ def spacing_between_slices(dataset) -> float:
 
 
 def has_commas(dataset) -> bool:
-    """Whether a number that places or scales the pixels has a decimal comma."""
+    """Whether a number for the position or scale of the pixels has a decimal comma."""
     holders = [dataset]
     for group in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for item in (dataset.get(group) or ())[:1]:
@@ -69,12 +69,12 @@ def has_commas(dataset) -> bool:
 
 
 def read_traits(dataset, image_type) -> Traits:
-    """Traits of a CT image; image_type: its ImageType, upper case."""
+    """Reads the traits of a CT image. image_type: Values of ImageType in upper case."""
     kernel = text(dataset, "ConvolutionKernel").split("\\")[0]
     phases = [
         text(dataset, f"NominalPercentageOf{part}Phase") for part in ("Respiratory", "Cardiac")
     ]
-    # Scanners write the phase of a 4D CT into the description; the number alone is kept.
+    # Scanners write the phase of a 4D CT into the description; only the number is stored.
     named = _PERCENT.search(text(dataset, "SeriesDescription"))
     phase = next((one for one in phases if re.fullmatch(r"\d{1,3}(\.0*)?", one)), "")
     maker = text(dataset, "Manufacturer").lower()

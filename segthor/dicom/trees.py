@@ -1,4 +1,4 @@
-"""The patients of a DICOM tree as every program takes them: one per volume to work on."""
+"""The patients of a DICOM tree, as `segthor.patients.Patient` of every volume to use."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -11,9 +11,10 @@ from segthor.dicom.matching import Case
 from segthor.errors import InputError
 from segthor.patients import Patient
 
-DRAWN, EACH = "drawn", "each"  # which of a patient's volumes are taken
-FEWEST_SLICES = 8  # volumes of fewer are passed over where a patient has longer ones
-_VERSION = 2  # of what is kept of a tree; raised whenever the same tree gives other patients
+DRAWN, EACH = "drawn", "each"  # which of a patient's volumes are used
+FEWEST_SLICES = 8  # shorter volumes are skipped if the patient has longer ones
+_VERSION = 2  # of the cache; increase it when the same tree gives other patients
+_AMBIGUOUS = "structures_ambiguous"
 _LOST = {
     DAMAGED: ("file_damaged", "a damaged DICOM file; copy it again or remove it"),
     UNREADABLE: ("file_damaged", "cannot be opened; copy it again or remove it"),
@@ -22,78 +23,83 @@ _LOST = {
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Patients of a tree. mark: changes when a file of the tree or a question does."""
+class _Cache:
+    """The cached patients of a tree.
+
+    mark: Digest of the arguments and of the stamp of the tree.
+    patients: The patients.
+    """
 
     mark: str
     patients: tuple[Patient, ...]
 
 
-def patients(root: str, contoured, kept: str = "", series: str | tuple = "") -> list[Patient]:
-    """Every patient at a place, each with its CT and its structure set, or why there is none.
+def patients(root: str, contoured, cache: str = "", series: str | tuple = "") -> list[Patient]:
+    """Finds all patients of a DICOM tree, with their CT and structure set, or a `fault`.
 
-    A patient of several volumes in use gives one for each, named <patient>_<volume>.
+    A patient with several volumes to use becomes one patient for each, named <patient>_<volume>.
 
     Args:
-      root: A place, or a tree of many patients.
-      contoured: Names of the organs that a structure set may hold; none: contours are not wanted,
-        and a patient is not refused for the structure sets.
-      kept: A JSON file that keeps the patients, so that no header is read again before a file of
-        the tree has another path, size or time of change.
-      series: DRAWN, the volumes that were drawn on; EACH, all of them; or (patient, volume) pairs.
-        By default DRAWN where contours are wanted, else EACH.
+      root: A tree of patients, or the place of one volume; see `segthor.dicom.places`.
+      contoured: Names of the organs that a structure set may contain. Without any, contours are not
+        needed, and problems of structure sets are no fault.
+      cache: Path of a JSON file for the patients, or ''. It is used as long as no file of the tree
+        has another path, size or time of change, so that no header needs to be read again.
+      series: DRAWN, volumes with a structure set; EACH, all volumes; or (patient, volume) pairs. By
+        default DRAWN if contours are needed, else EACH.
 
-    Raises InputError where there is no CT series.
+    Raises:
+      InputError: There is no CT series.
     """
     folder, _ = places.parts(root)
     if not files.exists(folder):
         raise InputError(f"{root}: expected DICOM files, found no such folder or file")
     series = series or (DRAWN if contoured else EACH)
-    asked = repr((_VERSION, root, tuple(contoured), series, places.stamp(root)))
-    mark = hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
-    known = _read_kept(kept)
-    if known is None or known.mark != mark:
-        known = _Kept(mark, tuple(_patients(root, contoured, series)))
-        if kept:
-            json_files.write(kept, asdict(known), durable=False)
-    return list(known.patients)
+    arguments = repr((_VERSION, root, tuple(contoured), series, places.stamp(root)))
+    digest = hashlib.sha256(arguments.encode(errors="surrogatepass")).hexdigest()
+    cached = _read_cache(cache)
+    if cached is None or cached.mark != digest:
+        cached = _Cache(digest, tuple(_patients(root, contoured, series)))
+        if cache:
+            json_files.write(cache, asdict(cached), durable=False)
+    return list(cached.patients)
 
 
-def _read_kept(path: str) -> _Kept | None:
-    """None where there is none, or one that cannot be read."""
+def _read_cache(path: str) -> _Cache | None:
+    """The cache, or None where there is none that can be read."""
     try:
-        return fields.from_json(_Kept, json_files.read(path), path) if path else None
+        return fields.from_json(_Cache, json_files.read(path), path) if path else None
     except InputError:
         return None
 
 
 def _patients(root: str, contoured, series) -> list[Patient]:
     folder, name = places.parts(root)
-    tree = index.of_folder(folder)
-    held = [one for one in tree.patients if not name or places.volumes_of(one, name)]
-    if not held and name:
+    tree = index.index_folder(folder)
+    found = [one for one in tree.patients if not name or places.volumes_of(one, name)]
+    if not found and name:
         raise InputError(f"{root}: expected the series {name}, found others; --list names them")
-    if not held:
-        raise InputError(f"{root}: expected at least one scan, found none{_why_none(tree)}")
+    if not found:
+        raise InputError(f"{root}: expected at least one scan, found none{_explain_none(tree)}")
     is_tree = files.is_dir(folder) and not name
-    chosen = _choose(held, series, root)
-    below = _Below(tree)
+    chosen = _choose(found, series, root)
+    contents = _Contents(tree)
     made = []
-    for one in held:
-        cases = _named_case(one, name, contoured) if name else _cases(one, contoured, chosen)
+    for one in found:
+        cases = _named_case(one, name) if name else _cases(one, contoured, chosen)
         for case in cases:
-            at = below.place(one, case) if is_tree else root
-            made.append(_patient(one, case, len(cases) > 1, at, contoured))
+            place = contents.place(one, case) if is_tree else root
+            made.append(_patient(one, case, len(cases) > 1, place, contoured))
             if is_tree and not made[-1].fault:
-                made[-1] = replace(made[-1], ct_files=below.own_files(case))
+                made[-1] = replace(made[-1], ct_files=contents.own_files(case))
     return made + (_lost(tree) if is_tree else [])
 
 
-def _choose(held, series, root: str):
-    """DRAWN, EACH, or patient to the names of its volumes."""
+def _choose(found, series, root: str):
+    """The volumes to use: DRAWN, EACH, or patient's name to names of volumes."""
     if isinstance(series, str):
         return series
-    known = {one.name: {volume.name for volume in one.volumes} for one in held}
+    known = {one.name: {volume.name for volume in one.volumes} for one in found}
     chosen = defaultdict(list)
     for patient, name in series:
         if name not in known.get(patient, ()):
@@ -106,7 +112,7 @@ def _choose(held, series, root: str):
 
 
 def _cases(one: index.Patient, contoured, chosen) -> list[Case]:
-    """What is used of a patient. chosen: as `_choose` gives it."""
+    """The volumes of a patient to use. chosen: As from `_choose`."""
     if isinstance(chosen, dict):
         names = chosen.get(one.name, ())
         return [_case_of(one, v) for v in one.volumes if v.name in names]
@@ -115,71 +121,67 @@ def _cases(one: index.Patient, contoured, chosen) -> list[Case]:
         return [_case_of(one, volume) for volume in volumes] or one.cases
     if contoured or not one.cases[0].problem:
         return one.cases
-    return [one.checked(matching.only_volume(one.volumes))]
+    return [one.add_damage(matching.only_volume(one.volumes))]
 
 
 def predictable(volumes) -> list:
-    """All volumes but intensity projections and short ones; these too where there are no others."""
+    """The volumes without intensity projections and short ones, unless there are no others."""
     long = [v for v in volumes if v.problem or v.stack.shape[2] >= FEWEST_SLICES]
     direct = [volume for volume in long if not volume.traits.is_projection]
     return direct or long or list(volumes)
 
 
 def _case_of(one: index.Patient, volume) -> Case:
-    """A volume with the structure set on it, if any."""
+    """A volume with its structure set, if any."""
     drawn = next((case for case in one.cases if case.volume is volume), None)
-    return one.checked(drawn or Case(volume, problem=volume.problem))
+    return one.add_damage(drawn or Case(volume, problem=volume.problem))
 
 
-def _named_case(one: index.Patient, name: str, contoured) -> list[Case]:
-    """The volume that was asked for; of a series of several, the one that was drawn on."""
+def _named_case(one: index.Patient, name: str) -> list[Case]:
+    """The volume with this name; of a series with several, the one with a structure set."""
     volumes = places.volumes_of(one, name)
     drawn = [case for case in one.cases if case.volume in volumes and not case.problem]
     if len(drawn) == 1:
         return drawn
-    return [one.checked(matching.only_volume(volumes))]
+    return [one.add_damage(matching.only_volume(volumes))]
 
 
-def _patient(one: index.Patient, case: Case, is_several: bool, at: str, contoured) -> Patient:
-    """at: where its CT lies."""
+def _patient(one: index.Patient, case: Case, is_several: bool, place: str, contoured) -> Patient:
     volume = case.volume.name if case.volume else ""
     name = f"{one.name}_{volume}" if is_several else one.name
-    if case.problem and (contoured or _keeps_out(case)):
+    # Which structure set is meant matters only where contours are needed.
+    is_ambiguous = bool(case.volume and case.problem and case.problem.code == _AMBIGUOUS)
+    if case.problem and (contoured or not is_ambiguous):
         code, fault = case.problem.code, str(case.problem)
-        return Patient(name, at, organs=(), fault=fault, fault_code=code, series=volume)
+        return Patient(name, place, organs=(), fault=fault, fault_code=code, series=volume)
     labels = case.structures.path if case.structures and contoured else ""
-    return Patient(name, at, labels, organs=tuple(contoured), series=volume)
+    return Patient(name, place, labels, organs=tuple(contoured), series=volume)
 
 
-def _keeps_out(case: Case) -> bool:
-    """Whether a volume cannot be used even where its structure sets do not matter."""
-    return case.volume is None or case.problem.code != "structures_ambiguous"
-
-
-class _Below:
-    """Files and volumes at or below every folder of a tree."""
+class _Contents:
+    """The number of files and the volumes in each folder of a tree and below it."""
 
     def __init__(self, tree: index.Index):
-        self._top = tree.root.rstrip("/")
-        self._files, self._volumes = Counter(), defaultdict(set)
+        self._root = tree.root.rstrip("/")
+        self._num_files, self._volumes = Counter(), defaultdict(set)
         paths = [path for one in tree.patients for path in one.paths]
         paths += [path for _, path in tree.left_aside]
         for path in set(paths):
-            self._files.update(self._about(path))
+            self._num_files.update(self._folders(path))
         for one in tree.patients:
             for volume in one.volumes:
-                for folder in {folder for path in volume.paths for folder in self._about(path)}:
+                for folder in {folder for path in volume.paths for folder in self._folders(path)}:
                     self._volumes[folder].add(volume)
 
-    def _about(self, path: str):
-        """The folders that hold a file, up to the tree's root."""
+    def _folders(self, path: str):
+        """Yields the folders above a file, up to the root of the tree."""
         folder = files.parent(path)
-        while folder and len(folder) >= len(self._top):
+        while folder and len(folder) >= len(self._root):
             yield folder
-            folder = files.parent(folder) if folder not in (self._top, "/") else ""
+            folder = files.parent(folder) if folder not in (self._root, "/") else ""
 
     def place(self, one: index.Patient, case: Case) -> str:
-        """Where the volume of a case lies; the patient's folder where it is not known which."""
+        """The place of a case's volume; the patient's folder if the volume is not known."""
         if case.volume is None or not case.volume.paths:
             return one.folder
         folder = index.common_folder(case.volume.paths)
@@ -188,53 +190,57 @@ class _Below:
         return f"{folder}{places.SEPARATOR}{case.volume.name}"
 
     def own_files(self, case: Case) -> tuple[str, ...]:
-        """The files of a case, where others lie below their folder; else none."""
+        """The files of a case if other files lie below their folder, else ()."""
         folder = index.common_folder(case.volume.paths)
         own = {*case.volume.paths, *case.volume.second_images}
         own |= {case.structures.path} if case.structures else set()
         inside = [path for path in own if path.startswith(folder.rstrip("/") + "/")]
-        return () if self._files[folder] == len(inside) else tuple(sorted(own))
+        return () if self._num_files[folder] == len(inside) else tuple(sorted(own))
 
 
 def drawn_on(root: str, scans) -> list[Patient]:
-    """The structure sets of a tree, our own drafts too, each with the CT that it was drawn on.
+    """Finds the structure sets of given scans in a tree, including our own drafts.
 
-    scans: patients with a CT elsewhere. Gives those of them that have a structure set, with it; its
-    `fault` says why there is none to choose. A CT that cannot be read has none.
+    scans: Patients with a CT, which may lie elsewhere.
+
+    Returns:
+      The patients that have a structure set, with its path in `labels`, or with a `fault` if none
+      can be chosen. A patient whose CT cannot be read has none.
     """
-    sets = [
-        header for header in index.headers(index.find(root)) if header.kind in (STRUCTURES, DRAFT)
-    ]
     volumes, owners = {}, {}
     for scan in scans:
         try:
             patient, volume = places.find_volume(scan.ct, scan.ct_files)
-        except DicomError:  # reported where the CT itself is read
+        except DicomError:  # reported when the CT is read
             continue
         volumes[scan.name] = volume
         images = [header for header in patient.person.images if header.path in volume.paths]
         owners[scan.name] = matching.Owner(patient.person.numbers, images)
-    held = defaultdict(list)
-    for header in sets:
-        enough = 3 if header.references.series else 2
-        held[matching.owner_of(header, owners, (), enough)].append(header)
-    found = []
-    for scan in scans:
-        if scan.name in held:
-            (case,) = matching.cases_of([volumes[scan.name]], held[scan.name])
-            drawn = replace(scan, labels="", masks="", label_values=())
-            if case.problem:
-                fault, code = str(case.problem), case.problem.code
-                found.append(replace(drawn, fault=fault, fault_code=code))
-            else:
-                found.append(replace(drawn, labels=case.structures.path))
-    return found
+    sets = defaultdict(list)  # name of the scan to headers of its structure sets
+    for header in index.headers(index.find(root)):
+        if header.kind in (STRUCTURES, DRAFT):
+            enough = 3 if header.references.series else 2
+            sets[matching.owner_of(header, owners, (), enough)].append(header)
+    names = [scan for scan in scans if scan.name in sets]
+    return [_with_structures(scan, volumes[scan.name], sets[scan.name]) for scan in names]
+
+
+def _with_structures(scan: Patient, volume, structure_sets) -> Patient:
+    """The patient with the structure set of its volume, or a fault."""
+    (case,) = matching.cases_of([volume], structure_sets)
+    scan = replace(scan, labels="", masks="", label_values=())
+    if case.problem:
+        return replace(scan, fault=str(case.problem), fault_code=case.problem.code)
+    return replace(scan, labels=case.structures.path)
 
 
 def _lost(tree: index.Index) -> list[Patient]:
-    """Files in folders where no patient has any: they may be all that is left of one."""
-    held = {f"{one.folder}/" for one in tree.patients}
-    held |= {files.parent(s.path) + "/" for one in tree.patients for s in one.structure_sets}
+    """Patients with a fault for unusable files in folders without a patient's files.
+
+    Such files may be all that is left of a patient, which must not disappear in silence.
+    """
+    used = {f"{one.folder}/" for one in tree.patients}
+    used |= {files.parent(s.path) + "/" for one in tree.patients for s in one.structure_sets}
     known = {path for one in tree.patients for path, _ in one.damaged}
     lost, root = {}, tree.root.rstrip("/")
     for kind, path in tree.left_aside:
@@ -243,20 +249,19 @@ def _lost(tree: index.Index) -> list[Patient]:
         folders = [part for part in files.parent(path).removeprefix(root).split("/") if part]
         for depth in range(1, len(folders) + 1):
             folder = "/".join([root, *folders[:depth]])
-            if not any(other.startswith(f"{folder}/") for other in held):
-                code, why = _LOST[kind]
-                name = "_".join(folders[:depth])
-                lost[name] = Patient(
-                    name, folder, organs=(), fault=f"{path}: {why}", fault_code=code
-                )
+            if not any(other.startswith(f"{folder}/") for other in used):
+                code, reason = _LOST[kind]
+                name, fault = "_".join(folders[:depth]), f"{path}: {reason}"
+                lost[name] = Patient(name, folder, organs=(), fault=fault, fault_code=code)
                 break
     return list(lost.values())
 
 
-def _why_none(tree: index.Index) -> str:
-    counts = Counter(why for why, _ in tree.left_aside)
-    parts = [", ".join(f"{count} {why}" for why, count in sorted(counts.items()))]
-    text = f"; left aside: {parts[0]}" if counts else ""
+def _explain_none(tree: index.Index) -> str:
+    """The end of the message about a tree without a scan."""
+    counts = Counter(reason for reason, _ in tree.left_aside)
+    kinds = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    text = f"; left aside: {kinds}" if counts else ""
     if SECONDARY in counts:
         text += (
             "; secondary captures are pictures without positions and HU: export the original CT "

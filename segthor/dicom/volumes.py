@@ -1,4 +1,4 @@
-"""A patient's CT images to volumes, each with a name of its own."""
+"""Makes volumes of a patient's CT images, and gives each a name."""
 
 import hashlib
 from collections import defaultdict
@@ -12,20 +12,20 @@ from segthor.dicom.stacks import SECOND_IMAGE, StackError
 from segthor.dicom.traits import Traits
 from segthor.dicom.who import CHANGES, Person
 
-_FEWEST_SINGLE = 3  # images with a series UID each that may be one volume
+_FEWEST_SINGLE = 3  # images with different series UIDs that can be one volume
 _OWN_UIDS = ("series_uids", "each slice has a series UID of its own; they are read as one volume")
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """One volume, or images that should be one.
+    """One volume, or images of which no volume can be made.
 
-    name: That of its series; with a number where a series holds several volumes.
+    name: Name of its series, with a number if the series has several volumes.
     series_uid: UID of its series.
     stack: Its slices, or the error that says why there is no volume.
     paths: All its files.
-    traits: Those of its first image.
-    second_images: Files of the series that are left out since another image has their position.
+    traits: Traits of its first image.
+    second_images: Files that are left out because another image has the same position.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Volume:
 
     @property
     def problem(self) -> StackError | None:
-        """Why the images are no volume; None where they are."""
+        """Why the images are no volume; None for a volume."""
         return self.stack if isinstance(self.stack, StackError) else None
 
 
 def series_name(uid: str) -> str:
-    """What a series is called: nothing of its UID, which may hold a date, can be read from it."""
+    """The name of a series: a hash of its UID, which may contain a date."""
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
-def of_person(person: Person) -> tuple[list[Volume], list[tuple[str, str]]]:
-    """All volumes of a patient, in the order of series and places; and (why, path) of the rest."""
+def make_volumes(person: Person) -> tuple[list[Volume], list[tuple[str, str]]]:
+    """A patient's volumes, sorted by series and position, and (reason, path) of other files."""
     made, aside, single = defaultdict(list), [], []
     for series in person.series:
         findings = (CHANGES,) if series.changes_id else ()
@@ -62,21 +62,21 @@ def of_person(person: Person) -> tuple[list[Volume], list[tuple[str, str]]]:
         uid = min(header.series_uid for header in images)
         made[uid] += _volumes(uid, images, volumes)
         aside = [(why, path) for why, path in aside if path not in used]
-    return [volume for uid in sorted(made) for volume in _numbered(made[uid])], aside
+    return [volume for uid in sorted(made) for volume in _number(made[uid])], aside
 
 
 def _stack(images, findings) -> stacks.Volumes:
-    """As `stacks.of_series`; whatever it raises is these images' trouble alone."""
+    """As `stacks.of_series`, with an unexpected exception as the error of these images."""
     try:
         return stacks.of_series(images, findings)
     except Exception as error:
         paths = tuple(header.path for header in images)
-        trouble = guard.read_error(paths[0], error)
-        return stacks.Volumes((StackError(trouble.code, str(trouble), paths),), ())
+        error = guard.read_error(paths[0], error)
+        return stacks.Volumes((StackError(error.code, str(error), paths),), ())
 
 
 def _with_own_uids(single) -> list[list[Header]]:
-    """Images that are the only one of their series, where those of a folder are one volume."""
+    """Groups of single images, one per series, of which those of a folder make one volume."""
     by_folder = defaultdict(list)
     for header in single:
         by_folder[files.parent(header.path)].append(header)
@@ -96,8 +96,8 @@ def _volumes(uid: str, images, made: stacks.Volumes) -> list[Volume]:
     ]
 
 
-def _numbered(volumes: list[Volume]) -> list[Volume]:
-    """The volumes of one series UID, with numbers in their names where there are several."""
+def _number(volumes: list[Volume]) -> list[Volume]:
+    """Adds numbers to the names of the volumes of one series, if there are several."""
     if len(volumes) == 1:
         return volumes
     return [replace(one, name=f"{one.name}-{k}") for k, one in enumerate(volumes, 1)]

@@ -1,11 +1,12 @@
-"""Who is a patient: decided here alone, from all that the headers of a tree's CT images say.
+"""Decides which CT images of a tree belong to one patient, from their headers.
 
-PatientID alone decides nothing: anonymizers write one for all, and archives hold two in one series.
+The PatientID is not enough: anonymizers write one PatientID for all patients, and some archives
+have two in one series.
 
-1. Images of one series UID are one series, even where the PatientID changes, as long as they fill
-   one grid of slices. Where they cover the same places twice, the UID was given to several series.
-2. Series of one PatientID are one patient's where they share a study, or a folder below the root.
-   Series of one PatientID with a study and a folder of their own are several patients.
+1. Images with one series UID are one series, even if the PatientID changes, provided that they fill
+   one grid of slices. If they cover the same positions twice, several series have this UID.
+2. Series with one PatientID are one patient's if they share a study, or a folder below the root.
+   Series with one PatientID, but in separate studies and folders, are several patients'.
 3. Without a PatientID, the images of one study are one patient's.
 """
 
@@ -18,7 +19,7 @@ from segthor import files
 from segthor.dicom import slices
 from segthor.dicom.headers import Header
 
-_FEW = 0.1  # share of positions that parts of one series may have in common
+_FEW = 0.1  # share of positions that two parts of one series may have in common
 CHANGES = (
     "series_patient_ids",
     "the PatientID changes within the series; its images are read as one patient's",
@@ -27,7 +28,12 @@ CHANGES = (
 
 @dataclass(frozen=True)
 class Series:
-    """CT images of one series UID and one patient. changes_id: Whether their PatientID changes."""
+    """CT images with one series UID and of one patient.
+
+    uid: The series UID.
+    images: Headers of the images.
+    changes_id: Whether their PatientID changes.
+    """
 
     uid: str
     images: tuple[Header, ...]
@@ -38,9 +44,9 @@ class Series:
 class Person:
     """All series of one patient.
 
-    series: Sorted by UID.
-    numbers: Hashes of the PatientIDs, or of the study where there is none; sorted.
-    reasons: Why these series are one patient's, and other patients' are not.
+    series: The series, sorted by UID.
+    numbers: Hashes of the PatientIDs, or UID of the study where there is none; sorted.
+    reasons: Texts that say why these series are one patient's.
     """
 
     series: tuple[Series, ...]
@@ -49,18 +55,18 @@ class Person:
 
     @property
     def images(self) -> list[Header]:
-        """Those of all series."""
+        """The headers of all series."""
         return [header for one in self.series for header in one.images]
 
 
 def group_patients(images, root: str) -> list[Person]:
-    """The patients that CT images of a folder belong to; each image is one patient's."""
+    """Groups CT images of a folder by patient."""
     by_uid = defaultdict(list)
     for header in sorted(images, key=lambda header: header.path):
         by_uid[header.series_uid].append(header)
     series = [one for uid in sorted(by_uid) for one in _split_series(uid, by_uid[uid])]
-    groups = _joined(series, root)
-    holders = defaultdict(int)  # patients of each PatientID
+    groups = _group_series(series, root)
+    holders = defaultdict(int)  # number of patients with each PatientID
     for group in groups:
         for number in {number for one in group for number in _numbers(one)}:
             holders[number] += 1
@@ -79,7 +85,7 @@ def _person(group, holders) -> Person:
     others = max(holders[number] for number in numbers) - 1
     if others:
         reasons.append(
-            f"{others} more with this PatientID, told apart by folder and study; where these are "
+            f"{others} more with this PatientID, in other folders and studies; where these are "
             "visits of one patient, put them into one folder"
         )
     return Person(tuple(group), tuple(numbers), tuple(reasons))
@@ -94,7 +100,7 @@ def _numbers(series: Series) -> set[str]:
 
 
 def _split_series(uid: str, images) -> list[Series]:
-    """The images of one series UID, by patient where several patients have it."""
+    """Splits the images with one series UID by patient."""
     parts = defaultdict(list)
     for header in images:
         parts[_number(header), header.study_uid, header.frame_of_reference_uid].append(header)
@@ -112,7 +118,7 @@ def _split_series(uid: str, images) -> list[Series]:
 
 
 def _are_one_series(one, other) -> bool:
-    """Whether two parts, which differ in PatientID, study or frame, are slices of one scan."""
+    """Whether two parts that differ in PatientID, study or frame are slices of one scan."""
     same_folder = {files.parent(h.path) for h in one} & {files.parent(h.path) for h in other}
     low, high = (_heights_mm(part) for part in (one, other))
     if not len(low) or not len(high):
@@ -125,16 +131,17 @@ def _are_one_series(one, other) -> bool:
 
 
 def _heights_mm(images) -> np.ndarray:
-    """Where slices lie along the normal of the first one."""
+    """Positions of the slices along the normal of the first one."""
     planes = [plane for header in images for plane in header.planes if plane.position_mm]
-    turned = next((plane.orientation for plane in planes if plane.orientation), None)
-    if turned is None:
+    directions = next((plane.orientation for plane in planes if plane.orientation), None)
+    if directions is None:
         return np.zeros(0)
-    return np.array([plane.position_mm for plane in planes]) @ np.cross(turned[:3], turned[3:])
+    normal = np.cross(directions[:3], directions[3:])
+    return np.array([plane.position_mm for plane in planes]) @ normal
 
 
-def _joined(series: list[Series], root: str) -> list[list[Series]]:
-    """Series of one patient together."""
+def _group_series(series: list[Series], root: str) -> list[list[Series]]:
+    """Groups series by patient (rules 2 and 3), with a union-find over their indices."""
     owner = list(range(len(series)))
 
     def first(k: int) -> int:
@@ -143,7 +150,7 @@ def _joined(series: list[Series], root: str) -> list[list[Series]]:
             k = owner[k]
         return k
 
-    seen = {}  # (PatientID, what is shared) to the first series that has it
+    seen = {}  # (PatientID, study or folder) to the first series that has both
     for k, one in enumerate(series):
         for header in one.images:
             for shared in (("study", header.study_uid), ("folder", _top(header.path, root))):
@@ -156,6 +163,6 @@ def _joined(series: list[Series], root: str) -> list[list[Series]]:
 
 
 def _top(path: str, root: str) -> str:
-    """The folder directly below the root that holds a file; '' where the root itself does."""
+    """Name of the folder directly below the root that holds a file; '' for a file in the root."""
     inner = path.removeprefix(root.rstrip("/") + "/")
     return inner.partition("/")[0] if "/" in inner else ""

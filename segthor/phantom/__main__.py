@@ -1,7 +1,7 @@
-"""Writes synthetic patients in the SegTHOR data set's layout.
+"""Writes synthetic patients in the layout of the SegTHOR data set.
 
 python -m segthor.phantom --output=DIR --patients=24 --test_patients=4 --size=small --seed=0
---organs=thorax contours the spinal cord and both lungs, too; the images stay the same.
+With --organs=thorax the spinal cord and both lungs are contoured, too; the images are the same.
 """
 
 from absl import flags
@@ -23,12 +23,12 @@ SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same patients.",
 ORGANS = flags.DEFINE_string(
     "organs",
     "segthor",
-    "Organs to contour: segthor, thorax (configs/organs/thorax.csv), or a table's file.",
+    "Organs to contour: segthor, thorax (configs/organs/thorax.csv), or a file.",
 )
 
 
 def main(argv) -> None:
-    """Writes the patients and says what comes next."""
+    """Writes the patients and prints the next command."""
     del argv
     organs = table(ORGANS.value)
     write_dataset(OUTPUT.value, PATIENTS.value, TEST_PATIENTS.value, SIZE.value, SEED.value, organs)

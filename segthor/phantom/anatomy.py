@@ -1,7 +1,7 @@
-"""What differs between patients, and where their organs lie.
+"""The traits of a synthetic patient, and the positions and shapes of its organs.
 
-Everything is in mm of a patient frame: x to the patient's left, y to the back, z upwards, origin in
-the midline at the height of the carina. Sizes and positions are those of an adult thorax.
+All lengths are in mm of a patient frame: x to the patient's left, y to the back, z upwards, with
+the origin in the midline at the height of the carina. Sizes and positions are those of an adult.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -19,7 +19,7 @@ _SPINE_Y = (34, 42, 50, 59, 62, 57, 48, 41, 38, 38)
 
 @dataclass(frozen=True)
 class Traits:
-    """What differs between patients; lengths in mm, densities in HU."""
+    """Traits that differ between patients; lengths in mm, densities in HU."""
 
     scale: float = 1.0
     girth: float = 1.0
@@ -86,7 +86,7 @@ class Traits:
 
     @property
     def blood_hu(self) -> float:
-        """Enhanced blood."""
+        """HU of blood with contrast agent."""
         return BLOOD_HU + self.contrast_hu
 
 
@@ -100,7 +100,7 @@ def spine_y(z):
 
 
 def trachea_path(t: Traits) -> np.ndarray:
-    """[N, 4] from below the carina to the pharynx: x, y, z, radius of the lumen."""
+    """The trachea from below the carina to the pharynx, [N, 4]: x, y, z, radius of the lumen."""
     r = t.trachea_radius
     gap = 17 + 2 * t.esophagus_radius + 5.5 + r  # spine, esophagus, walls
     knots = [(-1 + 0.01 * z, spine_y(z) - gap, z, r) for z in (-4, 25, 55, 85, 115)]
@@ -118,7 +118,7 @@ def bronchi_paths(t: Traits) -> list[np.ndarray]:
 
 
 def aorta_path(t: Traits) -> np.ndarray:
-    """[N, 4] from the valve inside the heart over the arch to the abdomen: x, y, z, radius."""
+    """The aorta from the valve over the arch to the abdomen, [N, 4]: x, y, z, radius."""
     r = t.aorta_radius
     knots = [
         (4, -30, -62, 1.12 * r),
@@ -142,9 +142,9 @@ def aorta_path(t: Traits) -> np.ndarray:
 
 
 def esophagus_path(t: Traits) -> np.ndarray:
-    """[N, 4] from the cricoid to the stomach: x, y, z, radius; clear of the aorta's wall."""
+    """The esophagus from the cricoid to the stomach, [N, 4]: x, y, z, radius; beside the aorta."""
     r, sway = t.esophagus_radius, t.esophagus_sway
-    front = 17.5 + r  # it lies on the spine
+    front = 17.5 + r  # the esophagus touches the spine
     knots = [
         (0, spine_y(CRICOID_MM) - front, CRICOID_MM - r, 0.95 * r),
         (3 + sway[0], spine_y(75) - front, 75, 0.95 * r),

@@ -1,8 +1,8 @@
-"""Draws smooth shapes, given in millimetres of the patient, on the voxels of a scan. Numpy only.
+"""Draws smooth shapes, given in millimetres of the patient, on the voxels of a scan.
 
 Arrays are [Z, Y, X]: z from inferior to superior, y from anterior to posterior, x from the
-patient's right to the left (LPS). Shapes are signed distances in mm, negative inside; each is
-evaluated on its own bounding box alone, so that a full-size scan is drawn in seconds.
+patient's right to the left (LPS). Shapes are signed distances in mm, negative inside. Each is
+computed only in its bounding box, so that a full-size scan is drawn in seconds.
 """
 
 import math
@@ -17,11 +17,12 @@ AIR_HU = -1000.0
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient lies in the scanner; the patient's origin is the carina.
+    """Position of the patient in the scanner.
 
-    origin_mm: the carina in the scanner (x, y, z), from the centre of the grid's first voxel.
-    scale: size of the patient relative to the anatomy's reference. roll_rad: rotation about z.
-    lean: shift in (x, y) per mm along z.
+    origin_mm: Position (x, y, z) of the carina, from the centre of the grid's first voxel.
+    scale: Size of the patient relative to the reference anatomy.
+    roll_rad: Rotation about z.
+    lean: Shift in (x, y) per mm along z.
     """
 
     origin_mm: tuple[float, float, float]
@@ -30,7 +31,7 @@ class Pose:
     lean: tuple[float, float]
 
     def matrix(self) -> np.ndarray:
-        """[3, 3]: patient mm to scanner mm from `origin_mm`."""
+        """Matrix [3, 3] from patient mm to scanner mm relative to `origin_mm`."""
         cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
         return self.scale * np.array(
             [[cos, -sin, self.lean[0]], [sin, cos, self.lean[1]], [0, 0, 1]]
@@ -38,17 +39,23 @@ class Pose:
 
 
 class Field(NamedTuple):
-    """Signed distance in mm, float32, on a part of the canvas."""
+    """A signed distance on a part of the canvas.
+
+    region: The part, as slices.
+    mm: float32 [Z, Y, X] of this part.
+    """
 
     region: tuple[slice, slice, slice]
     mm: np.ndarray
 
 
 class Canvas:
-    """HU (float32), labels (uint8) and lungs (float32) under drawing, all [Z, Y, X].
+    """The arrays that shapes are drawn on, all [Z, Y, X].
 
-    lungs: the share of each voxel that is lung, from 1 (left) over 0 to -1 (right). Whatever is
-    drawn over a lung takes its share of it.
+    hu: float32.
+    labels: uint8.
+    lungs: float32, share of the voxel that is lung, from 1 (left) over 0 to -1 (right); shapes that
+      are drawn over a lung reduce it.
     """
 
     def __init__(self, shape_zyx, spacing_mm, pose: Pose):
@@ -57,7 +64,7 @@ class Canvas:
         self.hu = np.full(shape_zyx, AIR_HU, np.float32)
         self.labels = np.zeros(shape_zyx, np.uint8)
         self.lungs = np.zeros(shape_zyx, np.float32)
-        # An edge is as soft as a pixel is wide: the partial volume of a voxel that it crosses.
+        # Edges are as wide as a pixel, like the partial volume effect of a scanner.
         self.edge_mm = 1.3 * max(self.spacing_mm[:2]) / pose.scale
         self._to_index = pose.matrix() / self.spacing_mm[:, None]
         self._origin_index = np.asarray(pose.origin_mm) / self.spacing_mm
@@ -71,7 +78,7 @@ class Canvas:
         sin = float(np.sin(pose.roll_rad) / pose.scale)
         self._x = (cos * self.scanner_x + sin * self.scanner_y).astype(np.float32)
         self._y = (-sin * self.scanner_x + cos * self.scanner_y).astype(np.float32)
-        # The patient leans by whole slices, so that x and y stay [Y, X] planes.
+        # All pixels of a slice are shifted alike, so that x and y are [Y, X] planes.
         shift_x, shift_y = (pose.scale * lean * self.z_mm for lean in pose.lean)
         self._shift_x = cos * shift_x + sin * shift_y
         self._shift_y = -sin * shift_x + cos * shift_y
@@ -88,7 +95,7 @@ class Canvas:
         return x, y, self.z_mm[zs, None, None]
 
     def region(self, low, high):
-        """The part of the grid that covers a patient box, given as two corners (x, y, z) in mm."""
+        """The part of the grid that covers a box, given by two corners (x, y, z) in patient mm."""
         centre = self._to_index @ ((low + high) / 2) + self._origin_index
         reach = np.abs(self._to_index) @ ((high - low) / 2)
         slices = []
@@ -99,9 +106,9 @@ class Canvas:
         return tuple(slices)
 
     def tube(self, points, radii, margin_mm=0.0) -> Field:
-        """A chain of round cones through `points` [N, 3]; `radii` [N] or one; mm.
+        """A chain of round cones through `points` [N, 3], with `radii` [N] or one radius, in mm.
 
-        The distance is right up to `margin_mm` outside the tube and large beyond.
+        The distance is exact up to `margin_mm` outside the tube, and large beyond.
         """
         points = np.asarray(points, np.float32)
         radii = np.broadcast_to(np.asarray(radii, np.float32), len(points))
@@ -121,7 +128,10 @@ class Canvas:
         return Field(whole, mm)
 
     def ellipsoid(self, centre, semi_axes, axes=None, margin_mm=0.0) -> Field:
-        """`axes` [3, 3]: the directions of the semi-axes as rows (x, y, z by default); mm."""
+        """An ellipsoid; `axes` [3, 3] has the directions of its semi-axes as rows, default x, y, z.
+
+        Lengths are in mm.
+        """
         semi = np.asarray(semi_axes, np.float32)
         axes = np.eye(3, dtype=np.float32) if axes is None else np.asarray(axes, np.float32)
         reach = np.sqrt(((semi[:, None] * axes) ** 2).sum(0)) + margin_mm + self.edge_mm
@@ -139,10 +149,10 @@ class Canvas:
         self.blend(field.region, field.mm - np.float32(grow_mm), hu)
 
     def blend(self, region, mm, hu, of_lung=0) -> None:
-        """Fills where `mm` is negative, with a soft edge.
+        """Fills a region where `mm` is negative, with a soft edge.
 
-        of_lung: whether the filling belongs to the left lung (1), the right one (-1) or none (0);
-        broadcasts over the region, as `hu` does.
+        of_lung: Whether the filling belongs to the left lung (1), the right lung (-1) or none (0);
+          broadcasts over the region, as `hu` does.
         """
         cover = np.clip(np.float32(0.5) - mm / np.float32(self.edge_mm), 0, 1)
         view = self.hu[region]
@@ -151,14 +161,14 @@ class Canvas:
         lungs += cover * (of_lung - lungs)
 
     def mark(self, field: Field, label: int, from_mm=-np.inf, to_mm=np.inf) -> None:
-        """Labels the shape's voxels whose centres lie inside, between two patient heights z."""
+        """Labels the voxels whose centres lie inside the shape and between two heights z."""
         z = self.z_mm[field.region[0], None, None]
         inside = (field.mm < 0) & (z >= from_mm) & (z <= to_mm)
         self.labels[field.region][inside] = label
 
 
 def merged(canvas: Canvas, fields, round_mm=0.0) -> Field:
-    """The union of shapes; creases are filled with a radius of about `round_mm`."""
+    """The union of shapes; concave edges are rounded with a radius of about `round_mm`."""
     low = [min(field.region[axis].start for field in fields) for axis in range(3)]
     high = [max(field.region[axis].stop for field in fields) for axis in range(3)]
     whole = np.full([b - a for a, b in zip(low, high, strict=True)], 1e3, np.float32)
@@ -173,7 +183,7 @@ def merged(canvas: Canvas, fields, round_mm=0.0) -> Field:
 def curve(knots, step_mm=6.0) -> np.ndarray:
     """Points [N, 3 or more] on a smooth curve through `knots`, about `step_mm` apart.
 
-    Columns beyond the third (a radius, say) run along smoothly.
+    Further columns, such as a radius, are interpolated in the same way.
     """
     knots = np.asarray(knots, float)
     chord = np.r_[0, np.cumsum(np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1))]
@@ -183,7 +193,7 @@ def curve(knots, step_mm=6.0) -> np.ndarray:
 
 
 def oval(x, y, half_x: float, half_y: float):
-    """Distance in mm, along the ray from the origin, to an oval squarer than an ellipse."""
+    """Distance in mm, along the ray from the origin, to a superellipse of exponent 2.5."""
     u, v = np.abs(x) / np.float32(half_x), np.abs(y) / np.float32(half_y)
     f = (u * u * np.sqrt(u) + v * v * np.sqrt(v)) ** np.float32(0.4)
     return np.sqrt(x * x + y * y) * (1 - 1 / np.maximum(f, np.float32(1e-3)))

@@ -1,4 +1,4 @@
-"""Which organs phantoms draw, how a table of organs numbers them, and where tables are found."""
+"""The organs that phantoms draw, their labels in a table, and the tables by name."""
 
 import os
 
@@ -8,7 +8,7 @@ from segthor import configs, organ_table
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 
-# Numbers while a phantom is drawn; those of its label map are the table's.
+# Numbers during drawing; the final label map has the labels of the table.
 ESOPHAGUS, HEART, TRACHEA, AORTA, SPINAL_CORD, LUNG_LEFT, LUNG_RIGHT = range(1, 8)
 _DRAWN = {
     "esophagus": ESOPHAGUS,
@@ -22,24 +22,24 @@ _DRAWN = {
 
 
 def table(name: str) -> Organs:
-    """A table by name (segthor, thorax: see `table_file`), or that of a file.
+    """The table 'segthor' or 'thorax', or the table in a file; see `table_file`.
 
     Raises:
-      InputError: no such table, a file that is none, or organs that phantoms do not draw.
+      InputError: No such table, a file without one, or organs that phantoms do not draw.
     """
     if name == "segthor":
         return SEGTHOR
     path = table_file(name)
-    found = organ_table.read(path)
-    check_drawn(found, path)
-    return found
+    organs = organ_table.read(path)
+    check_drawn(organs, path)
+    return organs
 
 
 def table_file(name: str) -> str:
-    """`name` itself if it ends as a file does, otherwise the package's configs/organs/NAME.csv.
+    """`name` if it has a file extension, otherwise the path of configs/organs/NAME.csv.
 
     Raises:
-      InputError: the package has no such file.
+      InputError: The package has no such file.
     """
     if os.path.splitext(name)[1]:
         return configs.resolve(name)
@@ -54,7 +54,7 @@ def table_file(name: str) -> str:
 
 
 def check_drawn(organs: Organs, where: str = "organs") -> None:
-    """Raises InputError, with `where` in front, for organs that phantoms do not draw."""
+    """Raises InputError for organs that phantoms do not draw; its message starts with `where`."""
     unknown = [name for name in organs.names if name not in _DRAWN]
     if unknown:
         raise InputError(
@@ -63,7 +63,7 @@ def check_drawn(organs: Organs, where: str = "organs") -> None:
 
 
 def label_values(organs: Organs) -> np.ndarray:
-    """uint8 [8]: the table's label value for each number drawn, 0 for organs that it lacks."""
+    """uint8 [8]: number during drawing -> label of the table, 0 for organs that it lacks."""
     values = np.zeros(1 + len(_DRAWN), np.uint8)
     for organ in organs:
         values[_DRAWN[organ.name]] = organ.label

@@ -1,4 +1,4 @@
-"""Phantoms in the SegTHOR data set's layout."""
+"""Writes phantoms in the layout of the SegTHOR data set."""
 
 import functools
 import time
@@ -10,11 +10,10 @@ from segthor.phantom.contours import check_drawn
 from segthor.phantom.patient import make
 
 SETTINGS = "phantoms.json"
-FIRST_TEST_PATIENT = 41  # as in the challenge, whose training patients end at 40
-VERSION = 1  # of the anatomy: raised whenever the same seed gives other voxels
+FIRST_TEST_PATIENT = 41  # as in the challenge, which has 40 training patients
+VERSION = 1  # increase it when the same seed gives other voxels
 
-
-_say = functools.partial(print, flush=True)
+_print = functools.partial(print, flush=True)
 
 
 def write_dataset(
@@ -24,13 +23,15 @@ def write_dataset(
     size: str,
     seed: int,
     organs: Organs = SEGTHOR,
-    report=_say,
+    report=_print,
 ) -> None:
-    """Writes patients into `output`, one after the other; those that are there are left alone.
+    """Writes patients into `output`, except those that exist already.
+
+    patients, test_patients: Number of patients in train/ and test/. size, organs: See `make`. seed:
+    See `patient_seed`. report: Called with a line of text for each patient.
 
     Raises:
-      InputError: organs that phantoms do not draw; the folder holds other phantoms, or something
-        else.
+      InputError: Organs that phantoms do not draw, or a folder with other content.
     """
     check_drawn(organs)
     settings = {
@@ -40,8 +41,8 @@ def write_dataset(
         "patients": patients,
         "test_patients": test_patients,
     }
-    _claim(output, settings | _organ_settings(organs))
-    todo = list(places(output, patients, test_patients))
+    _check_output(output, settings | _organ_settings(organs))
+    todo = list(paths(output, patients, test_patients))
     started = time.monotonic()
     for done, (number, scan_path, labels_path) in enumerate(todo, 1):
         if files.exists(scan_path) and files.exists(labels_path):
@@ -56,26 +57,26 @@ def write_dataset(
 
 
 def patient_seed(seed: int, number: int) -> int:
-    """The seed for `make` of one patient of a data set, whatever the others are."""
+    """The seed for `make` of one patient of a data set."""
     return seed * 100_000 + number
 
 
 def _organ_settings(organs):
-    """What a table changes in label maps. SegTHOR's own goes unsaid, as in folders made before."""
+    """The setting for a table's labels; none for SegTHOR's table."""
     labels = {organ.name: organ.label for organ in organs}
     return {} if labels == {organ.name: organ.label for organ in SEGTHOR} else {"organs": labels}
 
 
-def _claim(output, settings):
-    """Refuses a folder that is in use for something else; records what this one is for."""
+def _check_output(output, settings):
+    """Raises InputError for a folder with other content; writes the settings into a new one."""
     outputs.check_folder(output, {}, own=outputs.PHANTOMS)
     path = files.join(output, SETTINGS)
     if files.exists(path):
-        found = json_files.read(path)
-        if found != settings:
+        existing = json_files.read(path)
+        if existing != settings:
             raise InputError(
-                f"{output}: holds phantoms made with {_text(found)}; asked for {_text(settings)}; "
-                "choose another --output or the same settings"
+                f"{output}: expected phantoms made with {_text(settings)}, found others, made with "
+                f"{_text(existing)}; choose another --output or the same settings"
             )
     elif files.exists(output) and files.listdir(output):
         raise InputError(
@@ -92,8 +93,8 @@ def _text(settings):
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def places(output, patients, test_patients):
-    """(number, scan, labels) of every patient, in SegTHOR's layout."""
+def paths(output, patients, test_patients):
+    """Yields (number, path of the scan, path of the labels) of every patient."""
     for number in range(1, patients + 1):
         folder = files.join(output, "train", f"Patient_{number:02d}")
         name = f"Patient_{number:02d}.nii.gz"

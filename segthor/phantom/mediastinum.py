@@ -1,4 +1,4 @@
-"""What lies between the lungs: the organs at risk, with their labels, and the great vessels."""
+"""Draws the mediastinum: the organs at risk, with their labels, and the great vessels."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ BRONCHI_END_MM = -16.0  # the trachea's contour follows the main bronchi down to
 
 
 def draw_mediastinum(canvas: Canvas, t: Traits) -> None:
-    """Aorta, esophagus, heart and trachea: their fat, HU and labels, where they lie in the grid."""
+    """Draws HU, labels and surrounding fat of aorta, esophagus, heart and trachea."""
     aorta = _tube(canvas, anatomy.aorta_path(t), 4)
     esophagus = _tube(canvas, anatomy.esophagus_path(t), 4)
     airway, *bronchi = (
@@ -40,7 +40,7 @@ def _tube(canvas, path, margin_mm):
 
 
 def _draw_heart(canvas, t, heart, ellipsoids):
-    """Muscle with four chambers of blood."""
+    """Draws muscle with four chambers of blood."""
     muscle_hu = 50 + 0.45 * t.contrast_hu
     canvas.paint(heart, muscle_hu)
     canvas.mark(heart, HEART)
@@ -61,7 +61,7 @@ def _draw_esophagus_air(canvas, t):
 
 
 def _draw_great_vessels(canvas: Canvas, t: Traits) -> None:
-    """Pulmonary arteries, superior vena cava, arch branches: blood that is nobody's organ here."""
+    """Draws pulmonary arteries, superior vena cava and arch branches, which have no label."""
     gap = anatomy.trachea_path(t)[0, 1]
     trunk = [(20, -44, -48, 12), (24, -34, -24, 12), (34, -10, -12, 9), (60, 12, -20, 7)]
     right = [(26, -30, -22, 9), (0, gap - 21, -20, 8), (-40, gap - 14, -24, 7), (-62, 4, -30, 6)]

@@ -1,4 +1,4 @@
-"""One synthetic patient: drawn, scanned, and turned into the file's axis order."""
+"""One synthetic patient: draws it, scans it, and turns it into the file's order of axes."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ from segthor.volume import Grid, LabelMap, Volume
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic patient, its voxels in the order of the scanner's file.
+    """A synthetic patient, with voxels in the order of the file's axes.
 
     hu: int16 [X, Y, Z].
     labels: uint8 [X, Y, Z].
-    affine: [4, 4], voxel index to RAS+ mm.
-    traits: The body.
-    scanner: The scan.
+    affine: float64 [4, 4], voxel index to RAS+ mm.
+    traits: Traits of the body.
+    scanner: Parameters of the scan.
     organs: The table of the labels.
     """
 
@@ -33,43 +33,43 @@ class Phantom:
 
     @property
     def volume(self) -> Volume:
-        """The scan as `segthor.nifti` would read it."""
+        """The scan, as `segthor.nifti` reads it from a file."""
         grid = Grid(self.hu.shape, self.affine)
         return Volume(grid.to_zyx(self.hu), grid)
 
     @property
     def label_map(self) -> LabelMap:
-        """The contours as `segthor.scans` would read them."""
+        """The contours, as `segthor.scans` reads them from a file."""
         grid = Grid(self.labels.shape, self.affine)
         return LabelMap(grid.to_zyx(self.labels), grid, self.organs)
 
     @property
     def contrast_hu(self) -> float:
-        """What the contrast agent adds to this patient's blood."""
+        """HU that the contrast agent adds to this patient's blood."""
         return self.traits.contrast_hu
 
 
 def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) -> Phantom:
-    """One patient: the same seed and arguments always give the same voxels.
+    """Makes one patient; the same seed and arguments always give the same voxels.
 
     Args:
-      seed: Not negative. Body, scanner, lung vessels and noise are drawn apart, so that an override
-        leaves everything else as it was.
+      seed: Not negative. Body, scanner, lung vessels and noise have separate random streams, so
+        that an override changes nothing else.
       size: 'full' 512x512 with 150 to 284 slices, 'small' 128x128 with about 40, 'tiny' 48x48x16.
       organs: The organs that are contoured, and their label values; the image shows all organs.
       **overrides: Any field of `Scanner` (`axcodes`, `shape`, `noise_hu`, ...) or of `Traits`
         (`contrast_hu`, `heart_size`, ...).
 
     Raises:
-      InputError: a table with organs that phantoms do not draw.
-      TypeError: an override that is neither's field.
-      ValueError: an unknown size, axis codes that are none.
+      InputError: The table has organs that phantoms do not draw.
+      TypeError: An override is no field of either.
+      ValueError: An unknown size, or invalid axis codes.
     """
     contours.check_drawn(organs)
     body, scan, vessels, noise = (np.random.default_rng([seed, stream]) for stream in range(4))
-    of_scanner = {name: overrides.pop(name) for name in Scanner.names() & set(overrides)}
+    scanner_overrides = {name: overrides.pop(name) for name in Scanner.names() & set(overrides)}
     traits = Traits.draw(body).with_overrides(**overrides)
-    scanner = Scanner.draw(scan, size, traits, **of_scanner)
+    scanner = Scanner.draw(scan, size, traits, **scanner_overrides)
     affine = scanner.affine()
 
     canvas = Canvas(scanner.shape[::-1], scanner.spacing_mm, scanner.pose(traits))
@@ -87,7 +87,7 @@ def tiny(seed: int, **overrides) -> Phantom:
 
 
 def _draw(canvas, traits, rng):
-    """From the outside in: later shapes cover earlier ones."""
+    """Draws from the outside to the inside, since later shapes cover earlier ones."""
     thorax.draw_couch(canvas, traits)
     thorax.draw_arms(canvas, traits)
     thorax.draw_trunk(canvas, traits)

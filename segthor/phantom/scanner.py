@@ -1,4 +1,4 @@
-"""How a drawn patient is scanned: the grid, the noise, the axis order of the file."""
+"""Scans a drawn patient: the grid, the noise, the order of the file's axes."""
 
 from dataclasses import dataclass, fields
 
@@ -11,7 +11,7 @@ _PIXELS = {"small": 128, "full": 512, "tiny": 48}
 _COVER_MM = {"small": (285, 320), "full": (390, 470), "tiny": (304, 304)}
 _TOP_MM = {"small": (98, 124), "full": (112, 160), "tiny": (98, 124)}
 _SLICES = {"small": (35, 48), "full": (150, 284), "tiny": (16, 16)}
-_AXCODES = ("LPS", "LPS", "LPS", "LPS", "RAS", "LAS", "LPI", "ASL")  # LPS as in most files
+_AXCODES = ("LPS", "LPS", "LPS", "LPS", "RAS", "LAS", "LPI", "ASL")  # most files are LPS
 _PADDING_HU = (None, None, -1024, -2000, -3024)
 _BODY_MM = 352  # width of the reference patient's shoulders
 _PAIRS = ("LR", "PA", "SI")
@@ -19,12 +19,17 @@ _PAIRS = ("LR", "PA", "SI")
 
 @dataclass(frozen=True)
 class Scanner:
-    """One scan. Lengths in mm; shape and spacing along the patient's L, P, S, whatever `axcodes`.
+    """Parameters of one scan.
 
-    top_mm: height of the uppermost slice over the carina of a patient of scale 1.
-    offset_mm: (L, P) of the body from the grid's centre. oblique_deg: the grid, and the patient
-    with it, is turned by this much about the R and the A axis. origin_mm: RAS position of
-    the rightmost, foremost, lowest voxel. padding_hu: value outside the scanner's circle, or None.
+    shape: Voxels along the patient's L, P, S axes.
+    spacing_mm: Distance between voxels along the same axes.
+    top_mm: Height of the uppermost slice above the carina of a patient of scale 1.
+    offset_mm: Position (L, P) of the body relative to the centre of the grid.
+    axcodes: Directions of the file's axes, such as 'LPS'.
+    oblique_deg: Rotation of grid and patient about the R and the A axis.
+    origin_mm: RAS position of the rightmost, foremost, lowest voxel.
+    noise_hu: Standard deviation of the noise.
+    padding_hu: Value outside the scanner's circle, or None.
     """
 
     shape: tuple[int, int, int]
@@ -70,7 +75,7 @@ class Scanner:
         return cls(**(scan | overrides))
 
     def pose(self, traits: Traits) -> Pose:
-        """The body's middle lies about the grid's centre, the uppermost slice at `top_mm`."""
+        """The pose of the patient: near the centre of the grid, the uppermost slice at `top_mm`."""
         size_x, size_y, size_z = np.multiply(np.subtract(self.shape, 1), self.spacing_mm)
         origin = (
             float(size_x / 2 + self.offset_mm[0]),
@@ -80,7 +85,7 @@ class Scanner:
         return Pose(origin, traits.scale, traits.roll_rad, (traits.lean_x, traits.lean_y))
 
     def acquire(self, drawn: np.ndarray, bias_hu: float, rng) -> np.ndarray:
-        """HU float32 [Z, Y, X] to int16: the scanner's bias on tissue, grainy noise, its circle."""
+        """Adds bias, correlated noise and the scanner's circle to HU float32 [Z, Y, X]; int16."""
         hu = np.empty(drawn.shape, np.int16)
         for k, section in enumerate(drawn):
             white = rng.standard_normal(section.shape, np.float32)
@@ -94,7 +99,7 @@ class Scanner:
         return hu
 
     def affine(self) -> np.ndarray:
-        """[4, 4], voxel index in the file's axis order to RAS+ mm."""
+        """float64 [4, 4], voxel index in the order of the file's axes to RAS+ mm."""
         order, flips = self._order()
         cos, sin = np.cos(np.deg2rad(self.oblique_deg)), np.sin(np.deg2rad(self.oblique_deg))
         turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
@@ -109,13 +114,13 @@ class Scanner:
         return affine
 
     def to_file(self, zyx: np.ndarray) -> np.ndarray:
-        """[Z, Y, X] as drawn to the file's order of axes; a view."""
+        """Turns [Z, Y, X] as drawn to the order of the file's axes; a view."""
         order, flips = self._order()
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
         return zyx.transpose(2, 1, 0).transpose(order)[steps]
 
     def _order(self):
-        """Axis i of the file is axis order[i] of (L, P, S), reversed where flips[i]."""
+        """(order, flips): axis i of the file is axis order[i] of L, P, S, reversed if flips[i]."""
         order = [i for code in self.axcodes for i, pair in enumerate(_PAIRS) if code in pair]
         if sorted(order) != [0, 1, 2] or len(self.axcodes) != 3:
             raise ValueError(

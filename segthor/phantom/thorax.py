@@ -1,4 +1,4 @@
-"""What surrounds the organs at risk: couch, trunk, lungs, abdomen, arms, bones. In mm and HU."""
+"""Draws what surrounds the mediastinum: couch, trunk, lungs, abdomen, arms, bones. In mm and HU."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _RIBS_Z = (86, 66, 44, 22, 0, -24, -50, -78, -106, -136)
 
 
 def draw_couch(canvas: Canvas, t: Traits) -> None:
-    """A foam plate with two hard faces below the back; it stays level when the patient rolls."""
+    """Draws a foam plate with two hard faces below the back; it does not roll with the patient."""
     x, y = canvas.scanner_x, canvas.scanner_y
     top = canvas.pose.scale * (_BACK_Y + 0.5 * (t.fat - 16)) + t.couch_gap - t.couch_curve * x**2
     sides = np.abs(x) - 225
@@ -29,7 +29,7 @@ def draw_couch(canvas: Canvas, t: Traits) -> None:
 
 
 def draw_trunk(canvas: Canvas, t: Traits) -> None:
-    """Skin, fat, muscle, lungs and what fills the rib cage below them, slice by slice."""
+    """Draws skin, fat, muscle, lungs and the content of the rib cage below them, by slices."""
     for k, z in enumerate(canvas.z_mm):
         x, y = canvas.plane(k)
         half_x, half_y, centre_y = _body_section(t, float(z))
@@ -78,7 +78,7 @@ def _dome_mm(t, x, y):
 
 
 def draw_abdomen(canvas: Canvas, t: Traits) -> None:
-    """Spleen, kidneys and some bowel; the stomach comes last (`draw_stomach`)."""
+    """Draws spleen, kidneys and some bowel; see `draw_stomach` for the stomach."""
     spleen_hu, down = 50 + 0.6 * t.contrast_hu, t.diaphragm
     for centre, semi, hu in (
         ((98, 44, -188 + down), (26, 38, 40), spleen_hu),
@@ -92,7 +92,7 @@ def draw_abdomen(canvas: Canvas, t: Traits) -> None:
 
 
 def draw_stomach(canvas: Canvas, t: Traits) -> None:
-    """Wall, fluid, and the air that rises to the front; the esophagus ends at its wall."""
+    """Draws wall, fluid and air at the front; the label of the esophagus ends at the wall."""
     centre = np.array([66.0, -8, -182 + 0.5 * t.diaphragm])
     stomach = canvas.ellipsoid(centre, (38, 44, 32), margin_mm=3)
     canvas.paint(stomach, 55 + 0.3 * t.contrast_hu)
@@ -103,10 +103,10 @@ def draw_stomach(canvas: Canvas, t: Traits) -> None:
 
 
 def draw_lung_vessels(canvas: Canvas, t: Traits, rng: np.random.Generator) -> None:
-    """Branches that leave each hilum and thin out; drawn only where there is lung, and part of it.
+    """Draws branches from each hilum that become thinner, inside the lung only.
 
-    A clinician's contour of a lung holds its vessels, and leaves out what comes later: the hilum's
-    arteries, bronchi and fat.
+    As in clinical contours of a lung, they belong to the lung; shapes that are drawn later do not:
+    arteries, bronchi and fat of the hilum.
     """
     for side in (-1, 1):
         for _ in range(26):
@@ -131,7 +131,7 @@ def _draw_lung_vessel(canvas, t, knots, radius):
 
 
 def draw_arms(canvas: Canvas, t: Traits) -> None:
-    """Along the body, or raised beside the head; the shoulders are part of both."""
+    """Draws arms along the body, or raised beside the head, with the shoulders."""
     body_x, _, _ = _body_section(t, 90)
     for side in (-1, 1):
         shoulder = (side * (body_x - 22), 20, 92)
@@ -145,7 +145,7 @@ def draw_arms(canvas: Canvas, t: Traits) -> None:
 
 
 def draw_skeleton(canvas: Canvas, t: Traits) -> None:
-    """Spine, ribs, sternum, collarbones, shoulder blades, and the larynx above the trachea."""
+    """Draws spine, ribs, sternum, collarbones, shoulder blades, and the larynx."""
     _draw_spine(canvas)
     for side in (-1, 1):
         for level in _RIBS_Z:
@@ -170,7 +170,7 @@ def _front_y(z):
 
 
 def _rib_path(side, level):
-    """From the vertebra round the cage, falling towards the front."""
+    """A rib, from its vertebra around the cage and down towards the front."""
     turns = np.deg2rad(np.linspace(12, 156 if level > -100 else 120, 14))
     points = []
     for turn in turns:
@@ -183,9 +183,9 @@ def _rib_path(side, level):
 
 
 def _draw_spine(canvas):
-    """Vertebrae, discs and muscle; the cord's contour is the whole of the spinal canal's content.
+    """Draws vertebrae, discs and muscle, and labels the spinal canal as spinal cord.
 
-    Nerve tissue and fluid have one HU here, and planning contours the canal as well.
+    Cord and fluid have the same HU here, and in planning the canal is often contoured instead.
     """
     heights = np.arange(-480, 341, 10.0)
     column = np.stack([0 * heights, spine_y(heights), heights], 1)
@@ -216,7 +216,7 @@ def _bone(canvas, points, radius, cortex_hu, marrow_hu, cortex_mm):
 
 
 def draw_metal(canvas: Canvas, t: Traits) -> None:
-    """Wire loops in the sternum of a patient who was operated on: a few voxels far above bone."""
+    """Draws wires in the sternum, as after an operation: a few voxels far above the HU of bone."""
     if t.metal_hu is not None:
         for z in (20, -10, -40):
             y = _front_y(z) - 8

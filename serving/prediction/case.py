@@ -159,7 +159,7 @@ def _write_dicom(
     models, case: Patient, prediction: CasePrediction, paths: dict, made: dict
 ) -> dict:
     """DICOM format to whether there was something to write."""
-    labels = replace(prediction.labels, organs=models.table.only(models.organs))
+    labels = replace(prediction.labels, organs=models.table.select(models.organs))
     # Models of different organs each have a background of their own, so that no two classes share
     # a boundary of equal probability.
     maps = prediction.probabilities if len(models.groups) == 1 else None

@@ -48,8 +48,8 @@ def run(plan: Plan, todo: list, runner: str, arguments: list[str]) -> None:
         tuple(todo[start : start + CASES_PER_ELEMENT])
         for start in range(0, len(todo), CASES_PER_ELEMENT)
     ]
-    options, chosen = runners.choose(runner, arguments)
-    with runners.trouble_in_one_line(), beam.Pipeline(runner=chosen, options=options) as job:
+    options, chosen = runners.choose_runner(runner, arguments)
+    with runners.one_line_errors(), beam.Pipeline(runner=chosen, options=options) as job:
         (
             job
             | "Cases" >> beam.Create(elements)

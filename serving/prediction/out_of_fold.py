@@ -13,7 +13,6 @@ import numpy as np
 
 from segthor import files, records
 from segthor.errors import InputError
-from segthor.geometry import Placement
 from segthor.manifest import Built, Dataset, Shard
 
 SURE = 0.9  # the network is sure of a voxel from this probability on
@@ -81,7 +80,7 @@ def _stack(row: Built, slices: list[records.Slice], path: str) -> StoredPatient:
             f"{path}: expected {row.slices} slices of {row.patient} as the manifest says, "
             f"found {len(slices)}; build the dataset again"
         )
-    placement = Placement.from_json(row.placement)
+    placement = row.placement
     z_mm, *plane_mm = placement.spacing_zyx_mm
     pixel_mm = (mm * step for mm, step in zip(plane_mm, placement.step_px, strict=True))
     images, truth = (np.stack([getattr(s, key) for s in slices]) for key in ("image", "labels"))

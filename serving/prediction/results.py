@@ -78,7 +78,7 @@ class Results:
                 f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
                 f"{files.listdir(self.folder)[0]}; choose another --output"
             )
-        underway.warn(self._cases)
+        underway.warn_about_notes(self._cases)
         for part in ("", "cases", "probabilities", "dicom"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
         if formats:
@@ -99,11 +99,11 @@ class Results:
 
     def noted(self, scan: Patient):
         """A block in which this case is under way; a run that is killed there leaves its name."""
-        return underway.noted(self._cases, f"{scan.name} ({scan.ct})")
+        return underway.keep_note(self._cases, f"{scan.name} ({scan.ct})")
 
     def forget_notes(self) -> None:
         """Removes the notes of cases that were given up: their threads end with the process."""
-        underway.left_behind(self._cases)
+        underway.remove_notes(self._cases)
 
     def path(self, scan: Patient) -> str:
         """Where the scan's label map goes."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from segthor import fields
 from segthor.findings import doubts
 from segthor.reference import Reference
 from serving.prediction.facts import Judgement, OrganJudgement
@@ -151,7 +152,7 @@ class Judge:
 def reference_of(models) -> Reference | None:
     """What the training patients of the first model measure, where its training recorded it."""
     stored = models.segmenters[0].training.get("reference")
-    return stored and Reference.from_json(stored)
+    return stored and fields.from_json(Reference, stored, "reference")
 
 
 def of_average(dice: float, apart: float) -> float:

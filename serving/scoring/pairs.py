@@ -34,7 +34,7 @@ def table_of(folder: str, contours: str | None = None, table: str | None = None)
     Raises:
       InputError: predictions and contours number organs differently, or `table` is one too many.
     """
-    predicted = inputs.noted_organs(folder)
+    predicted = inputs.read_predicted_organs(folder)
     theirs = None
     if contours and inputs.is_dataset(contours):
         theirs = Dataset.load(contours).organs
@@ -76,7 +76,7 @@ def match(
     contoured = contours_of(contours, split, organs=organs)
     known = {one.name: one for one in (*scanned, *contoured) if one.ct}
     predictions = inputs.find_predicted(folder, known.values(), organs)
-    contoured = inputs.named_like(contoured, predictions)
+    contoured = inputs.rename_to_volumes(contoured, predictions)
     usable = {name: one for name, one in predictions.items() if not one.fault}
     paired = tuple((one, usable[one.name]) for one in contoured if one.name in usable)
     if not paired and usable:

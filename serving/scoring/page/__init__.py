@@ -22,7 +22,7 @@ def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()
     source: what they are, for the headline. Of the organs those that were to be found are offered.
     """
     found = {name for patient in patients for name in patient.get("organs", ())}
-    organs = organs.only(found or organs.names)
+    organs = organs.select(found or organs.names)
     data = {
         "source": source,
         "patients": patients,
