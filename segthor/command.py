@@ -1,6 +1,6 @@
 """`segthor COMMAND`: one command for all programs; `segthor build` is `python -m beam_jobs.build`.
 
-It starts programs by name and imports none of them.
+Starts programs by name and imports none of them.
 """
 
 import difflib
@@ -9,7 +9,7 @@ import runpy
 import sys
 import textwrap
 
-# Command to the module of its program, in the order in which a project needs them.
+# Command to module, in the order in which a project needs them.
 COMMANDS = {
     "phantom": "segthor.phantom",
     "build": "beam_jobs.build",
@@ -33,8 +33,8 @@ COMMANDS = {
     "follow": "serving.follow",
     "doctor": "segthor.doctor",
 }
-_MORE = {"list": ["--list"]}  # flags that a command stands for
-# README's table of questions; a test compares the two.
+_MORE = {"list": ["--list"]}  # command to flags that it adds
+# The questions of README's table, which a test compares.
 QUESTIONS = (
     ("What is in this DICOM export, and would it be used?", "beam_jobs.build --list"),
     ("How do I use other organs than these four?", "beam_jobs.build --organ_table"),
@@ -75,7 +75,7 @@ _SHELLS = {
 
 
 def main() -> int | None:
-    """Runs the command that `sys.argv` names, as `python -m` runs its module."""
+    """Runs the command in `sys.argv`, as `python -m` runs its module."""
     command, *arguments = sys.argv[1:] or ["--help"]
     name, _, value = command.partition("=")
     if command in ("--help", "-h", "help"):
@@ -93,7 +93,7 @@ def main() -> int | None:
 
 
 def in_commands(text: str) -> str:
-    """A text with the commands of programs in place of their modules."""
+    """Replaces the modules of programs in a text by their commands."""
     for command, module in COMMANDS.items():
         if command not in _MORE:
             text = text.replace(module, f"segthor {command}")
@@ -101,7 +101,7 @@ def in_commands(text: str) -> str:
 
 
 def _help() -> str:
-    """The questions with their commands, all commands, and what else there is."""
+    """The questions with their commands, all commands, and other options."""
     answers = (f"{question}\n    {in_commands(program)}" for question, program in QUESTIONS)
     every = textwrap.fill(", ".join(COMMANDS), 92, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(
@@ -122,7 +122,7 @@ def _help() -> str:
 
 
 def _unknown(command: str) -> str:
-    """What is wrong with the command, and which one may be meant."""
+    """The message for an unknown command, with a similar one."""
     near = difflib.get_close_matches(command, COMMANDS, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     return f"segthor: unknown command {command!r}; expected one of {', '.join(COMMANDS)}{meant}"

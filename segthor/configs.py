@@ -1,15 +1,15 @@
-"""The configurations that come with the package: flag files, and tables of organs.
+"""The configurations of the package: flag files and tables of organs.
 
-They are the checkout's folder configs/; a wheel holds a copy. `configs/x.flags` in a command names
-the user's own file where there is one, and else the package's, so that the commands of the
+They are in the checkout's folder configs/; a wheel contains a copy. `configs/x.flags` in a command
+is the user's own file if it exists, otherwise the package's, so that the commands of the
 documentation work in any folder.
 """
 
 import os
 from pathlib import Path
 
-PACKAGED = "config_files"  # the copy's folder inside this package; setup.py makes it
-_NAMED = "configs"  # how commands and flag files name the folder
+PACKAGED = "config_files"  # folder of the copy inside this package; made by setup.py
+_NAMED = "configs"  # name of the folder in commands and flag files
 _PACKAGE = Path(__file__).resolve().parent
 _FLAGFILE = ("--flagfile", "-flagfile")
 
@@ -21,7 +21,7 @@ def folder() -> Path:
 
 
 def resolve(path: str) -> str:
-    """The path; of a file configs/... that does not exist, the package's file of that name."""
+    """The path, or the package's file for a path configs/... that does not exist."""
     first, *inner = Path(path).parts or ("",)
     packaged = folder().joinpath(*inner)
     missing = first == _NAMED and inner and ".." not in inner and not os.path.exists(path)
@@ -29,17 +29,17 @@ def resolve(path: str) -> str:
 
 
 def expand_flagfiles(arguments, including: tuple[str, ...] = ()) -> list[str]:
-    """The arguments of a program, with the lines of each flag file in place of --flagfile=FILE.
+    """Replaces --flagfile=FILE in a program's arguments by the lines of the file.
 
-    As absl does it, but files are found by `resolve`. A file that cannot be read, or that includes
-    itself, stays as it is, so that absl says so.
+    Works like absl, but finds files with `resolve`. A file that cannot be read, or that includes
+    itself, is not replaced, so that absl reports it.
 
-    including: The flag files that lead here.
+    including: The flag files that include the one of these arguments.
     """
     expanded, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
-        if argument == "--":  # what follows is no flag
+        if argument == "--":  # no flags follow
             return [*expanded, argument, *rest]
         name, _, path = argument.partition("=")
         if name in _FLAGFILE and not path and rest:  # --flagfile FILE

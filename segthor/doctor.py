@@ -1,8 +1,8 @@
-"""Says what this installation has: versions, devices, memory, engines, and extras that are missing.
+"""Prints the state of this installation: versions, devices, memory, engines and missing extras.
 
   python -m segthor.doctor
 
-Status 1 where a package that every program needs is missing or of another version than expected.
+Exit status 1 if a required package is missing or has another version than expected.
 """
 
 import importlib.metadata
@@ -16,11 +16,11 @@ from segthor import configs, memory, startup
 from segthor.errors import message_line, run
 
 _ENGINES = {"tensorflow": "tensorflow", "openvino": "openvino"}  # engine to its package
-_OF_DEVELOPERS = ("test", "bench")  # extras that nobody needs who uses the programs
+_FOR_DEVELOPERS = ("test", "bench")  # extras that users of the programs do not need
 
 
 def main(_):
-    """Prints one line for each thing; see the module."""
+    """Prints one line for each part of the installation."""
     version = importlib.metadata.version("segthor")
     system = f"{platform.system()} {platform.machine()}"
     print(f"segthor {version}, Python {platform.python_version()} on {system}")
@@ -40,7 +40,7 @@ def main(_):
 
 
 def _requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
-    """What every program needs; and each extra to what it needs."""
+    """(requirements of every program, extra to its requirements)."""
     needed, extras = [], defaultdict(list)
     named = importlib.metadata.metadata("segthor").get_all("Provides-Extra") or ()
     for line in importlib.metadata.requires("segthor") or ():
@@ -49,19 +49,19 @@ def _requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
             needed.append(one)
             continue
         for extra in named:
-            if extra not in _OF_DEVELOPERS and one.marker.evaluate({"extra": extra}):
+            if extra not in _FOR_DEVELOPERS and one.marker.evaluate({"extra": extra}):
                 extras[extra].append(one)
     return needed, extras
 
 
 def _problem(one: Requirement) -> str:
-    """What is wrong with a required package, or ''."""
+    """The problem of a required package, or ''."""
     version = _version(one.name)
     if not version:
         return one.name
     if not one.specifier.contains(version, prereleases=True):
         return f"{one.name} {version} (expected {one.specifier})"
-    # The extra of a package, as tensorflow[and-cuda], is there if what it names is.
+    # An extra such as tensorflow[and-cuda] is installed if its requirements are.
     for line in importlib.metadata.requires(one.name) or () if one.extras else ():
         inner = Requirement(line)
         wanted = any(inner.marker and inner.marker.evaluate({"extra": e}) for e in one.extras)
@@ -79,11 +79,11 @@ def _print_packages(needed: list[Requirement], wrong: list[str]) -> None:
 
 
 def _devices() -> str:
-    """What TensorFlow computes on, in words."""
+    """The devices that TensorFlow can use, as text."""
     try:
         startup.load_tensorflow()
         import tensorflow as tf
-    except Exception as error:  # of many kinds, where a library of the system is missing
+    except Exception as error:  # many types, as when a library of the system is missing
         return f"TensorFlow cannot be loaded ({message_line(error)})"
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]

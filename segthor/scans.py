@@ -95,16 +95,16 @@ def volume_stamp(path: str, among=()) -> str:
     return _dicom().volume_stamp(path, among)
 
 
-def month(contours: str) -> str:
-    """YYYY-MM in which contours were made: as a structure set says, else when the file changed.
+def read_month(contours: str) -> str:
+    """The month of contours as YYYY-MM, from a structure set's date or the file's time of change.
 
-    '' where neither is known, as of a URL.
+    '' where neither is known, as for a URL.
     """
     if not nifti.is_nifti(contours):
         _dicom()
         from segthor.dicom import rois
 
-        date = rois.date(contours)
+        date = rois.read_date(contours)
         if date:
             return f"{date[:4]}-{date[4:6]}"
     if files.is_url(contours):

@@ -78,7 +78,7 @@ def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bo
         try:
             drafted, truth = pairs.read(approved, draft, organs=organs)
             noted = facts.read_of_table(DRAFTS.value, approved.name, organs)
-            month = scans.month(approved.labels)
+            month = scans.read_month(approved.labels)
             of_set = follow_up.compare(approved.name, month, drafted, truth, approved.labels, noted)
         except Exception as error:  # whatever it is, the other patients must not suffer
             failed += 1

@@ -174,7 +174,7 @@ def test_a_structure_set_that_was_not_edited_is_unchanged_and_says_its_month(tmp
     made = {"version": "1", "model": "m", "date": "20260317", "time": "120000", "doubt": ""}
     path = str(tmp_path / "set.dcm")
     places.write(str(tmp_path / "series"), draft, {"rtstruct": path}, made)
-    assert scans.month(path) == "2026-03"
+    assert scans.read_month(path) == "2026-03"
     facts = Facts(organs=SEGTHOR.names)
 
     def rows_against(approved):

@@ -79,8 +79,8 @@ class StructureSet:
     rois: tuple[Roi, ...]
 
 
-def date(path: str) -> str:
-    """YYYYMMDD on which a structure set was reviewed, or else made; '' where it does not say."""
+def read_date(path: str) -> str:
+    """The date of review of a structure set, else of its creation, as YYYYMMDD; '' for neither."""
     with files.open_read(path) as stream:
         dataset = elements.open_dataset(stream, path, tags=["ReviewDate", "StructureSetDate"])
     dates = (text(dataset, keyword) for keyword in ("ReviewDate", "StructureSetDate"))

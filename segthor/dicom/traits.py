@@ -12,7 +12,7 @@ _KERNEL = re.compile(
     r"[A-Za-z]{1,3}\d{2,3}[a-z]?|[A-Z]{1,2}|STANDARD|STND|LUNG|BONE|BONEPLUS|DETAIL|SOFT|SMOOTH|"
     r"SHARP|EDGE|CHST|ULTRA"
 )
-# Makers by the first word that names them; other text may hold a hospital's name.
+# Makers by their first word; any other text may be the name of a hospital.
 _MAKERS = ("siemens", "ge", "philips", "toshiba", "canon", "hitachi", "fujifilm", "neusoft")
 _MAKERS += ("united imaging", "uih", "varian", "accuray", "elekta", "samsung", "shimadzu")
 _POSITIONS = {f"{way}{side}" for way in ("HF", "FF") for side in ("S", "P", "DR", "DL")}
@@ -44,7 +44,7 @@ class Traits:
     position: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """What a data set may say of its scans: no time, and no text of the file's own."""
+        """The traits that a manifest may contain: no time, and no free text of the file."""
         contrast = "yes" if self.has_contrast else "no"
         known = {"maker": self.maker, "kernel": self.kernel, "position": self.position}
         return {name: text for name, text in known.items() if text} | {"contrast agent": contrast}
