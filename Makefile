@@ -1,4 +1,4 @@
-# Needs Python 3.10 to 3.13, make and a package index; everything else comes from the lock.
+# Needs Python 3.10 to 3.13, make and a package index. The lock pins everything else.
 #   make demo PYTHON=python3.12               another Python
 #   make venv LOCK=requirements-gpu.lock      the same versions plus CUDA's libraries
 PYTHON ?= python3
@@ -16,11 +16,11 @@ help:  ## print this list
 
 venv: $(STAMP)  ## install the locked packages into .venv
 
-# The stamp is written last: without it an environment is not trusted and made anew; an update that
-# was interrupted leaves it older than the lock, and is done again.
+# The stamp is written last. An environment without it is incomplete and made again; after an
+# interrupted update it is older than the lock, and the update is repeated.
 $(STAMP): $(LOCK) setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \
-	  "error: Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=..." % v)'
+	  "error: expected Python 3.10 to 3.13, $(PYTHON) is %d.%d; choose another: make PYTHON=..." % v)'
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $(LOCK) into $(VENV) (a few minutes the first time) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes \
@@ -55,9 +55,8 @@ demo: $(STAMP)  ## phantoms, data job, training, prediction and scores, all unde
 	@echo "The picture, predicted and true contours on CT: $(DEMO)/evaluation/overlay.png"
 	@echo "Watch the training:  $(VENV)/bin/tensorboard --logdir=$(DEMO)/run"
 
-# Two at a time; a file's tests share what they made, and the files that take longest come first
-# (tests/conftest.py). Left to test-all: most of the fuzzing and all networks but two, since their
-# number, not a single one of them, is what takes long.
+# Two files at a time, those that take longest first (tests/conftest.py); the tests of a file share
+# fixtures. Most of the fuzzing and all networks but two run in test-all only, since there are many.
 TESTS := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test: $(STAMP)  ## run the tests
@@ -82,7 +81,7 @@ lock:  ## choose new versions: rewrite requirements.lock and requirements-gpu.lo
 	$(COMPILE) --upgrade -o requirements.lock setup.py
 	$(COMPILE) --extra gpu -c requirements.lock -o requirements-gpu.lock setup.py
 
-# What the newest versions that setup.py allows would break; the tests are one for each program.
+# Shows what the newest versions that setup.py allows would break, with tests of each program.
 NEWEST := build/newest/bin/python
 newest:  ## try the newest versions of all dependencies on a short set of tests
 	$(PYTHON) -m venv --clear build/newest

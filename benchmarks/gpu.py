@@ -108,7 +108,7 @@ def train(config, source, devices, steps: int) -> Run:
     tf.keras.utils.set_random_seed(config.seed)
     strategy = tf.distribute.MirroredStrategy(devices)
     learner = Learner(config, source, strategy, total_steps=1000)
-    batches, _ = loop.share_inputs(config, source, strategy, 0)
+    batches, _ = loop.distribute_inputs(config, source, strategy, 0)
     iterator = iter(batches)
     losses = learner.train(iterator, tf.constant(COMPARED))[0].numpy()
     began = time.perf_counter()
@@ -133,7 +133,7 @@ def row(name: str, devices: int, run: Run) -> str:
 def predict(learner, source, slices: int) -> str:
     """Exports the network and times it on so many slices, as prediction calls it."""
     recipe = Recipe.from_json(source.dataset.recipe.to_json())
-    network = learner.scored
+    network = learner.scored_model
     with tempfile.TemporaryDirectory() as folder:
         version = bundle.save(
             folder,

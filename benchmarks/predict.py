@@ -129,7 +129,7 @@ def _evidence(loaded, batches, worker, todo) -> float:
         with_it.append(_processor(_walk, worker, todo))
         with (
             mock.patch.object(evidence.Observer, "add"),
-            mock.patch.object(evidence, "of_scan", return_value={}),
+            mock.patch.object(evidence, "scan_evidence", return_value={}),
         ):
             without.append(_processor(_walk, worker, todo))
     return (min(with_it) - min(without)) / min(network)

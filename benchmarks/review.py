@@ -23,7 +23,7 @@ from serving.prediction.predictor import Ensemble
 from serving.review import cases, plot
 from serving.review.expectation import BAD_DICE
 from serving.review.fit import auroc
-from serving.review.judge import Judge, of_average
+from serving.review.judge import Judge, average_dice
 
 FOLDER, DOC = Path("build/benchmark/review"), Path("docs/review.md")
 PICTURE = Path("docs/images/review-reliability.png")
@@ -72,7 +72,7 @@ def _run(module, *arguments) -> None:
 
 
 def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
-    """Rows of `cases.observe` with what the review says, of every fresh patient."""
+    """Rows of `cases.measure_scan` with what the review says, of every fresh patient."""
     judge = Judge.of_models(models)
     key = [one.digest for one in models.bundles]
     rows = []
@@ -86,7 +86,7 @@ def _fresh(number: int, models: Ensemble, name: str) -> list[dict]:
                 kind = list(UNSEEN)[patient // 2 % len(UNSEEN)]
                 scan = _worse(kind, scan, np.random.default_rng([FRESH_SEED, patient]))
             labels = made.label_map
-            made_rows = cases.observe(models, scan, labels, models.organs, str(patient), kind)
+            made_rows = cases.measure_scan(models, scan, labels, models.organs, str(patient), kind)
             kept = {"key": key, "rows": made_rows}
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(kept))
@@ -164,7 +164,7 @@ def _foretold(ones, rows, organs) -> str:
         own = [row for row in rows if row["organ"] == organ and row["kind"] == cases.AS_IT_IS]
         one = [np.mean(each[row["patient"]]) for row in own]
         apart = [row["evidence"]["disagreement"] for row in own]
-        foretold = np.mean([of_average(*pair) for pair in zip(one, apart, strict=True)])
+        foretold = np.mean([average_dice(*pair) for pair in zip(one, apart, strict=True)])
         measured = np.mean([row["dice"] for row in own])
         lines.append(f"| {organ} | {np.mean(one):.4f} | {foretold:.4f} | {measured:.4f} |")
     return "\n".join(lines)

@@ -1,12 +1,12 @@
-"""Learns from cross-validation what a prediction's evidence tells of its scores.
+"""Calibrates reviews: learns from cross-validation which scores a prediction's evidence implies.
 
   python -m trainer.cross_validate --data=DATASET --workdir=RUNS
   python -m serving.calibrate --runs=RUNS --data=DATASET --output=CALIBRATION --model=MODEL
 
-Each patient is predicted by the fold that never saw it, as it is and worsened in nine ways. The
-calibration is stored with the models named, by default with the folds' own, which are exported into
-OUTPUT/models; serving.predict then expects scores and says which cases a person should open. The
-same command continues an interrupted one.
+Each patient is predicted by the fold that was not trained on it, as it is and worsened in nine
+ways. The calibration is stored with the models that --model names, by default with the models of
+the folds, which are exported to OUTPUT/models. serving.predict then expects scores and marks the
+cases that a person should look at. Repeat the same command to continue an interrupted one.
 """
 
 import subprocess
@@ -22,54 +22,57 @@ from serving import card
 from serving.scoring import tables
 
 RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)
-DATA = flags.DEFINE_string("data", None, "The dataset that it was trained on.", required=True)
+DATA = flags.DEFINE_string("data", None, "Folder of the dataset of these runs.", required=True)
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Where rows, exported folds and the plot go.", required=True
+    "output", None, "Folder of rows, exported folds and the plot.", required=True
 )
 MODEL = flags.DEFINE_list(
-    "model", [], "Models to store it with, of the same recipe and organs; the folds' own if none."
+    "model",
+    [],
+    "Models to store the calibration with, of the same recipe and organs; none: the folds' own.",
 )
 PLOT = "reliability.png"
 
 
 def main(_):
-    """Exports the folds, predicts the patients each left out, fits, stores."""
-    given = {"runs": RUNS.value, "data": DATA.value, "model": MODEL.value}
-    outputs.check_folder(OUTPUT.value, given, written={PLOT: outputs.picture})
+    """Exports the folds, predicts the patients that each left out, fits and stores."""
+    input_paths = {"runs": RUNS.value, "data": DATA.value, "model": MODEL.value}
+    outputs.check_folder(OUTPUT.value, input_paths, written={PLOT: outputs.picture})
     dataset = folds.load_dataset(DATA.value)
     for fold in range(dataset.folds):
         summary = files.join(folds.run_folder(RUNS.value, fold), "summary.json")
         if not files.exists(summary):
             raise InputError(
-                f"{summary}: expected a finished run of every fold; repeat the training"
+                f"{summary}: expected a finished run of every fold, found none; repeat the "
+                "command of trainer.cross_validate"
             )
     targets = [directory.newest(folder) for folder in MODEL.value]
     with outputs.lock_folder(OUTPUT.value, (PLOT,)):
-        models = [_exported(fold) for fold in range(dataset.folds)]
+        models = [_export_fold(fold) for fold in range(dataset.folds)]
         startup.load_tensorflow()
-        rows, names = _rows(dataset, models)
-        from serving.review import fit, plot  # scikit-learn takes a second
+        rows, names = _make_rows(dataset, models)
+        from serving.review import fit, plot  # slow import: scikit-learn
 
-        calibration, told = fit.calibrate(rows, names)
-        plot.write(files.join(OUTPUT.value, PLOT), told)
+        calibration, crossed = fit.calibrate(rows, names)
+        plot.write(files.join(OUTPUT.value, PLOT), crossed)
         for version in targets or models:
             with locks.lock_folder(version):
                 calibration.save(version)
-                plot.write(directory.asset(version, directory.REVIEW_PLOT), told)
+                plot.write(directory.asset(version, directory.REVIEW_PLOT), crossed)
                 card.refresh(version)
     print(f"Stored with {', '.join(targets or models)}.")
-    lines = [list(map(_cell, line.values())) for line in calibration.table]
-    print(tables.aligned(list(calibration.table[0]), lines))
+    lines = [list(map(_format_cell, line.values())) for line in calibration.table]
+    print(tables.align(list(calibration.table[0]), lines))
     stored = MODEL.value or [files.parent(model) for model in models]
     print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
 
 
-def _cell(value) -> str:
-    return tables.number(value) if value is None or isinstance(value, float) else str(value)
+def _format_cell(value) -> str:
+    return tables.format_number(value) if value is None or isinstance(value, float) else str(value)
 
 
-def _exported(fold: int) -> str:
-    """The model of a fold, exported where it is not there or of another run; its version."""
+def _export_fold(fold: int) -> str:
+    """Exports the model of a fold unless it is there already; returns the folder of its version."""
     workdir = folds.run_folder(RUNS.value, fold)
     folder = folds.run_folder(files.join(OUTPUT.value, "models"), fold)
     run_json = json_files.read(files.join(workdir, "run.json"))
@@ -88,8 +91,8 @@ def _exported(fold: int) -> str:
     return directory.newest(folder)
 
 
-def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, ...]]:
-    """Rows of every patient, by the fold that left it out; and the organs that all folds find."""
+def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, ...]]:
+    """Makes the rows of all patients by the folds that left them out; also returns the organs."""
     from serving.prediction import bundle
     from serving.prediction.predictor import Ensemble
     from serving.review import cases
@@ -101,12 +104,15 @@ def _rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, .
         ensemble = Ensemble([bundle.load(version)])
         names = names or ensemble.organs
         if ensemble.organs != names:
-            raise InputError(f"{version}: finds {', '.join(ensemble.organs)}; the others not")
+            raise InputError(
+                f"{version}: expected the organs {', '.join(names)} of the other folds, found "
+                f"{', '.join(ensemble.organs)}"
+            )
         shards = dataset.shards_of(VALIDATION, fold)
         for patient in sorted(name for shard in shards for name in shard.patients):
             done += 1
             print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
-            rows += cases.rows_of(contoured[patient], ensemble, folder)
+            rows += cases.make_rows(contoured[patient], ensemble, folder)
     return rows, names
 
 

@@ -1,10 +1,10 @@
-"""Makes DICOM of label maps that lie there already: the prediction's, or corrected by a person.
+"""Converts label maps to DICOM: those of serving.predict, or corrected by a person.
 
   python -m serving.convert --predictions=corrected --scans=DICOM_FOLDER --output=structures
 
-Each object refers to the images of the scan of the same name (docs/dicom.md). What the audit finds
-implausible, such as a label map upside down, is named, and the draft's label says SUSPECT. An
-object that is there already stays, unless --overwrite. Exit status 1 where one could not be made.
+Each object refers to the images of the scan of the same name (docs/dicom.md). If the audit finds a
+label map implausible, such as one that is upside down, the label of the object is DRAFT SUSPECT.
+Existing objects stay, unless --overwrite. Exit status 1 if an object could not be made.
 """
 
 import importlib.metadata
@@ -38,7 +38,7 @@ SCANS = flags.DEFINE_string(
     "scans", None, "The scans: a DICOM folder, or a CSV with patient and ct.", required=True
 )
 SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
-OUTPUT = flags.DEFINE_string("output", None, "Where the DICOM files go.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the DICOM files.", required=True)
 FORMATS = flags.DEFINE_list(
     "formats",
     ["rtstruct"],
@@ -48,28 +48,28 @@ FORMATS = flags.DEFINE_list(
 ORGAN_TABLE = flags.DEFINE_string(
     "organ_table",
     None,
-    "What the label values stand for, where the folder is not serving.predict's (default: "
+    "CSV or JSON of the organs, for a folder that serving.predict did not write (default: "
     "SegTHOR's four).",
 )
-OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Make again what is there already.")
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace existing objects.")
 
 
 def main(argv):
-    """Converts case by case; one that cannot be converted is named, the others are made."""
+    """Converts case by case; a case that cannot be converted does not stop the others."""
     del argv
     if not FORMATS.value or set(FORMATS.value) - set(dicom.FORMATS):
         known, found = ", ".join(dicom.FORMATS), ",".join(FORMATS.value)
         raise InputError(f"--formats: expected some of {known}; found {found!r}")
-    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, ORGAN_TABLE)}
-    outputs.check_folder(OUTPUT.value, given)
+    input_paths = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, ORGAN_TABLE)}
+    outputs.check_folder(OUTPUT.value, input_paths)
     label_maps = inputs.find_predictions(PREDICTIONS.value)
     series = patient_table.read_series(SERIES.value)
-    found = inputs.find(SCANS.value, organs=None, series=series)
-    todo = [scan for scan in found if scan.name in label_maps]
+    patients = inputs.find(SCANS.value, organs=None, series=series)
+    todo = [scan for scan in patients if scan.name in label_maps]
     if not todo:
         raise InputError(
             f"no scan has a label map: {PREDICTIONS.value} holds {min(label_maps)} ..., "
-            f"{SCANS.value} holds {found[0].name} ..."
+            f"{SCANS.value} holds {patients[0].name} ..."
         )
     organs = pairs.table_of(PREDICTIONS.value, table=ORGAN_TABLE.value)
     with locks.lock_folder(OUTPUT.value):
@@ -82,7 +82,7 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
     for number, scan in enumerate(todo, 1):
         try:
             state = _convert_one(scan, label_maps[scan.name], organs)
-        except Exception as error:  # whatever it is, the other scans must not suffer
+        except Exception as error:  # an unforeseen error must not stop the other scans
             failed, state = failed + 1, f"FAILED: {guard.describe(error)}"
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
         print(
@@ -97,7 +97,7 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
 
 
 def _convert_one(scan, label_map: str, organs: Organs) -> str:
-    """Makes the objects of one scan, all or none; returns what became of it, in words."""
+    """Makes the objects of one scan, all or none; returns the outcome for the terminal."""
     if scan.fault:
         raise InputError(scan.fault)
     made = _origin(label_map)
@@ -114,40 +114,41 @@ def _convert_one(scan, label_map: str, organs: Organs) -> str:
     labels = scans.read_labels(label_map, (scan.ct, ct.grid), organs=organs)
     for finding in labels.findings:
         print(f"warning: {finding.message}", flush=True)
-    doubt = _doubt(ct, labels)
+    doubts_text = _describe_doubts(ct, labels)
     with outputs.Staging() as staging:
         staged = {kind: staging.path(path) for kind, path in paths.items()}
-        made |= {"doubt": doubt}
+        made |= {"doubt": doubts_text}
         written = scans.write_dicom(scan.ct, labels, staged, made, among=scan.ct_files)
         staging.publish()
     empty = [kind for kind, path in written.items() if path is None]
     state = "no organ in it; no structure set written" if empty else ", ".join(paths.values())
-    return f"{state}  look at it: {doubt}" if doubt else state
+    return f"{state}  look at it: {doubts_text}" if doubts_text else state
 
 
 def _is_made(path: str, model: str) -> bool:
-    """Whether the object is there, made of this very label map.
+    """Whether an object of the same label map exists; `model` names the label map, see `_origin`.
 
     Raises:
-      InputError: Another object is there.
+      InputError: Another object exists.
     """
     if not files.exists(path):
         return False
     if not outputs.dicom_object(path, model):
-        raise InputError(f"{path}: is there, and not made of this label map; --overwrite it")
+        raise InputError(f"{path}: exists and was not made of this label map; --overwrite it")
     return True
 
 
-def _doubt(ct, labels) -> str:
-    """What the audit finds implausible about the organs that the label map holds, in words."""
-    held = np.bincount(labels.zyx.ravel(), minlength=256)
-    names = [organ.name for organ in labels.organs if held[organ.label]]
+def _describe_doubts(ct, labels) -> str:
+    """Describes what the audit finds implausible about the predicted organs; '' for nothing."""
+    counts = np.bincount(labels.zyx.ravel(), minlength=256)
+    names = [organ.name for organ in labels.organs if counts[organ.label]]
     _, findings = audit.measure_prediction(ct, labels, names)
     return "; ".join(doubts(findings))
 
 
 def _origin(label_map: str) -> dict:
-    """The label map's own time and bytes, so that a second conversion gives the same objects."""
+    """Returns the fields of `segthor.dicom.origin.Origin`, but for the doubt."""
+    # Time and digest of the label map: a second conversion gives the same bytes.
     remote = files.is_url(label_map)
     made = time.gmtime(None if remote else os.path.getmtime(label_map))
     digest = files.sha256(label_map)[:16]

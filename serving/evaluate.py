@@ -1,9 +1,9 @@
-"""Scores predicted label maps against contours, in mm and cm3.
+"""Scores predicted label maps against true contours; distances in mm, volumes in cm3.
 
   python -m serving.evaluate --predictions=predictions --labels=patients/train --output=evaluation
 
-Writes scores.csv and scores.json; with --scans the picture overlay.png, with --compare also
-comparison.json. Status 1 where a patient with contours has no prediction, or cannot be scored.
+Writes scores.csv and scores.json, with --scans also the picture overlay.png, with --compare also
+comparison.json. Status 1 if a patient with contours has no prediction or cannot be scored.
 """
 
 from absl import flags
@@ -42,29 +42,29 @@ LABELS = flags.DEFINE_string(
     "organs.",
     required=True,
 )
-OUTPUT = flags.DEFINE_string("output", None, "Where the scores go.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores.", required=True)
 SPLIT = flags.DEFINE_enum(
-    "split", None, [TRAIN, VALIDATION], "Of a dataset, score these alone; as in predict."
+    "split", None, [TRAIN, VALIDATION], "Score only these patients of a dataset; as in predict."
 )
 SCANS = flags.DEFINE_string("scans", None, "The CT, for the picture; as --input of predict.")
 SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
 ORGAN_TABLE = flags.DEFINE_string(
     "organ_table",
     None,
-    "CSV or JSON of the organs, where neither predictions nor labels note them (default: "
-    "SegTHOR's four).",
+    "CSV or JSON of the organs, if neither predictions nor labels hold them (default: SegTHOR's "
+    "four).",
 )
 ROI_NAMES = flags.DEFINE_string(
-    "roi_names", None, "What ROIs of structure sets are called; as in beam_jobs.build."
+    "roi_names", None, "Names of the ROIs of structure sets; as in beam_jobs.build."
 )
-ORGANS = flags.DEFINE_list("organs", None, "Score these alone.")
+ORGANS = flags.DEFINE_list("organs", None, "Score only these organs.")
 COMPARE = flags.DEFINE_string(
     "compare", None, "Folder of another run's evaluation, to test the two patient by patient."
 )
 REFERENCES = flags.DEFINE_boolean(
-    "references", True, "Print what others reached on SegTHOR's patients."
+    "references", True, "Print published Dice on SegTHOR's own patients."
 )
-PICTURED = 8  # patients in the picture: the worst ones
+PICTURED = 8  # patients in the picture, those with the lowest mean Dice
 WRITTEN = {
     "scores.csv": outputs.csv_with("patient", "organ", "dice"),
     "scores.json": outputs.json_with("mean", "organs"),
@@ -75,8 +75,8 @@ WRITTEN = {
 
 def main(_):
     """Matches predictions and contours by patient, scores each pair, writes and prints."""
-    given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
-    outputs.check_folder(OUTPUT.value, given, written=WRITTEN)
+    input_paths = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SCANS, COMPARE)}
+    outputs.check_folder(OUTPUT.value, input_paths, written=WRITTEN)
     organs, roi_names = _tables()
     _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
@@ -98,7 +98,7 @@ def main(_):
         f"\nWrote scores.csv, scores.json to {OUTPUT.value}; {len(failed)} patients failed, "
         f"{missing} have no prediction."
     )
-    if not ORGAN_TABLE.value and not roi_names:  # the report knows neither
+    if not ORGAN_TABLE.value and not roi_names:  # serving.report has no such flags
         print(
             hint(
                 "serving.report",
@@ -113,7 +113,7 @@ def main(_):
 
 
 def _tables() -> tuple[Organs, tuple[tuple[str, str], ...]]:
-    """The table of organs, and what their ROIs are called beyond its synonyms."""
+    """Returns the table of organs, and pairs of organ and ROI name beyond its synonyms."""
     organs = pairs.table_of(PREDICTIONS.value, LABELS.value, ORGAN_TABLE.value)
     if ROI_NAMES.value is None:
         return organs, ()
@@ -129,7 +129,7 @@ def _check_organs(organs: Organs) -> None:
 
 
 def _match(organs: Organs, scanned) -> pairs.Match:
-    """Contours with what was predicted for the same patients; says what has no partner."""
+    """Pairs contours with predictions of the same patients; prints those without a partner."""
     found = pairs.match(
         LABELS.value, PREDICTIONS.value, SPLIT.value, organs=organs, scanned=scanned
     )
@@ -138,14 +138,14 @@ def _match(organs: Organs, scanned) -> pairs.Match:
         f"contours, {len(found.missing)} contours have no prediction."
     )
     if found.uncontoured:
-        print(f"Without contours: {tables.some(found.uncontoured)}")
+        print(f"Without contours: {tables.shorten_list(found.uncontoured)}")
     for patient, reason in found.missing.items():
         print(f"MISSING: {patient}: {reason}", flush=True)
     return found
 
 
 def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dict[str, str]]:
-    """One line per patient; one that cannot be scored is named with the reason."""
+    """Scores all pairs and prints a line each; returns scores, and failed patients to reasons."""
     scored, failed = [], {}
     for number, (contours, prediction) in enumerate(matched, 1):
         line = f"[{number}/{len(matched)}] {contours.name}"
@@ -157,20 +157,21 @@ def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dic
             maps = predicted.zyx, truth.zyx
             spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
             scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
-        except Exception as error:  # whatever it is, the other patients must not suffer
+        except Exception as error:  # an unforeseen error must not stop the other patients
             failed[contours.name] = guard.describe(error)
             print(f"{line}  FAILED: {failed[contours.name]}", flush=True)
             continue
         scored.append(PatientScores(contours.name, scores))
         print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
         doubts = [finding.message for finding in (*predicted.findings, *truth.findings)]
-        for warning in (*doubts, *_unfound(predicted, names)):
+        for warning in (*doubts, *_missing_contours(predicted, names)):
             print(f"warning: {warning}", flush=True)
     return scored, failed
 
 
-def _unfound(predicted, names):
-    """A structure set may lack an organ because nobody looked for it."""
+def _missing_contours(predicted, names):
+    """Yields a warning for organs that a predicted structure set lacks."""
+    # It may lack an organ because its program does not look for it.
     lacking = [name for name in names if name not in (predicted.contoured or names)]
     if lacking:
         yield f"no contours of {', '.join(lacking)}: scored as not found; --organs leaves them out"
@@ -197,11 +198,11 @@ def _compare(scored, other, organs: Organs) -> None:
     print(f"\n{tables.comparison(rows)}\nWrote {path}.")
     for which, names in (("this", set(ours) - set(other)), ("the other", set(other) - set(ours))):
         if names:
-            print(f"Left out, scored by {which} run alone: {tables.some(sorted(names))}")
+            print(f"Left out, scored by {which} run alone: {tables.shorten_list(sorted(names))}")
 
 
 def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
-    """Draws the patients with the worst mean Dice; returns how many of them could not be drawn."""
+    """Draws the patients with the lowest mean Dice; returns how many could not be drawn."""
     matched = {contours.name: (contours, prediction) for contours, prediction in matched}
     known = [patient for patient in scored if patient.organs and patient.patient in cts]
     tiles, failed = [], 0

@@ -1,8 +1,8 @@
-"""Exports a trained run as a SavedModel that needs neither Keras nor this package to run.
+"""Exports a trained run as a SavedModel, which needs neither Keras nor this package.
 
   python -m serving.export --workdir=runs/all --output=models/all
 
-Writes OUTPUT/<version>/, the next number each time, ready for TensorFlow Serving, with a model card
+Writes OUTPUT/<version>/ with the next number, in the layout of TensorFlow Serving, and a model card
 in OUTPUT/<version>/assets/model_card.md.
 """
 
@@ -15,10 +15,10 @@ from segthor import errors, outputs, startup
 from segthor import model_directory as directory
 from trainer import run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The trainer's folder.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Where the model goes.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the model.", required=True)
 CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "Which of the run's checkpoints."
+    "checkpoint", "best", ["best", "last"], "Checkpoint of the run to export."
 )
 INTENDED_USE = flags.DEFINE_string(
     "intended_use", "", "What the model is for, for its card; a usual text if not given."
@@ -30,12 +30,12 @@ PACKAGES = ("segthor", "tensorflow", "numpy")
 
 
 def main(_):
-    """Restores the run, writes the model, loads it again."""
+    """Restores the run, writes the model, loads it and compares its example."""
     outputs.check_folder(OUTPUT.value, {"workdir": WORKDIR.value}, own=outputs.MODEL)
     run.check_trained(WORKDIR.value, CHECKPOINT.value)
     startup.load_tensorflow()
-    from serving import card
-    from serving.prediction import bundle  # takes seconds; a missing run is told before
+    from serving import card  # slow imports: report a missing run first
+    from serving.prediction import bundle
 
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
     texts = INTENDED_USE.value, KNOWN_LIMITS.value
@@ -56,11 +56,11 @@ def main(_):
         weight_names=run.weight_names(network),
     )
     card.save(version, described)
-    written = bundle.load(version)  # it must load and give the stored output
+    written = bundle.load(version)  # fails unless it gives the stored output
     print(f"Wrote {version}: organs {', '.join(record.organs)}; the stored example agrees.")
-    print(f"The model card, for people: {directory.asset(version, card.TEXT)}")
-    outlines = bundle.PROBABILITIES in written.signatures  # a classifier serves as a gate
-    models = {"model": [OUTPUT.value]} if outlines else {"model": "MODEL", "gate": OUTPUT.value}
+    print(f"The model card: {directory.asset(version, card.TEXT)}")
+    segments = bundle.PROBABILITIES in written.signatures  # a classifier is used as a gate
+    models = {"model": [OUTPUT.value]} if segments else {"model": "MODEL", "gate": OUTPUT.value}
     if record.recipe.needs_masks:
         models["level_model"] = "LEVEL_MODEL"
     print(errors.hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))

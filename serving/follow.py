@@ -141,14 +141,14 @@ def _table(overall: list[Group]) -> str:
             group.organ,
             group.approved,
             group.changed,
-            tables.number(group.slices_changed, "{:.0f}"),
-            tables.number(group.added_path_mm, "{:.0f}"),
-            *(tables.number(value) for value in (group.surface_dice_3mm, group.dice)),
-            *(tables.number(value) for value in (group.expected_dice, group.bound)),
+            tables.format_number(group.slices_changed, "{:.0f}"),
+            tables.format_number(group.added_path_mm, "{:.0f}"),
+            *(tables.format_number(value) for value in (group.surface_dice_3mm, group.dice)),
+            *(tables.format_number(value) for value in (group.expected_dice, group.bound)),
         )
         for group in overall
     ]
-    return f"Medians of the changed organs\n{tables.aligned(header, rows)}"
+    return f"Medians of the changed organs\n{tables.align(header, rows)}"
 
 
 if __name__ == "__main__":

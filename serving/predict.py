@@ -1,9 +1,9 @@
-"""Predicts the organs on CT scans, each label map on its scan's own grid.
+"""Predicts organs on CT scans; each label map has the grid of its scan.
 
   python -m serving.predict --model=models/all --input=scans --output=predictions
 
-A second run of the same command does what is missing. One broken scan does not stop the others: it
-is named at the end, and the exit status is 1.
+Repeat the same command to predict the cases that are missing. Scans that cannot be predicted are
+listed at the end with the reason, and the exit status is 1.
 """
 
 import functools
@@ -28,11 +28,11 @@ INPUT = flags.DEFINE_string(
     required=True,
 )
 SPLIT = flags.DEFINE_enum(
-    "split", None, ["train", "validation"], "Only the patients that a dataset puts there."
+    "split", None, ["train", "validation"], "Predict only these patients of a dataset."
 )
 SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
 RUNNER = flags.DEFINE_string(
-    "runner", None, "Run as a job of Apache Beam on this runner; its own options pass through."
+    "runner", None, "Run as an Apache Beam job on this runner; its options are passed on."
 )
 flags_of.define(Plan)
 
@@ -40,11 +40,11 @@ flags_of.define(Plan)
 def main(argv):
     """Finds the scans, loads the models, predicts the cases one by one."""
     if RUNNER.value:
-        from segthor import runners  # slow import: Beam takes a second
+        from segthor import runners  # slow import: Beam
 
         runners.check_options(RUNNER.value, argv[1:])
     elif argv[1:]:
-        raise InputError(f"unknown option {argv[1]!r}; --help lists those there are")
+        raise InputError(f"unknown option {argv[1]!r}; --help lists the options")
     plan = flags_of.read(Plan)
     _check_output(plan)
     series = patient_table.read_series(SERIES.value)
@@ -62,16 +62,16 @@ def main(argv):
 def _check_output(plan: Plan) -> None:
     models = {"model": plan.models, "level_model": plan.level_models, "gate": plan.gate}
     written = {overview.FILE_NAME: outputs.csv_with("patient", "review")}
-    given = {"input": INPUT.value, **models}
-    outputs.check_folder(plan.output, given, own=outputs.PREDICTIONS, written=written)
+    input_paths = {"input": INPUT.value, **models}
+    outputs.check_folder(plan.output, input_paths, own=outputs.PREDICTIONS, written=written)
     if not plan.models:
         raise InputError("--model=: expected model directories, found nothing")
 
 
 def _check_folders(patients, plan: Plan) -> None:
-    """Raises InputError where results would lie among the scans, or a model is missing."""
+    """Raises InputError if the output is the folder of a scan, or a model is missing."""
     if any(files.is_same(f, plan.output) for f in {files.parent(one.ct) for one in patients}):
-        raise InputError(f"--output={plan.output}: the scans lie there; choose another folder")
+        raise InputError(f"--output={plan.output}: holds scans; choose another folder")
     for model in (*plan.models, *plan.level_models, *filter(None, [plan.gate])):
         directory.newest(model)
 
@@ -98,7 +98,7 @@ def _predict(patients, worker, output: str, beam_options) -> int:
 
 
 def _write_overview(patients, worker, output: str) -> None:
-    """Judges finished cases by this --review_recall; then says which cases to open first."""
+    """Judges finished cases by this --review_recall, writes and announces predictions.csv."""
     for scan in patients:
         worker.review_again(scan)
     rows = overview.write(worker.results, patients, worker.models.organs)
@@ -110,15 +110,15 @@ def _write_overview(patients, worker, output: str) -> None:
 
 
 def _without_calibration(patients, worker) -> str:
-    """What the marks of a model without a calibration are worth, in words."""
+    """Describes how much the marks of models without a calibration mean."""
     facts = [worker.results.facts(scan) for scan in patients]
     compared = sum(bool(one.evidence and one.evidence.scan) for one in facts)
     against = worker.judge.reasons_against
     untrusted = ", ".join(f"{organ} ({reason})" for organ, reason in against.items())
     return (
-        "The model is not calibrated (serving.calibrate), so no score is expected and a case that "
-        f"is not marked is not known to be good. {compared} of {len(facts)} cases were compared "
-        "with the training data, the others judged by the audit alone."
+        "The model is not calibrated (serving.calibrate): there are no expected scores, and an "
+        f"unmarked case is not known to be good. {compared} of {len(facts)} cases were compared "
+        "with the training data, the others were judged by the audit alone."
         + (f" Marked in every case: {untrusted}." if untrusted else "")
     )
 
@@ -157,7 +157,7 @@ def _conclude(todo, worker, output: str) -> int:
         evaluate = hint(
             "serving.evaluate",
             predictions=output,
-            labels=INPUT.value if SPLIT.value else "LABELS",  # a dataset knows its contours
+            labels=INPUT.value if SPLIT.value else "LABELS",  # a dataset holds its contours
             scans=INPUT.value,
             split=SPLIT.value,
             output="EVALUATION",

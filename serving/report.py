@@ -94,7 +94,7 @@ def _shown(found, predictions, contours, organs: Organs) -> list[Patient]:
         ("Predictions without contours", contours and names & (set(predictions) - set(contours))),
     ):
         if patients:
-            print(f"{what}: {tables.some(sorted(patients))}")
+            print(f"{what}: {tables.shorten_list(sorted(patients))}")
     return shown
 
 

@@ -1,8 +1,8 @@
-"""Makes the SegTHOR challenge's zip of label maps and checks it against the scans.
+"""Makes the zip of label maps for the SegTHOR challenge and checks it against the scans.
 
   python -m serving.submission --predictions=predictions --scans=patients/test --output=entry.zip
 
-Holds Patient_41.nii and so on: uint8, uncompressed NIfTI on the scan's grid, at the zip's root.
+The zip holds Patient_41.nii and so on at its root: uint8, uncompressed NIfTI on the scan's grid.
 """
 
 import zipfile
@@ -20,34 +20,35 @@ PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", 
 SCANS = flags.DEFINE_string("scans", None, "The challenge's CT.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "The zip.", required=True)
 CHALLENGE = tuple(f"Patient_{number}" for number in range(41, 61))
-_MADE = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: the same label maps give the same bytes
-_IN_MEMORY = "memory://submission/label_map.nii"  # to fsspec a file; it ends with the process
+_TIME = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same label maps give the same bytes
+_IN_MEMORY = "memory://submission/label_map.nii"  # fsspec's URL of a file in this process' memory
 
 
 def main(_):
-    """Collects and checks the label maps, writes the zip, reads it back and checks again."""
+    """Collects the label maps, writes the zip, reads it back and compares."""
     path = OUTPUT.value
-    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS)}
-    outputs.check_file(path, ".zip", outputs.archive_of(".nii"), given)
-    found = inputs.find(SCANS.value, organs=None)
+    input_paths = {flag.name: flag.value for flag in (PREDICTIONS, SCANS)}
+    outputs.check_file(path, ".zip", outputs.archive_of(".nii"), input_paths)
+    patients = inputs.find(SCANS.value, organs=None)
     predictions = inputs.find_predictions(PREDICTIONS.value)
     organs = pairs.table_of(PREDICTIONS.value)
-    _check_complete(found, predictions, organs)
+    _require_predictions(patients, predictions, organs)
     with outputs.lock_folder(files.parent(path), (files.name(path),)):
         with files.atomic_write(path) as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                for number, scan in enumerate(found, 1):
+                for number, scan in enumerate(patients, 1):
                     volumes = _add(archive, scan, predictions[scan.name], organs)
-                    print(f"[{number}/{len(found)}] {_name(scan)}  {volumes}", flush=True)
+                    print(f"[{number}/{len(patients)}] {_entry_name(scan)}  {volumes}", flush=True)
         with files.open_read(path) as stream, zipfile.ZipFile(stream) as archive:
-            for scan in found:
+            for scan in patients:
                 _check_entry(archive, scan, predictions[scan.name], organs)
-    print(f"Wrote {path}: {len(found)} label maps, each checked against its scan.")
-    _print_notes({scan.name for scan in found}, predictions)
+    print(f"Wrote {path}: {len(patients)} label maps, each checked against its scan.")
+    _print_notes({scan.name for scan in patients}, predictions)
 
 
-def _check_complete(found, predictions, organs: Organs) -> None:
-    missing = [scan.name for scan in found if scan.name not in predictions]
+def _require_predictions(patients, predictions, organs: Organs) -> None:
+    """Raises InputError if a scan has no label map."""
+    missing = [scan.name for scan in patients if scan.name not in predictions]
     if missing:
         first = pairs.why_missing(PREDICTIONS.value, missing[0], organs)
         raise InputError(
@@ -62,17 +63,17 @@ def _print_notes(patients: set[str], predictions) -> None:
         print(f"note: the challenge asks for Patient_41 to Patient_60; without {', '.join(absent)}")
     surplus = sorted(set(predictions) - patients)
     if surplus:
-        print(f"note: label maps of which there is no scan are left out: {tables.some(surplus)}")
+        print(f"note: label maps without a scan are left out: {tables.shorten_list(surplus)}")
 
 
 def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> str:
-    """Adds one label map; returns its volumes, for people to see what is empty."""
+    """Adds one label map; returns its volumes as text, in which empty organs are marked."""
     grid = scans.read_grid(scan.ct)
     predicted = scans.read_labels(path, like=(scan.ct, grid), organs=organs)
     for finding in predicted.findings:
         print(f"warning: {finding.message}", flush=True)
     nifti.write(_IN_MEMORY, predicted.zyx, grid)
-    entry = zipfile.ZipInfo(_name(scan), _MADE)
+    entry = zipfile.ZipInfo(_entry_name(scan), _TIME)
     entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
     archive.writestr(entry, files.read_bytes(_IN_MEMORY))
     counts = np.bincount(predicted.zyx.ravel(), minlength=1 + organs.highest_label)
@@ -83,23 +84,25 @@ def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> 
 
 
 def _check_entry(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> None:
-    """What the server will read must be the prediction, uint8, on the scan's grid."""
+    """Raises InputError if an entry is not the prediction, uint8, on the scan's grid."""
     with files.atomic_write(_IN_MEMORY) as stream:
-        stream.write(archive.read(_name(scan)))
-    found = scans.read(_IN_MEMORY)
+        stream.write(archive.read(_entry_name(scan)))
+    stored = scans.read(_IN_MEMORY)
     grid = scans.read_grid(scan.ct)
     same = (
-        found.zyx.dtype == np.uint8
-        and found.grid.shape == grid.shape
-        and np.array_equal(found.grid.affine, grid.affine)
-        and np.array_equal(found.zyx, scans.read_labels(path, organs=organs).zyx)
+        stored.zyx.dtype == np.uint8
+        and stored.grid.shape == grid.shape
+        and np.array_equal(stored.grid.affine, grid.affine)
+        and np.array_equal(stored.zyx, scans.read_labels(path, organs=organs).zyx)
     )
     if not same:
-        raise InputError(f"{OUTPUT.value}: {_name(scan)} does not read back as it was written")
+        raise InputError(
+            f"{OUTPUT.value}: {_entry_name(scan)} is not the label map that was written"
+        )
 
 
-def _name(scan: Patient) -> str:
-    """At the zip's root, whatever the patient is called."""
+def _entry_name(scan: Patient) -> str:
+    """Name of the scan's entry, at the root of the zip for every name of a patient."""
     return files.name(files.inside(OUTPUT.value, f"{scan.name}.nii"))
 
 

@@ -146,7 +146,7 @@ def _row(suspect: suspicion.Suspect) -> dict:
         "score": round(suspect.score, 4),
         "slices": " ".join(
             f"{first + 1}-{last + 1}" if last > first else f"{first + 1}"
-            for first, last in suspicion.runs_of(one.slices)
+            for first, last in suspicion.group_runs(one.slices)
         ),  # as people count them, from 1
         "reason": suspect.reason,
     }
@@ -155,7 +155,7 @@ def _row(suspect: suspicion.Suspect) -> dict:
 def _table(ranked) -> str:
     """The suspects for the terminal, each line followed by its reason."""
     rows = [list(_row(suspect).values())[:-1] for suspect in ranked]
-    head, rule, *lines = tables.aligned(("suspects", "organ", "score", "slices"), rows).split("\n")
+    head, rule, *lines = tables.align(("suspects", "organ", "score", "slices"), rows).split("\n")
     rows = [f"{line}  {one.reason}" for line, one in zip(lines, ranked, strict=True)]
     return "\n".join([head, rule, *rows])
 

@@ -97,13 +97,13 @@ def _show(table: list[dict]) -> str:
         (
             row["organ"],
             _words(row),
-            tables.number(row["dice"], "{:.4f}"),
-            tables.number(row["average_hausdorff_mm"], "{:.3f}"),
+            tables.format_number(row["dice"], "{:.4f}"),
+            tables.format_number(row["average_hausdorff_mm"], "{:.3f}"),
             "<- chosen" if row["chosen"] else "",
         )
         for row in table
     ]
-    return tables.aligned(("organ", "rule", "Dice", "average HD mm", ""), rows)
+    return tables.align(("organ", "rule", "Dice", "average HD mm", ""), rows)
 
 
 def _words(rule: dict) -> str:

@@ -154,7 +154,7 @@ def test_an_epoch_is_as_long_as_the_trainers(folder):
     [
         ({"folder": "nowhere"}, "nowhere: expected a dataset"),
         ({"split": "test"}, "split: expected train or validation, found test"),
-        ({"batch": 4000}, "holds only"),
+        ({"batch": 4000}, "expected at most the"),
         ({"batch": 0}, "batch_size: expected 1 to"),
         ({"organs": ("spleen",)}, "expected some of esophagus"),
         ({"fold": 9}, "fold: expected 0 to 2"),

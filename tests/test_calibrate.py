@@ -33,7 +33,7 @@ def patient(tmp_path):
 
 def test_rows_are_of_every_worsening_and_their_scores_true(models, patient, tmp_path):
     folder = tmp_path / "cases"
-    rows = cases.rows_of(patient, models, str(folder))
+    rows = cases.make_rows(patient, models, str(folder))
     kinds = [cases.AS_IT_IS, *worsen.KINDS]
     assert [(row["kind"], row["organ"]) for row in rows] == [
         (kind, name) for kind in kinds for name in organs.SEGTHOR.names
@@ -46,10 +46,10 @@ def test_rows_are_of_every_worsening_and_their_scores_true(models, patient, tmp_
 
 def test_a_row_holds_the_scores_of_metrics(models, patient):
     scan, labels, names = cases._read(patient, models.table)
-    worse, moved = worsen.worsened("noise", scan, labels, np.random.default_rng(3))
+    worse, moved = worsen.worsen_scan("noise", scan, labels, np.random.default_rng(3))
     found = models.segment(models.inputs(worse)).labels
     expected = metrics.score(found, moved.zyx, scan.spacing_mm, organs.SEGTHOR.labels(names))
-    rows = cases.observe(models, worse, moved, names, "P", "noise")
+    rows = cases.measure_scan(models, worse, moved, names, "P", "noise")
     for row, score in zip(rows, expected.values(), strict=True):
         assert row["dice"] == pytest.approx(score.dice, abs=1e-4)
         assert row["surface_dice"] == pytest.approx(score.surface_dice_2mm, abs=1e-4)
@@ -57,14 +57,14 @@ def test_a_row_holds_the_scores_of_metrics(models, patient):
 
 def test_rows_are_kept_until_scan_or_model_change(models, patient, tmp_path):
     folder = tmp_path / "cases"
-    rows = cases.rows_of(patient, models, str(folder))
+    rows = cases.make_rows(patient, models, str(folder))
     (path,) = folder.iterdir()
     kept = json.loads(path.read_text())
     kept["rows"][0]["dice"] = 0.123
     path.write_text(json.dumps(kept))
-    assert cases.rows_of(patient, models, str(folder))[0]["dice"] == 0.123
+    assert cases.make_rows(patient, models, str(folder))[0]["dice"] == 0.123
     os.utime(patient.ct, (1, 1))
-    assert cases.rows_of(patient, models, str(folder)) == rows
+    assert cases.make_rows(patient, models, str(folder)) == rows
 
 
 def test_bad_input_is_one_line(tmp_path):

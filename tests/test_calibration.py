@@ -146,9 +146,9 @@ def test_too_few_patients_are_told():
         (lambda v: v.update(format=9), "another version"),
         (lambda v: v.update(model="4567"), "of this very model, found another's; remove it, or"),
         (lambda v: v.pop("model"), "of this very model, found another's"),
-        (lambda v: v["organs"]["heart"]["dice"].update(trees=[]), "a tree makes no sense"),
+        (lambda v: v["organs"]["heart"]["dice"].update(trees=[]), "a tree is invalid"),
         (lambda v: v["organs"]["heart"]["dice"]["trees"][0]["left"].__setitem__(0, 9999), "a tree"),
-        (lambda v: v["organs"]["heart"]["dice"]["edges"].append(0.5), "ranges make no sense"),
+        (lambda v: v["organs"]["heart"]["dice"]["edges"].append(0.5), "the ranges are invalid"),
     ],
 )
 def test_a_damaged_review_json_is_one_line(calibrated, version, damage, message):
@@ -167,7 +167,7 @@ def test_a_damaged_review_json_is_one_line(calibrated, version, damage, message)
 def test_a_worsened_scan_keeps_its_organs_where_they_are(kind, axcodes):
     made = phantom.tiny(3, axcodes=axcodes)
     scan, before = made.volume, made.hu.copy()
-    worse, labels = worsen.worsened(kind, scan, made.label_map, np.random.default_rng(0))
+    worse, labels = worsen.worsen_scan(kind, scan, made.label_map, np.random.default_rng(0))
     assert worse.zyx.shape == labels.zyx.shape == worse.grid.shape_zyx == labels.grid.shape_zyx
     assert worse.zyx.dtype == np.int16 and labels.zyx.dtype == np.uint8
     np.testing.assert_array_equal(made.hu, before)
@@ -175,7 +175,7 @@ def test_a_worsened_scan_keeps_its_organs_where_they_are(kind, axcodes):
     moved = _mean_place(made.labels, made.affine, stored.array, stored.grid.affine)
     changed = worse.zyx.shape != scan.zyx.shape or (worse.zyx != scan.zyx).mean() > 0.001
     assert changed and moved.max() <= 0.5 * max(worse.spacing_mm) + 1e-6
-    again = worsen.worsened(kind, scan, made.label_map, np.random.default_rng(0))
+    again = worsen.worsen_scan(kind, scan, made.label_map, np.random.default_rng(0))
     np.testing.assert_array_equal(again[0].zyx, worse.zyx)
 
 
@@ -198,8 +198,8 @@ def _mean_place(labels, affine, worse, worse_affine):
 def test_thicker_slices_are_thicker_and_a_smaller_view_smaller():
     made = phantom.tiny(3)
     scan, labels = made.volume, made.label_map
-    thick = worsen.worsened("slices", scan, labels, np.random.default_rng(1))[0]
+    thick = worsen.worsen_scan("slices", scan, labels, np.random.default_rng(1))[0]
     assert thick.spacing_mm[0] >= 2 * scan.spacing_mm[0]
-    cut = worsen.worsened("cut", scan, labels, np.random.default_rng(1))[0]
+    cut = worsen.worsen_scan("cut", scan, labels, np.random.default_rng(1))[0]
     assert cut.zyx.size < made.hu.size
     assert cut.grid.spacing_mm == pytest.approx(scan.grid.spacing_mm)

@@ -19,7 +19,7 @@ class TinyLearner:
         self.model.weight = tf.Variable(tf.zeros([1000]))
         self.optimizer.iterations = tf.Variable(0, dtype=tf.int64)
         self.drop = tf.Variable(1.0)
-        self.scored = self.model
+        self.scored_model = self.model
 
     @property
     def step(self):

@@ -119,7 +119,7 @@ def test_a_second_one_is_refused_and_one_after_a_kill_goes_on_at_once(long):
 @pytest.mark.parametrize(
     "flag, words",
     [
-        ("--fold=-7", ["--fold", "every fold is trained"]),
+        ("--fold=-7", ["--fold", "all folds are trained here"]),
         ("--seed=-1", ["--seed", "expected 0 to 2147483647"]),
         ("--workdir=", ["--workdir"]),
     ],
@@ -136,8 +136,8 @@ def test_a_wrong_flag_ends_in_one_line(long, flag, words):
 TABLES = """
 import json, sys
 from trainer import cross_validate  # in a process of its own: its flags are also trainer.main's
-table = cross_validate._table(json.loads(sys.argv[1]), ["heart", "aorta"])
-print(json.dumps([table, cross_validate._text(table)], allow_nan=False))
+table = cross_validate._make_table(json.loads(sys.argv[1]), ["heart", "aorta"])
+print(json.dumps([table, cross_validate._format_table(table)], allow_nan=False))
 """
 
 

@@ -97,25 +97,25 @@ def test_a_record_that_is_no_slice_ends_in_a_line_that_names_shard_and_record(
     path = replace_shard(tmp_path, slices.make(tmp_path), split, with_third_record(change))
     source = sources.open_source(str(tmp_path), None)
     if change is with_an_unknown_label:  # only the network's channels cannot take it
-        assert failures.damage(source) == f"{path}: record 2 has a label 9"
+        assert failures.find_damage(source) == f"{path}: record 2 has a label 9"
         return
-    with pytest.raises(InputError) as refused, failures.in_one_line(source, "run", False):
+    with pytest.raises(InputError) as refused, failures.as_input_errors(source, "run", False):
         read_all(source, split)
-    assert f"{path}: record 2 is no slice of this dataset" in str(refused.value)
+    assert f"{path}: record 2 is not a slice of this dataset" in str(refused.value)
     assert f"python -m beam_jobs.verify --data={tmp_path}" in str(refused.value)
 
 
 def test_a_flipped_bit_is_named_and_a_healthy_dataset_is_not_blamed(tmp_path):
     dataset = slices.make(tmp_path)
     source = sources.open_source(str(tmp_path), None)
-    assert failures.damage(source) is None
+    assert failures.find_damage(source) is None
     read_all(source, "train"), read_all(source, "validation")
     path = tmp_path / dataset.shards[1].file
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path}: record . is damaged"):
-        with failures.in_one_line(source, "run", False):
+        with failures.as_input_errors(source, "run", False):
             read_all(source, "train")
 
 
@@ -125,7 +125,7 @@ def test_an_error_that_no_shard_explains_stays_what_it_is(tmp_path):
     slices.make(tmp_path)
     source = sources.open_source(str(tmp_path), None)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with failures.in_one_line(source, "run", False):
+        with failures.as_input_errors(source, "run", False):
             tf.reshape(tf.zeros([4]), [3])
 
 

@@ -143,7 +143,7 @@ def test_shards_that_are_not_the_manifests_are_refused(tmp_path):
         sources.open_source(str(tmp_path), None)
     held_out = {"shards": dataset.shards[2:3], "patients": dataset.patients[2:3]}
     dataclasses.replace(dataset, **held_out).save(str(tmp_path))
-    with pytest.raises(InputError, match="no train slices"):
+    with pytest.raises(InputError, match="expected train slices, found none"):
         sources.open_source(str(tmp_path), None)
 
 
@@ -181,7 +181,7 @@ def test_slices_with_rare_organs_are_drawn_more_often(folder):
 
 
 def test_oversampling_a_dataset_without_counts_is_refused(source):
-    with pytest.raises(InputError, match="no counts of slices, which --oversample needs"):
+    with pytest.raises(InputError, match="--oversample needs counts of slices, found none"):
         data.training(source, config(oversample=0.1), BATCH)
 
 

@@ -65,10 +65,10 @@ def test_a_throttled_reader_is_named(tmp_path, monkeypatch):
     slices.make(tmp_path, patients=3, slices=3, size=96)
     source = sources.open_source(str(tmp_path), None)
     slow_disk(monkeypatch)
-    monkeypatch.setattr(stopwatch, "_larger_step", lambda *_: None)  # spares a compilation
+    monkeypatch.setattr(stopwatch, "_time_larger_step", lambda *_: None)  # spares a compilation
     found = times(dataclasses.replace(PLAIN, batch_size=1, shuffle_buffer=1), source)
-    assert diagnosis.bound(found) == diagnosis.READING
-    assert "--data" in diagnosis.advice(found, PLAIN)[0]
+    assert diagnosis.find_bottleneck(found) == diagnosis.READING
+    assert "--data" in diagnosis.advise(found, PLAIN)[0]
 
 
 def test_a_heavy_augmentation_is_named(source, monkeypatch):
@@ -80,10 +80,10 @@ def test_a_heavy_augmentation_is_named(source, monkeypatch):
         return image, labels
 
     monkeypatch.setattr(augment, "augment", heavy)
-    monkeypatch.setattr(stopwatch, "_larger_step", lambda *_: None)
+    monkeypatch.setattr(stopwatch, "_time_larger_step", lambda *_: None)
     found = times(dataclasses.replace(PLAIN, augment=Strengths(), batch_size=4), source)
-    assert diagnosis.bound(found) == diagnosis.AUGMENTING
-    assert "--augment_elastic_px=0" in diagnosis.advice(found, PLAIN)[0]
+    assert diagnosis.find_bottleneck(found) == diagnosis.AUGMENTING
+    assert "--augment_elastic_px=0" in diagnosis.advise(found, PLAIN)[0]
 
 
 def test_a_tiny_batch_is_named_and_no_augmentation_is_not(tmp_path):
@@ -92,33 +92,33 @@ def test_a_tiny_batch_is_named_and_no_augmentation_is_not(tmp_path):
     source = sources.open_source(str(tmp_path), None)
     config = dataclasses.replace(PLAIN, batch_size=1, decoder="unet")
     found = times(config, source)
-    assert diagnosis.bound(found) == diagnosis.BATCH
-    assert "raise --batch_size from 1 to 4" in diagnosis.advice(found, config)[0]
+    assert diagnosis.find_bottleneck(found) == diagnosis.BATCH
+    assert "raise --batch_size from 1 to 4" in diagnosis.advise(found, config)[0]
     assert found.augment_s < 0.1 * found.step_s and found.waiting < diagnosis.WAITING
 
 
 @pytest.mark.parametrize(
     "changed, expected",
     [
-        ({}, "the network bounds the run"),
-        ({"input_s": 2.0, "read_s": 1.9}, "reading bounds the run: 50% of the"),
-        ({"waiting": 0.4, "read_s": 0.3, "input_s": 0.5}, "reading bounds the run: 40% of the"),
-        ({"waiting": 0.4, "read_s": 0.1, "input_s": 0.5}, "decoding and mixing bounds the run"),
-        ({"augment_s": 0.5}, "augmentation bounds the run: it takes 50% of a step"),
-        ({"larger_s": 2.0}, "a small batch bounds the run: steps of 64 slices instead of 16 train "
+        ({}, "the network limits the run"),
+        ({"input_s": 2.0, "read_s": 1.9}, "reading limits the run: 50% of the"),
+        ({"waiting": 0.4, "read_s": 0.3, "input_s": 0.5}, "reading limits the run: 40% of the"),
+        ({"waiting": 0.4, "read_s": 0.1, "input_s": 0.5}, "decoding and mixing limits the run"),
+        ({"augment_s": 0.5}, "augmentation limits the run: it takes 50% of a step"),
+        ({"larger_s": 2.0}, "a small batch limits the run: steps of 64 slices instead of 16 train "
          "2.0 times"),
-        ({"larger_s": None}, "the network bounds the run"),
+        ({"larger_s": None}, "the network limits the run"),
     ],
 )  # fmt: skip
 def test_what_bounds_a_run_is_said_with_its_number_and_flag(changed, expected):
-    lines = diagnosis.advice(dataclasses.replace(HEALTHY, **changed), PLAIN)
+    lines = diagnosis.advise(dataclasses.replace(HEALTHY, **changed), PLAIN)
     assert expected in " ".join(lines)
     assert len(lines) == 1
 
 
 def test_a_shuffle_buffer_of_one_is_named():
-    lines = diagnosis.advice(HEALTHY, dataclasses.replace(PLAIN, shuffle_buffer=1))
-    assert "since 1 are mixed at a time and a batch holds 16" in lines[1]
+    lines = diagnosis.advise(HEALTHY, dataclasses.replace(PLAIN, shuffle_buffer=1))
+    assert "since the buffer holds 1 and a batch 16" in lines[1]
     assert lines[1].endswith("raise --shuffle_buffer to 512")
 
 
@@ -130,7 +130,7 @@ def test_a_run_says_after_a_hundred_steps_that_input_bounds_it(waited_s, told, t
     said = []
     for _ in range(5):  # the first call compiles and does not count
         journal.trained(learner, np.zeros(50), 1.0, waited_s)
-        said.append("Input bounds this run: 50% of" in capsys.readouterr().out)
+        said.append("The input limits this run: 50% of" in capsys.readouterr().out)
     assert said == [False, False, told, False, False]
 
 
@@ -138,7 +138,7 @@ def test_the_program_tells(source):
     command = ["-m", "trainer.doctor", f"--data={source.folder}", "--seconds=1", "--batch_size=4"]
     command += ["--shuffle_buffer=1", "--decoder=pspnet", "--backbone=resnet18", "--steps=100"]
     (output,) = finish([start(command)])
-    assert "bounds the run" in output and "ms per batch" in output
+    assert "limits the run" in output and "ms per batch" in output
     assert "100 steps and" in output and "take about" in output
     assert "raise --shuffle_buffer" in output
     assert "GeneratorDatasetOp" not in output  # nor any other of TensorFlow's notes

@@ -136,7 +136,7 @@ def test_the_stored_example_is_tried_on_the_engine(coded, monkeypatch):
         return {"probabilities": lambda images: np.full((*images.shape[:3], 5), 0.2, np.float32)}
 
     monkeypatch.setattr(engine, "with_openvino", wrong)
-    with pytest.raises(InputError, match="stored example should give the stored output"):
+    with pytest.raises(InputError, match="expected the stored output of the stored example"):
         bundle.load(str(coded[0]), engine.OPENVINO)
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from trainer import model
 tf.keras.utils.set_random_seed(1)
 config = Config(organs=("heart",), backbone="resnet18", decoder="pspnet", encoder_weights="none")
-network = model.build(config, 96, 3, fetch=False)
+network = model.build(config, 96, 3, load_published=False)
 images = np.random.default_rng(1).integers(0, 255, (2, 96, 96, 3)).astype(np.float32)
 with tf.GradientTape() as tape:
     probabilities = network(images, training=True)["segment"]

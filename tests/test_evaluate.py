@@ -92,7 +92,7 @@ def test_a_missed_organ_counts_zero_dice_and_no_distance(tmp_path):
     assert trachea["dice"] == 0 and trachea["hausdorff_mm"] is None
     assert found["organs"]["trachea"]["hausdorff_mm"]["left_out"] == 1
     assert found["mean"]["dice"] == 0.75
-    assert "Left out of the mean distances: 1 organs" in done.stdout
+    assert "Left out of mean distances: 1 organs" in done.stdout
 
 
 def test_only_contoured_predicted_and_wanted_organs_are_scored(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from segthor.figures import OrganFigures
 from serving.prediction.facts import Change
 from serving.review import evidence
-from serving.review.evidence import Observer, of_organ
+from serving.review.evidence import Observer, organ_evidence
 
 ORGANS = ("heart", "aorta")
 
@@ -54,14 +54,16 @@ def test_counts_are_those_of_a_plain_loop():
     for n in range(3):
         expected = slowly(values[n])
         for k, name in enumerate(ORGANS, 1):
-            np.testing.assert_allclose(counts.tables[name][1 + n, :5], expected[:, k], rtol=1e-5)
-    assert not counts.tables["heart"][[0, 4]].any()
+            np.testing.assert_allclose(
+                counts.slice_counts[name][1 + n, :5], expected[:, k], rtol=1e-5
+            )
+    assert not counts.slice_counts["heart"][[0, 4]].any()
 
 
 def evidence_of(values, members=()):
     counts = Observer(("heart",), len(values))
     counts.add(range(len(values)), ("heart",), values, list(members) or [values])
-    return of_organ(counts.tables["heart"])
+    return organ_evidence(counts.slice_counts["heart"])
 
 
 def test_a_sure_organ_has_less_of_every_doubt_than_an_unsure_one():
@@ -113,7 +115,7 @@ def test_averaged_models_are_as_sure_as_they_are_on_average():
     for n in range(3):
         expected = (slowly(members[0][n]) + slowly(members[1][n])) / 2
         for k, name in enumerate(ORGANS, 1):
-            np.testing.assert_allclose(counts.tables[name][n, :5], expected[:, k], rtol=1e-5)
+            np.testing.assert_allclose(counts.slice_counts[name][n, :5], expected[:, k], rtol=1e-5)
     apart, one = discs(sharp=30), np.roll(discs(sharp=30), 6, axis=2)
     sure, alone = evidence_of((apart + one) / 2, [apart, one]), evidence_of(apart)
     for name in ("uncertainty", "border_uncertainty", "expected_loss"):

@@ -192,7 +192,7 @@ def test_a_model_that_forgot_its_output_is_refused(tmp_path):
         arrays = dict(stored)
     arrays["probabilities"] = np.roll(arrays["probabilities"], 1, -1)
     np.savez(example, **arrays)
-    with pytest.raises(InputError, match="stored output, but differs by 1"):
+    with pytest.raises(InputError, match="found a difference of 1"):
         bundle.load(str(tmp_path))
 
 

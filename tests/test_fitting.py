@@ -23,7 +23,7 @@ def network(most, seen):
 @pytest.mark.parametrize("most, sizes", [(16, [16, 16]), (5, [16, 8, 4, 4, 4, 4, 4, 4, 4, 4])])
 def test_batches_are_halved_until_they_fit_and_stay_so(most, sizes, capsys):
     seen, images = [], np.arange(16 * 4).reshape(16, 2, 2)
-    batches = fitting.InFittingBatches()
+    batches = fitting.AdaptiveBatches()
     for _ in range(2):
         found = batches.run(network(most, seen), images)
         np.testing.assert_array_equal(found, 2 * images)
@@ -34,11 +34,11 @@ def test_batches_are_halved_until_they_fit_and_stay_so(most, sizes, capsys):
 
 def test_where_one_slice_does_not_fit_the_case_ends_in_one_line():
     with pytest.raises(InputError, match="^out of memory with one slice.*--gpu_memory_gb"):
-        fitting.InFittingBatches().run(network(0, []), np.zeros([4, 2, 2]))
+        fitting.AdaptiveBatches().run(network(0, []), np.zeros([4, 2, 2]))
 
 
 def test_no_slices_are_no_trouble():
-    found = fitting.InFittingBatches().run(network(4, []), np.zeros([0, 2, 2]))
+    found = fitting.AdaptiveBatches().run(network(4, []), np.zeros([0, 2, 2]))
     assert found.shape == (0, 2, 2)
 
 

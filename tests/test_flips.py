@@ -128,7 +128,7 @@ def test_a_network_is_shown_the_flips_of_its_training_and_no_others(tmp_path):
         (BOTH, [(), (2,), (1,), (1, 2)]),
     ):
         model = save(tmp_path / "m", by_side, SIDED, augment=augment)
-        made = flips.of_model(model)
+        made = flips.list_flips(model)
         assert [flip.axes for flip in made] == expected
         assert [bool(flip.classes) for flip in made] == [2 in axes for axes in expected]
 
@@ -139,7 +139,7 @@ NO_FLIPS = [{}, dict.fromkeys(BOTH, 0.0), {"flip_left_right": "0.5"}, None, [0.5
 @pytest.mark.parametrize("augment", NO_FLIPS)
 def test_a_model_that_saw_no_flip_or_does_not_say_refuses_them(tmp_path, augment):
     model = save(tmp_path / "m", by_side, SIDED, augment=augment)
-    with pytest.raises(InputError, match="saw none .*; predict without --tta") as error:
+    with pytest.raises(InputError, match="had none .*; predict without --tta") as error:
         Ensemble([model], tta=True)
     assert model.folder in str(error.value) and "\n" not in str(error.value)
     Ensemble([model])
@@ -184,5 +184,5 @@ def test_predict_ends_in_one_line_before_anything_is_predicted(tmp_path):
     done = run_entry("serving.predict", model=tmp_path / "m", input=tmp_path / "scans",
                      output=tmp_path / "out", tta=True)  # fmt: skip
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "--tta averages over flips that the training saw" in done.stderr
+    assert "--tta averages over the flips of the training" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -62,11 +62,13 @@ def test_where_all_is_annotated_nothing_changes(kind):
 def test_an_organ_that_is_not_seen_beside_ignored_pixels_is_not_known_to_be_absent():
     present = tf.constant([[True, False], [True, False]])
     annotated = tf.constant(np.array([[[1, 1]], [[1, 0]]], np.float32))
-    known = losses.known(present, tf.ones([2, 2], tf.int64), annotated).numpy()
+    known = losses.mask_known(present, tf.ones([2, 2], tf.int64), annotated).numpy()
     np.testing.assert_array_equal(known, [[1, 1], [1, 0]])
     contoured = tf.constant([[0, 1], [0, 1]], tf.int64)
-    np.testing.assert_array_equal(losses.known(present, contoured, annotated), [[0, 1], [0, 0]])
-    assert losses.known(present, contoured, None) is contoured
+    np.testing.assert_array_equal(
+        losses.mask_known(present, contoured, annotated), [[0, 1], [0, 0]]
+    )
+    assert losses.mask_known(present, contoured, None) is contoured
 
 
 @pytest.mark.parametrize("case", range(6))

@@ -125,4 +125,4 @@ def test_a_loss_that_is_not_finite_ends_with_step_and_patients(source):
     batches = iter(data.per_replica(data.training(source, learner.config, 4), 4))
     training = loop.Training(learner, source, batches, None, None, Journal(), lambda: False)
     with pytest.raises(InputError, match="not finite at step 0, with patients Patient_0"):
-        loop.call(training, STEPS)
+        loop.run_steps(training, STEPS)

@@ -72,7 +72,7 @@ def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(
     sizes, held, widths = [4, 8, 16, 32], 0, []
     for seed in range(12):
         dice = planted(sizes, seed)
-        *_, row = growth.table(sizes[:3], {"heart": dice[:3]})
+        *_, row = growth.summarise(sizes[:3], {"heart": dice[:3]})
         assert (row["patients"], row["kind"]) == (32, "predicted")
         held += row["low"] <= dice[3].mean() <= row["high"]
         widths.append(row["high"] - row["low"])
@@ -83,7 +83,7 @@ def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(
 def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
     dice = planted([4, 8, 16], 0)
     dice[:, :, 0] = np.nan
-    rows = growth.table([4, 8, 16], {"heart": dice})
+    rows = growth.summarise([4, 8, 16], {"heart": dice})
     assert rows[0]["dice"] == pytest.approx(np.nanmean(dice[0]))
     assert all(np.isfinite([row["low"], row["high"]]).all() for row in rows)
 
@@ -92,7 +92,7 @@ def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():
     "flags, message",
     [
         (["--sizes=1,2", "--steps=1"], "--sizes: expected three or more numbers"),
-        (["--sizes=1,2,4"], "--steps: expected as many for each size"),
+        (["--sizes=1,2,4"], "--steps: expected one number for all sizes"),
         (["--sizes=1,2,4", "--steps=1", "--draw=2"], "--draw: is chosen here; leave it out"),
         (
             ["--sizes=1,2,9", "--steps=1"],

@@ -19,7 +19,7 @@ from trainer.config import Config
 def test_the_steps_and_validations_that_fit_fill_the_time_and_no_more(
     step_s, validation_s, validate_every
 ):
-    found = length.fitting(26, 600, step_s, validation_s, validate_every)
+    found = length.fit_length(26, 600, step_s, validation_s, validate_every)
     times = range(27, found.steps + 1)
     validations = sum(step % found.validate_every == 0 or step == found.steps for step in times)
     took = len(times) * step_s + validations * validation_s
@@ -29,7 +29,7 @@ def test_the_steps_and_validations_that_fit_fill_the_time_and_no_more(
 
 
 def test_without_time_there_is_one_step_more():
-    assert length.fitting(26, -5, 1.0, 10.0).steps == 27
+    assert length.fit_length(26, -5, 1.0, 10.0).steps == 27
 
 
 def test_minutes_stand_alone():
@@ -56,6 +56,6 @@ def test_a_timed_run_keeps_the_steps_that_it_chose_when_it_is_killed_and_goes_on
     assert summary["finished"] and summary["steps"] == record["length"]["steps"] > 26
     source = sources.open_source(str(tmp_path / "data"), None)
     config = Config.from_json(record["config"])
-    known = length.known(config, source, str(workdir), 4)
+    known = length.read_length(config, source, str(workdir), 4)
     assert known.steps == record["length"]["steps"]
-    assert length.known(config, source, str(tmp_path / "other"), 4) is None
+    assert length.read_length(config, source, str(tmp_path / "other"), 4) is None

@@ -182,7 +182,7 @@ def training():
     config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16)
     config = config.of_table(source.organs)
     learner = Learner(config, source, devices.strategy(), 100)
-    iterator = iter(loop.share_inputs(config, source, learner.strategy, 0)[0])
+    iterator = iter(loop.distribute_inputs(config, source, learner.strategy, 0)[0])
     return lambda: learner.train(iterator, tf.constant(1))
 
 def in_threads():

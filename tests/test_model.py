@@ -41,7 +41,7 @@ def test_an_organ_begins_with_a_hundredth_of_the_pixels(decoder):
     size = 96 if decoder == "pspnet" else 32
     for xla in (False, True):
         network = model.build(dataclasses.replace(SMALL, decoder=decoder, xla=xla), size, 3)
-        by_name = layers.by_name(network)
+        by_name = layers.weights_by_name(network)
         by_name[f"{layers.SEGMENT_HEAD}/kernel"].assign(
             tf.zeros_like(by_name[f"{layers.SEGMENT_HEAD}/kernel"])
         )
@@ -174,30 +174,30 @@ def test_the_encoder_starts_from_a_file_or_a_folder(tmp_path):
         network.get_layer("resnet18").get_layer("conv0").get_weights()[0], first
     )
     with pytest.raises(InputError, match="expected md5 318e3ac0cd98d51e917526c9f62f0b50"):
-        weights.find(str(tmp_path), "resnet18")
+        weights.find_file(str(tmp_path), "resnet18")
     with pytest.raises(InputError, match="resnet34_imagenet_1000_no_top.h5 from https.*md5 8caaa"):
-        weights.find(str(tmp_path), "resnet34")
+        weights.find_file(str(tmp_path), "resnet34")
     with pytest.raises(InputError, match="3 channels, found 5"):
         model.build(dataclasses.replace(SMALL, encoder_weights=path), 32, 5)
 
 
 def test_a_published_name_means_the_published_weights_whatever_lies_here(tmp_path, monkeypatch):
     fetched = []
-    monkeypatch.setattr(weights, "_fetch", lambda *entry: fetched.append(entry) or "published")
+    monkeypatch.setattr(weights, "_download", lambda *entry: fetched.append(entry) or "published")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagenet").mkdir()
-    assert weights.find("imagenet", "resnet18") == "published"
+    assert weights.find_file("imagenet", "resnet18") == "published"
     (tmp_path / "imagenet11k").write_bytes(b"")
     with pytest.raises(InputError, match="expected one of none, imagenet for vgg16.*imagenet11k"):
-        weights.find("imagenet11k", "vgg16")
+        weights.find_file("imagenet11k", "vgg16")
     (tmp_path / "none").write_bytes(b"")
-    assert weights.find("none", "resnet18") is None
+    assert weights.find_file("none", "resnet18") is None
     assert len(fetched) == 1
     with pytest.raises(InputError, match="./imagenet holds no weights of resnet18"):
-        weights.find("./imagenet", "resnet18")
-    assert weights.find("./imagenet11k", "resnet18") == "./imagenet11k"
+        weights.find_file("./imagenet", "resnet18")
+    assert weights.find_file("./imagenet11k", "resnet18") == "./imagenet11k"
     (tmp_path / "mine.h5").write_bytes(b"")
-    assert weights.find("mine.h5", "resnet18") == "mine.h5"
+    assert weights.find_file("mine.h5", "resnet18") == "mine.h5"
 
 
 def test_a_file_that_holds_no_weights_of_the_encoder_is_refused(tmp_path):
@@ -216,10 +216,12 @@ def test_weights_that_cannot_be_fetched_are_named_with_address_and_md5(tmp_path,
 
     monkeypatch.setattr(weights, "_CACHE", str(tmp_path))
     monkeypatch.setattr(tf.keras.utils, "get_file", offline)
-    with pytest.raises(InputError, match="https://.*no_top.h5 could not be fetched.*md5 318e3ac0"):
-        weights.find("imagenet", "resnet18")
+    with pytest.raises(
+        InputError, match="https://.*no_top.h5 could not be downloaded.*md5 318e3ac0"
+    ):
+        weights.find_file("imagenet", "resnet18")
     with pytest.raises(InputError, match="expected one of none, imagenet for vgg16"):
-        weights.find("imagenet11k", "vgg16")
+        weights.find_file("imagenet11k", "vgg16")
 
 
 def test_a_size_that_the_pyramid_cannot_pool_is_refused():
@@ -232,7 +234,7 @@ def test_a_size_that_the_pyramid_cannot_pool_is_refused():
     [
         ({"task": "detect"}, "task: expected one of segment"),
         ({"task": "classify", "loss": "dice"}, "loss: expected ce or focal"),
-        ({"task": "classify", "loss": "ce", "surface_distances": True}, "a network of outlines"),
+        ({"task": "classify", "loss": "ce", "surface_distances": True}, "a segmentation task"),
         ({"organs": ("heart", "heart")}, "organs: expected names of organs, each once"),
         ({"steps": 0, "epochs": 0}, "steps: expected steps or epochs above 0"),
     ],

@@ -8,7 +8,7 @@ import slices
 import tensorflow as tf
 from PIL import Image
 
-from segthor import drawing, organs, records
+from segthor import drawing, organs, plots, records
 from segthor.organs import SEGTHOR
 from trainer import pictures, sources, validate
 from trainer.config import Config
@@ -138,7 +138,7 @@ def test_organs_that_the_run_does_not_learn_are_not_in_the_legend():
 def test_a_run_without_a_single_score_still_has_a_curve(tmp_path):
     rows = [{"step": 5, "loss": 1.0, "learning_rate": 0.1, "dice": float("nan")}]
     path = tmp_path / "curve.png"
-    pictures.save_learning_curve(rows, str(path), organs=SEGTHOR)
+    plots.save(pictures.learning_curve(rows, SEGTHOR), str(path))
     assert Image.open(path).size == (900, 700)
     assert [entry.name for entry in tmp_path.iterdir()] == ["curve.png"]
 

@@ -174,7 +174,7 @@ def test_a_model_changed_by_hand_is_refused_at_load(tmp_path, model, asset, chan
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04nonsense"])
 def test_a_damaged_example_is_one_line(model, content):
     (model / "1" / "assets" / "example.npz").write_bytes(content)
-    with pytest.raises(InputError, match="the stored example cannot be tried"):
+    with pytest.raises(InputError, match="the stored example cannot be run"):
         bundle.load(str(model))
 
 

@@ -24,7 +24,7 @@ def source(tmp_path_factory):
 
 
 def test_of_each_patient_the_slice_with_most_organs_is_shown(source):
-    found = preview.fullest(source, 3)
+    found = preview.read_fullest_slices(source, 3)
     most = {}
     for shard in source.train:
         with open(f"{source.folder}/{shard.file}", "rb") as stream:
@@ -37,7 +37,7 @@ def test_of_each_patient_the_slice_with_most_organs_is_shown(source):
 
 def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(source):
     config = Config(seed=5)
-    found = preview.fullest(source, 3)
+    found = preview.read_fullest_slices(source, 3)
     images = np.stack([one.image for one in found])
     labels = np.stack([one.labels for one in found])
     for step in (None, 2):
@@ -47,7 +47,7 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
             expected = augment.augment(
                 tf.constant(images), tf.constant(labels), place, seed, config.augment
             )
-        cells = preview.drawn(found, step, config, organs=SEGTHOR)
+        cells = preview.draw_slices(found, step, config, organs=SEGTHOR)
         for (tile, _), image, truth in zip(cells, *expected, strict=True):
             middle = np.rint(image).astype(np.uint8)[..., 1]
             scale = tile.shape[0] // 32
@@ -55,15 +55,15 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
                 middle, truth=np.asarray(truth), scale=scale, organs=SEGTHOR
             )
             np.testing.assert_array_equal(tile, expected_tile)
-    assert [caption for _, caption in preview.drawn(found, None, config, organs=SEGTHOR)] == [
+    assert [caption for _, caption in preview.draw_slices(found, None, config, organs=SEGTHOR)] == [
         f"{one.patient}, slice {one.z}" for one in found
     ]
 
 
 def test_without_augmentation_every_column_is_the_first(source):
     config = dataclasses.replace(Config(), augment=Strengths.none())
-    found = preview.fullest(source, 2)
-    stored, step = (preview.drawn(found, step, config, organs=SEGTHOR) for step in (None, 0))
+    found = preview.read_fullest_slices(source, 2)
+    stored, step = (preview.draw_slices(found, step, config, organs=SEGTHOR) for step in (None, 0))
     for (one, _), (other, _) in zip(stored, step, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -19,7 +19,7 @@ from serving.prediction.plan import Plan
 from serving.prediction.worker import Worker
 from serving.review import overview
 from serving.review.evidence import OF_ORGAN
-from serving.review.judge import Judge, of_average
+from serving.review.judge import Judge, average_dice
 from tests import file_order
 
 FINE = dict.fromkeys(OF_ORGAN, 0.0) | {
@@ -123,7 +123,7 @@ def test_the_average_is_expected_to_be_as_good_as_averaged_outlines_are(shared_p
         chances = [1 / (1 + np.exp((radius - 120 - error[angle]) / 6)) for error in errors]
         average = np.mean(chances, 0) > 0.5
         each, apart = (np.mean([dice(one, to) for one in outlines]) for to in (true, average))
-        found.append((of_average(each, 1 - apart), dice(average, true), each))
+        found.append((average_dice(each, 1 - apart), dice(average, true), each))
     expected, reached, each = np.mean(found, 0)
     assert expected == pytest.approx(reached, abs=0.001)
     assert reached >= each + (0.005 if own_px >= 4 else -1e-9)

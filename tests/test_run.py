@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_network_than_run_json_describes_is_refused(work
         config = dataclasses.replace(CONFIG, **changed).to_json()
         value = record.to_json() | {"config": config, "organs": config["organs"]}
         (workdir / run.RUN).write_text(json.dumps(value))
-        with pytest.raises(InputError, match="not of the network that run.json describes"):
+        with pytest.raises(InputError, match="of another network than run.json describes"):
             run.restore(str(workdir))
 
 

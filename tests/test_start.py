@@ -43,11 +43,11 @@ def earlier(tmp_path_factory):
 
 
 def begun(path, size=96, context=3, **chosen):
-    """(network, what `begin` says) of a configuration that starts there."""
+    """(network, what `load_weights` says) of a configuration that starts there."""
     config = Config(**NETWORK | {"organs": THERE.organs} | chosen, start_from=str(path))
-    config = starts.settle(config, "/nowhere")
+    config = starts.resolve_start(config, "/nowhere")
     network = model.build(config, size, context)
-    return network, starts.begin(network, config)
+    return network, starts.load_weights(network, config)
 
 
 def images(size=96):
@@ -71,9 +71,9 @@ def test_from_a_run_or_its_export_the_first_predictions_are_the_same_bit_for_bit
 
 
 def test_outputs_go_with_the_organs_names_and_a_new_organ_starts_fresh(earlier):
-    old = layers.by_name(run.restore(str(earlier[0]))[0])
+    old = layers.weights_by_name(run.restore(str(earlier[0]))[0])
     tf.keras.utils.set_random_seed(7)
-    fresh = layers.by_name(
+    fresh = layers.weights_by_name(
         model.build(Config(**NETWORK, organs=("heart", "liver", "aorta")), 48, 3)
     )
     tf.keras.utils.set_random_seed(7)
@@ -81,13 +81,13 @@ def test_outputs_go_with_the_organs_names_and_a_new_organ_starts_fresh(earlier):
         earlier[1], 48, organs=("heart", "liver", "aorta")
     )  # another matrix, too
     for weight in ("kernel", "bias"):
-        found = layers.by_name(network)[f"segment_head/{weight}"].numpy()
+        found = layers.weights_by_name(network)[f"segment_head/{weight}"].numpy()
         there = old[f"segment_head/{weight}"].numpy()  # background, aorta, heart, trachea
         np.testing.assert_array_equal(found[..., [0, 1, 3]], there[..., [0, 2, 1]])
         new = fresh[f"segment_head/{weight}"].numpy()[..., 2]
         np.testing.assert_array_equal(found[..., 2], new)
     assert (taken["organs"], taken["fresh_organs"]) == (["heart", "aorta"], ["liver"])
-    assert "organs known there: heart, aorta; new organs: liver" in starts.told(taken)
+    assert "organs known there: heart, aorta; new organs: liver" in starts.describe_start(taken)
 
 
 def test_what_has_another_shape_or_is_not_there_stays_fresh_and_is_named(earlier):
@@ -96,15 +96,17 @@ def test_what_has_another_shape_or_is_not_there_stays_fresh_and_is_named(earlier
     network, taken = begun(earlier[1], 64, task="joint", decoder="unet")
     fresh = {name.partition("/")[0] for name in taken["fresh"]}
     assert "classify_head" in fresh and "decoder_stage0a_conv" in fresh and "conv0" not in fresh
-    assert "and " in starts.told(taken) and "classify_head" in starts.told(taken)
+    assert "and " in starts.describe_start(taken) and "classify_head" in starts.describe_start(
+        taken
+    )
 
 
 @pytest.mark.parametrize("decoder", ["unet", "fpn", "linknet", "pspnet"])
 def test_weights_have_one_name_each_in_every_network_and_the_encoder_is_the_librarys(decoder):
     config = Config(backbone="vgg16", decoder=decoder, organs=("heart",), task="joint")
     first, second = (model.build(config, 96, 3) for _ in range(2))
-    assert list(layers.by_name(first)) == list(layers.by_name(second))
-    assert not any(name.startswith("conv2d") for name in layers.by_name(first))
+    assert list(layers.weights_by_name(first)) == list(layers.weights_by_name(second))
+    assert not any(name.startswith("conv2d") for name in layers.weights_by_name(first))
     keras = {n: getattr(tf.keras, n) for n in ("backend", "layers", "models", "utils")}
     library = Backbones.get_backbone(
         "vgg16", input_shape=(96, 96, 3), weights=None, include_top=False, **keras
@@ -117,7 +119,7 @@ def test_weights_have_one_name_each_in_every_network_and_the_encoder_is_the_libr
 
 def test_layers_that_keras_numbers_have_the_same_names_in_every_network():
     config = Config(backbone="inceptionv3", decoder="pspnet", organs=("heart",))
-    first, second = (layers.by_name(model.build(config, 96, 3)) for _ in range(2))
+    first, second = (layers.weights_by_name(model.build(config, 96, 3)) for _ in range(2))
     assert list(first) == list(second) and "conv2d_1/kernel" in first
     assert [v.shape for v in first.values()] == [v.shape for v in second.values()]
     assert [v.name for v in first.values()] != [v.name for v in second.values()]
@@ -132,7 +134,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_then_learns(tmp_path):
     batches = iter(data.per_replica(data.training(source, config, 4), 4))
 
     def changed(before):
-        now = {name: v.numpy() for name, v in layers.by_name(learner.model).items()}
+        now = {name: v.numpy() for name, v in layers.weights_by_name(learner.model).items()}
         return now, {n.partition("/")[0] for n in now if not np.array_equal(now[n], before.get(n))}
 
     before, _ = changed({})
@@ -151,7 +153,11 @@ def test_what_cannot_be_started_from_is_one_line(earlier, tmp_path):
             begun(path, **chosen)
 
     refused("expected a run or an exported model, found none", tmp_path / "nowhere")
-    refused("--backbone=resnet18, but this run's is resnet34", earlier[1], backbone="resnet34")
+    refused(
+        "expected a network with --backbone=resnet34 as in this run, found resnet18",
+        earlier[1],
+        backbone="resnet34",
+    )
     save_coded(tmp_path / "nameless")
     refused("exported without the names of its weights", tmp_path / "nameless")
     for number, (name, change) in enumerate(
@@ -190,7 +196,7 @@ def test_odd_folders_to_start_from_are_one_line(tmp_path, made, message):
         if not name.endswith("/"):
             path.write_bytes(b"")
     with pytest.raises(InputError, match=message):
-        starts.settle(Config(start_from=str(tmp_path)), str(tmp_path / "new"))
+        starts.resolve_start(Config(start_from=str(tmp_path)), str(tmp_path / "new"))
 
 
 def test_a_model_from_before_weights_had_names_keeps_its_digest():
@@ -215,8 +221,8 @@ def test_the_trainer_starts_from_a_model_says_so_and_goes_on_without_it(earlier,
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["start"]["fresh_organs"] == ["esophagus"] and record["start"]["fresh"] == []
     assert record["config"]["encoder_weights"] == "imagenet"  # so the images are scaled as there
-    there = layers.by_name(run.restore(str(earlier[0]))[0])["conv0/kernel"].numpy()
-    found = layers.by_name(run.restore(str(tmp_path / "run"))[0])["conv0/kernel"].numpy()
+    there = layers.weights_by_name(run.restore(str(earlier[0]))[0])["conv0/kernel"].numpy()
+    found = layers.weights_by_name(run.restore(str(tmp_path / "run"))[0])["conv0/kernel"].numpy()
     np.testing.assert_allclose(found, there, atol=1e-6)
     shutil.rmtree(tmp_path / "model")
     (output,) = finish([start(command(tmp_path / "data", tmp_path / "run", *flags))])

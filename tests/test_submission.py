@@ -129,7 +129,7 @@ def test_why_a_case_failed_and_whose_scan_is_absent_are_said(folders):
     assert done.returncode == 2
     assert "Patient_42: failed in prediction: truncated" in done.stderr
     (folders / "scans" / "Patient_42.nii.gz").unlink()
-    assert "no scan are left out: X" in submit(folders).stdout
+    assert "label maps without a scan are left out: X" in submit(folders).stdout
 
 
 def test_a_name_that_leads_out_of_the_zip_makes_no_entry(folders):

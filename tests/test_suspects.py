@@ -88,8 +88,8 @@ def test_the_ranking_goes_by_what_is_more_than_usual_for_the_organ():
 
 
 def test_runs_of_neighbours():
-    assert suspicion.runs_of([]) == []
-    assert suspicion.runs_of([1, 2, 3, 7, 9, 10]) == [(1, 3), (7, 7), (9, 10)]
+    assert suspicion.group_runs([]) == []
+    assert suspicion.group_runs([1, 2, 3, 7, 9, 10]) == [(1, 3), (7, 7), (9, 10)]
 
 
 PLANTED = {"P02": "gap", "P04": "third", "P07": "swap", "P08": "shift"}

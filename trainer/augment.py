@@ -1,8 +1,8 @@
-"""Augmentation in the training step: batched, on the device, a function of (seed, step, place).
+"""Augmentation of a batch on the device, as part of the training step.
 
-`augment` first moves image and labels by one map (`trainer.warp`), then changes the image alone
-(`trainer.appearance`). What an example gets depends on its place in the global batch, never on its
-neighbours, so that one replica and several see the same pictures, and so does a resumed run.
+`augment` first deforms images and labels together (`trainer.warp`), then changes the grey values of
+the images (`trainer.appearance`). The augmentation of an example depends on seed, step and its
+index in the global batch alone, so that a resumed run and any number of replicas give the same.
 """
 
 import math
@@ -13,7 +13,8 @@ import tensorflow as tf
 from trainer import appearance, draws, warp
 from trainer.strengths import Strengths
 
-# One number in [0, 1) per example for each; a choice keeps its own when others are switched off.
+# Random numbers per example, one of each name, whether or not it is used: switching one kind of
+# augmentation off does not change the others.
 _CHOICES = (
     *("flip_left_right", "flip_front_back", "rotation", "scale", "shift_rows", "shift_columns"),
     *("window_level", "window_width", "gamma", "contrast", "brightness"),
@@ -25,11 +26,14 @@ _GEOMETRY = ("flip_left_right", "flip_front_back", "rotation_deg", "scale", "shi
 
 
 def augment(images, labels, index, seed, strengths: Strengths):
-    """The batch as the network is to see it.
+    """Augments a batch.
 
-    images: uint8 [N, H, W, C]. labels: uint8 [N, H, W]. index: int32 [N], each example's place in
-    the global batch. seed: int32 [2], the run's seed and the step. H, W and C are static.
-    Returns images float32 [N, H, W, C] in 0 to 255 and labels uint8 [N, H, W].
+    images: uint8 [N, H, W, C]; H, W and C must be static.
+    labels: uint8 [N, H, W].
+    index: int32 [N], index of each example in the global batch.
+    seed: int32 [2], the run's seed and the step.
+
+    Returns images float32 [N, H, W, C] of 0 to 255 and labels uint8 [N, H, W].
     """
     if strengths == Strengths.none():
         return tf.cast(images, tf.float32), labels
@@ -42,20 +46,20 @@ def augment(images, labels, index, seed, strengths: Strengths):
     if strengths.noise:
         noise = draws.normal(seed, index, _NORMAL, images.shape[1:])
     if any(getattr(strengths, name) for name in _GEOMETRY):
-        rows, columns = _positions(choices, control, strengths, images.shape[1:3])
+        rows, columns = _source_positions(choices, control, strengths, images.shape[1:3])
         images, labels = warp.resample(images, labels, rows, columns)
     return appearance.change(tf.cast(images, tf.float32), choices, noise, strengths), labels
 
 
 def mirrored(index, seed, strengths: Strengths):
     """bool [N]: the examples that `augment` mirrors left to right."""
-    place = _CHOICES.index("flip_left_right")
-    number = draws.uniform(seed, index, _UNIFORM, place + 1)[:, place]
+    column = _CHOICES.index("flip_left_right")
+    number = draws.uniform(seed, index, _UNIFORM, column + 1)[:, column]
     return number < strengths.flip_left_right
 
 
-def _positions(choices, control, strengths, shape):
-    def mirrored(name):
+def _source_positions(choices, control, strengths, shape):
+    def direction(name):
         return tf.where(choices[name] < getattr(strengths, name), -1.0, 1.0)
 
     def both_ways(name):
@@ -65,7 +69,7 @@ def _positions(choices, control, strengths, shape):
     return warp.positions(
         height,
         width,
-        flips=(mirrored("flip_front_back"), mirrored("flip_left_right")),
+        flips=(direction("flip_front_back"), direction("flip_left_right")),
         rotation=both_ways("rotation") * np.radians(strengths.rotation_deg),
         scale=appearance.factor(choices["scale"], strengths.scale),
         shift=(

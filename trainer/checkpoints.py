@@ -1,9 +1,9 @@
 """A run's checkpoints: the last, from which it continues, and the best, which is exported.
 
 WORKDIR/checkpoints holds all that a resumed run needs: weights, moving average, optimizer with its
-step, learning rate drop, best score. The step gives epoch and data order (see `trainer.data`).
-WORKDIR/best holds the scored network alone. TensorFlow writes a checkpoint under another name and
-only then records it as the latest, so that a killed run finds the one before.
+step, learning rate drop, best score. Epoch and order of the data follow from the step (see
+`trainer.data`). WORKDIR/best holds the validated network alone. TensorFlow records a checkpoint as
+the latest once it is written completely, so that a killed run continues from the one before.
 """
 
 import tempfile
@@ -17,9 +17,11 @@ from trainer.failures import DAMAGED
 
 
 class Checkpoints:
-    """The run's two checkpoints and what the loop has to remember beside the learner.
+    """The two checkpoints of a run, and the history of its validation scores.
 
-    best: the best score so far; stale: validations since; since_drop: since the rate dropped.
+    best: float64 [], the best score so far; -1 before the first validation.
+    stale: int64 [], validations since the best one.
+    since_drop: int64 [], validations since the best one or since the learning rate dropped.
     """
 
     def __init__(self, workdir: str, learner, chief: bool):
@@ -35,19 +37,18 @@ class Checkpoints:
             **parts, **{name: getattr(self, name) for name in remembered}
         )
         self._folder = files.join(workdir, run.LAST)
-        # Every process takes part in saving, since replicas' values are added up, but only the
-        # chief writes into the run's folder.
-        self._spare = None if chief else tempfile.TemporaryDirectory()
-        target = workdir if chief else self._spare.name
+        # Every process must take part in saving, which sums values over the replicas. Only the
+        # chief's files are kept.
+        self._discarded = None if chief else tempfile.TemporaryDirectory()
+        target = workdir if chief else self._discarded.name
         self._last = tf.train.CheckpointManager(self._whole, files.join(target, run.LAST), 2)
-        scored = tf.train.Checkpoint(model=learner.scored)
+        scored = tf.train.Checkpoint(model=learner.scored_model)
         self._best = tf.train.CheckpointManager(scored, files.join(target, run.BEST), 1)
 
     def restore(self) -> bool:
-        """Takes up the last checkpoint, if there is one; the one before where it is damaged.
+        """Restores the last checkpoint, or the one before if it is damaged.
 
-        Raises:
-          InputError: all are damaged.
+        Returns whether there is one. Raises InputError where all checkpoints are damaged.
         """
         state = tf.train.get_checkpoint_state(self._folder)
         paths = list(reversed(state.all_model_checkpoint_paths)) if state else []
@@ -68,13 +69,16 @@ class Checkpoints:
         return False
 
     def save(self) -> None:
-        """Writes the last checkpoint, unless it is there."""
+        """Writes the last checkpoint, unless that of this step is written already."""
         if self._saved != self._learner.step:
             self._saved = self._learner.step
             self._write(self._last)
 
     def score(self, value: float) -> bool:
-        """Notes a validation's score; where it is the best so far, writes that checkpoint."""
+        """Records a validation score and writes the best checkpoint if it is the best so far.
+
+        Returns whether it is.
+        """
         better = value > float(self.best)
         self.stale.assign(0 if better else self.stale + 1)
         self.since_drop.assign(0 if better else self.since_drop + 1)
@@ -84,6 +88,6 @@ class Checkpoints:
         return better
 
     def _write(self, manager) -> None:
-        """Saves what is whole: the averaged network with the statistics that belong to it."""
+        """Saves a checkpoint; the averaged network needs its BatchNorm statistics first."""
         self._learner.finish_average()
         manager.save(checkpoint_number=self._learner.step)

@@ -1,4 +1,4 @@
-"""Every choice of a training run: one frozen, JSON-able value. The entries make flags of it."""
+"""The configuration of a training run, from whose fields the programs make their flags."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,101 +26,114 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Config:
-    """A run's choices; each field says what it is and its range, and is a flag of that name."""
+    """The configuration of a run.
+
+    Each field has its help text and range, and is a flag of that name; `augment` holds one flag
+    for each of its fields.
+    """
 
     task: str = option(
         SEGMENT,
-        "segment: outline the organs; classify: say which a slice holds; joint: both, one encoder.",
+        "segment: label the pixels of the organs; classify: predict which organs a slice holds; "
+        "joint: both, with one encoder.",
         TASKS,
     )
     organs: tuple[str, ...] = option(
-        (), "Which of the dataset's organs to learn, background aside; all where none is named."
+        (), "Organs of the dataset to learn, besides the background; none: all of them."
     )
     fold: int = option(
-        -1, "Fold to validate on, training on the others; -1: the split as built.", (-1, 999)
+        -1, "Fold to validate on; the others are trained on. -1: the split as built.", (-1, 999)
     )
 
     train_patients: int = option(
         0, "Train on so many of the training patients; 0: on all.", (0, 10**9)
     )
     draw: int = option(
-        0, "Which draw of --train_patients: of one draw, fewer patients are part of more.", SEEDS
+        0,
+        "Number of the random draw of --train_patients; within a draw a smaller set of patients is "
+        "part of every larger one.",
+        SEEDS,
     )
 
     decoder: str = option("unet", "The decoder.", DECODERS)
     backbone: str = option("resnet34", "The encoder.", BACKBONES)
     encoder_weights: str = option(
         "none",
-        "Where the encoder starts: none (random), imagenet, imagenet11k, imagenet11k-places365ch "
-        "(fetched once), a weights file, or a folder of such files; ./imagenet is a path.",
+        "Initial weights of the encoder: none (random), imagenet, imagenet11k, "
+        "imagenet11k-places365ch (downloaded once), a weights file, or a folder of such files; "
+        "./imagenet is a path.",
     )
 
     start_from: str = option(
         "",
-        "Start with the weights of this run's best checkpoint or exported model: encoder, decoder, "
-        "and the outputs of the organs that both know by name; images are scaled as there.",
+        "Run (its best checkpoint) or exported model whose weights to start with: encoder, "
+        "decoder, and the outputs of organs of the same name; images are scaled as there.",
     )
     freeze_encoder_steps: int = option(
-        0, "Steps at the beginning in which the encoder stays as it is.", (0, 10**9)
+        0, "Steps at the beginning in which the encoder is frozen.", (0, 10**9)
     )
 
     epochs: int = option(
-        60, "Passes over the training slices; counts where --steps is 0.", (0, 100_000)
+        60, "Passes over the training slices; used where --steps is 0.", (0, 100_000)
     )
-    steps: int = option(0, "Training steps; 0: as --epochs says.", (0, 10**9))
+    steps: int = option(0, "Training steps; 0: see --epochs.", (0, 10**9))
     minutes: float = option(
         0.0,
-        "End in so many minutes, with the steps that fit: the first ones are measured, and the "
-        "schedule is laid over all; 0: as --steps or --epochs say.",
+        "Time limit: the first steps are measured, and the run and its learning rate schedule get "
+        "the number of steps that fits; 0: see --steps and --epochs.",
         (0, 100_000),
     )
     batch_size: int = option(16, "Slices per step and device.", (1, 65_536))
     oversample: float = option(
         0.0,
-        "Slices that hold an organ which less than this share of all slices holds are drawn more "
-        "often: the square root of share / organ's share times; 0: every slice once per epoch.",
+        "Repeat slices with an organ that less than this share of all slices holds: the square "
+        "root of (this / organ's share) times; 0: every slice once per epoch.",
         (0, 1),
     )
-    shuffle_buffer: int = option(512, "Slices that are mixed at a time.", (1, 10**6))
+    shuffle_buffer: int = option(512, "Slices that are shuffled at a time.", (1, 10**6))
 
     loss: str = option("dice_ce", "The loss; bce_dice is 0.1 x cross entropy - Dice.", LOSSES)
     optimizer: str = option("adamw", "The optimizer; sgd has Nesterov momentum 0.9.", OPTIMIZERS)
     learning_rate: float = option(1e-3, "The highest learning rate.", (1e-9, 100))
     weight_decay: float = option(
-        1e-4, "Decoupled weight decay; biases and BatchNorm are spared.", (0, 100)
+        1e-4, "Decoupled weight decay; not applied to biases and BatchNorm.", (0, 100)
     )
-    schedule: str = option("onecycle", "How the learning rate runs.", SCHEDULES)
+    schedule: str = option("onecycle", "Schedule of the learning rate.", SCHEDULES)
     warmup: float = option(0.1, "Share of the steps in which onecycle and cosine rise.", (0, 0.999))
     patience: int = option(
         4, "plateau: validations without a better score before the rate drops.", (1, 10_000)
     )
     clip_norm: float = option(
-        1.0, "Largest norm of the whole gradient; 0: not clipped.", (0, 10**6)
+        1.0, "Largest global norm of the gradients; 0: not clipped.", (0, 10**6)
     )
     ema: float = option(
         0.999,
-        "Decay of the moving average of the weights that is scored and exported; 0: none.",
+        "Decay of the moving average of the weights, which is validated and exported; 0: none.",
         (0, 0.999999),
     )
     early_stop: int = option(
-        0, "Validations without a better score before the end; 0: never.", (0, 10_000)
+        0, "Stop after so many validations without a better score; 0: never.", (0, 10_000)
     )
 
-    precision: str = option("float32", "Arithmetic of the network; sums stay float32.", PRECISIONS)
+    precision: str = option(
+        "float32", "Precision of the network; the loss is computed in float32.", PRECISIONS
+    )
     xla: bool = option(False, "Compile forward and backward pass with XLA (GPU).")
     steps_per_call: int = option(
-        10, "Steps per call of the device; progress shows as often.", (1, 10_000)
+        10, "Steps per call of the device; progress is printed once per call.", (1, 10_000)
     )
     validate_every: int = option(0, "Steps between validations; 0: after each epoch.", (0, 10**9))
     checkpoint_every: int = option(
         0, "Steps between checkpoints; 0: at each validation.", (0, 10**9)
     )
     surface_distances: bool = option(
-        False, "At the end, Hausdorff distances of the best checkpoint on the validation patients."
+        False, "At the end, measure surface distances of the best checkpoint on validation data."
     )
 
-    seed: int = option(0, "Decides first weights, order of slices and augmentation.", SEEDS)
-    deterministic: bool = option(False, "Same command, same weights, bit for bit; slower.")
+    seed: int = option(0, "Seed of initial weights, order of slices and augmentation.", SEEDS)
+    deterministic: bool = option(
+        False, "Make the weights reproducible bit for bit by the same command; slower."
+    )
     augment: Strengths = part(Strengths(), "augment_")
 
     def __post_init__(self):
@@ -129,7 +142,7 @@ class Config:
         require(once, "organs", "names of organs, each once", ",".join(self.organs))
         if self.task == CLASSIFY:
             require(self.loss in ("ce", "focal"), "loss", "ce or focal for a classifier", self.loss)
-            require(not self.surface_distances, "surface_distances", "a network of outlines", True)
+            require(not self.surface_distances, "surface_distances", "a segmentation task", True)
         for other in ("steps", "freeze_encoder_steps") if self.minutes else ():
             require(not getattr(self, other), "minutes", f"0 beside --{other}", self.minutes)
         require(
@@ -141,15 +154,15 @@ class Config:
 
     @property
     def held_out_fold(self) -> int | None:
-        """The fold to validate on; None: the split as built."""
+        """Fold to validate on; None: the split as built."""
         return self.fold if self.fold >= 0 else None
 
     def of_table(self, organs: Organs) -> "Config":
-        """The choices for a dataset with this table: all its organs, unless some are named.
+        """Returns the configuration for a dataset with this table; if no organs are named, all.
 
         Raises:
-          InputError: a named organ is not in the table, or slices are to be mirrored left to right
-            and the table does not say what an organ with a side becomes.
+          InputError: A named organ is not in the table; or slices are mirrored left to right and
+            the table does not name the mirror image of an organ that has a side.
         """
         known = all(name in organs for name in self.organs)
         expected = f"some of {', '.join(organs.names)}"
@@ -160,11 +173,11 @@ class Config:
         return dataclasses.replace(self, organs=names)
 
     def to_json(self) -> dict:
-        """Plain values, in the order of the fields."""
+        """Returns plain values, in the order of the fields."""
         value = dataclasses.asdict(self)
         return value | {"organs": list(self.organs)}
 
     @classmethod
     def from_json(cls, value: dict) -> "Config":
-        """The way back of `to_json`; raises InputError for what this version does not know."""
+        """Inverse of `to_json`; raises InputError for unknown fields and invalid values."""
         return fields.from_json(cls, value, "config")

@@ -1,9 +1,9 @@
-"""Cross-validation: a run per fold, each validated on the patients that it did not train on.
+"""Cross-validation: trains one network per fold and validates it on the patients of that fold.
 
 python -m trainer.cross_validate --flagfile=configs/all.flags --data=DATASET --workdir=RUNS
 
-Every other flag is the trainer's, --fold aside. Repeat the same command to continue an interrupted
-one. Exit status: 0; 2 for an error; 143 where SIGTERM, 130 where Ctrl-C stopped it.
+Takes all flags of trainer.main but --fold. Repeat the same command to continue an interrupted one.
+Exit status: 0; 2 for an error; 143 after SIGTERM, 130 after Ctrl-C.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _WRITTEN = {
 def main(argv):
     """Trains fold after fold, then writes one table."""
     outputs.check_folder(_WORKDIR.value, {"data": _DATA.value}, written=_WRITTEN, flag="workdir")
-    reason = "every fold is trained; leave it out, or use trainer.main"
+    reason = "all folds are trained here; leave it out, or use trainer.main"
     flags_of.refuse(argv[1:], {"fold": reason})
     dataset = folds.load_dataset(_DATA.value)
     chief = devices.is_chief()
@@ -44,8 +44,8 @@ def main(argv):
                 for fold in range(dataset.folds)
                 for _, row in csv_files.read_table(files.join(_folder(fold), run.PATIENTS))
             ]
-            table = _table(patients, dataset.organs.names)
-            print("\n" + _text(table))
+            table = _make_table(patients, dataset.organs.names)
+            print("\n" + _format_table(table))
             for name, rows in ((_TABLE, table), (_SCORES, patients)):
                 path = files.join(_WORKDIR.value, name)
                 csv_files.write_table(path, rows)
@@ -54,7 +54,7 @@ def main(argv):
 
 
 def _train(fold: int, trainer_flags) -> int:
-    """Runs the trainer in a process of its own; it returns at once where the run is finished."""
+    """Trains a fold in a process of its own, which returns at once if the run is finished."""
     where = [f"--data={_DATA.value}", f"--workdir={_folder(fold)}"]
     return child.train([*trainer_flags, f"--fold={fold}", *where], f"fold {fold}")
 
@@ -63,15 +63,15 @@ def _folder(fold: int) -> str:
     return folds.run_folder(_WORKDIR.value, fold)
 
 
-def _table(patients: list[dict], names) -> list[dict]:
-    """A row per fold, mean and spread over the folds, and mean over all patients."""
+def _make_table(patients: list[dict], names) -> list[dict]:
+    """Makes a row per fold, of mean and spread over the folds, and of the mean over patients."""
     names = [name for name in names if name in patients[0]]
     numbers = sorted({row["fold"] for row in patients}, key=int)
     scores = {n: _means([r for r in patients if r["fold"] == n], names) for n in numbers}
     stacked = np.array(list(scores.values()))
     rows = {f"fold {fold}": values for fold, values in scores.items()}
-    rows["mean of folds"] = _quietly(np.nanmean, stacked, 0)
-    rows["spread of folds"] = _quietly(np.nanstd, stacked, 0, ddof=1)
+    rows["mean of folds"] = _ignore_nan(np.nanmean, stacked, 0)
+    rows["spread of folds"] = _ignore_nan(np.nanstd, stacked, 0, ddof=1)
     rows["mean of patients"] = _means(patients, names)
     columns = [*names, "mean"]
     return [
@@ -82,20 +82,20 @@ def _table(patients: list[dict], names) -> list[dict]:
 
 
 def _means(patients, names) -> np.ndarray:
-    """Mean Dice per organ over the patients in whom it was contoured, and the mean of these."""
+    """Mean Dice of each organ over the patients with its contours; last, the mean over organs."""
     values = np.array([[float(row[name] or "nan") for name in names] for row in patients])
-    means = _quietly(np.nanmean, values, 0)
-    return np.append(means, _quietly(np.nanmean, means))
+    means = _ignore_nan(np.nanmean, values, 0)
+    return np.append(means, _ignore_nan(np.nanmean, means))
 
 
-def _quietly(function, *arguments, **options) -> np.ndarray:
-    """NaN, and no warning, for an organ that too few patients or folds have."""
+def _ignore_nan(function, *arguments, **options) -> np.ndarray:
+    """Calls a numpy function without its warning for an organ of no patient or of one fold."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return function(*arguments, **options)
 
 
-def _text(table) -> str:
+def _format_table(table) -> str:
     columns = list(table[0])
     lines = ["".join([f"{columns[0]:18}", *(f"{name:>12}" for name in columns[1:])])]
     for row in table:

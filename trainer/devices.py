@@ -1,4 +1,4 @@
-"""Which devices train together."""
+"""The devices and processes of a run."""
 
 import json
 import os
@@ -9,12 +9,11 @@ _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker
 
 
 def strategy():
-    """A tf.distribute.Strategy of all visible devices of this machine, or of those of TF_CONFIG.
+    """Makes a tf.distribute.Strategy of all GPUs of this machine, or of the hosts in TF_CONFIG.
 
-    Without a GPU the logical CPU devices stand in. MirroredStrategy serves one device as well as
-    eight.
+    Without a GPU the logical CPU devices are used. One device also gets a MirroredStrategy.
     """
-    import tensorflow as tf  # here, so that whether TF_CONFIG makes sense is known before
+    import tensorflow as tf  # slow import: an invalid TF_CONFIG is reported first
 
     if _hosts():
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -23,10 +22,10 @@ def strategy():
 
 
 def is_chief() -> bool:
-    """Whether this process alone writes into the run's folder: the only one, or TF_CONFIG's first.
+    """Whether this process writes into the run's folder: the only one, or TF_CONFIG's chief.
 
     Raises:
-      InputError: TF_CONFIG makes no sense.
+      InputError: TF_CONFIG is invalid.
     """
     hosts = _hosts()
     if hosts and "chief" in hosts["cluster"]:
@@ -35,12 +34,12 @@ def is_chief() -> bool:
 
 
 def several_processes() -> bool:
-    """Whether TF_CONFIG makes this one of several hosts."""
+    """Whether TF_CONFIG names several hosts."""
     return _hosts() is not None
 
 
 def _hosts() -> dict | None:
-    """TF_CONFIG, where it is set."""
+    """The content of TF_CONFIG; None where it is not set."""
     text = os.environ.get("TF_CONFIG")
     if not text:
         return None

@@ -1,27 +1,36 @@
-"""What bounds a training run, in words, from times that `trainer.stopwatch` measured."""
+"""Finds the bottleneck of a training run in times that `trainer.stopwatch` measured."""
 
 import math
 from dataclasses import dataclass
 
-WAITING = 0.2  # share of a run's time in which the device waits, from which on input bounds it
-_AUGMENTING = 0.3  # share of a step that is augmentation
-_GAIN = 1.5  # slices per second that a larger batch must bring to be worth a word
+WAITING = 0.2  # share of the time that the device waits, above which the input is the bottleneck
+_AUGMENTING = 0.3  # share of augmentation in a step above which it is the bottleneck
+_GAIN = 1.5  # factor of slices/s above which a larger batch is advised
 _GPU_RATE = 1000  # slices/s of a fast GPU, as an example
-_MIXED = 4  # batches that are to be mixed with one another, at least
-READING, DECODING, AUGMENTING, BATCH, NETWORK = BOUNDS = (
+_FEWEST_SHUFFLED = 4  # batches that the shuffle buffer should hold
+READING, DECODING, AUGMENTING, BATCH, NETWORK = BOTTLENECKS = (
     *("reading", "decoding and mixing", "augmentation", "a small batch", "the network"),
 )
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds per global batch, unless it says otherwise, and what belongs to them.
+    """Measured times; seconds are per global batch unless stated otherwise.
 
-    read_s: bytes from the shards; input_s: all that the input does; augment_s: on the device;
-    step_s: a step on a batch that lies ready, augmentation included; whole_s: a step of the run;
-    waiting: share of it in which the device waits for input; larger_s: a step on a ready batch that
-    is `larger` times as large, None where that does not fit; validation_s: of a whole validation.
-    launches: operations that a step launches on a GPU; off_device: those that would leave it.
+    batch: Slices of a global batch.
+    read_s: Reading the shards.
+    input_s: The whole input pipeline.
+    augment_s: Augmentation on the device.
+    step_s: A step on a batch in memory, augmentation included.
+    whole_s: A step of the run.
+    waiting: Share of `whole_s` in which the device waits for input.
+    larger: Factor of the batch size of `larger_s`.
+    larger_s: A step on a larger batch in memory; None if it does not fit.
+    validation_s: Seconds of a validation.
+    faults_per_step: Page faults per step.
+    memory_gb: Peak memory.
+    launches: Number of operations that a step launches on a GPU.
+    off_device: Those of them that would not run on the GPU.
     """
 
     batch: int
@@ -41,17 +50,18 @@ class Times:
 
     @property
     def waits(self) -> float:
-        """Share of a long run in which the device waits; at first, fetched batches may hide it."""
+        """Share of a long run in which the device waits for input."""
+        # Prefetched batches may hide the waiting in the measured steps, but not for long.
         return max(self.waiting, 1 - self.step_s / self.input_s)
 
     @property
     def gain(self) -> float:
-        """How many times the slices per second a larger batch gives."""
+        """Factor of slices/s that the larger batch brings; 0 if it does not fit."""
         return self.larger * self.step_s / self.larger_s if self.larger_s else 0.0
 
 
-def bound(times: Times) -> str:
-    """What a run spends its time on: one of BOUNDS."""
+def find_bottleneck(times: Times) -> str:
+    """Returns which part limits the run: one of BOTTLENECKS."""
     if times.waits > WAITING:
         return READING if times.read_s > times.input_s / 2 else DECODING
     if times.augment_s > _AUGMENTING * times.step_s:
@@ -59,51 +69,52 @@ def bound(times: Times) -> str:
     return BATCH if times.gain > _GAIN else NETWORK
 
 
-def advice(times: Times, config) -> list[str]:
-    """Sentences: what bounds the run, with a number and the flag to change; what else is wrong."""
+def advise(times: Times, config) -> list[str]:
+    """Returns sentences: the bottleneck with its share and the flag to change, other problems."""
     share = f"{times.waits:.0%} of the time the device waits for input"
     augmenting = times.augment_s / times.step_s
     larger = times.batch * times.larger
-    said = {
+    sentences = {
         READING: f"{share}, and reading takes {times.read_s / times.input_s:.0%} of the input's: "
         "put the dataset on a faster disk (--data)",
         DECODING: f"{share}, and reading takes only {times.read_s / times.input_s:.0%} of the "
         "input's: give the process more CPU cores, or build with a smaller --crop_mm or --context",
         AUGMENTING: f"it takes {augmenting:.0%} of a step; --augment_elastic_px=0 leaves out the "
-        "dearest part",
+        "slowest part",
         BATCH: f"steps of {larger} slices instead of {times.batch} train {times.gain:.1f} times "
         f"the slices a second: raise --batch_size from {config.batch_size} to "
         f"{config.batch_size * times.larger}, and --learning_rate with it",
         NETWORK: "input, augmentation and batch cost little: only a smaller network or matrix, "
         "--precision=bfloat16 or --xla on a GPU, or more devices make it faster",
     }
-    lines = [f"{bound(times)} bounds the run: {said[bound(times)]}"]
-    if config.shuffle_buffer < _MIXED * times.batch:
+    bottleneck = find_bottleneck(times)
+    lines = [f"{bottleneck} limits the run: {sentences[bottleneck]}"]
+    if config.shuffle_buffer < _FEWEST_SHUFFLED * times.batch:
         lines.append(
-            f"badly mixed: slices come in nearly the shards' order, since {config.shuffle_buffer} "
-            f"are mixed at a time and a batch holds {times.batch}: raise --shuffle_buffer to "
-            f"{max(512, _MIXED * times.batch)}"
+            f"badly shuffled: slices come almost in the order of the shards, since the buffer "
+            f"holds {config.shuffle_buffer} and a batch {times.batch}: raise --shuffle_buffer to "
+            f"{max(512, _FEWEST_SHUFFLED * times.batch)}"
         )
     return lines
 
 
-def for_gpus(times: Times, cores: int) -> list[str]:
-    """Sentences: what a GPU would make of this host's input and of the training step."""
+def advise_for_gpu(times: Times, cores: int) -> list[str]:
+    """Returns sentences about this host's input and the training step on a GPU."""
     rate = times.batch / times.input_s
     lines = [
-        f"this host's {cores} cores read and decode {rate:.0f} slices/s: a GPU that trains "
+        f"the {cores} cores of this host read and decode {rate:.0f} slices/s: a GPU that trains "
         f"{_GPU_RATE} slices/s needs about {max(1, math.ceil(_GPU_RATE * cores / rate))} of them",
         f"on a GPU a step launches {times.launches} operations, and "
-        f"{len(times.off_device) or 'none'} of them would leave it",
+        f"{len(times.off_device) or 'none'} of them would not run on it",
     ]
     return lines + [f"  {operation}" for operation in times.off_device]
 
 
-def waiting_line(waiting: float) -> str | None:
-    """What `trainer.main` says where input bounds the run; None where it does not."""
+def warn_of_waiting(waiting: float) -> str | None:
+    """Returns the warning of `trainer.main` if the input is the bottleneck, else None."""
     if waiting <= WAITING:
         return None
     return (
-        f"Input bounds this run: {waiting:.0%} of the time the device waits for it; "
-        "python -m trainer.doctor with the same flags says why"
+        f"The input limits this run: {waiting:.0%} of the time the device waits for it; "
+        "python -m trainer.doctor with the same flags shows why"
     )

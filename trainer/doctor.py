@@ -1,8 +1,8 @@
-"""Measures for a minute what bounds a training run, and says which flag to change.
+"""Measures for about a minute what limits a training run, and advises which flag to change.
 
 python -m trainer.doctor --flagfile=configs/all.flags --data=DATASET
 
-Takes the trainer's flags, trains a network of its own for some steps and writes nothing.
+Takes the flags of trainer.main, trains a network for some steps and writes nothing.
 """
 
 import os
@@ -23,7 +23,7 @@ flags_of.define(Config)
 
 
 def main(_):
-    """Checks what the trainer checks, measures, tells."""
+    """Checks flags and dataset as the trainer does, measures, prints advice."""
     config = flags_of.read(Config)
     which = (config.held_out_fold, config.train_patients, config.draw)
     source = sources.open_source(_DATA.value, *which)
@@ -34,25 +34,28 @@ def main(_):
     from trainer import failures, stopwatch
 
     strategy = devices.strategy()
-    with failures.in_one_line(source, "nowhere", devices.several_processes()):
+    with failures.as_input_errors(source, "nowhere", devices.several_processes()):
         print("Building and compiling the network, then measuring", flush=True)
-        with startup.quiet():  # TensorFlow warns of an input that devices share
+        with startup.quiet():  # TensorFlow warns if devices share an input
             times = stopwatch.measure(config, source, strategy, _SECONDS.value)
-    print(_table(times, strategy.num_replicas_in_sync))
-    for line in (*diagnosis.advice(times, config), *diagnosis.for_gpus(times, os.cpu_count())):
+    print(_format_table(times, strategy.num_replicas_in_sync))
+    for line in (
+        *diagnosis.advise(times, config),
+        *diagnosis.advise_for_gpu(times, os.cpu_count()),
+    ):
         print(line[0].upper() + line[1:])
-    print(_end(times, config, source))
+    print(_estimate_duration(times, config, source))
     return 0
 
 
-def _table(times, count: int) -> str:
+def _format_table(times, count: int) -> str:
     rows = {
         "reading the shards": times.read_s,
         "the whole input (reading, decoding, mixing)": times.input_s,
         "augmentation": times.augment_s,
-        "step on a batch that lies ready": times.step_s,
+        "step on a batch in memory": times.step_s,
         "step of the run": times.whole_s,
-        f"step on a ready batch of {times.larger} times the slices": times.larger_s,
+        f"step on a batch in memory, {times.larger} times as large": times.larger_s,
     }
     lines = [f"{count} device(s), {times.batch} slices per step"]
     for name, seconds in rows.items():
@@ -65,17 +68,17 @@ def _table(times, count: int) -> str:
     return "\n".join(lines)
 
 
-def _end(times, config, source) -> str:
-    """How long the run would take."""
-    step_s = max(times.whole_s, times.input_s)  # batches fetched before are used up sooner or later
+def _estimate_duration(times, config, source) -> str:
+    """Returns a sentence about the duration of the whole run."""
+    step_s = max(times.whole_s, times.input_s)  # prefetched batches speed up the first steps only
     rate = f"{times.batch / step_s:.1f} slices/s"
     if config.minutes:
         return f"{rate}; the run ends after {config.minutes:g} minutes"
-    known = length.known(config, source, "", times.batch)
-    validations = -(-known.steps // known.validate_every)
-    seconds = known.steps * step_s + validations * times.validation_s
+    plan = length.read_length(config, source, "", times.batch)
+    validations = -(-plan.steps // plan.validate_every)
+    seconds = plan.steps * step_s + validations * times.validation_s
     return (
-        f"{rate}: {known.steps} steps and {validations} validations take about {duration(seconds)}"
+        f"{rate}: {plan.steps} steps and {validations} validations take about {duration(seconds)}"
     )
 
 

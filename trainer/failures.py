@@ -1,4 +1,4 @@
-"""TensorFlow's errors that the user must mend, in one clear line."""
+"""Errors of TensorFlow that the user can mend, as one clear line."""
 
 import contextlib
 import shlex
@@ -10,61 +10,60 @@ from segthor import files, records
 from segthor.errors import InputError, message_line
 from trainer import sources
 
-# A damaged checkpoint: OpError for a wrong checksum or a missing file, IndexError for a short file.
+# A damaged checkpoint: OpError for a wrong checksum or a missing file, IndexError for a short one.
 DAMAGED = (tf.errors.OpError, IndexError)
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
-# What TensorFlow makes of a full or a read-only disk.
+# Out of memory, or a full or read-only disk.
 _REFUSED = (
     tf.errors.ResourceExhaustedError,
     tf.errors.PermissionDeniedError,
     tf.errors.FailedPreconditionError,
 )
-_MEMORY = ("OOM when allocating", "Out of memory", "out of memory")  # TensorFlow's words, XLA's
+_MEMORY = ("OOM when allocating", "Out of memory", "out of memory")  # of TensorFlow and XLA
 _DISK = ("No space left", "Read-only file system", "Permission denied", "quota")
-# TensorFlow quotes what it cannot parse, and Python then stumbles over the quoted bytes.
+# TensorFlow quotes bytes that it cannot parse, which Python may be unable to decode.
 _UNREADABLE = (tf.errors.OpError, UnicodeDecodeError)
 
 
 @contextlib.contextmanager
-def in_one_line(source: sources.Source, workdir: str, several_processes: bool):
-    """Raises InputError where a shard is damaged, disk or memory is full, or a process is gone.
+def as_input_errors(source: sources.Source, workdir: str, several_processes: bool):
+    """Raises InputError for a damaged shard, a full disk or memory, and a lost process.
 
-    TensorFlow notices a lost process at once where its connection breaks, and by missing
-    heartbeats where a host falls silent.
+    Other errors of TensorFlow in the block are raised as they are.
     """
     try:
         yield
-    except _LOST as error:
+    except _LOST as error:  # a broken connection, or missing heartbeats of a silent host
         if not several_processes:
             raise
         raise InputError(
-            "another process of this run was lost; see why in its own output, then start the same "
+            "another process of this run was lost; see its own output, then start the same "
             "command on every host: it continues from the last checkpoint"
         ) from error
     except _REFUSED as error:
         if any(words in str(error) for words in _MEMORY):
             raise InputError(
-                "out of memory; lower --batch_size, or take --precision=bfloat16 or a smaller "
+                "out of memory; lower --batch_size, or choose --precision=bfloat16 or a smaller "
                 "--backbone"
             ) from error
-        why = next((words for words in _DISK if words in str(error)), None)
-        if not why:
+        reason = next((words for words in _DISK if words in str(error)), None)
+        if not reason:
             raise
         raise InputError(
-            f"--workdir={workdir}: {why}; make room, then repeat the command: it continues from "
+            f"--workdir={workdir}: {reason}; make room, then repeat the command: it continues from "
             "the last checkpoint"
         ) from error
     except _UNREADABLE as error:
         print("Looking for the shard that cannot be read", flush=True)
-        found = damage(source)
-        if not found:
+        damage = find_damage(source)
+        if not damage:
             raise
         command = f"python -m beam_jobs.verify --data={shlex.quote(source.folder)}"
-        raise InputError(f"{found}; {command} looks at all shards") from error
+        raise InputError(f"{damage}; {command} checks all shards") from error
 
 
-def damage(source: sources.Source) -> str | None:
-    """What is wrong with the first shard that cannot be read; None where all can be."""
+def find_damage(source: sources.Source) -> str | None:
+    """Describes what is wrong with the first shard that cannot be read; None if all can be."""
     organs, shape = source.organs, (source.size_px, source.context)
     for shard in (*source.train, *source.validation):
         path, number = files.join(source.folder, shard.file), 0
@@ -79,5 +78,5 @@ def damage(source: sources.Source) -> str | None:
             return str(error)
         except _UNREADABLE as error:
             reason = ascii(message_line(error))[1:-1][:160]
-            return f"{path}: record {number} is no slice of this dataset ({reason})"
+            return f"{path}: record {number} is not a slice of this dataset ({reason})"
     return None

@@ -1,4 +1,4 @@
-"""What a run tells: the terminal, TensorBoard, and in WORKDIR log, summary, learning curve."""
+"""Reports of a run: terminal, TensorBoard, and WORKDIR's log, summary and learning curve."""
 
 import resource
 import sys
@@ -8,32 +8,35 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from segthor import csv_files, files, json_files
+from segthor import csv_files, files, json_files, plots
 from segthor.organs import Organs
 from segthor.progress import duration
 from trainer import diagnosis, pictures, run
 
-_TELL_EVERY_S = 10  # where the terminal is a file
-_PROFILED_CALL = 2
+_PRINT_EVERY_S = 10  # where the output is not a terminal
+_PROFILED_CALL = 2  # the first call compiles, the second fills caches
 _WARN_AFTER = 100  # steps
 
 
 class Journal:
-    """Tells of one run; the loop calls `begin`, then `trained` and `validated` as it goes."""
+    """Reports one run. The loop calls `begin` first and `end` last, the other methods between."""
 
     def __init__(self, workdir: str, config, profile: bool = False, *, organs: Organs):
         self._workdir, self._config, self._profile = workdir, config, profile
         self._organs = organs
         self._rows: list[dict] = []
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
-        self._told = 0.0
+        self._printed_s = 0.0
         self._calls = 0
         self._warned = False
 
     def begin(self, step: int, steps: int | None, per_epoch: int, resumed: bool) -> None:
-        """Reads what an interrupted run logged, up to the step that it continues from.
+        """Starts the report; reads the log of an interrupted run up to `step`.
 
-        steps: None where they are still to be measured.
+        step: Steps taken before.
+        steps: Steps in total; None where --minutes limits the run and they are not known yet.
+        per_epoch: Steps of an epoch.
+        resumed: Whether the run continues from a checkpoint.
         """
         self._steps, self._per_epoch = steps, per_epoch
         self._writer = tf.summary.create_file_writer(files.join(self._workdir, run.TENSORBOARD))
@@ -45,25 +48,30 @@ class Journal:
             print(f"Continuing at step {step} of {steps or 'those that fit'}", flush=True)
         elif not step:
             with self._writer.as_default():
-                choices = _plain(self._config.to_json())
-                hparams.hparams_config(  # else its table shows every scalar as a score
+                choices = _flat_choices(self._config.to_json())
+                hparams.hparams_config(  # else TensorBoard lists every scalar as a metric
                     hparams=[hparams.HParam(name) for name in choices],
                     metrics=[hparams.Metric(f"dice/{n}") for n in ("mean", *self._config.organs)],
                 )
                 hparams.hparams(choices)
 
     def measured(self, steps: int, step_s: float) -> None:
-        """Notes how many steps fit into the run's time."""
+        """Reports how many steps fit into the run's time."""
         self._steps = steps
-        self._tell(f"{step_s:.3f} s per step: {steps} steps fit")
+        self._print(f"{step_s:.3f} s per step: {steps} steps fit")
 
     def before_call(self) -> None:
-        """Starts the profiler for the third call: the first compiles, the second fills caches."""
+        """Starts the profiler before the call that --profile records."""
         if self._profile and self._calls == _PROFILED_CALL:
             tf.profiler.experimental.start(files.join(self._workdir, run.TENSORBOARD))
 
     def trained(self, learner, losses, seconds: float, waited_s: float) -> None:
-        """Notes one call of the device."""
+        """Reports one call of the device.
+
+        losses: float32 [steps].
+        seconds: Duration of the call.
+        waited_s: Seconds of it that the device waited for input.
+        """
         if self._profile and self._calls == _PROFILED_CALL:
             tf.profiler.experimental.stop()
         self._losses += list(losses)
@@ -73,25 +81,29 @@ class Journal:
             self._busy_s += seconds
             self._waited_s += waited_s
         self._warn_of_waiting(learner)
-        if sys.stdout.isatty() or time.monotonic() - self._told > _TELL_EVERY_S:
-            self._told = time.monotonic()
+        if sys.stdout.isatty() or time.monotonic() - self._printed_s > _PRINT_EVERY_S:
+            self._printed_s = time.monotonic()
             end = "\r" if sys.stdout.isatty() else "\n"
-            self._tell(
-                f"{self._place(learner)}  loss {np.mean(losses):.4f}  "
-                f"rate {learner.rate:.2e}  {self._pace(learner)}",
+            self._print(
+                f"{self._progress(learner)}  loss {np.mean(losses):.4f}  "
+                f"rate {learner.rate:.2e}  {self._speed(learner)}",
                 end,
             )
 
     def _warn_of_waiting(self, learner) -> None:
-        """Says once, after a hundred steps, that input bounds the run, where it does."""
+        """Warns once, after `_WARN_AFTER` steps, if the input limits the run."""
         if not self._warned and self._slices >= _WARN_AFTER * learner.global_batch:
             self._warned = True
-            line = diagnosis.waiting_line(self._waited_s / self._busy_s)
+            line = diagnosis.warn_of_waiting(self._waited_s / self._busy_s)
             if line:
-                self._tell(line)
+                self._print(line)
 
     def validated(self, learner, source, scores, better: bool) -> None:
-        """Notes a validation: one row of the log, one step of TensorBoard with its worst slices."""
+        """Reports a validation: one row of the log, and scores and worst slices in TensorBoard.
+
+        scores: `validate.VolumeDice`.
+        better: Whether they are the best so far.
+        """
         row = {
             "step": learner.step,
             "epoch": round(learner.step / self._per_epoch, 3),
@@ -107,7 +119,7 @@ class Journal:
         self._rows.append(row)
         csv_files.write_table(files.join(self._workdir, run.LOG), self._rows)
         if better:
-            csv_files.write_table(files.join(self._workdir, run.PATIENTS), _by_patient(scores))
+            csv_files.write_table(files.join(self._workdir, run.PATIENTS), _patient_rows(scores))
         with self._writer.as_default(step=learner.step):
             for key, value in row.items():
                 if key not in ("step", "epoch") and np.isfinite(value):
@@ -115,14 +127,16 @@ class Journal:
             if (worst := pictures.worst_slices(learner, source, scores)) is not None:
                 tf.summary.image("worst slices", worst[None])
         self._writer.flush()
-        organs = "  ".join(f"{name} {shown(value)}" for name, value in scores.by_organ.items())
-        self._tell(
-            f"{self._place(learner)}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
+        organs = "  ".join(
+            f"{name} {format_score(value)}" for name, value in scores.by_organ.items()
+        )
+        self._print(
+            f"{self._progress(learner)}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
             f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
         )
 
     def end(self, finished: bool) -> dict:
-        """Writes summary.json and the learning curve; returns the summary."""
+        """Writes summary.json and the learning curve; returns the summary, {} if there is none."""
         if not self._rows:  # stopped before the first validation
             return {}
         best = max(self._rows, key=lambda row: np.nan_to_num(float(row["dice"])))
@@ -136,46 +150,46 @@ class Journal:
         }
         json_files.write(files.join(self._workdir, run.SUMMARY), summary)
         path = files.join(self._workdir, run.CURVE)
-        pictures.save_learning_curve(self._rows, path, self._organs)
+        plots.save(pictures.learning_curve(self._rows, self._organs), path)
         self._writer.close()
         return summary
 
-    def _place(self, learner) -> str:
+    def _progress(self, learner) -> str:
         return f"step {learner.step}/{self._steps or '?'}"
 
     def _rate(self) -> float:
         return self._slices / self._busy_s if self._busy_s else 0.0
 
-    def _pace(self, learner) -> str:
+    def _speed(self, learner) -> str:
         if not self._slices or not self._steps:
             return "the first steps compile" if self._steps else "measuring the first steps"
         left_s = (self._steps - learner.step) * learner.global_batch / self._rate()
         return f"{self._rate():.1f} slices/s  left {duration(left_s)}"
 
-    def _tell(self, text: str, end: str = "\n") -> None:
+    def _print(self, text: str, end: str = "\n") -> None:
         print(f"{text:<100}" if sys.stdout.isatty() else text, end=end, flush=True)
 
 
 class Silent:
-    """The journal of a process that is not the chief, which alone tells."""
+    """The journal of a process that is not the chief: reports nothing."""
 
     def begin(self, *_) -> None:
-        """Nothing, and so all the others."""
+        """Does nothing, like all other methods."""
 
     before_call = measured = trained = validated = end = begin
 
 
-def shown(score: float | None) -> str:
-    """'0.912'; '-' for an organ that no validation patient has."""
+def format_score(score: float | None) -> str:
+    """Formats a score as '0.912', or '-' for an organ that no validation patient has."""
     return "-" if score is None or np.isnan(score) else f"{score:.3f}"
 
 
 def _or_none(score) -> float | None:
-    """JSON knows no NaN, which stands for an organ that no validation patient has."""
+    """None for NaN, which JSON lacks: an organ that no validation patient has."""
     return None if np.isnan(float(score)) else float(score)
 
 
-_TAGS = {
+_TAGS = {  # column of the log to name in TensorBoard
     "loss": "train/loss",
     "learning_rate": "train/learning_rate",
     "slices_per_s": "speed/slices_per_s",
@@ -185,8 +199,8 @@ _TAGS = {
 }
 
 
-def _by_patient(scores) -> list[dict]:
-    """A row per validation patient: its Dice per organ, empty where nobody contoured it."""
+def _patient_rows(scores) -> list[dict]:
+    """Makes a row per validation patient: Dice per organ, '' where it was not contoured."""
     return [
         {"patient": patient}
         | {n: "" if np.isnan(v) else float(v) for n, v in zip(scores.organs, row, strict=True)}
@@ -195,15 +209,16 @@ def _by_patient(scores) -> list[dict]:
 
 
 def memory_gb() -> float:
-    """Peak memory: of the first GPU where there is one, else of this process."""
+    """Peak memory in GB: of the first GPU if there is one, else of this process."""
     if tf.config.list_logical_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
 
 
-def _plain(config: dict) -> dict:
-    """HParams takes numbers and text alone, and shows the first few names of the alphabet."""
+def _flat_choices(config: dict) -> dict:
+    """Flattens the configuration for HParams, which takes numbers and strings only."""
     flat = {key: value for key, value in config.items() if key != "augment"}
+    # HParams shows the first names of the alphabet, which should not be the augmentation's.
     flat |= {f"strength/{key}": value for key, value in config["augment"].items()}
     return {key: ",".join(v) if isinstance(v, list) else v for key, v in flat.items()}

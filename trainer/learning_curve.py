@@ -1,11 +1,11 @@
-"""How much would more patients help? Trains on nested subsets of the training patients.
+"""Estimates how much more patients would help, by training on subsets of the training patients.
 
 python -m trainer.learning_curve --flagfile=configs/all.flags --steps=2000 --sizes=5,10,20,40 \
     --data=DATASET --workdir=RUNS
 
-Every other flag is the trainer's. Each size and draw is one run of as many steps, scored once, at
-its end, on the validation patients. Writes RUNS/learning_curve.csv and RUNS/learning_curve.png.
-Repeat the same command to continue an interrupted one. Exit status: as trainer.cross_validate.
+All other flags are those of trainer.main. Each size and draw is one run of --steps steps, scored at
+its end on the validation patients. Writes RUNS/learning_curve.csv and RUNS/learning_curve.png.
+Repeat the same command to continue an interrupted one. Exit status as of trainer.cross_validate.
 """
 
 import numpy as np
@@ -28,17 +28,18 @@ _WRITTEN = {
     _PICTURE: outputs.picture,
 }
 _SCORED_ONCE = ("--validate_every=1000000000", "--checkpoint_every=200")
-_FEWEST_PASSES = 4  # at 1.2 passes 32 patients scored less than predicted, see docs/training.md
-_OURS = ("train_patients", "draw", "minutes", "validate_every")
+# With 1.2 passes, 32 patients scored less than the power law predicted; see docs/training.md.
+_FEWEST_PASSES = 4
+_CHOSEN_HERE = ("train_patients", "draw", "minutes", "validate_every")
 
 
 def main(argv):
     """Trains run after run, then writes table and picture."""
     outputs.check_folder(_WORKDIR.value, {"data": _DATA.value}, written=_WRITTEN, flag="workdir")
-    sizes = _sizes(_SIZES.value)
-    flags_of.refuse(argv[1:], dict.fromkeys(_OURS, "is chosen here; leave it out"))
+    sizes = _parse_sizes(_SIZES.value)
+    flags_of.refuse(argv[1:], dict.fromkeys(_CHOSEN_HERE, "is chosen here; leave it out"))
     if "steps" not in flags_of.given(argv[1:]):
-        raise InputError("--steps: expected as many for each size (epochs differ), found nothing")
+        raise InputError("--steps: expected one number for all sizes, found nothing")
     organs = Dataset.load(_DATA.value).organs
     _check_count(sizes[-1])
     largest = sources.open_source(_DATA.value, None, sizes[-1])
@@ -48,10 +49,10 @@ def main(argv):
                 status = _train(size, draw, argv[1:])
                 if status:
                     return status
-                if (size, draw) == (sizes[0], 0):  # early enough to begin anew with more
+                if (size, draw) == (sizes[0], 0):  # early, so that the user can start again
                     _warn_of_few_steps(size, largest)
-        scores = _scores(sizes, organs.names)
-        rows = growth.table(sizes, scores)
+        scores = _read_scores(sizes, organs.names)
+        rows = growth.summarise(sizes, scores)
         path = files.join(_WORKDIR.value, _TABLE)
         csv_files.write_table(path, rows)
         for row in rows:
@@ -59,19 +60,21 @@ def main(argv):
             print(f"{row['organ']:16}{row['patients']:6} patients  {row['kind']:10}{dice}")
         _warn_of_few_steps(sizes[-1], largest)
         picture = files.join(_WORKDIR.value, _PICTURE)
-        plots.save(growth.figure(sizes, scores, organs), picture)
+        plots.save(growth.plot(rows, sizes, scores, organs), picture)
         print(f"Wrote {path} and {picture}")
     return 0
 
 
-def _sizes(texts) -> list[int]:
+def _parse_sizes(texts) -> list[int]:
     if not all(text.isdecimal() and int(text) for text in texts) or len(set(texts)) < 3:
-        found = ",".join(texts)
-        raise InputError(f"--sizes: expected three or more numbers of patients, found {found}")
+        raise InputError(
+            f"--sizes: expected three or more numbers of patients, found {','.join(texts)}"
+        )
     return sorted({int(text) for text in texts})
 
 
 def _check_count(largest: int) -> None:
+    """Raises InputError if the dataset has fewer training patients."""
     count = len(sources.patients_of(sources.open_source(_DATA.value, None).train))
     if largest > count:
         raise InputError(
@@ -92,33 +95,37 @@ def _train(size: int, draw: int, flags_of_trainer) -> int:
 
 
 def _warn_of_few_steps(size: int, largest) -> None:
-    """largest: the source of the most patients. A run of any size says how long all runs are."""
+    """Warns if the runs pass too few times over the slices of the largest size.
+
+    size: Any size whose run has started; all runs take as many steps.
+    largest: The `Source` of the largest size.
+    """
     record = run.read(_folder(size, 0))
     steps, batch = record.config.steps, record.config.batch_size
     passes = steps * batch * record.replicas / largest.train_slices
     if passes < _FEWEST_PASSES:
         print(
-            f"warning: {steps} steps are {passes:.1f} passes over the slices of the most patients, "
-            f"expected at least {_FEWEST_PASSES}. More patients may score less so, which no power "
-            "law follows. Give more --steps.",
+            f"warning: {steps} steps are {passes:.1f} passes over the slices of the largest size, "
+            f"expected at least {_FEWEST_PASSES}. With fewer, more patients may score less, which "
+            "no power law describes. Raise --steps.",
             flush=True,
         )
 
 
-def _scores(sizes, names) -> dict[str, np.ndarray]:
-    """Organ -> Dice, float [sizes, draws, validation patients]; NaN where not contoured."""
-    found = [[_patients(size, draw) for draw in range(_DRAWS.value)] for size in sizes]
-    names = [name for name in names if name in found[0][0][0]]
+def _read_scores(sizes, names) -> dict[str, np.ndarray]:
+    """Reads Dice by organ, float [sizes, draws, validation patients]; NaN where not contoured."""
+    tables = [[_read_patients(size, draw) for draw in range(_DRAWS.value)] for size in sizes]
+    names = [name for name in names if name in tables[0][0][0]]
     scores = {
         name: np.array(
-            [[[float(row[name] or "nan") for row in rows] for rows in draws] for draws in found]
+            [[[float(row[name] or "nan") for row in rows] for rows in draws] for draws in tables]
         )
         for name in names
     }
     return scores | {growth.MEAN: np.nanmean(np.stack(list(scores.values())), 0)}
 
 
-def _patients(size: int, draw: int) -> list[dict]:
+def _read_patients(size: int, draw: int) -> list[dict]:
     rows = csv_files.read_table(files.join(_folder(size, draw), run.PATIENTS))
     return [row for _, row in rows]
 

@@ -1,4 +1,4 @@
-"""The training loop: calls of several steps, validations, checkpoints, in one readable order."""
+"""The training loop: calls of several steps, validations and checkpoints."""
 
 import dataclasses
 import os
@@ -17,22 +17,22 @@ from trainer.config import Config
 from trainer.journal import Journal, Silent
 from trainer.learner import Learner
 
-DROP = 0.5  # what a plateau does to the learning rate
-_LAUNCHING = 2  # cores that a GPU's launching threads keep busy
+DROP = 0.5  # factor of the learning rate on a plateau
+_LAUNCHING_CORES = 2  # cores per GPU that launch its operations
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run.
+    """What to train, and where.
 
-    config: Its choices.
+    config: Configuration of the run.
     source: The dataset.
-    workdir: The run's folder.
+    workdir: Folder of the run.
     strategy: tf.distribute.Strategy of the devices.
-    journal: Reports its progress.
-    stop_asked: Says, from any thread, whether to stop after the next step.
+    journal: Reports progress.
+    stop_asked: Callable from any thread; True stops the run after the next step.
     chief: Whether this process writes into the folder.
-    began_s: When the minutes of a timed run began, by time.monotonic().
+    began_s: Start of the time that --minutes limits, by time.monotonic().
     """
 
     config: Config
@@ -47,13 +47,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Training:
-    """A job under way.
+    """The state of a run.
 
     learner: Network, optimizer and step.
     source: The dataset.
-    batches: Training batches, shared out to the devices.
-    held_out: Validation batches, likewise; read anew by each validation.
-    checkpoints: The last and the best.
+    batches: Training batches, distributed over the devices.
+    held_out: Validation batches, distributed over the devices; every validation reads them again.
+    checkpoints: The last and the best checkpoint.
     journal: Reports progress.
     stop_asked: As in `Job`.
     """
@@ -68,49 +68,53 @@ class Training:
 
 
 def train(job: Job) -> bool:
-    """Trains to the end, or to the step in which `stop_asked()`; returns whether it is finished.
+    """Trains from the last checkpoint of the folder, if there is one, to the last step.
 
-    Continues from the folder's last checkpoint. Raises InputError where the loss is not finite.
+    Returns whether the run is finished; False where `stop_asked()` stopped it.
+
+    Raises:
+      InputError: The loss is not finite.
     """
     config, source = job.config, job.source
     global_batch = config.batch_size * job.strategy.num_replicas_in_sync
-    known = length.known(config, source, job.workdir, global_batch)
-    steps = known.steps if known else length.UNMEASURED
+    plan = length.read_length(config, source, job.workdir, global_batch)
+    steps = plan.steps if plan else length.UNMEASURED
     learner = Learner(config, source, job.strategy, steps, job.stop_asked)
     checkpoints = Checkpoints(job.workdir, learner, job.chief)
     resumed = checkpoints.restore()
     if config.start_from and not resumed:
-        _start_from(learner, job.workdir, job.chief)
+        _load_start_weights(learner, job.workdir, job.chief)
     per_epoch = sources.steps_per_epoch(source, global_batch)
-    job.journal.begin(learner.step, known and steps, per_epoch, resumed)
+    job.journal.begin(learner.step, plan and steps, per_epoch, resumed)
 
-    batches, held_out = share_inputs(config, source, job.strategy, learner.step)
+    batches, held_out = distribute_inputs(config, source, job.strategy, learner.step)
     with startup.quiet():
         batches = iter(batches)
     training = Training(
         learner, source, batches, held_out, checkpoints, job.journal, job.stop_asked
     )
-    if not known:
-        known = _measure(training, config.minutes * 60 - (time.monotonic() - job.began_s))
-        if not known:
+    if not plan:
+        plan = _measure_length(training, config.minutes * 60 - (time.monotonic() - job.began_s))
+        if not plan:
             checkpoints.save()
             return False
-        if job.chief:  # before a checkpoint that would be continued with these steps
-            run.note(job.workdir, length=dataclasses.asdict(known))
-    return _train_to(training, known)
+        if job.chief:  # before any checkpoint, from which a resumed run would need the length
+            run.add_to_record(job.workdir, length=dataclasses.asdict(plan))
+    return _train_to_end(training, plan)
 
 
-def _train_to(training: Training, known: length.Length) -> bool:
-    """Trains to the last step, with validations and checkpoints on the way; see `train`."""
+def _train_to_end(training: Training, plan: length.Length) -> bool:
+    """Alternates steps, validations and checkpoints up to the last step; see `train`."""
     learner, checkpoints = training.learner, training.checkpoints
-    steps, validate_every = known.steps, known.validate_every
+    steps, validate_every = plan.steps, plan.validate_every
     checkpoint_every = learner.config.checkpoint_every or validate_every
-    while learner.step < steps and not _given_up(learner.config, checkpoints):
-        call(training, steps, validate_every, checkpoint_every)
+    while learner.step < steps and not _stops_early(learner.config, checkpoints):
+        run_steps(training, steps, validate_every, checkpoint_every)
         step = learner.step
         if step % validate_every == 0 or step == steps:
             _validate(training)
-        stopping = learner.in_any_process(training.stop_asked())
+        # Save after the validation, so that the checkpoint holds the score of its own step.
+        stopping = learner.any_process(training.stop_asked())
         if step % checkpoint_every == 0 or step == steps or stopping:
             checkpoints.save()
         if stopping:
@@ -119,102 +123,101 @@ def _train_to(training: Training, known: length.Length) -> bool:
     return True
 
 
-def share_inputs(config, source, strategy, first_step: int):
-    """(batches of training from a step on, those of validation), shared out to the devices.
+def distribute_inputs(config, source, strategy, first_step: int):
+    """Distributes training batches from `first_step` on, and validation batches, over the devices.
 
-    TensorFlow copies the next batch to each GPU while the step before it runs.
+    Returns a pair of tf.distribute.DistributedDataset. TensorFlow copies the next batch to each
+    GPU while the current step runs.
     """
     global_batch = config.batch_size * strategy.num_replicas_in_sync
 
-    def share_out(make):
-        return strategy.distribute_datasets_from_function(
-            lambda context: _with_threads(
-                data.per_replica(
-                    make((context.input_pipeline_id, context.num_input_pipelines)),
-                    config.batch_size,
-                )
-            )
-        )
+    def distribute(make_slices):
+        def make(context):
+            host = context.input_pipeline_id, context.num_input_pipelines
+            return _with_private_threads(data.per_replica(make_slices(host), config.batch_size))
+
+        return strategy.distribute_datasets_from_function(make)
 
     return (
-        share_out(lambda host: data.training(source, config, global_batch, first_step, host)),
-        share_out(lambda host: data.evaluation(source, global_batch, host)),
+        distribute(lambda host: data.training(source, config, global_batch, first_step, host)),
+        distribute(lambda host: data.evaluation(source, global_batch, host)),
     )
 
 
-def _with_threads(dataset):
-    """The dataset; where there are GPUs, with threads of its own, which never delay launches."""
+def _with_private_threads(dataset):
+    """Gives the dataset its own threads if there are GPUs, so that it never delays launches."""
     gpus = len(tf.config.list_logical_devices("GPU"))
     if not gpus:
         return dataset
     options = tf.data.Options()
-    options.threading.private_threadpool_size = max(1, os.cpu_count() - _LAUNCHING * gpus)
+    options.threading.private_threadpool_size = max(1, os.cpu_count() - _LAUNCHING_CORES * gpus)
     return dataset.with_options(options)
 
 
-def _measure(training: Training, left_s: float):
-    """The length of a run that has `left_s` seconds, from its first steps and a validation.
+def _measure_length(training: Training, left_s: float):
+    """Measures the first steps and a validation; returns the length that fits into `left_s`.
 
-    What compiles runs once before it is timed. None where the run is asked to stop: continued, it
-    measures again.
+    Returns None where the run is stopped meanwhile; a resumed run measures again.
     """
     learner, began = training.learner, time.monotonic()
+    # Steps and validation compile when they first run, so they run once before they are timed.
     for count in (1, length.MEASURED_STEPS // 4):
-        call(training, learner.step + count)
+        run_steps(training, learner.step + count)
     validate.validate(learner, training.source, training.held_out)
     start, first = time.monotonic(), learner.step
     while learner.step < first + length.MEASURED_STEPS:
-        call(training, first + length.MEASURED_STEPS)
-        if learner.in_any_process(training.stop_asked()):
+        run_steps(training, first + length.MEASURED_STEPS)
+        if learner.any_process(training.stop_asked()):
             return None
     stepped = time.monotonic()
     _validate(training)
     training.checkpoints.save()
     done = time.monotonic()
     step_s = (stepped - start) / (learner.step - first)
+    # Every process must plan the same number of steps.
     measured_s = (left_s - (done - began), step_s, done - stepped)
-    left_s, step_s, validation_s = map(learner.mean_of_processes, measured_s)
-    known = length.fitting(
-        learner.step, left_s, step_s, validation_s, learner.config.validate_every
-    )
-    learner.lay_schedule(known.steps)
-    training.journal.measured(known.steps, step_s)
-    return known
+    left_s, step_s, validation_s = map(learner.mean_over_processes, measured_s)
+    validate_every = learner.config.validate_every
+    plan = length.fit_length(learner.step, left_s, step_s, validation_s, validate_every)
+    learner.set_total_steps(plan.steps)
+    training.journal.measured(plan.steps, step_s)
+    return plan
 
 
-def _start_from(learner, workdir: str, chief: bool) -> None:
-    taken = learner.start_from()
+def _load_start_weights(learner, workdir: str, chief: bool) -> None:
+    loaded = learner.load_start_weights()
     if chief:
-        run.note(workdir, start=taken)
-        print(start.told(taken), flush=True)
+        run.add_to_record(workdir, start=loaded)
+        print(start.describe_start(loaded), flush=True)
 
 
-def call(training: Training, steps: int, *every: int) -> None:
-    """One call of the device, up to the next step at which the loop has something to do.
+def run_steps(training: Training, steps: int, *periods: int) -> None:
+    """Runs some steps in one call of the device, at most up to step `steps`.
 
-    It ends earlier where the run is asked to stop.
+    The call ends at the next multiple of a period, where the encoder is unfrozen, or where a stop
+    is requested.
     """
     learner, journal = training.learner, training.journal
     first = learner.step
     frozen = learner.config.freeze_encoder_steps
     until = [steps, first + learner.config.steps_per_call, *([frozen] if first < frozen else [])]
-    until += [(first // period + 1) * period for period in every]
+    until += [(first // period + 1) * period for period in periods]
     journal.before_call()
     began = time.perf_counter()
     losses, waited = learner.train(training.batches, tf.constant(min(until) - first))
-    losses = losses.numpy()  # here alone the host waits for the device
+    losses = losses.numpy()  # the only place where the host waits for the device
     if not np.isfinite(losses).all():
         step = first + int(np.argmin(np.isfinite(losses)))
         patients = data.patients_at(training.source, learner.config, learner.global_batch, step)
         raise InputError(
-            f"the loss is not finite at step {step}, with patients {', '.join(patients)}; look at "
+            f"the loss is not finite at step {step}, with patients {', '.join(patients)}; check "
             "their data, lower --learning_rate or set --clip_norm"
         )
     journal.trained(learner, losses, time.perf_counter() - began, float(waited))
 
 
 def _validate(training: Training) -> None:
-    """Scores the network, keeps it where it is the best so far, and reports."""
+    """Scores the network, saves it if it is the best so far, and reports."""
     learner, checkpoints = training.learner, training.checkpoints
     scores = validate.validate(learner, training.source, training.held_out)
     better = checkpoints.score(scores.mean)
@@ -222,7 +225,7 @@ def _validate(training: Training) -> None:
     training.journal.validated(learner, training.source, scores, better)
 
 
-def _given_up(config, checkpoints) -> bool:
+def _stops_early(config, checkpoints) -> bool:
     return bool(config.early_stop) and int(checkpoints.stale) >= config.early_stop
 
 

@@ -1,9 +1,8 @@
-"""Losses per slice, float32, so that their sum over a batch is the same however it is shared out.
+"""Losses per slice, float32. Their sum over a batch does not depend on the number of replicas.
 
-Partly contoured patients. An organ that was not contoured may lie anywhere in what is labelled
-background. So its probability is added to the background's before anything is compared (the
-marginal loss of Shi et al., Medical Image Analysis 70, 2021): moving probability between the two
-changes nothing, and the organ has no Dice term of its own.
+Partly contoured patients: an organ that was not contoured may lie anywhere in the background. Its
+probability is therefore added to that of the background before the comparison (the marginal loss of
+Shi et al., Medical Image Analysis 70, 2021), and it has no Dice term of its own.
 
 Ignored pixels, which are not annotated, are left out of every sum and mean over pixels.
 """
@@ -15,39 +14,43 @@ from trainer.config import CLASSIFY, SEGMENT
 
 FOCAL_GAMMA = 2.0  # Lin et al., ICCV 2017
 TVERSKY_FALSE_POSITIVES, TVERSKY_FALSE_NEGATIVES = 0.3, 0.7  # Salehi et al., MLMI 2017
-BCE_SHARE = 0.1  # the original system's 0.1 x BCE - Dice
-CLASSIFY_SHARE = 0.1  # of the classifier's loss beside the outlines' in a joint network
-_SMOOTH_PX = 1.0  # an organ that a slice lacks: Dice is 1 without, near 0 with a false outline
-_NOTHING = -1e9  # the logit of probability 0, finite so that its gradient is 0 and not NaN
+BCE_SHARE = 0.1  # weight of the cross entropy in bce_dice, as in the original system
+CLASSIFY_SHARE = 0.1  # weight of the classifier's loss in a joint network
+_SMOOTH_PX = 1.0  # makes the Dice of an absent organ 1, or near 0 with a false positive
+_NOTHING = -1e9  # logit of probability 0; finite, so that its gradient is 0 and not NaN
 
 
-def of_slices(config, logits, truth, targets, contoured, annotated=None):
-    """The loss of each slice for the configuration's task, float32 [N].
+def slice_losses(config, logits, truth, targets, contoured, annotated=None):
+    """Computes the loss of each slice for the configured task, float32 [N].
 
-    logits: task -> the network's logits. truth: uint8 [N, H, W], channels. targets:
-    `trainer.targets.Targets`. contoured: [N, K]. annotated: as for `segment`.
+    logits: Task to the network's logits.
+    truth: uint8 [N, H, W], channels.
+    targets: `trainer.targets.Targets`.
+    contoured, annotated: As for `segment`.
     """
     total = 0.0
     if SEGMENT in logits:
         total += segment(config.loss, logits[SEGMENT], truth, contoured, annotated)
     if CLASSIFY in logits:
         present = targets.present(truth)
-        shown = known(present, contoured, annotated)
-        loss = classify(config.loss, logits[CLASSIFY], present, shown)
+        known = mask_known(present, contoured, annotated)
+        loss = classify(config.loss, logits[CLASSIFY], present, known)
         total += loss if config.task == CLASSIFY else CLASSIFY_SHARE * loss
     return total
 
 
 def segment(kind: str, logits, truth, contoured, annotated=None):
-    """The loss of each slice, float32 [N].
+    """Computes the segmentation loss of each slice, float32 [N].
 
-    kind: one of `config.LOSSES`. logits: [N, H, W, 1 + K], background first. truth: int [N, H, W],
-    0 or 1 + k. contoured: [N, K], 1 where organ k was contoured in the slice's patient. annotated:
-    float32 [N, H, W], 0 where a pixel is ignored and 1 elsewhere; None where none is.
+    kind: One of `config.LOSSES`.
+    logits: [N, H, W, 1 + K], background first.
+    truth: int [N, H, W], 0 for background, 1 + k for organ k.
+    contoured: [N, K], 1 where organ k was contoured in the slice's patient.
+    annotated: float32 [N, H, W], 0 at ignored pixels and 1 elsewhere; None if there are none.
     """
     contoured = tf.cast(contoured, tf.float32)
     logits = tf.cast(logits, tf.float32)
-    log_p, truth = _visible(logits, truth, contoured)
+    log_p, truth = _merge_hidden(logits, truth, contoured)
     if kind == "ce":
         return _cross_entropy(log_p, truth, annotated)
     if kind == "focal":
@@ -64,23 +67,27 @@ def segment(kind: str, logits, truth, contoured, annotated=None):
 
 
 def classify(kind: str, logits, truth, contoured):
-    """The mean over the contoured organs of each slice's binary loss, float32 [N].
+    """Computes each slice's binary loss, averaged over the contoured organs, float32 [N].
 
-    kind: 'focal', anything else is cross entropy. logits: [N, K]. truth: [N, K], 1 where the slice
-    holds the organ. contoured: as for `segment`.
+    kind: 'focal', or any other name for cross entropy.
+    logits: [N, K].
+    truth: [N, K], 1 where the slice holds the organ.
+    contoured: As for `segment`.
     """
     contoured, truth = tf.cast(contoured, tf.float32), tf.cast(truth, tf.float32)
     loss = tf.nn.sigmoid_cross_entropy_with_logits(truth, tf.cast(logits, tf.float32))
     if kind == "focal":
-        loss *= (1 - tf.exp(-loss)) ** FOCAL_GAMMA  # exp(-loss) is the true answer's probability
+        loss *= (1 - tf.exp(-loss)) ** FOCAL_GAMMA  # exp(-loss) is the true class' probability
     return _organ_mean(loss, contoured)
 
 
-def known(present, contoured, annotated):
-    """[N, K], 1 where it is known whether a slice holds the organ.
+def mask_known(present, contoured, annotated):
+    """Masks slices of which it is known whether they hold the organ: [N, K], 1 if known.
 
-    present: bool [N, K], whether an annotated pixel is the organ. Where a slice has ignored pixels,
-    an organ that is not seen may lie in them. contoured, annotated: as for `segment`.
+    An organ that is not seen may lie in ignored pixels.
+
+    present: bool [N, K], whether an annotated pixel belongs to the organ.
+    contoured, annotated: As for `segment`.
     """
     if annotated is None:
         return contoured
@@ -88,14 +95,18 @@ def known(present, contoured, annotated):
     return tf.cast(contoured, tf.float32) * tf.cast(present | whole[:, None], tf.float32)
 
 
-def _visible(logits, truth, contoured):
-    """Log probabilities and one-hot truth, [N, H, W, 1 + K], hidden organs in the background."""
-    shown = contoured[:, None, None, :]
-    background = tf.concat([logits[..., :1], logits[..., 1:] + shown * _NOTHING], -1)
+def _merge_hidden(logits, truth, contoured):
+    """Adds organs that were not contoured to the background.
+
+    Returns log probabilities and one-hot truth, [N, H, W, 1 + K] each.
+    """
+    visible = contoured[:, None, None, :]
+    # The log of a sum of probabilities: contoured organs contribute 0 to it.
+    background = tf.concat([logits[..., :1], logits[..., 1:] + visible * _NOTHING], -1)
     total = tf.reduce_logsumexp(logits, -1, keepdims=True)
     log_background = tf.reduce_logsumexp(background, -1, keepdims=True)
     log_p = tf.concat([log_background, logits[..., 1:]], -1) - total
-    organs = tf.one_hot(tf.cast(truth, tf.int32), tf.shape(logits)[-1])[..., 1:] * shown
+    organs = tf.one_hot(tf.cast(truth, tf.int32), tf.shape(logits)[-1])[..., 1:] * visible
     return log_p, tf.concat([1 - tf.reduce_sum(organs, -1, keepdims=True), organs], -1)
 
 
@@ -109,18 +120,16 @@ def _cross_entropy(log_p, truth, annotated, gamma=0.0):
 
 
 def _binary_cross_entropy(logits, log_p, truth, contoured, annotated):
-    """Mean over pixels and contoured organs of each organ's own cross entropy against the rest."""
-    classes = logits.shape[-1]
-    others = (
-        logits[..., None, :] + np.eye(classes, dtype=np.float32) * _NOTHING
-    )  # for each class, all but itself
-    log_rest = tf.reduce_logsumexp(others, -1) - tf.reduce_logsumexp(logits, -1, keepdims=True)
+    """Mean over pixels and contoured organs of the cross entropy of organ against rest."""
+    # [N, H, W, class, class]: for each class the logits of all others.
+    rest = logits[..., None, :] + np.eye(logits.shape[-1], dtype=np.float32) * _NOTHING
+    log_rest = tf.reduce_logsumexp(rest, -1) - tf.reduce_logsumexp(logits, -1, keepdims=True)
     loss = -(truth * log_p + (1 - truth) * log_rest)[..., 1:]
     return _organ_mean(_pixel_mean(loss, annotated), contoured)
 
 
 def _overlap_loss(log_p, truth, contoured, annotated, false_positives, false_negatives):
-    """1 - Tversky index, soft, mean over the contoured organs; 0.5 and 0.5 give Dice."""
+    """1 - soft Tversky index, mean over the contoured organs; weights 0.5 and 0.5 give Dice."""
     p, truth = tf.exp(log_p[..., 1:]), truth[..., 1:]
     if annotated is not None:
         p, truth = p * annotated[..., None], truth * annotated[..., None]
@@ -132,7 +141,7 @@ def _overlap_loss(log_p, truth, contoured, annotated, false_positives, false_neg
 
 
 def _pixel_mean(values, annotated):
-    """Mean of [N, H, W] or [N, H, W, K] over the annotated pixels; 0 for a slice without any."""
+    """Mean over the annotated pixels of [N, H, W] or [N, H, W, K]; 0 for a slice without any."""
     if annotated is None:
         return tf.reduce_mean(values, [1, 2])
     weights = annotated if len(values.shape) == 3 else annotated[..., None]
@@ -141,7 +150,6 @@ def _pixel_mean(values, annotated):
 
 
 def _organ_mean(values, contoured):
-    """Mean of [N, K] over the contoured organs; 0 for a slice without any."""
-    return tf.math.divide_no_nan(
-        tf.reduce_sum(values * contoured, -1), tf.reduce_sum(contoured, -1)
-    )
+    """Mean over the contoured organs of [N, K]; 0 for a slice without any."""
+    total = tf.reduce_sum(values * contoured, -1)
+    return tf.math.divide_no_nan(total, tf.reduce_sum(contoured, -1))

@@ -26,7 +26,7 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Record some steps for TensorBoar
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
     1,
-    "Logical CPU devices, to try several replicas without GPUs.",
+    "Logical CPU devices, to test several replicas without GPUs.",
     lower_bound=1,
     upper_bound=64,
 )
@@ -34,29 +34,29 @@ flags_of.define(Config)
 
 
 def main(_):
-    """Checks everything, then trains."""
+    """Checks flags and dataset, trains, prints the result."""
     began_s = time.monotonic()
     run.check_folder(_WORKDIR.value, DATA.value)
     config = flags_of.read(Config)
     which = (config.held_out_fold, config.train_patients, config.draw)
     source = sources.open_source(DATA.value, *which)
-    config = start.settle(config.of_table(source.organs), _WORKDIR.value)
+    config = start.resolve_start(config.of_table(source.organs), _WORKDIR.value)
     unscored = sources.require_contours(source, config.organs)
     sources.steps_per_epoch(source, config.batch_size)
     chief, several = devices.is_chief(), devices.several_processes()
     startup.load_tensorflow()
-    from trainer import failures, loop, surfaces  # take seconds; bad input is told before
+    from trainer import failures, loop, surfaces  # slow imports: report bad input first
     from trainer.journal import Journal, Silent
 
     strategy = _devices(config)
     replicas = strategy.num_replicas_in_sync
     with (
         run.claim(_WORKDIR.value, config, source, replicas, chief),
-        failures.in_one_line(source, _WORKDIR.value, several),
+        failures.as_input_errors(source, _WORKDIR.value, several),
     ):
-        stop_asked, stop_status = _on_signals()
-        known = length.known(config, source, _WORKDIR.value, config.batch_size * replicas)
-        _announce(config, source, replicas, known, unscored)
+        stop_asked, stop_status = _handle_signals()
+        plan = length.read_length(config, source, _WORKDIR.value, config.batch_size * replicas)
+        _print_plan(config, source, replicas, plan, unscored)
         journal = Silent()
         if chief:
             journal = Journal(_WORKDIR.value, config, _PROFILE.value, organs=source.organs)
@@ -70,11 +70,11 @@ def main(_):
     if not finished:
         print("Stopped after a checkpoint, as asked; the same command continues.")
         return stop_status()
-    return _conclude(summary, config)
+    return _print_result(summary, config)
 
 
 def _devices(config):
-    """A tf.distribute.Strategy of the devices, arranged before anything else uses them."""
+    """Configures the devices, which is possible only before their first use; returns a strategy."""
     import tensorflow as tf
 
     if _CPU_DEVICES.value > 1:
@@ -88,9 +88,9 @@ def _devices(config):
     return devices.strategy()
 
 
-def _announce(config, source, replicas: int, known, unscored: list[str]) -> None:
+def _print_plan(config, source, replicas: int, plan, unscored: list[str]) -> None:
     batch = config.batch_size * replicas
-    steps = f"{known.steps} steps" if known else f"steps that fit into {config.minutes:g} minutes"
+    steps = f"{plan.steps} steps" if plan else f"steps that fit into {config.minutes:g} minutes"
     print(
         f"{source.train_slices} training slices, {source.count(source.validation)} held out "
         f"({len(source.patients)} patients); {config.decoder}-{config.backbone}, {config.task} "
@@ -103,42 +103,45 @@ def _announce(config, source, replicas: int, known, unscored: list[str]) -> None
     )
     if unscored:
         print(
-            f"warning: no validation patient has contours of {', '.join(unscored)}: trained all "
-            "the same, without a score",
+            f"warning: no validation patient has contours of {', '.join(unscored)}: trained "
+            "without a score",
             file=sys.stderr,
         )
 
 
-def _on_signals():
-    """Two functions: whether SIGTERM or Ctrl-C came, and the exit status that tells which.
+def _handle_signals():
+    """Makes SIGTERM and Ctrl-C set a flag instead of interrupting the process.
 
-    The first is asked also while Python waits for steps of the device. Python's own handlers run
-    only after that; but the system writes into a pipe at once. An exception of Ctrl-C's would come
-    in the midst of TensorFlow's work, which may turn it into an error of its own, or crash.
+    Returns two functions: whether a signal has arrived, and the exit status for it. The first may
+    be called while Python waits for the device.
     """
+    # Python runs its signal handlers only when it returns from the device, but the C handler writes
+    # the signal's number into this pipe at once. The handler of Ctrl-C raises nothing: an exception
+    # inside TensorFlow may become another error, or crash the process.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
+    # A second Ctrl-C ends the process at once.
     signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
-    def asked() -> bool:
+    def is_stop_asked() -> bool:
         return bool(select.select([reader], [], [], 0)[0])
 
-    def status() -> int:  # the pipe holds the signals' numbers; none where another host was asked
-        return 128 + (os.read(reader, 1)[0] if asked() else signal.SIGTERM)
+    def status() -> int:  # the pipe is empty where another host received the signal
+        return 128 + (os.read(reader, 1)[0] if is_stop_asked() else signal.SIGTERM)
 
-    return asked, status
+    return is_stop_asked, status
 
 
-def _conclude(summary, config) -> None:
-    if not summary:  # not the chief, or ended earlier and its log.csv is gone
+def _print_result(summary, config) -> None:
+    if not summary:  # not the chief, or a finished run without log.csv
         return
-    from trainer.journal import shown
+    from trainer.journal import format_score
 
     best, workdir = summary["best"], _WORKDIR.value
-    scores = ", ".join(f"{name} {shown(best['dice_' + name])}" for name in config.organs)
-    print(f"Best Dice {shown(best['dice'])} at step {best['step']} ({scores})")
+    scores = ", ".join(f"{name} {format_score(best['dice_' + name])}" for name in config.organs)
+    print(f"Best Dice {format_score(best['dice'])} at step {best['step']} ({scores})")
     print(f"Wrote {files.join(workdir, run.BEST)} and {files.join(workdir, run.LOG)}")
     print(errors.hint("serving.export", workdir=workdir, output="MODEL"))
 

@@ -1,8 +1,8 @@
-"""The networks: segmentation_models' encoders and decoders.
+"""The networks: encoders and decoders of segmentation_models.
 
-Every network takes [N, H, W, C] images of 0 to 255 and does its own scaling, so that whoever feeds
-it (trainer, SavedModel, predictor) need not know how. On top stand a linear head and a float32
-activation, whatever the arithmetic below: half precision would spoil the softmax.
+Every network takes images [N, H, W, C] of 0 to 255 and contains its own scaling, so that trainer,
+SavedModel and predictor feed it alike. Head and last activation are float32 in every precision,
+since a softmax in half precision does not sum to 1.
 """
 
 import contextlib
@@ -18,12 +18,13 @@ from trainer.config import CLASSIFY, SEGMENT, Config
 
 LOGITS = "_logits"
 
-# The share of pixels that an organ begins with (Lin et al., ICCV 2017). Where all begin alike, the
-# first steps push every organ down everywhere, and a small one may never come back.
+# Initial probability of every organ relative to the background (Lin et al., ICCV 2017). With equal
+# probabilities the first steps suppress every organ, and a small one may never recover.
 _FIRST_SHARE = 0.01
 _PSPNET_PX = 48  # its pyramid pools an eighth of the image in 1, 2, 3 and 6 parts
-_INCEPTION_PX = 75  # keras.applications refuses less
-_DEEPEST = {
+_INCEPTION_PX = 75  # smallest size in keras.applications
+# Prefix of a backbone's name to the name of its last layer.
+_DEEPEST_LAYERS = {
     "vgg": "block5_pool",
     "res": "relu1",
     "densenet": "relu",
@@ -38,20 +39,26 @@ _DEEPEST = {
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
-def build(config: Config, size_px: int, context: int, fetch: bool = True) -> tf.keras.Model:
-    """A network with the configuration's first weights.
+def build(
+    config: Config, size_px: int, context: int, load_published: bool = True
+) -> tf.keras.Model:
+    """Builds a network with its initial weights.
 
-    Takes images [N, size_px, size_px, context], 0 to 255, of any dtype. Gives a dict, float32:
-      'segment', of the tasks segment and joint: softmax probabilities [N, H, W, 1 + organs],
+    It takes images [N, size_px, size_px, context] of 0 to 255 and of any dtype, and returns a dict
+    of float32:
+      'segment', for the tasks segment and joint: softmax probabilities [N, H, W, 1 + organs],
         background first;
-      'classify', of the tasks classify and joint: the probability that a slice holds the organ,
+      'classify', for the tasks classify and joint: the probability that a slice holds each organ,
         [N, organs].
     The logits are the outputs of the layers 'segment_logits' and 'classify_logits'.
-    Where the configuration names published weights, images are scaled as these want them. fetch:
-    whether they are loaded, too; never where all weights come from an earlier run.
+
+    size_px: Height and width.
+    context: Number of channels.
+    load_published: Whether to load the published weights that the configuration names; False where
+      all weights are replaced anyway. Images are scaled for these weights in any case.
 
     Raises:
-      InputError: decoder or backbone cannot take this size, or the encoder weights this context.
+      InputError: Decoder or backbone do not support this size, or the weights not this context.
     """
     if config.decoder == "pspnet" and config.task != CLASSIFY and size_px % _PSPNET_PX:
         raise InputError(
@@ -66,8 +73,8 @@ def build(config: Config, size_px: int, context: int, fetch: bool = True) -> tf.
     pretrained = config.encoder_weights != weights.NONE
     scaling = weights.scaling(config.backbone if pretrained else None)
     path = None
-    if fetch and not config.start_from:
-        path = weights.find(config.encoder_weights, config.backbone)
+    if load_published and not config.start_from:
+        path = weights.find_file(config.encoder_weights, config.backbone)
     if (path or (pretrained and scaling)) and context != 3:
         flag = "start_from" if config.start_from else "encoder_weights"
         raise InputError(
@@ -84,13 +91,13 @@ def build(config: Config, size_px: int, context: int, fetch: bool = True) -> tf.
 
 @functools.cache
 def _decoders() -> dict:
-    """segmentation_models' decoders by their names here."""
+    """Decoder names to the classes of segmentation_models."""
     if not tf.keras.Model.__module__.startswith("tf_keras"):
         raise InputError(
             "segmentation_models needs Keras 2, but tensorflow was imported with Keras 3: import "
             "trainer before tensorflow, or set TF_USE_LEGACY_KERAS=1 and SM_FRAMEWORK=tf.keras"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line on import
+    with contextlib.redirect_stdout(io.StringIO()):  # the import prints a line
         import segmentation_models as sm
     return {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
 
@@ -114,8 +121,8 @@ def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
 
 
 def _body(config, shape, path) -> tf.keras.Model:
-    """The library's network: images to the outlines' logits and the encoder's deepest features."""
-    decoder = "unet" if config.task == CLASSIFY else config.decoder  # its encoder is whole
+    """Builds the library's network: images to segmentation logits and deepest encoder features."""
+    decoder = "unet" if config.task == CLASSIFY else config.decoder  # unet keeps all encoder stages
     try:
         body = _decoders()[decoder](
             config.backbone,
@@ -131,20 +138,21 @@ def _body(config, shape, path) -> tf.keras.Model:
             f"--encoder_weights: {path} holds no weights of {config.backbone} "
             f"({message_line(error)})"
         ) from error
-    head = [layer for layer in body.layers if layer.weights][-1]  # its name depends on the decoder
+    # By position, since the name of the last layer depends on the decoder.
+    head = [layer for layer in body.layers if layer.weights][-1]
     head.bias.assign([0.0] + [np.log(_FIRST_SHARE)] * len(config.organs))
     if config.xla:
-        body = _compilable(body)
+        body = _replace_upsampling(body)
     outputs = {}
     if config.task != CLASSIFY:
         outputs[SEGMENT] = body.output
     if config.task != SEGMENT:
-        outputs[CLASSIFY] = _deepest(body, decoder, config.backbone).output
+        outputs[CLASSIFY] = _deepest_layer(body, decoder, config.backbone).output
     return tf.keras.Model(body.input, outputs, name=config.backbone)
 
 
 class Enlarge(tf.keras.layers.Layer):
-    """Nearest-neighbour upsampling by copying: XLA has no gradient of TensorFlow's own."""
+    """Nearest-neighbour upsampling whose gradient XLA can compile, unlike TensorFlow's own."""
 
     def __init__(self, factor: int, **options):
         super().__init__(**options)
@@ -159,8 +167,8 @@ class Enlarge(tf.keras.layers.Layer):
         return tf.reshape(copied, [count, height * factor, width * factor, channels])
 
 
-def _compilable(body: tf.keras.Model) -> tf.keras.Model:
-    """The same network and weights with upsampling that XLA can differentiate."""
+def _replace_upsampling(body: tf.keras.Model) -> tf.keras.Model:
+    """Copies the network with `Enlarge` for its upsampling layers; the weights are the same."""
 
     def replace(layer):
         nearest = getattr(layer, "interpolation", None) == "nearest"
@@ -173,17 +181,18 @@ def _compilable(body: tf.keras.Model) -> tf.keras.Model:
     return copy
 
 
-def _deepest(body, decoder: str, backbone: str) -> tf.keras.layers.Layer:
-    """The layer that the classifier looks at; the pyramid decoder leaves out the last stages."""
-    if decoder == "pspnet":
+def _deepest_layer(body, decoder: str, backbone: str) -> tf.keras.layers.Layer:
+    """Returns the layer whose features the classifier pools."""
+    if decoder == "pspnet":  # its encoder ends before the last stages
         return body.get_layer("aggregation_relu")
-    for family, name in _DEEPEST.items():
+    for family, name in _DEEPEST_LAYERS.items():
         if backbone.startswith(family):
             return body.get_layer(name)
-    # The deeper squeeze-and-excitation networks name no layer; the decoders name theirs.
+    # In the deeper squeeze-and-excitation networks only the layers of the encoder are unnamed.
     return layers.last_numbered(body, "activation")
 
 
 def _head(logits, name: str, activation: str):
+    """Names the logits and applies the last activation, both in float32."""
     logits = tf.keras.layers.Activation("linear", dtype="float32", name=name + LOGITS)(logits)
     return tf.keras.layers.Activation(activation, dtype="float32", name=name)(logits)

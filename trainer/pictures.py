@@ -1,4 +1,4 @@
-"""What a run shows: the worst validation slices with their contours, and the learning curve."""
+"""Pictures of a run: the worst validation slices with contours, and the learning curve."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,41 +13,39 @@ _COLUMNS = 3
 
 
 def worst_slices(learner, source: sources.Source, scores: validate.VolumeDice, count: int = 6):
-    """A sheet, uint8 [H, W, 3], of the slices with the lowest Dice; None for a classifier.
+    """Draws the `count` slices with the lowest Dice, uint8 [H, W, 3]; None for a classifier.
 
-    Shows the middle one of the context's slices; Dice is of the slice, over its organs together.
+    The Dice of a slice is that of all its organs together.
     """
     if learner.config.task == CLASSIFY:
         return None
-    places = scores.worst(count)
-    slices = read_slices(source, source.validation, places)
+    indices = scores.worst(count)
+    slices = read_slices(source, source.validation, indices)
     values = np.array([0, *source.organs.labels(learner.config.organs)])
     predicted = values[learner.predict(tf.constant(np.stack([s.image for s in slices])))]
-    dice = metrics.dice_from_counts(*scores.slice_counts[places].sum(1).T)
+    dice = metrics.dice_from_counts(*scores.slice_counts[indices].sum(1).T)
     return _sheet(slices, predicted, values, dice, source.organs)
 
 
-def read_slices(source: sources.Source, shards, places) -> list[records.Slice]:
-    """The records at `places`, counted over the shards in order; opens only the shards needed."""
-    found, first = {}, 0
+def read_slices(source: sources.Source, shards, indices) -> list[records.Slice]:
+    """Reads the records at these indices, counted over all shards; opens only shards it needs."""
+    slices, first = {}, 0
     for shard in shards:
-        wanted = {place for place in places if first <= place < first + shard.records}
+        wanted = {index for index in indices if first <= index < first + shard.records}
         if wanted:
             payloads = records.payloads(files.join(source.folder, shard.file))
-            for place, payload in enumerate(payloads, first):
-                if place in wanted:
-                    found[place] = records.decode(payload)
+            for index, payload in enumerate(payloads, first):
+                if index in wanted:
+                    slices[index] = records.decode(payload)
         first += shard.records
-    return [found[place] for place in places]
-
-
-def save_learning_curve(rows: list[dict], path: str, organs: Organs) -> None:
-    """Writes `learning_curve` as a PNG, atomically."""
-    plots.save(learning_curve(rows, organs), path)
+    return [slices[index] for index in indices]
 
 
 def learning_curve(rows: list[dict], organs: Organs):
-    """Loss, learning rate and Dice over the steps; `rows` are those of log.csv, at least one."""
+    """Plots loss, learning rate and Dice over the steps; returns a figure.
+
+    rows: Rows of log.csv, at least one.
+    """
     steps = [int(row["step"]) for row in rows]
     figure = plots.new_figure(figsize=(9, 7), layout="constrained")
     losses, scores = figure.subplots(2, 1, sharex=True)
@@ -76,16 +74,16 @@ def learning_curve(rows: list[dict], organs: Organs):
 
 def _sheet(slices, predicted, values, dice, organs: Organs):
     tiles, captions = [], []
-    for one, labels, score in zip(slices, predicted, dice, strict=True):
-        middle = one.image[..., one.image.shape[-1] // 2]
-        contoured = [o.label for o, yes in zip(organs, one.contoured, strict=True) if yes]
-        shown = np.intersect1d(values, contoured)
-        truth, labels = (np.where(np.isin(x, shown), x, 0) for x in (one.labels, labels))
+    for record, labels, score in zip(slices, predicted, dice, strict=True):
+        middle = record.image[..., record.image.shape[-1] // 2]  # without the neighbouring slices
+        contoured = [o.label for o, yes in zip(organs, record.contoured, strict=True) if yes]
+        scored = np.intersect1d(values, contoured)
+        truth, labels = (np.where(np.isin(x, scored), x, 0) for x in (record.labels, labels))
         scale = max(1, round(TILE_PX / max(middle.shape)))
         tiles.append(drawing.overlay(middle, truth, labels, scale, organs=organs))
-        captions.append(f"{one.patient}, slice {one.z}, Dice {score:.2f}")
-    note = "solid: predicted, dashed: contoured"
-    return drawing.sheet(tiles, _COLUMNS, captions, note, organs=organs)
+        captions.append(f"{record.patient}, slice {record.z}, Dice {score:.2f}")
+    legend = "solid: predicted, dashed: contoured"
+    return drawing.sheet(tiles, _COLUMNS, captions, legend, organs=organs)
 
 
 def _column(rows, name):

@@ -1,9 +1,9 @@
-"""Audit of a traced function: what of it would not stay on a GPU. No GPU is needed.
+"""Audit of a traced function: which operations would not run on a GPU. No GPU is needed.
 
-TensorFlow's wheel is built with CUDA and holds the registration of every GPU kernel: the types that
-it takes, and which of its arguments it keeps in host memory. A traced function names each operation
-with its types, shapes and the line of Python that made it. Together they show what soft placement
-moves to the processor without a word, and how many operations a step launches.
+TensorFlow's wheel is built with CUDA and lists all GPU kernels: the dtypes that each supports, and
+which of its arguments lie in host memory. A traced function lists its operations with dtypes,
+shapes and the line of Python that made them. Together they show what soft placement silently moves
+to the CPU, and how many operations a step launches.
 """
 
 import functools
@@ -15,16 +15,16 @@ from pathlib import Path
 
 from tensorflow.python.framework import kernels
 
-LARGE = 4096  # elements from which a tensor's way to the host costs more than a launch
+LARGE = 4096  # elements above which copying a tensor to the host takes longer than a launch
 AUGMENTATION, NETWORK, LOSS, GRADIENTS, UPDATE, REST = PARTS = (
     *("augmentation", "network", "loss", "gradients", "update", "rest"),
 )
-_UNKNOWN_SIDE = 16  # elements along a dimension without a static size
+_UNKNOWN_SIDE = 16  # assumed size of a dimension without a static size
 _ROOT = str(Path(__file__).resolve().parents[1]) + "/"
-# The stop flag and the clock: they belong on the host and take nothing from the device.
+# The stop flag and the clock run on the host on purpose, and read nothing from the device.
 _ON_HOST = ("EagerPyFunc", "PyFunc", "Timestamp")
 _LOOPS = ("While", "StatelessWhile")
-# These rename a tensor, read a shape, hand over a buffer or steer the runtime; no kernel runs.
+# These rename a tensor, read a shape, pass a buffer on or control the runtime; no kernel runs.
 _NO_LAUNCH = frozenset(
     "AssignVariableOp Bitcast BroadcastGradientArgs ConcatOffset Const ExpandDims Identity "
     "IdentityN If NoOp PartitionedCall Placeholder PreventGradient Rank ReadVariableOp Reshape "
@@ -36,18 +36,18 @@ _PART_OF_MODULE = {
     **dict.fromkeys(("losses", "targets"), LOSS),
     **{"update": UPDATE, "model": NETWORK},
 }
-_PART_OF_COMPILED = {"_own_gradients": NETWORK, "_update_weights": UPDATE}
+_PART_OF_COMPILED = {"_compute_gradients": NETWORK, "_update_weights": UPDATE}
 
 
 @dataclass(frozen=True)
 class Operation:
     """An operation of a traced function.
 
-    kind: Its type, e.g. GatherV2.
-    dtype: Type of the largest tensor that the finding is about.
+    kind: Type of the operation, e.g. GatherV2.
+    dtype: dtype of the largest tensor concerned.
     shape: Shape of that tensor.
-    part: One of PARTS.
-    line: The project's line that made it, as file:number.
+    part: Part of the step, one of PARTS.
+    line: Line of the project that made it, as file:number.
     """
 
     kind: str
@@ -62,13 +62,14 @@ class Operation:
 
 @dataclass
 class Audit:
-    """What a traced function would do on a GPU.
+    """The operations of a traced function, as they would run on a GPU.
 
-    without_kernel: Operations that soft placement runs on the processor.
-    in_host_memory: Operations on large tensors that their GPU kernel keeps in host memory.
-    loops: Loops; each turn launches the operations inside again.
-    to_host: Operations whose result lies on the device and is wanted in host memory.
-    launches: Part -> operations that compute; a function that XLA compiles counts as one.
+    without_kernel: Operations that soft placement runs on the CPU.
+    in_host_memory: Operations whose GPU kernel keeps large tensors in host memory.
+    loops: Loops; every iteration launches the operations inside again.
+    to_host: Operations whose result must be copied from the device to the host.
+    launches: Part to the number of operations that compute; a function that XLA compiles counts
+      as one.
     """
 
     without_kernel: list[Operation] = field(default_factory=list)
@@ -79,13 +80,13 @@ class Audit:
 
 
 def audit(function) -> Audit:
-    """The audit of a tf.ConcreteFunction and of all functions inside it."""
+    """Audits a tf.ConcreteFunction and all functions that it calls."""
     result = Audit()
-    _walk(function.graph, result)
+    _audit_graph(function.graph, result)
     return result
 
 
-def _walk(graph, result: Audit) -> set[int]:
+def _audit_graph(graph, result: Audit) -> set[int]:
     """Adds a graph to the audit; returns the ids of its tensors that lie on the device."""
     on_device = set()
     for op in graph.get_operations():
@@ -93,30 +94,33 @@ def _walk(graph, result: Audit) -> set[int]:
         if op.type in _LOOPS:
             result.loops.append(_describe(op, op.outputs))
         for attribute, function in inner:
-            there = _walk(function.graph, result)
-            if attribute == "cond":  # the runtime reads on the host whether a loop goes on
-                _note_to_host(function.graph.outputs, there, result)
+            there = _audit_graph(function.graph, result)
+            if attribute == "cond":  # the runtime reads the condition of a loop on the host
+                _add_copies_to_host(function.graph.outputs, there, result)
         wanted, host = _host_tensors(op, bool(inner), result)
-        _note_to_host(wanted, on_device, result)
+        _add_copies_to_host(wanted, on_device, result)
         made = {id(tensor) for tensor in op.outputs} - {id(tensor) for tensor in host}
-        if op.type == "Identity":  # the runtime removes it
+        if op.type == "Identity":  # removed by the runtime: the result lies where the input does
             made = made if id(op.inputs[0]) in on_device else set()
         on_device |= made
-        # Arithmetic of shapes and counters happens on the host and launches nothing.
+        # Arithmetic on shapes and counters runs on the host and launches nothing.
         if _is_compiled(op) or (op.type not in _NO_LAUNCH and (made or not op.outputs)):
-            result.launches[_part(op)] += 1
+            result.launches[_find_part(op)] += 1
     return on_device
 
 
 def _host_tensors(op, calls: bool, result: Audit):
-    """(inputs, outputs) that the operation wants and gives in host memory; notes its findings."""
+    """Returns the inputs and the outputs of an operation that lie in host memory.
+
+    Adds the operation to the audit if it has no kernel or keeps large tensors there.
+    """
     if calls or _is_compiled(op) or op.type == "Placeholder":
-        # Functions take and give int32 in host memory, everything else on the device.
+        # Functions pass int32 in host memory and all other dtypes on the device.
         int32 = [[t for t in side if t.dtype.name == "int32"] for side in (op.inputs, op.outputs)]
         if op.type != "Placeholder" and any(_elements(t) >= LARGE for side in int32 for t in side):
             result.in_host_memory.append(_describe(op, [*int32[0], *int32[1]]))
         return int32
-    kernel = _kernel(op)
+    kernel = _find_kernel(op)
     if kernel is None:
         if op.type not in _ON_HOST:
             result.without_kernel.append(_describe(op, [*op.inputs, *op.outputs]))
@@ -129,10 +133,10 @@ def _host_tensors(op, calls: bool, result: Audit):
     return wanted, host
 
 
-def _note_to_host(wanted, on_device: set[int], result: Audit) -> None:
+def _add_copies_to_host(wanted, on_device: set[int], result: Audit) -> None:
     for tensor in wanted:
         if id(tensor) in on_device and tensor.dtype.name != "resource":
-            on_device.discard(id(tensor))  # copied once, then it lies in both
+            on_device.discard(id(tensor))  # copied once only
             maker = tensor.op
             while maker.type == "Identity":
                 maker = maker.inputs[0].op
@@ -144,7 +148,7 @@ def _is_compiled(op) -> bool:
 
 
 def _functions(op) -> list[tuple[str, object]]:
-    """(attribute, function) of those that the operation calls."""
+    """Pairs of attribute and function that the operation calls."""
     names = []
     for attribute in op.op_def.attr:
         value = op.node_def.attr[attribute.name]
@@ -156,15 +160,15 @@ def _functions(op) -> list[tuple[str, object]]:
 
 
 @functools.cache
-def _kernels(kind: str) -> list:
-    """The GPU kernels of an operation; those for DEFAULT serve every device without its own."""
+def _gpu_kernels(kind: str) -> list:
+    """GPU kernels of an operation; those for DEFAULT serve all devices without kernels."""
     rows = kernels.get_registered_kernels_for_op(kind).kernel
     return [row for device in ("GPU", "DEFAULT") for row in rows if row.device_type == device]
 
 
-def _kernel(op):
-    """The GPU kernel that takes the operation's types; None where there is none."""
-    for kernel in _kernels(op.type):
+def _find_kernel(op):
+    """Returns the GPU kernel for the operation's dtypes; None if there is none."""
+    for kernel in _gpu_kernels(op.type):
         if all(
             op.node_def.attr[constraint.name].type in constraint.allowed_values.list.type
             for constraint in kernel.constraint
@@ -175,7 +179,10 @@ def _kernel(op):
 
 
 def _in_host_memory(op, kernel, arguments, tensors) -> list:
-    """The tensors of `arguments` (the operation's inputs or outputs) that lie in host memory."""
+    """Selects the tensors that the kernel keeps in host memory.
+
+    arguments: Definitions of the operation's inputs or outputs, to which `tensors` belong.
+    """
     tensors, host = list(tensors), []
     for argument in arguments:
         count = 1
@@ -201,16 +208,17 @@ def _describe(op, tensors) -> Operation:
     shape = () if largest is None or largest.shape.rank is None else tuple(largest.shape)
     frames = _frames(op)
     line = f"{frames[-1].filename.removeprefix(_ROOT)}:{frames[-1].lineno}" if frames else ""
-    return Operation(op.type, dtype, shape, _part(op), line)
+    return Operation(op.type, dtype, shape, _find_part(op), line)
 
 
 def _frames(op) -> list:
-    """The project's own lines that made the operation, outermost first."""
+    """Lines of the project in the operation's traceback, outermost first."""
     lines = [frame for frame in op.traceback if frame.filename.startswith(_ROOT)]
     return [frame for frame in lines if "/.venv/" not in frame.filename]
 
 
-def _part(op) -> str:
+def _find_part(op) -> str:
+    """Returns the part of the step to which an operation belongs: one of PARTS."""
     called = op.node_def.attr["f"].func.name if "f" in op.node_def.attr else ""
     for name, part in _PART_OF_COMPILED.items():
         if re.search(rf"_{name}_\d+$", called):
@@ -221,13 +229,13 @@ def _part(op) -> str:
     if "gradient_tape" in op.name or ".gradient(" in frames[-1].line:
         return GRADIENTS
     module = Path(frames[-1].filename).stem
-    if module not in _PART_OF_MODULE and "keras" in _caller(op, frames[-1]).filename:
+    if module not in _PART_OF_MODULE and "keras" in _callee(op, frames[-1]).filename:
         return NETWORK
     return _PART_OF_MODULE.get(module, REST)
 
 
-def _caller(op, own):
-    """The frame that the project's line `own` called; itself where there is none."""
-    lines = list(op.traceback)
-    places = [n for n, frame in enumerate(lines) if frame.filename == own.filename]
-    return lines[min(places[-1] + 1, len(lines) - 1)]
+def _callee(op, own):
+    """The frame that the project's line `own` calls; `own` itself if there is none."""
+    frames = list(op.traceback)
+    numbers = [n for n, frame in enumerate(frames) if frame.filename == own.filename]
+    return frames[min(numbers[-1] + 1, len(frames) - 1)]

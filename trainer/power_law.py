@@ -1,8 +1,7 @@
-"""How scores grow with the number of patients: a power law, its uncertainty, and what more brings.
+"""A power law of scores over the number of training patients, with its uncertainty.
 
-The error 1 - Dice is taken to fall as floor + scale * patients ** -exponent, the form that learning
-curves have over orders of magnitude (Hestness et al., Deep Learning Scaling is Predictable,
-Empirically, 2017).
+The error 1 - Dice is modelled as floor + scale * patients ** -exponent, the form of learning curves
+over orders of magnitude (Hestness et al., Deep Learning Scaling is Predictable, Empirically, 2017).
 """
 
 from dataclasses import dataclass
@@ -16,35 +15,40 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Law:
-    """Dice = 1 - (floor + scale * patients ** -exponent), floor and scale not negative."""
+    """Dice = 1 - (floor + scale * patients ** -exponent).
+
+    floor: Error with infinitely many patients, at least 0.
+    scale: At least 0.
+    exponent: Positive.
+    """
 
     floor: float
     scale: float
     exponent: float
 
     def dice(self, patients):
-        """Of a number of patients or of an array of them."""
+        """Dice for a number of patients, or an array of numbers."""
         return 1 - self.floor - self.scale * np.asarray(patients, float) ** -self.exponent
 
 
 def fit(sizes, dice) -> Law:
-    """The law of least squares through these numbers of patients and their mean Dice."""
+    """Fits a law to numbers of patients and their mean Dice by least squares."""
     errors, best = 1 - np.asarray(dice, float), None
+    # For a given exponent, floor and scale are a linear problem with a unique solution.
     for exponent in _EXPONENTS:
         columns = np.stack([np.ones(len(sizes)), np.asarray(sizes, float) ** -exponent], 1)
-        found, residual = optimize.nnls(columns, errors)
+        (floor, scale), residual = optimize.nnls(columns, errors)
         if best is None or residual < best[0]:
-            best = residual, Law(float(found[0]), float(found[1]), float(exponent))
+            best = residual, Law(float(floor), float(scale), float(exponent))
     return best[1]
 
 
 def bootstrap(sizes, dice: np.ndarray, seed: int = 0) -> list[Law]:
-    """Laws of resampled draws and patients.
+    """Fits laws to resampled draws and validation patients.
 
-    dice: float [sizes, draws, patients], NaN where an organ was not contoured. Draws are resampled
-    across all sizes together, since the subsets of one draw are nested, and so are the validation
-    patients.
+    dice: float [sizes, draws, patients], NaN where an organ was not contoured.
     """
+    # One resampling serves all sizes: the subsets of a draw are nested, the patients are the same.
     rng, laws = np.random.default_rng(seed), []
     _, draws, patients = dice.shape
     for _ in range(RESAMPLES):
@@ -56,6 +60,6 @@ def bootstrap(sizes, dice: np.ndarray, seed: int = 0) -> list[Law]:
 
 
 def interval(values) -> tuple[float, float]:
-    """The middle 95 %."""
+    """The central 95 % of the values."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -1,9 +1,9 @@
-"""Draws what the network sees: training slices as stored and as augmented, with their contours.
+"""Draws training slices with their contours, as stored and as augmented.
 
 python -m trainer.preview --flagfile=configs/all.flags --data=DATASET --output=preview.png
 
-Takes the flags of trainer.main. Each row is a patient's slice with most organs; the first column
-shows it as stored, the others what it would be at one step of the run that the flags describe.
+Takes the flags of trainer.main. Each row shows the slice of a patient with most organs: in the
+first column as stored, in the others as augmented at the first steps of the run.
 """
 
 import numpy as np
@@ -24,41 +24,44 @@ _VERSIONS = flags.DEFINE_integer("versions", 5, "Augmented versions of each.", 1
 
 
 def main(_):
-    """Reads the slices, augments them as at the run's first steps, draws all."""
+    """Reads slices, augments and draws them."""
     outputs.check_file(_OUTPUT.value, ".png", outputs.picture, {"data": training.DATA.value})
     config = flags_of.read(Config)
     source = sources.open_source(training.DATA.value, config.held_out_fold)
     config = config.of_table(source.organs)
-    slices = fullest(source, _PATIENTS.value)
+    slices = read_fullest_slices(source, _PATIENTS.value)
     startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
-    columns = [drawn(slices, step, config, source.organs) for step in steps]
+    columns = [draw_slices(slices, step, config, source.organs) for step in steps]
     tiles, captions = zip(
         *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
     )
-    note = "dashed: contoured, moved with the slice"
-    sheet = drawing.sheet(tiles, len(columns), captions, note, organs=source.organs)
+    legend = "dashed: contoured, moved with the slice"
+    sheet = drawing.sheet(tiles, len(columns), captions, legend, organs=source.organs)
     drawing.save_png(_OUTPUT.value, sheet)
     print(f"Wrote {_OUTPUT.value}: {len(slices)} slices as stored and at {_VERSIONS.value} steps")
 
 
-def fullest(source: sources.Source, count: int) -> list[records.Slice]:
-    """Of each of the first training patients, the slice that holds most organs."""
-    best = {}
+def read_fullest_slices(source: sources.Source, count: int) -> list[records.Slice]:
+    """Reads the slice with most organs of each of the first `count` training patients."""
+    fullest = {}
     for shard in source.train:
-        if len(best) >= count:
+        if len(fullest) >= count:
             break
-        for found in records.slices(files.join(source.folder, shard.file)):
-            known = best.setdefault(found.patient, found)
-            best[found.patient] = max(known, found, key=lambda slice_: sum(slice_.present))
-    return [best[patient] for patient in sorted(best)][:count]
+        for record in records.slices(files.join(source.folder, shard.file)):
+            best = fullest.setdefault(record.patient, record)
+            fullest[record.patient] = max(best, record, key=lambda one: sum(one.present))
+    return [fullest[patient] for patient in sorted(fullest)][:count]
 
 
-def drawn(
+def draw_slices(
     slices: list[records.Slice], step: int | None, config, organs: Organs
 ) -> list[tuple[np.ndarray, str]]:
-    """Picture and caption of each slice: as stored where `step` is None, else augmented."""
-    import tensorflow as tf  # takes seconds; bad input is told before
+    """Draws each slice; returns pairs of picture and caption.
+
+    step: Step of the run at which to augment the slices; None: as stored.
+    """
+    import tensorflow as tf  # slow import: report bad input first
 
     from trainer import augment
     from trainer.exchange import exchange_sides
@@ -66,11 +69,10 @@ def drawn(
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
     if step is not None:
-        place, seed = tf.range(len(slices)), tf.constant([config.seed, step])
-        choices = place, seed, config.augment
+        draw = tf.range(len(slices)), tf.constant([config.seed, step]), config.augment
         contoured = tf.constant([one.contoured for one in slices])
-        images, labels = augment.augment(tf.constant(images), tf.constant(labels), *choices)
-        labels, _ = exchange_sides(labels, contoured, *choices, organs)
+        images, labels = augment.augment(tf.constant(images), tf.constant(labels), *draw)
+        labels, _ = exchange_sides(labels, contoured, *draw, organs)
         captions = [f"at step {step}"] * len(slices)
     middle = np.rint(images)[..., images.shape[-1] // 2].astype(np.uint8)
     scale = max(1, round(TILE_PX / middle.shape[1]))

@@ -1,4 +1,4 @@
-"""The run's folder: the names of its files, who may write there, how its network comes back."""
+"""The folder of a run: its files, which process may write there, and how to restore the network."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,7 @@ from trainer.config import CLASSIFY, SEGMENT, Config  # noqa: F401 (serving name
 
 RUN, LOG, SUMMARY = "run.json", "log.csv", "summary.json"
 LAST, BEST = "checkpoints", "best"  # folders
+_LIST = "checkpoint"  # file of each folder in which TensorFlow lists its checkpoints
 _FOLDERS = {"best": BEST, "last": LAST}
 PATIENTS, SURFACES = "best_patients.csv", "best_surfaces.csv"
 CURVE, TENSORBOARD = "learning_curve.png", "tensorboard"
@@ -24,7 +25,11 @@ _PACKAGES = ("segthor", "tensorflow", "tf_keras", "segmentation-models", "numpy"
 
 @dataclass(frozen=True)
 class Data:
-    """The dataset of a run: its folder, and the digest of its content."""
+    """The dataset of a run.
+
+    folder: Folder of the dataset.
+    digest: `Dataset.digest`.
+    """
 
     folder: str
     digest: str
@@ -32,19 +37,19 @@ class Data:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run.json` says of a run, and `training.json` of the run that a model was made from.
+    """The content of a run's `run.json`, and of a model's `training.json`.
 
-    config: The run's choices.
+    config: Configuration of the run.
     recipe: How scans are prepared.
-    organs: The organs of the network's classes after the background, in their order.
+    organs: Names of the network's classes after the background, in their order.
     organ_table: All organs of the dataset.
     data: The dataset.
     replicas: Number of devices.
-    reference: What the training patients measure; None: not known.
+    reference: Measures of the training patients; None: not known.
     versions: Library to its version.
-    length: The measured `length.Length` of a run of --minutes.
-    start: What was taken from the run or model that --start_from names; see `start.begin`.
-    summary: The summary of a run that ended.
+    length: The `length.Length` that a run with --minutes measured.
+    start: What `start.load_weights` returned for --start_from.
+    summary: The content of summary.json; None before the run ends.
     """
 
     config: Config
@@ -60,16 +65,15 @@ class RunRecord:
     summary: dict | None = None
 
     def __post_init__(self):
-        known = self.organ_table.names
+        known, found = self.organ_table.names, ", ".join(self.organs) or "none"
         if not self.organs or not all(name in known for name in self.organs):
-            found = ", ".join(self.organs) or "none"
             raise InputError(f"organs: expected some of {', '.join(known)}, found {found}")
         if self.config.organs != self.organs:
-            found = ", ".join(self.config.organs) or "none"
-            raise InputError(f"organs: {', '.join(self.organs)}, but the network's are {found}")
+            expected = ", ".join(self.config.organs) or "none"
+            raise InputError(f"organs: expected those of config, {expected}, found {found}")
 
     def to_json(self) -> dict:
-        """Plain values, as the file holds them."""
+        """Returns plain values, as the file holds them."""
         parts = {"config": self.config.to_json(), "organ_table": self.organ_table.to_json()}
         value = dataclasses.asdict(self) | parts
         later = ("length", "start", "summary")
@@ -78,21 +82,20 @@ class RunRecord:
 
 @contextlib.contextmanager
 def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
-    """Makes the folder this run's while the block lasts; yields the `RunRecord` that it wrote.
+    """Locks the folder for this run while the block lasts; yields the `RunRecord` of the run.
 
-    The chief alone keeps other runs out; the other hosts of its run share the folder with it. A run
-    that never came to its first checkpoint is no run yet and may be another one now.
+    Only the chief holds the lock, since all hosts of a run share the folder. A folder without a
+    checkpoint may be used by another run.
 
     Raises:
-      InputError: the folder belongs to another run (the message shows the difference) or to
-        something else, or another process trains there.
+      InputError: The folder belongs to a run of another configuration, or is no run's folder, or
+        another process trains there.
     """
-
     check_folder(workdir)
     with locks.lock_folder(workdir) if chief else contextlib.nullcontext():
-        record = _record(config, source, replicas)
-        check_folder(workdir)  # again, now that nobody else writes there
-        if chief and not files.is_url(workdir):  # else nothing keeps another run out
+        record = _make_record(config, source, replicas)
+        check_folder(workdir)  # again: another process may have written before the lock was taken
+        if chief and not files.is_url(workdir):  # URLs have no locks: another run may be at work
             files.remove_partial(workdir)
         if latest_checkpoint(files.join(workdir, LAST)):
             _check_same(workdir, read(workdir), record)
@@ -102,23 +105,23 @@ def claim(workdir: str, config: Config, source, replicas: int, chief: bool):
 
 
 def check_folder(workdir: str, data: str | None = None) -> None:
-    """Raises InputError where the folder is neither new nor a run's, or lies in the data's."""
+    """Raises InputError if the folder is neither new nor a run, or overlaps with the dataset."""
     outputs.check_folder(workdir, {"data": data}, outputs.RUN, _KINDS, flag="workdir")
-    found = files.listdir(workdir) if files.exists(workdir) else []
-    # The chief may be writing run.json just now, or have been killed while it did.
-    others = [name for name in found if not name.startswith(files.TEMPORARY_PREFIX)]
+    names = files.listdir(workdir) if files.exists(workdir) else []
+    # The chief may be writing run.json, or may have been killed meanwhile.
+    others = [name for name in names if not name.startswith(files.TEMPORARY_PREFIX)]
     if others and not files.exists(files.join(workdir, RUN)):
         raise InputError(
             f"--workdir={workdir}: expected a new folder or a run, found other files; "
-            "name another folder"
+            "choose another folder"
         )
 
 
 def read(workdir: str) -> RunRecord:
-    """run.json, and the summary of a run that ended.
+    """Reads run.json, and summary.json if the run has ended.
 
     Raises:
-      InputError: no run there, or a run.json that makes no sense.
+      InputError: The folder holds no run, or its run.json is invalid.
     """
     path = files.join(workdir, RUN)
     if not files.exists(path):
@@ -130,39 +133,43 @@ def read(workdir: str) -> RunRecord:
 
 
 def check_trained(workdir: str, which: str) -> None:
-    """Raises InputError where there is no run, or none with such a checkpoint; see `restore`."""
+    """Raises InputError if there is no run or no such checkpoint; `which` as in `restore`."""
     read(workdir)
     folder = files.join(workdir, _FOLDERS[which])
-    if not files.exists(files.join(folder, "checkpoint")):  # TensorFlow's list of them
+    if not files.exists(files.join(folder, _LIST)):
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
 
 
 def latest_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint in a folder; InputError where TensorFlow's list of them is damaged."""
+    """Path of the newest checkpoint in a folder; None if there is none.
+
+    Raises:
+      InputError: TensorFlow's list of checkpoints is damaged.
+    """
     import tensorflow as tf
 
-    path = files.join(folder, "checkpoint")  # TensorFlow's list of them
+    path = files.join(folder, _LIST)
     try:
-        listed = tf.train.get_checkpoint_state(folder)
-    except ValueError as error:  # an empty list
-        raise InputError(f"{path}: damaged; copy the run again") from error
-    if listed is None and files.exists(path):
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:  # an empty list
+        state = None
+    if state is None and files.exists(path):
         raise InputError(f"{path}: damaged; copy the run again")
     return tf.train.latest_checkpoint(folder)
 
 
 def restore(workdir: str, which: str = "best"):
-    """A run's trained network, tf.keras.Model (see `model.build`), and `read`.
+    """Restores a run's network (tf.keras.Model, see `model.build`) and reads its `RunRecord`.
 
-    Nothing is fetched from the web.
+    The weights are the moving average if the run has one. The network computes in float32, whatever
+    the precision of the training. Nothing is downloaded.
 
-    which: 'best' by validation score, or 'last'. Where the run kept a moving average of the
-    weights, these are it. The network computes in float32, whatever it was trained in.
+    which: 'best' by validation score, or 'last'.
 
     Raises:
-      InputError: no run there, no such checkpoint yet, or one that is not of this network.
+      InputError: There is no run, no such checkpoint yet, or one of another network.
     """
-    import tensorflow as tf  # here, so that what the checks of this module refuse is told before
+    import tensorflow as tf  # slow import: the checks of this module come first
 
     from trainer import model
     from trainer.failures import DAMAGED
@@ -173,37 +180,37 @@ def restore(workdir: str, which: str = "best"):
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
     plain = dataclasses.replace(record.config, precision="float32", xla=False)
-    network = model.build(plain, record.recipe.size_px, record.recipe.context, fetch=False)
+    network = model.build(plain, record.recipe.size_px, record.recipe.context, load_published=False)
     key = "averaged" if which == "last" and record.config.ema else "model"
     reader = tf.train.Checkpoint(**{key: network})
     try:
         reader.restore(path).expect_partial().assert_existing_objects_matched()
     except (*DAMAGED, AssertionError, ValueError) as error:
         raise InputError(
-            f"{path}: damaged, or not of the network that {RUN} describes ({message_line(error)})"
+            f"{path}: damaged, or of another network than {RUN} describes ({message_line(error)})"
         ) from error
     return network, record
 
 
 def weight_names(network) -> list[str]:
-    """The name of each of `network.variables`: see `layers.by_name`."""
+    """Names of `network.variables`, in their order; see `layers.weights_by_name`."""
     from trainer import layers
 
-    return list(layers.by_name(network))
+    return list(layers.weights_by_name(network))
 
 
-def note(workdir: str, **facts) -> None:
-    """Adds what became known after `claim` to run.json."""
+def add_to_record(workdir: str, **facts) -> None:
+    """Adds fields to run.json."""
     path = files.join(workdir, RUN)
     json_files.write(path, json_files.read(path) | facts)
 
 
-def begun(workdir: str) -> bool:
+def has_checkpoint(workdir: str) -> bool:
     """Whether the folder holds a checkpoint to continue from."""
-    return files.exists(files.join(workdir, LAST, "checkpoint"))  # TensorFlow's list of them
+    return files.exists(files.join(workdir, LAST, _LIST))
 
 
-def _record(config: Config, source, replicas: int) -> RunRecord:
+def _make_record(config: Config, source, replicas: int) -> RunRecord:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return RunRecord(
         config=config,
@@ -218,10 +225,11 @@ def _record(config: Config, source, replicas: int) -> RunRecord:
 
 
 def _check_same(workdir: str, there: RunRecord, here: RunRecord) -> None:
+    """Raises InputError that lists the differences between the run in the folder and this one."""
     differences = []
     for part in ("config", "recipe", "data", "replicas"):
-        old, new = (_flat(part, record.to_json()[part]) for record in (there, here))
-        old.pop("data.folder", None), new.pop("data.folder", None)  # it may move
+        old, new = (_flatten(part, record.to_json()[part]) for record in (there, here))
+        old.pop("data.folder", None), new.pop("data.folder", None)  # a dataset may be moved
         differences += [
             f"{key.removeprefix('config.')} is {old.get(key)} there and {new.get(key)} here"
             for key in {**old, **new}
@@ -232,11 +240,12 @@ def _check_same(workdir: str, there: RunRecord, here: RunRecord) -> None:
     if differences:
         raise InputError(
             f"--workdir={workdir} holds a run of another configuration: "
-            f"{'; '.join(differences)}; name another folder, or repeat that run's command"
+            f"{'; '.join(differences)}; choose another folder, or repeat that run's command"
         )
 
 
-def _flat(name: str, value) -> dict:
+def _flatten(name: str, value) -> dict:
+    """Nested dicts as one dict, with keys such as 'config.augment.noise'."""
     if not isinstance(value, dict):
         return {name: value}
-    return {k: v for key in value for k, v in _flat(f"{name}.{key}", value[key]).items()}
+    return {k: v for key in value for k, v in _flatten(f"{name}.{key}", value[key]).items()}

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, in TensorFlow, for use inside the training step."""
+"""The learning rate as a function of the step, in TensorFlow operations."""
 
 import math
 
@@ -8,13 +8,17 @@ ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4  # shares of the peak; Smith and Top
 
 
 def learning_rate(config, step, total_steps: int, drop):
-    """The rate at a step (scalar tensor, from 0).
+    """The learning rate at a step, float32 [].
 
     onecycle rises from 1/25 of the peak and falls to nearly 0, both along a half cosine; cosine
-    rises linearly from 0 and falls to 0; plateau is the peak times `drop`, which the loop halves
-    after `patience` validations without a better score.
+    rises linearly from 0 and falls to 0 along a half cosine; plateau is the peak times `drop`.
+
+    step: int32 [], from 0.
+    total_steps: float32 [].
+    drop: float32 [], which the loop halves after `patience` validations without a better score.
     """
-    # Not a division: of a constant, TensorFlow makes this product of it, and a timed run has none.
+    # TensorFlow replaces a division by a constant by this product. Written out, it gives the same
+    # bits in a run with --minutes, where the number of steps is a variable.
     done = tf.cast(step, tf.float32) * (1 / total_steps)
     warmup = max(config.warmup, 1e-9)
     falling = (done - config.warmup) / (1 - config.warmup)
@@ -25,7 +29,7 @@ def learning_rate(config, step, total_steps: int, drop):
             _half_cosine(1.0, ONECYCLE_END, falling),
         )
     elif config.schedule == "cosine":
-        rising = (done + 1 / total_steps) / warmup  # the first step is not wasted on rate 0
+        rising = (done + 1 / total_steps) / warmup  # a first step at rate 0 would be wasted
         share = tf.where(done < warmup, tf.minimum(rising, 1.0), _half_cosine(1.0, 0.0, falling))
     else:
         share = drop if config.schedule == "plateau" else 1.0

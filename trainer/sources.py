@@ -1,4 +1,4 @@
-"""The dataset as the trainer uses it, checked before anything waits for TensorFlow."""
+"""The dataset as the trainer uses it, checked before the slow import of TensorFlow."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,29 +13,36 @@ from segthor.organs import Organs
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as the trainer uses it."""
+    """A dataset as the trainer uses it.
+
+    folder: Folder of the dataset.
+    dataset: The manifest.
+    train: Training shards.
+    validation: Validation shards.
+    chosen: Names of the patients to train on; None: all patients of the training shards.
+    """
 
     folder: str
     dataset: Dataset
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
-    chosen: tuple[str, ...] | None = None  # training patients, where not all of the shards' are
+    chosen: tuple[str, ...] | None = None
 
     @property
     def train_slices(self) -> int:
-        """Training slices, of the chosen patients alone."""
+        """Number of training slices."""
         if self.chosen is None:
             return self.count(self.train)
         return sum(row.slices for row in self.dataset.patients if row.patient in self.chosen)
 
     @property
     def size_px(self) -> int:
-        """H and W of a slice."""
+        """Height and width of a slice."""
         return self.dataset.recipe.size_px
 
     @property
     def context(self) -> int:
-        """C: neighbouring slices as channels."""
+        """Number of channels: neighbouring slices."""
         return self.dataset.recipe.context
 
     @property
@@ -45,28 +52,29 @@ class Source:
 
     @property
     def patients(self) -> tuple[str, ...]:
-        """The validation patients, sorted."""
+        """Names of the validation patients, sorted."""
         return tuple(sorted(p for shard in self.validation for p in shard.patients))
 
     def reference(self) -> reference.Reference | None:
-        """What the training patients measure; None where the dataset does not say."""
+        """Measures of the training patients; None if the manifest has none."""
         trained = {patient for shard in self.train for patient in shard.patients}
         return reference.compute_reference(p for p in self.dataset.patients if p.patient in trained)
 
     def count(self, shards) -> int:
-        """Slices in these shards."""
+        """Number of slices in these shards."""
         return sum(shard.records for shard in shards)
 
 
 def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0) -> Source:
     """Reads the manifest and checks every shard against it.
 
-    patients: how many of the training patients to train on, all where 0; draw: which. The fewer
-    are always part of the more of the same draw.
+    fold: Fold to validate on; None: the split as built.
+    patients: Number of training patients to train on; 0: all.
+    draw: Seed of their choice; within a draw a smaller set is part of every larger one.
 
     Raises:
-      InputError: no dataset, a fold that it lacks, a shard that is missing or of another size, or
-        no patients to train or to validate on.
+      InputError: There is no dataset, or it lacks the fold; a shard is missing or has another size;
+        or there are no slices to train or to validate on.
     """
     dataset = Dataset.load(folder)
     if fold is not None and not 0 <= fold < dataset.folds:
@@ -78,7 +86,8 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
         source = _subset(source, patients, draw)
     for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
         if source.count(shards) == 0:
-            raise InputError(f"{files.join(folder, FILE_NAME)}: no {split} slices; build again")
+            manifest = files.join(folder, FILE_NAME)
+            raise InputError(f"{manifest}: expected {split} slices, found none; build again")
     slices = {patient.patient: patient.slices for patient in dataset.patients}
     for shard in (*source.train, *source.validation):
         _check_shard(files.join(folder, shard.file), shard, slices)
@@ -86,6 +95,7 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
 
 
 def _subset(source: Source, count: int, draw: int) -> Source:
+    """Restricts the training patients to `count` of them."""
     known = sorted(patients_of(source.train))
     if count > len(known):
         raise InputError(
@@ -93,20 +103,20 @@ def _subset(source: Source, count: int, draw: int) -> Source:
             f"{source.folder}, found {count}"
         )
     order = np.random.default_rng(draw).permutation(len(known))
-    chosen = tuple(sorted(known[place] for place in order[:count]))
+    chosen = tuple(sorted(known[number] for number in order[:count]))
     shards = tuple(shard for shard in source.train if set(shard.patients) & set(chosen))
     return dataclasses.replace(source, train=shards, chosen=chosen)
 
 
 def require_contours(source: Source, names) -> list[str]:
-    """Those of the organs that no validation patient has: they are trained and have no score.
+    """Returns those of the organs that no validation patient has, which are trained unscored.
 
     Raises:
-      InputError: one that nobody contoured in training, or none to be scored; the message ends
-        with the --organs that would work.
+      InputError: An organ is contoured in no training patient, or none of them in a validation
+        patient; the message ends with the --organs that would work.
     """
-    train = _contoured(source, source.chosen or patients_of(source.train))
-    held_out = _contoured(source, source.patients)
+    train = _contoured_organs(source, source.chosen or patients_of(source.train))
+    held_out = _contoured_organs(source, source.patients)
     missing = [name for name in names if name not in train]
     unscored = [name for name in names if name not in held_out]
     if not missing and len(unscored) < len(names):
@@ -121,32 +131,33 @@ def require_contours(source: Source, names) -> list[str]:
 
 
 def patients_of(shards) -> set[str]:
-    """The patients whose slices are in these shards."""
+    """Names of the patients whose slices are in these shards."""
     return {patient for shard in shards for patient in shard.patients}
 
 
-def _contoured(source: Source, patients) -> set[str]:
-    """The organs that somebody contoured in at least one of these patients."""
+def _contoured_organs(source: Source, patients) -> set[str]:
+    """Organs that are contoured in at least one of these patients."""
     patients = set(patients)
     return {o for row in source.dataset.patients if row.patient in patients for o in row.organs}
 
 
 def steps_per_epoch(source: Source, global_batch: int) -> int:
-    """Whole batches in an epoch; raises InputError where there is not one."""
+    """Number of whole batches in an epoch; raises InputError if it is 0."""
     steps = source.train_slices // global_batch
     if not steps:
         raise InputError(
-            f"--batch_size: a batch of {global_batch} slices over all devices, but {source.folder} "
-            f"holds only {source.train_slices} training slices"
+            f"--batch_size: expected at most the {source.train_slices} training slices of "
+            f"{source.folder}, found {global_batch} over all devices"
         )
     return steps
 
 
 def _check_shard(path: str, shard: Shard, slices: dict[str, int]) -> None:
-    found = files.size(path) if files.exists(path) else "no such file"
-    if found != shard.bytes:
+    """Compares the size of a shard, and its number of slices, with the manifest."""
+    size = files.size(path) if files.exists(path) else "no such file"
+    if size != shard.bytes:
         raise InputError(
-            f"{path}: expected {shard.bytes} bytes as the manifest says, found {found}; "
+            f"{path}: expected {shard.bytes} bytes as the manifest says, found {size}; "
             "build the dataset again"
         )
     expected = sum(slices[patient] for patient in shard.patients)

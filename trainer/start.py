@@ -1,4 +1,4 @@
-"""Where a run starts: the weights of an earlier run or an exported model, layer by layer."""
+"""Initial weights from an earlier run or an exported model, layer by layer."""
 
 import dataclasses
 
@@ -12,55 +12,57 @@ from trainer.config import Config
 FLAG = "--start_from"
 
 
-def settle(config: Config, workdir: str) -> Config:
-    """The configuration with the scaling of images that `--start_from` brings along.
+def resolve_start(config: Config, workdir: str) -> Config:
+    """Returns the configuration with the image scaling of the network that `--start_from` names.
 
-    A run that goes on does not look at what it once started from.
+    A run that is resumed takes it from its own record and does not read `--start_from` again.
 
     Raises:
-      InputError: nothing there to start from, or a network with another encoder.
+      InputError: There is nothing to start from, or its network has another encoder.
     """
     if not config.start_from:
         return config
-    if run.begun(workdir):
-        there = run.read(workdir).config
+    if run.has_checkpoint(workdir):
+        earlier = run.read(workdir).config
     else:
-        there = _record(config.start_from).config
-        if there.backbone != config.backbone:
+        earlier = _read_record(config.start_from).config
+        if earlier.backbone != config.backbone:
             raise InputError(
-                f"{FLAG}={config.start_from}: a network with --backbone={there.backbone}, but this "
-                f"run's is {config.backbone}; name the same"
+                f"{FLAG}={config.start_from}: expected a network with --backbone={config.backbone} "
+                f"as in this run, found {earlier.backbone}; give both the same backbone"
             )
-    return dataclasses.replace(config, encoder_weights=there.encoder_weights)
+    return dataclasses.replace(config, encoder_weights=earlier.encoder_weights)
 
 
-def begin(network, config: Config) -> dict:
-    """Gives the network (tf.keras.Model) the weights that `--start_from` names; says which.
+def load_weights(network, config: Config) -> dict:
+    """Loads the weights that `--start_from` names into a network (tf.keras.Model).
 
-    A weight is taken where a layer of that name has one of that shape; the last layers' channel by
-    channel, as organs have names. The others stay as they are.
+    A weight is loaded if it has the same name and shape there. In the last layers the channels of
+    organs that both networks know are loaded. All other weights stay as they are.
 
     Returns:
-      A dict for run.json: 'from', 'digest' of all weights there, 'taken' (how many), 'fresh' (names
-      of weights that stayed), 'organs' and 'fresh_organs' (whose outputs were taken, and not).
+      A dict for run.json: 'from', the value of the flag; 'digest' of all weights there; 'taken',
+      number of weights loaded; 'fresh', names of the others; 'organs' and 'fresh_organs', whose
+      output channels were loaded and not loaded.
     """
     from trainer import layers
 
     record, weights, digest = _read(config.start_from)
-    known = {name: place for place, name in enumerate(record.organs)}
+    channels = {name: channel for channel, name in enumerate(record.organs)}
     fresh, organs = [], set()
-    for name, variable in layers.by_name(network).items():
-        found, layer = weights.get(name), name.partition("/")[0]
-        head = layer in layers.BEFORE_ORGANS
-        shape = variable.shape[:-1] if head else variable.shape
-        if found is None or (found.shape[:-1] if head else found.shape) != tuple(shape):
+    for name, variable in layers.weights_by_name(network).items():
+        stored, layer = weights.get(name), name.partition("/")[0]
+        is_head = layer in layers.BEFORE_ORGANS
+        shape = variable.shape[:-1] if is_head else variable.shape
+        if stored is None or (stored.shape[:-1] if is_head else stored.shape) != tuple(shape):
             fresh.append(name)
-        elif head:
+        elif is_head:
             before = layers.BEFORE_ORGANS[layer]
-            variable.assign(_channels(variable.numpy(), found, config.organs, known, before))
-            organs |= set(config.organs) & set(known)
+            value = _copy_channels(variable.numpy(), stored, config.organs, channels, before)
+            variable.assign(value)
+            organs |= set(config.organs) & set(channels)
         else:
-            variable.assign(found)
+            variable.assign(stored)
     return {
         "from": config.start_from,
         "digest": digest,
@@ -71,8 +73,8 @@ def begin(network, config: Config) -> dict:
     }
 
 
-def told(start: dict) -> str:
-    """What `begin` did, for the terminal."""
+def describe_start(start: dict) -> str:
+    """Describes in one line what `load_weights` returned."""
     total = start["taken"] + len(start["fresh"])
     lines = [f"Started from {start['from']}: {start['taken']} of {total} weights taken"]
     parts = (("organs known there", "organs"), ("new organs", "fresh_organs"))
@@ -84,18 +86,21 @@ def told(start: dict) -> str:
     return "; ".join(lines)
 
 
-def _channels(value, found, organs, known: dict[str, int], before: int) -> np.ndarray:
-    """`value` [..., before + organs] with the channels of `found` for the organs known there."""
+def _copy_channels(value, stored, organs, channels: dict[str, int], before: int) -> np.ndarray:
+    """Returns `value` [..., before + organs] with the stored channels of organs in `channels`.
+
+    channels: Organ to its channel in `stored`, after the first `before`.
+    """
     value = value.copy()
-    value[..., :before] = found[..., :before]
-    for place, name in enumerate(organs):
-        if name in known:
-            value[..., before + place] = found[..., before + known[name]]
+    value[..., :before] = stored[..., :before]
+    for channel, name in enumerate(organs):
+        if name in channels:
+            value[..., before + channel] = stored[..., before + channels[name]]
     return value
 
 
-def _record(path: str) -> run.RunRecord:
-    """The record of a run, or of the run that a model was made from."""
+def _read_record(path: str) -> run.RunRecord:
+    """Reads the record of a run, or of the run that a model was exported from."""
     if files.exists(files.join(path, run.RUN)):
         run.check_trained(path, "best")
         return run.read(path)
@@ -107,17 +112,20 @@ def _record(path: str) -> run.RunRecord:
         ) from error
     if model_directory.weight_names(version) is None:
         raise InputError(
-            f"{FLAG}={path}: exported without the names of its weights; export it again, or start "
-            "from its run"
+            f"{FLAG}={path}: exported without the names of its weights; export the model again, or "
+            "start from its run"
         )
     training = json_files.read(model_directory.asset(version, model_directory.TRAINING))
-    where = f"{FLAG}={path}: no model of trainer.main, start from a run; training.json"
+    where = f"{FLAG}={path}: not a model of trainer.main, start from a run; training.json"
     return fields.from_json(run.RunRecord, training, where)
 
 
 def _read(path: str):
-    """(the run's record, name -> array, digest) of a run's best checkpoint or of a model."""
-    record = _record(path)
+    """Reads a run's best checkpoint or a model.
+
+    Returns the record of the run, the weights by name, and their digest.
+    """
+    record = _read_record(path)
     if files.exists(files.join(path, run.RUN)):
         network, _ = run.restore(path)
         names, arrays = run.weight_names(network), [v.numpy() for v in network.variables]
@@ -125,7 +133,7 @@ def _read(path: str):
     else:
         version = model_directory.newest(path)
         names, table = model_directory.weight_names(version), model_directory.table(version)
-        arrays = _stored(version, len(names))
+        arrays = _read_weights(version, len(names))
     recipe, organs = record.recipe, record.organs
     digest = model_directory.weights_digest(arrays, recipe, organs, table, names)
     if not files.exists(files.join(path, run.RUN)) and digest != model_directory.digest(version):
@@ -135,14 +143,14 @@ def _read(path: str):
     return record, dict(zip(names, arrays, strict=True)), digest
 
 
-def _stored(version: str, count: int) -> list[np.ndarray]:
-    """A SavedModel's weights in their order; its graph is not loaded."""
+def _read_weights(version: str, count: int) -> list[np.ndarray]:
+    """Reads the weights of a SavedModel in their order, without loading its graph."""
     import tensorflow as tf
 
     try:
         with model_directory.local(version) as folder:
             reader = tf.train.load_checkpoint(files.join(folder, "variables", "variables"))
-            keys = [f"weights/{place}/.ATTRIBUTES/VARIABLE_VALUE" for place in range(count)]
+            keys = [f"weights/{number}/.ATTRIBUTES/VARIABLE_VALUE" for number in range(count)]
             return [reader.get_tensor(key) for key in keys]
     except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
         reason = message_line(error)

@@ -1,8 +1,8 @@
-"""One training step, in the order in which it happens.
+"""One training step, in the order of its operations.
 
-XLA compiles two parts into one function each: what a replica does with its own slices, with --xla;
-and the update, on GPUs (on a processor compiling takes memory and time and gains little). Summing
-over the replicas lies between them and cannot be compiled.
+XLA compiles two parts of it into one function each: the forward and backward pass of a replica
+(with --xla), and the update of the weights (on GPUs; on a CPU compilation costs more than it
+gains). The sum over replicas lies between them and cannot be compiled.
 """
 
 import tensorflow as tf
@@ -12,76 +12,83 @@ from trainer import augment, data, losses, update
 from trainer.exchange import exchange_sides
 
 
-def train_step(learner, batch, step, rate):
+def train_step(learner, batch, step, learning_rate):
     """Takes one training step; returns the loss of the global batch, float32 [].
 
-    To be called in cross-replica context, inside a tf.function.
+    Must be called in cross-replica context, inside a tf.function.
 
-    learner: `trainer.learner.Learner`. batch: of `data.training`, shared out to the devices. step:
-    int32 [], the steps taken before. rate: the learning rate, float32 [].
+    learner: `trainer.learner.Learner`.
+    batch: A global batch of `data.training`, distributed over the devices.
+    step: int32 [], the number of steps taken before.
+    learning_rate: float32 [].
     """
     strategy = learner.strategy
     loss, gradients = strategy.run(lambda part: summed_gradients(learner, part, step), (batch,))
-    for place, device in enumerate(learner.devices):
-        # Each device changes its own copy, all of them alike: no weight has to be sent.
+    for index, device in enumerate(learner.devices):
+        # Every device applies the same update to its own copy, so no weights are sent.
         with tf.device(device):
-            own = [update.copy_on(gradient, place, strategy) for gradient in gradients]
-            # Compiled for a GPU: one launch instead of some twenty for each weight.
-            change = tf.function(_update_weights, jit_compile=learner.compiles_update)
-            change(learner, place, own, step, rate)
+            local = [update.copy_on(gradient, index, strategy) for gradient in gradients]
+            # Compiled for a GPU: one launch instead of about twenty for each weight.
+            apply = tf.function(_update_weights, jit_compile=learner.compiles_update)
+            apply(learner, index, local, step, learning_rate)
     learner.optimizer.iterations.assign_add(1)
     return strategy.reduce("SUM", loss, None)
 
 
 def summed_gradients(learner, batch, step):
-    """In one replica: its share of the loss, and the gradients summed over all replicas.
+    """Returns a replica's share of the loss, and the gradients summed over all replicas.
 
-    The gradients are of `learner.model.trainable_variables`, times the loss scale.
+    Must be called in replica context. The gradients are of `learner.model.trainable_variables`,
+    multiplied by the loss scale.
     """
-    own = tf.function(_own_gradients, jit_compile=True) if learner.config.xla else _own_gradients
-    loss, gradients = own(learner, batch, step)
-    # Equal weights on all devices need equal gradients, those of the global batch.
+    compute = _compute_gradients
+    if learner.config.xla:
+        compute = tf.function(compute, jit_compile=True)
+    loss, gradients = compute(learner, batch, step)
+    # The weights stay equal on all devices only if all apply the gradients of the global batch.
     return loss, tf.distribute.get_replica_context().all_reduce("SUM", gradients)
 
 
-def _own_gradients(learner, batch, step):
-    """Loss and gradients of one replica's slices."""
+def _compute_gradients(learner, batch, step):
+    """Returns the loss and the gradients of one replica's slices."""
     config, targets = learner.config, learner.targets
-    # Run, step and each slice's place in the global batch decide all draws: a resumed run and
-    # another number of replicas see the same pictures.
-    drawn = batch[data.INDEX], tf.stack([config.seed, step]), config.augment
-    images, labels = augment.augment(batch[records.IMAGE], batch[records.LABELS], *drawn)
+    # Random numbers depend on seed, step and index in the global batch alone: a resumed run and
+    # another number of replicas see the same augmented slices.
+    draw = batch[data.INDEX], tf.stack([config.seed, step]), config.augment
+    images, labels = augment.augment(batch[records.IMAGE], batch[records.LABELS], *draw)
     # A mirrored left lung is a right lung.
-    labels, contoured = exchange_sides(labels, batch[records.CONTOURED], *drawn, targets.table)
-    truth = targets.channels(labels)  # after the two, which know the dataset's labels alone
+    labels, contoured = exchange_sides(labels, batch[records.CONTOURED], *draw, targets.table)
+    # Last, since augmentation and exchange need the label values of the dataset.
+    truth = targets.channels(labels)
     contoured = targets.contoured(contoured)
     with tf.GradientTape() as tape:
-        logits = learner.logits(images, training=True)  # BatchNorm takes this replica's statistics
+        logits = learner.logits(images, training=True)  # BatchNorm uses this replica's statistics
         annotated = targets.annotated(labels)
-        loss = losses.of_slices(config, logits, truth, targets, contoured, annotated)
-        # Divided by the global batch, the shares of all replicas sum up to its mean.
+        loss = losses.slice_losses(config, logits, truth, targets, contoured, annotated)
+        # Divided by the global batch size, so that the sum over replicas is the global mean.
         loss = tf.reduce_sum(loss) / learner.global_batch
-        scaled = loss * learner.loss_scale()  # small gradients would be 0 in float16
+        # float16 would round small gradients to 0.
+        scaled = loss * learner.loss_scale()
     return loss, tape.gradient(scaled, learner.model.trainable_variables)
 
 
-def _update_weights(learner, place, gradients, step, rate):
-    """Clips the gradients, changes the weights and averages them, on one device of this process."""
-    config, scaling = learner.config, learner.scaling_on(place)
+def _update_weights(learner, index, gradients, step, learning_rate):
+    """Clips the gradients, updates weights and moving average, on device `index`."""
+    config, scaling = learner.config, learner.scaling_on(index)
     if scaling:
         gradients = [gradient / scaling[0] for gradient in gradients]
         finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
     if config.clip_norm:
-        # One factor for all of them keeps the gradient's direction.
+        # One factor for all gradients preserves their direction.
         gradients, _ = tf.clip_by_global_norm(gradients, config.clip_norm)
-    weights = learner.weights_on(place)
+    weights = learner.weights_on(index)
 
     def change():
         for weight, gradient in zip(weights, gradients, strict=True):
-            update.change(config, weight, gradient, step, rate)
+            update.change(config, weight, gradient, step, learning_rate)
 
     if scaling:
-        # Where float16 overflowed, the step changes nothing but the scale.
+        # After an overflow of float16 the step changes nothing but the loss scale.
         tf.cond(finite, change, lambda: None)
         for variable, value in zip(scaling, update.rescale(*scaling, finite), strict=True):
             variable.assign(value)

@@ -1,14 +1,14 @@
-"""How strongly training slices are augmented: the choices, which `trainer.augment` carries out."""
+"""The strengths of augmentation, options of the programs; `trainer.augment` applies them."""
 
 import dataclasses
 from dataclasses import dataclass
 
 from segthor.options import check, option
 
-# Pixels between control points. A cubic B-spline deformation cannot fold as long as no control
-# point moves by 0.48 of this (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic
-# B-spline functions, 2000), which is where elastic_px ends.
-ELASTIC_GRID_PX = 32
+ELASTIC_GRID_PX = 32  # pixels between control points
+# A cubic B-spline deformation cannot fold while no control point moves by this share of the grid
+# (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, 2000), so it
+# limits elastic_px.
 NO_FOLDING = 0.48
 
 
@@ -18,15 +18,15 @@ def _strength(default: float, highest: float, text: str):
 
 @dataclass(frozen=True)
 class Strengths:
-    """How strongly to augment: plain numbers, 0 is off, all 0 gives every slice as it was stored.
+    """Strengths of augmentation; 0 switches a kind off.
 
-    Geometry and grey scale vary both ways: each example draws uniformly between -strength and
-    +strength, factors uniformly in their logarithm. Damage goes one way: an example suffers each
-    kind with `probability`, at a magnitude drawn uniformly between 0 and the strength.
+    Geometry and grey values are drawn uniformly between -strength and +strength, factors uniformly
+    in their logarithm. The fields after `probability` damage a slice: each with that probability,
+    with a magnitude drawn uniformly between 0 and the strength.
 
-    No flips by default: a thorax mirrored left to right is situs inversus (one person in ten
-    thousand) and hides from the network on which side the aorta lies; every scan is read as lying
-    on its back, so front and back are never exchanged.
+    There are no flips by default. A thorax mirrored left to right is situs inversus (one person in
+    ten thousand), and the network could not learn on which side the aorta lies. Front and back are
+    never exchanged in a scan, since the reader turns every scan to one orientation.
     """
 
     flip_left_right: float = _strength(0.0, 1, "Share of slices mirrored left to right.")
@@ -63,5 +63,5 @@ class Strengths:
 
     @classmethod
     def none(cls) -> "Strengths":
-        """All 0: nothing is changed."""
+        """All strengths 0: slices stay as they are stored."""
         return cls(**{spec.name: 0.0 for spec in dataclasses.fields(cls)})

@@ -1,4 +1,4 @@
-"""What the optimizers do to a weight, and the variables that they remember between steps."""
+"""The arithmetic of the optimizers, and the variables that they keep between steps."""
 
 import re
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import tensorflow as tf
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # AdamW: Keras' values
 MOMENTUM = 0.9  # SGD, with Nesterov's correction
 _NOT_DECAYED = re.compile("bias|gamma|beta")
-_DOUBLE_AFTER = 2000  # steps with finite gradients, after which float16's loss scale doubles
+_DOUBLE_AFTER = 2000  # steps with finite gradients after which the loss scale doubles; as in Keras
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A trainable weight and what belongs to it; variables of one shape.
+    """A trainable weight with its optimizer variables, all of one shape.
 
     value: The network's weight.
     average: The moving average of the value, or None.
@@ -24,25 +24,25 @@ class Weight:
     average: tf.Variable | None
     moments: tuple[tf.Variable, ...]
 
-    def on_device(self, place: int, strategy) -> "Weight":
-        """The copies on device number `place` of this process."""
+    def on_device(self, index: int, strategy) -> "Weight":
+        """The copies on device `index` of this process."""
         average = self.average
         if average is not None:
-            average = copy_on(average, place, strategy)
-        moments = tuple(copy_on(moment, place, strategy) for moment in self.moments)
-        return Weight(copy_on(self.value, place, strategy), average, moments)
+            average = copy_on(average, index, strategy)
+        moments = tuple(copy_on(moment, index, strategy) for moment in self.moments)
+        return Weight(copy_on(self.value, index, strategy), average, moments)
 
 
-def copy_on(variable, place: int, strategy):
-    """The copy of a distributed variable or value on device number `place` of this process."""
-    return strategy.experimental_local_results(variable)[place]
+def copy_on(variable, index: int, strategy):
+    """The copy of a distributed variable or value on device `index` of this process."""
+    return strategy.experimental_local_results(variable)[index]
 
 
 def make_optimizer(config, variables):
-    """The Keras optimizer that holds step, learning rate, moments and float16's loss scale.
+    """Makes the Keras optimizer that holds step, learning rate, moments and loss scale.
 
-    It holds them for the sake of checkpoints; `change` computes. Keras itself launches some twenty
-    operations for each weight.
+    It only stores these variables, in the layout of Keras' checkpoints. `change` computes the
+    update, since Keras launches about twenty operations for each weight.
     """
     if config.optimizer == "adamw":
         optimizer = tf.keras.optimizers.AdamW(config.learning_rate)
@@ -55,7 +55,7 @@ def make_optimizer(config, variables):
 
 
 def moments_of(optimizer) -> list[tuple]:
-    """The optimizer's variables for each of the variables that it was built for."""
+    """The moments of each variable that the optimizer was built for; see `Weight.moments`."""
     plain = without_scaling(optimizer)
     if isinstance(plain, tf.keras.optimizers.AdamW):
         return list(zip(plain._momentums, plain._velocities, strict=True))
@@ -63,12 +63,12 @@ def moments_of(optimizer) -> list[tuple]:
 
 
 def without_scaling(optimizer):
-    """The optimizer itself, or the one that scales no loss inside it."""
+    """The optimizer inside a LossScaleOptimizer; any other optimizer itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def scaling_of(optimizer):
-    """float16's variables: the loss scale, and the steps since it changed; None without."""
+    """Loss scale of float16 and the number of steps since it changed; None without scaling."""
     if optimizer is without_scaling(optimizer):
         return None
     return optimizer._loss_scale.current_loss_scale, optimizer.dynamic_counter
@@ -77,9 +77,10 @@ def scaling_of(optimizer):
 def change(config, weight: Weight, gradient, step, rate) -> None:
     """Changes a weight and its moments in place.
 
-    TensorFlow's fused operations do it in one pass over memory, and XLA compiles them.
+    TensorFlow's fused operations need one pass over memory; XLA compiles them, too.
 
-    step: the steps taken before, int32 []. rate: the learning rate, float32 [].
+    step: int32 [], the number of steps taken before.
+    rate: float32 [], the learning rate.
     """
     value = weight.value
     if config.weight_decay and not _NOT_DECAYED.search(value.name):
@@ -96,11 +97,12 @@ def change(config, weight: Weight, gradient, step, rate) -> None:
         )
         return
     taken = tf.cast(step + 1, tf.float32)
+    # Bias correction: the moments start at 0 (Kingma and Ba, Adam, ICLR 2015, section 3).
     tf.raw_ops.ResourceApplyAdam(
         var=value.handle,
         m=moments[0],
         v=moments[1],
-        beta1_power=BETA_1**taken,  # the moments start at 0; these make up for it
+        beta1_power=BETA_1**taken,
         beta2_power=BETA_2**taken,
         lr=rate,
         beta1=BETA_1,
@@ -111,15 +113,20 @@ def change(config, weight: Weight, gradient, step, rate) -> None:
 
 
 def average_decay(config, step):
-    """The share of the moving average that stays: less at first, to forget the random start."""
+    """Decay of the moving average, float32 []; smaller at first, to forget the random start."""
     taken = tf.cast(step + 1, tf.float32)
     return tf.minimum(config.ema, (1 + taken) / (10 + taken))
 
 
 def rescale(scale, since, finite):
-    """The next loss scale (halved after an overflow, doubled after many steps without), its age."""
+    """Returns the next loss scale and the steps since it changed.
+
+    The scale is halved after an overflow and doubled after `_DOUBLE_AFTER` steps without.
+
+    finite: bool [], whether the gradients of this step were finite.
+    """
     double = since + 1 >= _DOUBLE_AFTER
     larger = tf.where(double & tf.math.is_finite(scale * 2), scale * 2, scale)
     smaller = tf.maximum(scale / 2, 1.0)
-    counted = tf.where(finite & ~double, since + 1, tf.zeros_like(since))
-    return tf.where(finite, larger, smaller), counted
+    next_since = tf.where(finite & ~double, since + 1, tf.zeros_like(since))
+    return tf.where(finite, larger, smaller), next_since

@@ -1,4 +1,4 @@
-"""Validation: every slice once, counts from the devices, volume scores from their sums."""
+"""Validation: the devices count pixels slice by slice, whose sums give the Dice of volumes."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,13 @@ from trainer.learner import TRUE
 
 @dataclass(frozen=True)
 class VolumeDice:
-    """What a validation found.
+    """The scores of a validation.
 
-    dice: float [P, K], per patient and organ, NaN where the organ was not contoured; for a
-    classifier F1 over slices, the same formula.
-    slice_counts: int [S, K, 3], per slice of the split in shard order.
+    patients: Names of the P patients.
+    organs: Names of the K organs.
+    dice: float [P, K], NaN where the organ was not contoured; for a classifier the F1 score over
+      slices, which is the same formula.
+    slice_counts: int [S, K, 3], counts of `Learner.counts` for each slice, in shard order.
     """
 
     patients: tuple[str, ...]
@@ -27,26 +29,28 @@ class VolumeDice:
 
     @property
     def by_organ(self) -> dict[str, float]:
-        """Mean over the patients."""
+        """Mean Dice of each organ over the patients."""
         return dict(zip(self.organs, map(_mean, self.dice.T), strict=True))
 
     @property
     def mean(self) -> float:
-        """Mean of the organs' means: the score by which checkpoints are chosen."""
+        """Mean over the organs of their means, the score that selects the best checkpoint."""
         return _mean(np.array(list(self.by_organ.values())))
 
     def worst(self, count: int) -> list[int]:
-        """The slices with the lowest Dice over their organs together, worst first."""
+        """Indices of the slices with the lowest Dice over their organs together, worst first."""
         counts = self.slice_counts.sum(1)
         order = np.lexsort((-counts[:, TRUE], dice_from_counts(*counts.T)))
-        return [int(place) for place in order[:count]]
+        return [int(index) for index in order[:count]]
 
 
 def validate(learner, source: sources.Source, batches) -> VolumeDice:
     """Scores the learner's network on the validation split.
 
-    batches: the distributed `data.evaluation`. Raises InputError where the shards hold another
-    number of slices than the manifest says.
+    batches: `data.evaluation`, distributed over the devices.
+
+    Raises:
+      InputError: The shards hold another number of slices than the manifest says.
     """
     learner.finish_average()
     total = source.count(source.validation)
@@ -56,11 +60,11 @@ def validate(learner, source: sources.Source, batches) -> VolumeDice:
     with startup.quiet():
         iterator = iter(batches)
     for batch in iterator:
-        place, owner, counts = (value.numpy() for value in learner.counts(batch))
-        real = place < total  # the rest fills up the last batch
+        index, owner, counts = (value.numpy() for value in learner.counts(batch))
+        real = index < total  # the rest is padding of the last batch
         np.add.at(by_patient, owner[real], counts[real])
-        by_slice[place[real]] = counts[real]
-        seen[place[real]] += 1
+        by_slice[index[real]] = counts[real]
+        seen[index[real]] += 1
     if not (seen == 1).all():
         raise InputError(
             f"{source.folder}: expected {total} validation slices as the manifest says, found "
@@ -72,7 +76,7 @@ def validate(learner, source: sources.Source, batches) -> VolumeDice:
 
 
 def _contoured(source: sources.Source, names) -> np.ndarray:
-    """bool [P, K]: which organs the manifest says were contoured."""
+    """bool [P, K]: which organs were contoured in each validation patient."""
     of_patient = {row.patient: row.organs for row in source.dataset.patients}
     return np.array(
         [[name in of_patient[patient] for name in names] for patient in source.patients]

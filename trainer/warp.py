@@ -1,9 +1,8 @@
-"""Geometry of augmentation: one map per example, one resampling of image and labels together.
+"""Geometric augmentation: one deformation per example, applied to image and labels together.
 
-The map says for each pixel of the result where in the source it comes from. With c the centre of
-the image, at pixel p:
+Pixel p of the result is read at this position of the source, where c is the centre of the image:
     source(p) = c + rotation(flip(p - c)) / scale + shift + elastic(p)
-Rows run from front to back and columns from the patient's right to the left.
+Rows run from front to back, columns from the patient's right to the left.
 """
 
 import numpy as np
@@ -13,17 +12,18 @@ from trainer.strengths import ELASTIC_GRID_PX
 
 
 def control_shape(height: int, width: int) -> tuple[int, int, int]:
-    """[2, gh, gw] of the control points of one example's elastic map (rows, columns)."""
+    """Shape of one example's elastic displacements: [rows and columns, gh, gw]."""
     return (2, _spline_weights(height).shape[1], _spline_weights(width).shape[1])
 
 
 def positions(height, width, *, flips, rotation, scale, shift, control=None):
-    """Where each pixel of the result comes from: rows and columns, float32 [N, H, W], in pixels.
+    """Computes the source position of each pixel: rows and columns, float32 [N, H, W], in pixels.
 
-    flips: -1.0 or 1.0, a pair of [N], for rows and columns. rotation: radians [N]; positive turns
-    the picture clockwise. scale: [N], above 1 enlarges. shift: pixels, a pair of [N]; positive
-    moves the picture up and to the left. control: displacements of the control points in pixels,
-    [N, 2, gh, gw], or None.
+    flips: Two [N] of -1.0 or 1.0, for rows and columns.
+    rotation: [N], radians; positive turns the image clockwise.
+    scale: [N]; above 1 enlarges.
+    shift: Two [N], pixels, for rows and columns; positive moves the image up and to the left.
+    control: [N, 2, gh, gw], displacements of the control points in pixels, or None.
     """
     cy, cx = (height - 1) / 2, (width - 1) / 2
     dy = (np.arange(height, dtype=np.float32) - cy)[:, None] * flips[0][:, None, None]
@@ -39,24 +39,26 @@ def positions(height, width, *, flips, rotation, scale, shift, control=None):
 
 
 def resample(images, labels, rows, columns):
-    """The image and its labels at the given positions; outside is 0, air and background.
+    """Resamples images and labels at the given positions; 0 (air, background) outside.
 
-    images: [N, H, W, C] of any type, interpolated linearly, returned as float32. labels: uint8
-    [N, H, W]; each pixel takes the label that has the largest linear weight. On ellipses of the
-    organs' sizes, turned and scaled, that loses a fifth less Dice than the nearest label (esophagus
-    0.967 against 0.959 of the exact shape) for about 1 % of a training step on a CPU.
+    images: [N, H, W, C] of any dtype; interpolated linearly, returned as float32.
+    labels: uint8 [N, H, W]; each pixel takes the label with the largest linear weight.
+    rows, columns: float32 [N, H, W], pixels.
     """
+    # On rotated and scaled ellipses of the organs' sizes, the label of largest weight loses a fifth
+    # less Dice than the nearest label (esophagus: 0.967 against 0.959 of the exact shape), for
+    # about 1 % of a training step on a CPU.
     height, width = labels.shape[1:]
     rows = tf.clip_by_value(rows, -1.0, float(height))
     columns = tf.clip_by_value(columns, -1.0, float(width))
     top, left = tf.floor(rows), tf.floor(columns)
     down, across = rows - top, columns - left
-    # Pad with one pixel of air before and two after, so that all four neighbours exist.
+    # One pixel of padding before and two after, so that all four neighbours exist.
     stride = width + 3
-    # A GPU keeps int32 sums in host memory, so positions are added up in float32, which counts
-    # exactly to 2^24: a position within one slice, not within the batch.
+    # int32 sums would run on the host. float32 is exact to 2^24, enough for offsets within a slice
+    # but not within a batch.
     first = (top + 1) * stride + left + 1
-    corners = [tf.cast(first + more, tf.int32) for more in (0, 1, stride, stride + 1)]
+    corners = [tf.cast(first + offset, tf.int32) for offset in (0, 1, stride, stride + 1)]
     words = _pack(images, labels)
     pixels = [_unpack(tf.gather(words, at, batch_dims=1), images) for at in corners]
     image_corners, label_corners = zip(*pixels, strict=True)
@@ -65,9 +67,10 @@ def resample(images, labels, rows, columns):
 
 
 def _pack(images, labels):
-    """All bytes of each pixel in words, int32 [N, (H + 3) (W + 3), words], 0 around each slice.
+    """Packs image and label of each pixel into words, int32 [N, (H + 3) (W + 3), words].
 
-    One gather then serves image and labels, in a type that has a GPU kernel (uint8 has none).
+    Each slice is padded with 0. One gather then serves images and labels, in a dtype that has a
+    GPU kernel, unlike uint8.
     """
     height, width = labels.shape[1:]
     parts = [
@@ -83,7 +86,7 @@ def _pack(images, labels):
 
 
 def _unpack(words, images):
-    """Words [N, H, W, words] to image, float32 [N, H, W, C], and labels, uint8 [N, H, W]."""
+    """Inverse of `_pack`: words [N, H, W, words] to float32 [N, H, W, C] and uint8 [N, H, W]."""
     height, width, channels = words.shape[1], words.shape[2], images.shape[3]
     pixels = tf.reshape(tf.bitcast(words, tf.uint8), [-1, height, width, 4 * words.shape[3]])
     image = pixels[..., : _bytes(images)]
@@ -94,11 +97,12 @@ def _unpack(words, images):
 
 
 def _bytes(images) -> int:
-    """Bytes of one pixel of the image."""
+    """Number of bytes of one pixel of the image."""
     return images.shape[3] * images.dtype.size
 
 
 def _blend(corners, down, across):
+    """Bilinear interpolation of four corners, float32 [N, H, W, C] each."""
     down, across = down[..., None], across[..., None]
     a, b, c, d = corners
     upper, lower = a + (b - a) * across, c + (d - c) * across
@@ -106,7 +110,7 @@ def _blend(corners, down, across):
 
 
 def _vote(corners, weights):
-    """The label with the largest sum of weights over the four corners."""
+    """Selects the label with the largest sum of weights over the four corners."""
 
     def votes(label):
         same = (tf.where(c == label, w, 0.0) for c, w in zip(corners, weights, strict=True))
@@ -120,10 +124,10 @@ def _vote(corners, weights):
 
 
 def _spline_weights(side: int) -> np.ndarray:
-    """[side, g] float32: what each control point adds to each pixel; rows sum to 1."""
-    place = np.arange(side) / ELASTIC_GRID_PX
-    cell = place.astype(int)
-    t = place - cell
+    """Weight of each control point at each pixel, float32 [side, g]; rows sum to 1."""
+    position = np.arange(side) / ELASTIC_GRID_PX
+    cell = position.astype(int)
+    t = position - cell
     # The four pieces of the uniform cubic B-spline.
     pieces = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
     weights = np.zeros((side, cell[-1] + 4), np.float32)

@@ -1,8 +1,7 @@
-"""Where an encoder's ImageNet weights come from, and the scaling of images they were made with.
+"""Published ImageNet weights of the encoders, and the image scaling that each expects.
 
-Files, addresses and checksums are those of the libraries themselves: classification_models,
-keras_applications and efficientnet; a test compares. No table entry means that nobody published
-such weights.
+Files, addresses and checksums are those of classification_models, keras_applications and
+efficientnet, with which a test compares them. Combinations that are not listed were not published.
 """
 
 import hashlib
@@ -48,8 +47,8 @@ _EFFICIENT_SHA256 = (
     "1d0923bb038f2f8060faaf0a0449db4b96549a881747b7c7678724ac79f427ed",  # b6
     "60b56ff3a8daccc8d96edfd40b204c113e51748da657afd58034d54d3cec2bac",  # b7
 )
-# (backbone, weights) -> (file, folder of the address, checksum): an md5; efficientnet's library
-# gives a sha256, and that of the mobilenets none.
+# (backbone, weights) to (file, URL of its folder, checksum). The checksum is an md5; a sha256 for
+# efficientnet; '' for the mobilenets, whose library has none.
 PUBLISHED = {
     tuple(stem.split("_")[:2]): (f"{stem}_no_top.h5", _QUBVEL, md5) for stem, md5 in _RESNETS
 }
@@ -77,24 +76,24 @@ _CAFFE_MEAN_RGB = [123.68, 116.779, 103.939]
 _TORCH_MEAN_RGB, _TORCH_STD_RGB = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def find(choice: str, backbone: str) -> str | None:
-    """The local weights file that `--encoder_weights` names; None for random weights.
+def find_file(choice: str, backbone: str) -> str | None:
+    """Returns the path of the file that `--encoder_weights` names; None for random weights.
 
-    choice: 'none', a published set such as 'imagenet' (fetched once into Keras' cache), a file, or
-    a folder that holds the published file of this backbone; './imagenet' is a path, 'imagenet' not.
+    choice: 'none', a published set such as 'imagenet' (downloaded once into Keras' cache), a file,
+      or a folder with the published file of this backbone.
 
     Raises:
-      InputError: nobody published that set, the file is missing, damaged or cannot be fetched.
+      InputError: The set was not published, or the file is missing, damaged or not available.
     """
     if choice == NONE:
         return None
-    if (backbone, choice) in PUBLISHED:  # whatever lies in the current directory
-        return _fetch(*PUBLISHED[backbone, choice])
+    if (backbone, choice) in PUBLISHED:  # even where a file of this name exists; ./imagenet is one
+        return _download(*PUBLISHED[backbone, choice])
     if choice not in {name for _, name in PUBLISHED}:
         if os.path.isfile(choice):
             return choice
         if os.path.isdir(choice):
-            return _in_folder(choice, backbone)
+            return _find_in_folder(choice, backbone)
     sets = [NONE, *(name for owner, name in PUBLISHED if owner == backbone)]
     raise InputError(
         f"--encoder_weights: expected one of {', '.join(sets)} for {backbone}, a file or a folder, "
@@ -103,14 +102,14 @@ def find(choice: str, backbone: str) -> str | None:
 
 
 def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
-    """Layers that take 0..255 to what the published weights of the backbone were trained on.
+    """Makes the layers that scale images from 0..255 to the range of the published weights.
 
-    None stands for random weights: -1..1. The conventions are those of `get_preprocessing` of
-    segmentation_models, which a test compares.
+    The ranges are those of `segmentation_models.get_preprocessing`, with which a test compares
+    them. For random weights (backbone None) the range is -1..1.
     """
     rescale, family = tf.keras.layers.Rescaling, backbone or "inception"
     if family.startswith("res") or family in ("seresnet18", "seresnet34"):
-        return []  # their first layer is a BatchNorm
+        return []  # the first layer is a BatchNorm
     if family.startswith("vgg"):
         swap = tf.keras.layers.Lambda(lambda rgb: rgb[..., ::-1], name="rgb_to_bgr")
         return [rescale(1.0, [-mean for mean in _CAFFE_MEAN_RGB], dtype="float32"), swap]
@@ -120,38 +119,43 @@ def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
     return [rescale(1 / 127.5, -1.0, dtype="float32")]
 
 
-def _in_folder(folder: str, backbone: str) -> str:
+def _find_in_folder(folder: str, backbone: str) -> str:
     published = [entry for (owner, _), entry in PUBLISHED.items() if owner == backbone]
     for name, _, checksum in published:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
-            return _checked(path, checksum)
-    wanted = "; ".join(f"{n} from {url}{n} ({_told(checksum)})" for n, url, checksum in published)
+            return _check(path, checksum)
+    wanted = "; ".join(
+        f"{n} from {url}{n} ({_describe(checksum)})" for n, url, checksum in published
+    )
     raise InputError(
         f"--encoder_weights: {folder} holds no weights of {backbone}; put there: {wanted}"
     )
 
 
-def _fetch(name: str, folder_url: str, checksum: str) -> str:
+def _download(name: str, folder_url: str, checksum: str) -> str:
     path = os.path.join(os.path.expanduser(_CACHE), name)
     if os.path.isfile(path):
-        return _checked(path, checksum)
-    print(f"Fetching {folder_url}{name}", flush=True)
+        return _check(path, checksum)
+    print(f"Downloading {folder_url}{name}", flush=True)
     try:
         return tf.keras.utils.get_file(
             name, folder_url + name, cache_subdir="models", file_hash=checksum or None
         )
-    except Exception as error:  # Keras raises a bare Exception
+    except Exception as error:  # Keras raises no more specific class
         raise InputError(
-            f"--encoder_weights: {folder_url}{name} could not be fetched ({error}); put the file "
-            f"({_told(checksum)}) at {path}, or name a file or folder that holds it"
+            f"--encoder_weights: {folder_url}{name} could not be downloaded ({error}); put the "
+            f"file ({_describe(checksum)}) at {path}, or name a file or folder that holds it"
         ) from error
 
 
-def _checked(path: str, checksum: str) -> str:
-    found = hashlib.new(_kind(checksum), files.read_bytes(path)).hexdigest()
-    if checksum and found != checksum:
-        raise InputError(f"{path}: expected {_told(checksum)}, found {found}; fetch the file again")
+def _check(path: str, checksum: str) -> str:
+    """Returns the path; raises InputError if the file has another checksum than published."""
+    digest = hashlib.new(_kind(checksum), files.read_bytes(path)).hexdigest()
+    if checksum and digest != checksum:
+        raise InputError(
+            f"{path}: expected {_describe(checksum)}, found {digest}; download the file again"
+        )
     return path
 
 
@@ -159,5 +163,5 @@ def _kind(checksum: str) -> str:
     return "sha256" if len(checksum) == 64 else "md5"
 
 
-def _told(checksum: str) -> str:
+def _describe(checksum: str) -> str:
     return f"{_kind(checksum)} {checksum}" if checksum else "no checksum is published"

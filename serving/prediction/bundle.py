@@ -1,6 +1,6 @@
-"""The model directory: a SavedModel that explains itself; its writer and its reader.
+"""Writes and reads a model directory: a SavedModel with all that is needed to use it.
 
-FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
+FOLDER/<version>/ as TensorFlow Serving expects it, and in assets/:
 
   recipe.json    how a scan becomes the network's input (segthor.recipe)
   organs.json    what the network's classes mean: names, label values, colours
@@ -14,7 +14,6 @@ FOLDER/<version>/ as TensorFlow Serving wants it, and inside assets/:
 It loads with `tf.saved_model.load`, without Keras and without this package.
 """
 
-import io
 import json
 import os
 import tempfile
@@ -30,21 +29,26 @@ from segthor.organs import BACKGROUND, Organs
 from segthor.recipe import Recipe
 from serving.prediction import engine as engines
 from serving.prediction import example, postprocess
-from serving.prediction.fitting import InFittingBatches
+from serving.prediction.fitting import AdaptiveBatches
 
-PROBABILITIES, PRESENCE = "probabilities", "presence"  # a signature and what it gives
+PROBABILITIES, PRESENCE = "probabilities", "presence"  # names of signatures and of their outputs
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A loaded model directory.
 
-    organs: in the order of the network's classes, which start with background. table: the dataset's
-    organs, of which the network may know some. digest: names the weights and what belongs to them.
-    training: what the trainer recorded. signatures: name -> callable of tensors. rules: organ ->
-    post-processing (`serving.tune` puts it there). other_engine: output -> callable of arrays, of
-    what another engine than TensorFlow computes; engine: its name. fitting: output -> how many
-    slices at once fit into memory.
+    folder: Folder of the version.
+    recipe: How scans are prepared.
+    organs: Names of the network's classes after the background, in their order.
+    digest: Digest of the weights and of what belongs to them.
+    training: Content of training.json.
+    signatures: Name to a callable of tensors.
+    rules: Organ to its post-processing, which `serving.tune` stores.
+    table: All organs of the dataset.
+    engine: Name of the inference engine.
+    other_engine: Output to a callable of arrays, for outputs that TensorFlow does not compute.
+    fitting: Output to its `AdaptiveBatches`.
     """
 
     folder: str
@@ -60,15 +64,15 @@ class Bundle:
     fitting: dict = field(default_factory=dict)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [N, H, W, C], windowed, to float32 [N, H, W, K], which sum to 1 over K."""
+        """Class probabilities float32 [N, H, W, K] of windowed images uint8 [N, H, W, C]."""
         return self.run(PROBABILITIES, images)
 
     def presence(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [N, H, W, C], windowed, to float32 [N, K - 1]: whether a slice holds each organ."""
+        """Probabilities float32 [N, K - 1] that windowed slices uint8 [N, H, W, C] hold organs."""
         return self.run(PRESENCE, images)
 
     def require(self, output: str) -> "Bundle":
-        """Itself; raises InputError where the model does not give this output."""
+        """Returns itself; raises InputError if the model does not have this output."""
         if output not in self.signatures:
             raise InputError(
                 f"{self.folder}: expected a model that gives {output}, found "
@@ -77,15 +81,15 @@ class Bundle:
         return self
 
     def run(self, output: str, images: np.ndarray) -> np.ndarray:
-        """One of its outputs for uint8 [N, H, W, C], by its engine."""
+        """Computes an output for images uint8 [N, H, W, C]."""
         if output in self.other_engine:
             return self.other_engine[output](images)
-        network = self.fitting.setdefault(output, InFittingBatches())
+        network = self.fitting.setdefault(output, AdaptiveBatches())
         return network.run(lambda some: self.signatures[output](images=some)[output], images)
 
 
 def label_values(names, organs: Organs) -> np.ndarray:
-    """uint8 [K]: the label values of background and these organs, in this order."""
+    """Label values of background and these organs, uint8 [K], in this order."""
     return np.array([BACKGROUND, *organs.labels(names)], np.uint8)
 
 
@@ -102,21 +106,20 @@ def save(
 ) -> str:
     """Writes the next FOLDER/<version>/ under a temporary name, then renames it.
 
-    network: callable, float32 [N, H, W, C] of 0..255 to a dict of what it gives, float32:
+    network: Callable from float32 [N, H, W, C] of 0..255 to a dict of its outputs, float32:
       'probabilities' [N, H, W, K] that sum to 1, or 'presence' [N, K - 1], or both.
-    variables: every tf.Variable that `network` reads. names: the organs of classes 1 to K - 1.
-    organs: the dataset's table. weight_names: one for each of `variables`, by which a run that
-      starts from the model finds them. Returns the folder of the version.
+    variables: All tf.Variables that `network` reads.
+    recipe: How scans are prepared.
+    names: Names of the classes 1 to K - 1.
+    training: Content of training.json.
+    versions: Library to its version.
+    organs: The dataset's table.
+    weight_names: Names of `variables`, for runs that start from the model.
+
+    Returns the folder of the version.
     """
     signatures = _signatures(network, recipe, label_values(names, organs))
-    images = example.images(recipe)
-    expected = {
-        name: call(images=tf.constant(images))[name].numpy()
-        for name, call in signatures.items()
-        if name in (PROBABILITIES, PRESENCE)
-    }
-    weights = _arrays(variables)
-    digest = directory.weights_digest(weights, recipe, names, organs, weight_names)
+    digest = directory.weights_digest(_arrays(variables), recipe, names, organs, weight_names)
     assets = {
         directory.RECIPE: _json(recipe.to_json()),
         directory.ORGANS: _json(_organ_rows(names, organs)),
@@ -130,12 +133,12 @@ def save(
                 "versions": versions,
             }
         ),
-        directory.EXAMPLE: _npz(images=images, **expected),
+        directory.EXAMPLE: example.make(recipe, signatures, (PROBABILITIES, PRESENCE)),
     }
     if weight_names is not None:
         assets[directory.WEIGHTS] = _json(weight_names)
     with tempfile.TemporaryDirectory() as source:
-        servable = tf.Module(name="segthor")  # holds the variables, and no Keras object
+        servable = tf.Module(name="segthor")  # holds the variables; a Keras object would need Keras
         servable.weights, servable.assets = list(variables), []
         for name, content in assets.items():
             with open(os.path.join(source, name), "wb") as stream:
@@ -145,31 +148,30 @@ def save(
             return directory.publish(
                 folder, lambda path: tf.saved_model.save(servable, path, signatures)
             )
-        except tf.errors.OpError as error:  # what TensorFlow makes of a full or read-only disk
+        except tf.errors.OpError as error:  # a full or read-only disk
             reason = message_line(error)
             raise InputError(f"{folder}: the model cannot be written there ({reason})") from error
 
 
 def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
-    """Loads FOLDER's highest version (or FOLDER itself, if it is one) and tries the example.
+    """Loads the highest version in a folder, or the folder if it is one, and runs its example.
 
-    engine: one of `engine.ENGINES`; TensorFlow computes what another one does not.
+    engine: One of `engine.ENGINES`; TensorFlow computes what another engine does not.
 
     Raises:
-      InputError: no model there, one of another format, or one that does not give the stored
-        output.
+      InputError: There is no model, or one of another format, or it is damaged.
     """
     version = directory.newest(folder)
     digest = directory.digest(version)
     organs, weight_names = directory.table(version), directory.weight_names(version)
-    recipe, names, training = _assets(version, organs)
+    recipe, names, training = _read_assets(version, organs)
     try:
         with directory.local(version) as path:
             loaded = tf.saved_model.load(path)
             others = engines.with_openvino(path) if engine == engines.OPENVINO else {}
     except InputError:
         raise
-    except Exception as error:  # tensorflow raises many kinds for a file that is damaged
+    except Exception as error:  # TensorFlow raises many classes for a damaged file
         reason = message_line(error)
         raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
     weights = _arrays(getattr(loaded, "weights", ()))
@@ -184,8 +186,7 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
         organs=names,
         digest=digest,
         training=training,
-        # The loaded object owns the variables; without it they would be freed.
-        signatures={name: _kept(call, loaded) for name, call in loaded.signatures.items()},
+        signatures={name: _bind_owner(call, loaded) for name, call in loaded.signatures.items()},
         rules=postprocess.load(version, organs),
         table=organs,
         engine=engine,
@@ -195,8 +196,8 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
     return bundle
 
 
-def _assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict]:
-    """Recipe, organs and training record; raises InputError where they make no sense."""
+def _read_assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict]:
+    """Reads recipe, organs and training record; raises InputError if one is invalid."""
 
     def asset(name):
         return json_files.read(directory.asset(version, name))
@@ -204,7 +205,7 @@ def _assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict
     try:
         recipe = Recipe.from_json(asset(directory.RECIPE))
     except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{version}: recipe.json makes no sense ({error})") from error
+        raise InputError(f"{version}: recipe.json is invalid ({error})") from error
     rows, training = asset(directory.ORGANS), asset(directory.TRAINING)
     try:
         names = tuple(row["name"] for row in rows if row["label"])
@@ -217,29 +218,33 @@ def _assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict
             f"({', '.join(organs.names)}); export the model again"
         )
     if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
-        raise InputError(f"{version}: training.json makes no sense; export the model again")
+        raise InputError(f"{version}: training.json is invalid; export the model again")
+    # It holds the measures of the training patients, so one of another model misleads reviews.
     stored = files.read_bytes(directory.asset(version, directory.TRAINING))
     if asset(directory.MODEL).get("training") != directory.bytes_digest(stored):
-        raise InputError(  # it says what the training patients measure
+        raise InputError(
             f"{version}: training.json is not of this very model; export the model again"
         )
     return recipe, names, training
 
 
 def _signatures(network, recipe: Recipe, values: np.ndarray) -> dict:
-    """The named signatures, as concrete functions. values: uint8 [K], the classes' labels."""
+    """Makes the signatures by name, as concrete functions.
+
+    values: uint8 [K], label value of each class.
+    """
     size, channels = recipe.size_px, recipe.context
     scale = np.float32(255 / recipe.window_width_hu)
 
     def predict(images):
-        # A batch of no slices fails in the CPU's batch normalisation, so one is added to it.
+        # Batch normalisation on a CPU fails for an empty batch, so a slice is added to it.
         count = tf.shape(images)[0]
         filler = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), size, size, channels])
-        given = network(tf.concat([tf.cast(images, tf.float32), filler], 0))
-        return {name: tf.identity(value[:count], name) for name, value in given.items()}
+        outputs = network(tf.concat([tf.cast(images, tf.float32), filler], 0))
+        return {name: tf.identity(value[:count], name) for name, value in outputs.items()}
 
     def labels_from_hu(hu, level_hu):
-        # segthor.recipe.window, step by step in the same precision.
+        # The same operations as segthor.recipe.window, in the same precision.
         offset = 127.5 - tf.cast(level_hu, tf.float64) * 255 / recipe.window_width_hu
         scaled = hu * scale + tf.cast(offset, tf.float32)[:, None, None, None]
         images = tf.cast(tf.clip_by_value(scaled, 0.0, 255.0) + 0.5, tf.uint8)
@@ -253,25 +258,27 @@ def _signatures(network, recipe: Recipe, values: np.ndarray) -> dict:
         return tf.function(function, input_signature=specs).get_concrete_function()
 
     slices = [None, size, size, channels]
-    given = signature(predict, images=(slices, tf.uint8)).structured_outputs
+    outputs = signature(predict, images=(slices, tf.uint8)).structured_outputs
     signatures = {
         name: signature(lambda images, n=name: {n: predict(images)[n]}, images=(slices, tf.uint8))
-        for name in given
+        for name in outputs
     }
-    if PROBABILITIES in given:
+    if PROBABILITIES in outputs:
         signatures["labels_from_hu"] = signature(
             labels_from_hu, hu=(slices, tf.float32), level_hu=([None], tf.float32)
         )
-    first = PROBABILITIES if PROBABILITIES in given else PRESENCE
+    first = PROBABILITIES if PROBABILITIES in outputs else PRESENCE
     signatures["serving_default"] = signatures[first]
     return signatures
 
 
-def _kept(network, owner):
-    return lambda **inputs: network(**inputs) if owner else None
+def _bind_owner(function, owner):
+    """Wraps a signature so that it keeps the loaded object alive, which owns its variables."""
+    return lambda **inputs: function(**inputs) if owner else None
 
 
 def _organ_rows(names, organs: Organs) -> list[dict]:
+    """The content of organs.json: a row per class."""
     rows = [{"name": "background", "label": BACKGROUND, "rgb": [0, 0, 0]}]
     known = (organs[name] for name in names)
     return rows + [{"name": o.name, "label": o.label, "rgb": list(o.rgb)} for o in known]
@@ -283,9 +290,3 @@ def _arrays(variables):
 
 def _json(value) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _npz(**arrays) -> bytes:
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()

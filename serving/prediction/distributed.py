@@ -1,6 +1,6 @@
-"""Prediction as a Beam job: the same worker over many processes or machines.
+"""Prediction as a Beam job, with a `Worker` in each of many processes or machines.
 
-Elements are a few paths; every worker reads and writes files itself, so no voxel crosses the wire.
+Elements are a few paths: every worker reads and writes files itself, so no voxel is sent.
 """
 
 import functools
@@ -13,11 +13,11 @@ from serving.prediction.case import predict_case
 from serving.prediction.plan import Plan
 from serving.prediction.worker import Worker
 
-CASES_PER_ELEMENT = 4  # enough to read ahead and write behind, few enough to spread
+CASES_PER_ELEMENT = 4  # enough to overlap reading and writing, few enough to balance the workers
 
 
 class Predict(beam.DoFn):
-    """Predicts a handful of cases; a case's trouble is noted in the results' folder."""
+    """Predicts some cases; a failure is recorded in the folder of results."""
 
     def __init__(self, plan: Plan):
         self._plan = plan
@@ -28,11 +28,9 @@ class Predict(beam.DoFn):
         self._worker = Worker(self._plan)
 
     def process(self, cases):
-        """Yields (patient, reason), the reason empty where it went well.
-
-        An element that a runner hands out twice costs nothing: finished cases are skipped.
-        """
+        """Yields pairs of patient and reason of the failure, '' for success."""
         worker = self._worker
+        # A runner may process an element twice; finished cases are not predicted again.
         todo = [c for c in cases if self._plan.overwrite or not worker.is_finished(c)]
         predict = functools.partial(predict_case, worker)
         for outcome in walk.walk(todo, predict, self._plan.case_timeout_s):

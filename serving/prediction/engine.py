@@ -1,4 +1,4 @@
-"""What computes a SavedModel's outputs: TensorFlow, or OpenVINO on a processor."""
+"""The inference engines: TensorFlow, or OpenVINO on a CPU."""
 
 import os
 import queue
@@ -10,32 +10,32 @@ from segthor.errors import InputError, message_line
 
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 ENGINES = (TENSORFLOW, OPENVINO)
-# Slices of a batch and batches at once, by measuring (docs/performance.md). OpenVINO gives each
-# batch a core of its own, so that none waits for the slowest part of another; TensorFlow shares all
-# cores in any case, and a second batch would cost it a fifth more memory for 5 % more speed.
+# Measured, see docs/performance.md. OpenVINO computes each batch on one core, so that no core waits
+# for another. TensorFlow uses all cores for one batch; a second one would take a fifth more memory
+# for 5 % more speed.
 BATCH_SLICES = {TENSORFLOW: 16, OPENVINO: 2}
 BATCHES_AT_ONCE = {TENSORFLOW: 1, OPENVINO: min(os.cpu_count() or 1, 8)}
 
 
 def require(engine: str) -> None:
-    """Raises InputError where the engine's package is missing."""
+    """Raises InputError if the package of the engine is not installed."""
     if engine == OPENVINO:
         _openvino()
 
 
 def with_openvino(path: str) -> dict:
-    """Output -> its callable, of the signature that a SavedModel serves by default.
+    """Compiles the default signature of a SavedModel; returns its output's name to a callable.
 
-    The callable takes uint8 [N, H, W, C] and gives float32, in as many threads at once as
-    BATCHES_AT_ONCE says. It computes in float32 also where the processor has half precisions, which
-    OpenVINO would take by itself.
+    The callable takes uint8 [N, H, W, C], returns float32, and may be called from as many threads
+    at once as BATCHES_AT_ONCE.
 
     Raises:
-      InputError: OpenVINO is missing or cannot read the model.
+      InputError: OpenVINO is not installed or cannot read the model.
     """
     openvino = _openvino()
     try:
         model = openvino.Core().read_model(path)
+        # By default OpenVINO computes in half precision where the CPU supports it.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": BATCHES_AT_ONCE[OPENVINO]}
         compiled = openvino.compile_model(model, "CPU", settings)
     except RuntimeError as error:
@@ -56,7 +56,7 @@ def with_openvino(path: str) -> dict:
 
 
 def _openvino():
-    # It tells its makers of every import, unless its telemetry is missing: ours is a clinic's.
+    # OpenVINO reports its import to its vendor unless this package is missing; a clinic must not.
     sys.modules.setdefault("openvino_telemetry", None)
     try:
         import openvino

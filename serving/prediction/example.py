@@ -1,21 +1,35 @@
-"""The example stored with a model: an input, and the output that it must give wherever it runs."""
+"""The example stored with a model: an input, and the output that it must give on every machine."""
 
 import io
 
 import numpy as np
+import tensorflow as tf
 
 from segthor import files
 from segthor import model_directory as directory
 from segthor.errors import InputError, message_line
 from segthor.recipe import Recipe
 
-# Another processor adds in another order and a GPU may round factors to 10 bits: probabilities
-# then differ in the third decimal. A wrong weight or a wrong scale moves them far more.
+# Another processor sums in another order, and a GPU may round factors to 10 bits (TF32), so that
+# probabilities differ in the third decimal. A wrong weight or scale changes them far more.
 EXAMPLE_TOLERANCE = 0.02
 
 
+def make(recipe: Recipe, signatures: dict, names) -> bytes:
+    """Makes the content of example.npz: images, and what these signatures give for them."""
+    given = images(recipe)
+    outputs = {
+        name: call(images=tf.constant(given))[name].numpy()
+        for name, call in signatures.items()
+        if name in names
+    }
+    stream = io.BytesIO()
+    np.savez_compressed(stream, images=given, **outputs)
+    return stream.getvalue()
+
+
 def images(recipe: Recipe) -> np.ndarray:
-    """uint8 [2, H, W, C]: a body-like disc with discs inside, noisy; every grey level occurs."""
+    """Makes noisy discs within a body-like ellipse, uint8 [2, H, W, C]; all grey levels occur."""
     size = recipe.size_px
     y, x = np.mgrid[:size, :size] / size - 0.5
     noise = np.random.default_rng(0).normal(0, 12, (2, size, size, recipe.context))
@@ -28,7 +42,7 @@ def images(recipe: Recipe) -> np.ndarray:
 
 
 def check(bundle) -> None:
-    """Raises InputError where a loaded `Bundle`, by its engine, does not give the stored output."""
+    """Raises InputError if a loaded `Bundle` does not give the stored output of its example."""
     path = directory.asset(bundle.folder, directory.EXAMPLE)
     stored = files.read_bytes(path)
     try:
@@ -37,11 +51,12 @@ def check(bundle) -> None:
         given = expected.pop("images")
         differences = [bundle.run(name, given) - value for name, value in expected.items()]
         worst = max(float(np.abs(difference).max()) for difference in differences)
-    except Exception as error:  # a damaged zip, another shape: numpy and engines raise many kinds
+    except Exception as error:  # for a damaged zip or another shape, numpy and engines raise many
         reason = message_line(error)
-        raise InputError(f"{path}: the stored example cannot be tried ({reason})") from error
-    if not worst <= EXAMPLE_TOLERANCE:
+        raise InputError(f"{path}: the stored example cannot be run ({reason})") from error
+    if not worst <= EXAMPLE_TOLERANCE:  # also for NaN
         raise InputError(
-            f"{bundle.folder}: the stored example should give the stored output, but differs by "
-            f"{worst:.3f} (at most {EXAMPLE_TOLERANCE}); the model is damaged, export it again"
+            f"{bundle.folder}: expected the stored output of the stored example within "
+            f"{EXAMPLE_TOLERANCE}, found a difference of {worst:.3f}; the model is damaged, export "
+            "it again"
         )

@@ -1,4 +1,4 @@
-"""Networks on a GPU that may be shared: how much of its memory they take, how many slices fit."""
+"""Networks on a shared GPU: limits their memory and the number of slices of a batch."""
 
 import contextlib
 
@@ -9,40 +9,37 @@ from segthor.errors import InputError
 
 
 def limit_memory(gigabytes: float) -> None:
-    """Lets TensorFlow take so much of each GPU's memory; 0: as much as it needs, as it needs it.
+    """Limits TensorFlow's memory on each GPU; with 0 it takes memory only as it needs it.
 
-    To be called before anything is computed. Without a GPU nothing happens.
+    Must be called before anything is computed. Does nothing without a GPU.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
         if gigabytes:
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(gigabytes * 1024))
             tf.config.set_logical_device_configuration(gpu, [limit])
         else:
-            with contextlib.suppress(RuntimeError):  # something was computed before
+            with contextlib.suppress(RuntimeError):  # raised after the GPU's first use
                 tf.config.experimental.set_memory_growth(gpu, True)
 
 
-class InFittingBatches:
-    """Runs a network on as many slices at once as fit into memory.
-
-    A batch that does not fit is halved, and later batches are no larger.
-    """
+class AdaptiveBatches:
+    """Runs a network, in smaller batches after a batch did not fit into memory."""
 
     def __init__(self):
         self._most = None
 
     def run(self, network, images: np.ndarray) -> np.ndarray:
-        """The network's output for all images, [N, ...].
+        """Returns the network's output for all images, [N, ...].
 
-        network: a tensor [N, ...] to a tensor [N, ...].
+        network: Callable from a tensor [N, ...] to a tensor [N, ...].
 
         Raises:
-          InputError: a single slice does not fit.
+          InputError: A single slice does not fit.
         """
         while True:
             size = max(1, min(self._most or len(images), len(images)))
             try:
-                return _in_batches(network, images, size)
+                return _run_batches(network, images, size)
             except tf.errors.ResourceExhaustedError as error:
                 if size == 1:
                     raise InputError(
@@ -53,7 +50,7 @@ class InFittingBatches:
             print(f"Out of memory: going on with {self._most} slices at a time", flush=True)
 
 
-def _in_batches(network, images, size: int) -> np.ndarray:
+def _run_batches(network, images, size: int) -> np.ndarray:
     starts = range(0, max(len(images), 1), size)
     parts = [network(tf.constant(images[start : start + size])).numpy() for start in starts]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the flips that a model may be averaged over, and the way back of each."""
+"""Test-time augmentation: the flips that a model may be averaged over, and how to undo them."""
 
 from dataclasses import dataclass
 
@@ -17,48 +17,47 @@ class Flip:
     """One flip of a batch.
 
     axes: Flipped axes of [N, H, W, C].
-    classes: For each class of the result, the class of the flipped picture that is the same
-      organ; empty where they are the same.
+    classes: For each class of the result, the class of the same organ in the flipped image; empty
+      where the classes stay.
     """
 
     axes: tuple[int, ...] = ()
     classes: tuple[int, ...] = ()
 
     def undo(self, probabilities: np.ndarray) -> np.ndarray:
-        """What the network gave for the flipped batch, [N, H, W, K], as of the batch itself."""
-        turned = np.flip(probabilities, self.axes)
-        return turned[..., list(self.classes)] if self.classes else turned
+        """Turns probabilities [N, H, W, K] of the flipped batch into those of the batch."""
+        values = np.flip(probabilities, self.axes)
+        return values[..., list(self.classes)] if self.classes else values
 
 
 NONE = Flip()
 
 
-def of_model(bundle: Bundle) -> list[Flip]:
-    """No flip, each flip that the training saw, and both at once where it saw both.
+def list_flips(bundle: Bundle) -> list[Flip]:
+    """Returns no flip, each flip of the model's training, and both at once if there were two.
 
-    A picture mirrored left to right shows a left organ as its partner of the right, so that their
-    classes are exchanged. One mirrored front to back does not.
+    A flip from left to right exchanges the classes of left and right organs.
 
     Raises:
-      InputError: the training saw no flip, or one from left to right although the table does not
-        give every organ that has a side its mirror image, or the model knows one of a pair alone.
+      InputError: The training had no flip; or it flipped left to right, and the table does not
+        name the mirror image of an organ with a side or the model knows only one of the two.
     """
-    seen = seen_in_training(bundle)
+    seen = trained_axes(bundle)
     if not seen:
         raise InputError(
-            f"{bundle.folder}: --tta averages over flips that the training saw, and this model's "
-            "saw none (--augment_flip_left_right, --augment_flip_front_back); predict without --tta"
+            f"{bundle.folder}: --tta averages over the flips of the training, and this model's "
+            "had none (--augment_flip_left_right, --augment_flip_front_back); predict without --tta"
         )
     both = [(_FRONT_BACK, _LEFT_RIGHT)] if len(seen) == 2 else []
     exchanged = _exchanged_classes(bundle) if (_LEFT_RIGHT,) in seen else ()
     return [NONE, *(Flip(axes, exchanged if _LEFT_RIGHT in axes else ()) for axes in seen + both)]
 
 
-def seen_in_training(bundle: Bundle) -> list[tuple[int, ...]]:
-    """The axes of [N, H, W, C] along which the training flipped slices, by its own record."""
+def trained_axes(bundle: Bundle) -> list[tuple[int, ...]]:
+    """Axes of [N, H, W, C] along which the training flipped slices, one tuple each."""
     strengths = bundle.training.get("config", {}).get("augment")
     if not isinstance(strengths, dict):
-        return []  # an older model, or one made by hand: what its training saw is not known
+        return []  # not a model of trainer.main: nothing is known of its training
     shares = {axis: strengths.get(name) for name, axis in _STRENGTHS.items()}
     return [
         (axis,) for axis, share in shares.items() if isinstance(share, int | float) and share > 0
@@ -66,12 +65,12 @@ def seen_in_training(bundle: Bundle) -> list[tuple[int, ...]]:
 
 
 def _exchanged_classes(bundle: Bundle) -> tuple[int, ...]:
-    """For each class the one of its mirror image; empty where no organ has another one."""
+    """For each class the class of its mirror image; empty if all are their own."""
     purpose = f"{bundle.folder}: --tta"
     sides.require_mirrors(bundle.table, bundle.organs, purpose)
     try:
-        places = sides.mirrored_places(bundle.table, bundle.organs)
+        partners = sides.mirrored_places(bundle.table, bundle.organs)
     except InputError as error:
         raise InputError(f"{purpose}: the model knows {error}; predict without --tta") from error
-    classes = (0, *(1 + place for place in places))
+    classes = (0, *(1 + partner for partner in partners))
     return classes if classes != tuple(range(len(classes))) else ()

@@ -1,4 +1,4 @@
-"""From a scan in memory to its labels: prepare, networks in batches, decide, the way back."""
+"""From a scan in memory to its label map: prepare, run the networks in batches, place."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,34 +14,39 @@ from segthor.volume import LabelMap, Volume
 from serving.prediction import flips
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
 from serving.prediction.engine import BATCH_SLICES, BATCHES_AT_ONCE
-from serving.prediction.volume import Chances, Prediction
+from serving.prediction.volume import GroupProbabilities, Prediction
 
 GATE_THRESHOLD = 0.5
-# Float32 sums over a few classes are exact to 1e-6; a network trained in half precision but
-# exported in float32 is as exact. What is further off was not made by a softmax.
+# float32 sums over a few classes are exact to 1e-6, and every network is exported in float32. A sum
+# that differs by more than this was not made by a softmax.
 _PROBABILITY_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
 class Input:
-    """One patient as one recipe has it."""
+    """A scan prepared by one recipe.
+
+    recipe: The recipe.
+    prepared: The scan.
+    """
 
     recipe: Recipe
     prepared: Prepared
 
     def batch(self, slices: range) -> np.ndarray:
-        """uint8 [N, H, W, C]: these slices with their neighbours."""
+        """These slices with their neighbours as channels, uint8 [N, H, W, C]."""
         images = self.prepared.images
         return np.stack([with_context(images, z, self.recipe.context) for z in slices])
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the models give for one patient.
+    """The prediction of one scan.
 
     labels: uint8 [Z, Y, X] on the scan's grid.
-    level_hu, width_hu: The window of the (first) model.
-    probabilities: Organ -> uint8 [Z, Y, X], 255 is certainty; empty unless asked for.
+    level_hu: Window level of the first model.
+    width_hu: Window width of the first model.
+    probabilities: Organ to uint8 [Z, Y, X], where 255 is 1; empty unless requested.
     """
 
     labels: np.ndarray
@@ -51,23 +56,25 @@ class Segmentation:
 
 
 class Ensemble:
-    """Models that give one label map together.
+    """Models that make one label map together.
 
-    Models of the same organs (folds) are averaged. Those of different organs (one network per
-    organ) are resolved by probability: of the organs that are likelier than their background, the
-    likeliest takes the voxel.
+    Models of the same organs (folds) are a group, whose probabilities are averaged. Between groups
+    (one network per organ) the most probable organ gets the voxel, see `Prediction.place`.
+
+    gate: A classifier of slices, or None.
+    tta: Whether to average over flips.
+    groups: Names of the organs to their models.
     """
 
     def __init__(self, bundles: Sequence[Bundle], gate: Bundle | None = None, tta: bool = False):
-        """Checks that the models fit together.
+        """Groups the models and checks that they fit together.
 
-        gate: a classifier; its organs are removed from slices where it finds none of them.
-        tta: whether to average over the flips that each model saw in training.
+        gate: Its organs are removed from slices in which it does not find them.
+        tta: Whether to average over the flips that each model saw in training.
 
         Raises:
-          InputError: a model without the output that is needed, one organ from two models of
-            different organs, models of the same organs with different recipes, models that number
-            organs differently, or tta with a model that cannot be averaged over flips.
+          InputError: A model lacks the output, an organ is in two groups, models of a group have
+            different recipes, models number organs differently, or tta is not possible.
         """
         self.gate, self.tta = gate, tta
         self.groups: dict[tuple[str, ...], list[Bundle]] = {}
@@ -77,21 +84,20 @@ class Ensemble:
             gate.require(PRESENCE)
         _check_groups(self.groups)
         check_tables(self.bundles)
-        # By the model's folder.
-        self._flips = {
-            m.folder: flips.of_model(m) if tta else [flips.NONE] for m in self.segmenters
+        self._flips_of_folder = {
+            one.folder: flips.list_flips(one) if tta else [flips.NONE] for one in self.segmenters
         }
 
     @property
     def bundles(self) -> list[Bundle]:
-        """Every model, the gate last."""
+        """All models, the gate last."""
         return self.segmenters + [self.gate] * bool(self.gate)
 
     def rules(self) -> dict:
-        """Organ -> the post-processing stored with the models of this organ.
+        """Organ to the post-processing rule that its models store.
 
         Raises:
-          InputError: models that are averaged store different rules, so that none is theirs.
+          InputError: Models that are averaged store different rules.
         """
         for first, *others in self.groups.values():
             for other in others:
@@ -110,26 +116,27 @@ class Ensemble:
 
     @property
     def flips(self) -> list | bool:
-        """The axes of each model's flips, for the job's settings; False without tta."""
-        flips_of = [self._flips[one.folder] for one in self.segmenters]
-        return self.tta and [[list(flip.axes) for flip in own] for own in flips_of]
+        """Axes of the flips of each model, for the job's settings; False without tta."""
+        own_flips = [self._flips_of_folder[one.folder] for one in self.segmenters]
+        return self.tta and [[list(flip.axes) for flip in own] for own in own_flips]
 
     @property
     def segmenters(self) -> list[Bundle]:
-        """Every model that outlines organs."""
+        """All models but the gate."""
         return [bundle for group in self.groups.values() for bundle in group]
 
     @property
     def needs_masks(self) -> bool:
-        """Whether a recipe takes level or centre from organs."""
+        """Whether a recipe takes window level or crop centre from organs."""
         return any(bundle.recipe.needs_masks for bundle in self.bundles)
 
     def inputs(self, scan: Volume, masks: LabelMap | None = None) -> dict[str, Input]:
-        """Recipe digest -> the scan prepared so, for each recipe among the models.
+        """Prepares the scan by each recipe of the models; returns digest of the recipe to input.
 
-        masks: labels that give level and centre where a recipe takes them from organs.
+        masks: Label map for recipes that take window level or crop centre from organs.
 
-        Raises InputError where the scan or the masks do not allow a recipe.
+        Raises:
+          InputError: A recipe cannot be applied to the scan or the masks.
         """
         recipes = {bundle.recipe.digest(): bundle.recipe for bundle in self.bundles}
         return {
@@ -144,75 +151,77 @@ class Ensemble:
     def segment(
         self, inputs: dict[str, Input], probabilities: bool = False, observe=None
     ) -> Segmentation:
-        """Runs every model batch by batch; memory beyond the result is that of some batches.
+        """Runs all models batch by batch and places the probabilities on the scan's grid.
 
-        The probabilities of one batch are placed on the scan's grid while the next ones run.
-
+        inputs: As returned by `inputs`.
         probabilities: Whether to keep a map of each organ's probability.
-        observe: Called with (slices, organs, mean, members) of each batch, before it is placed.
+        observe: Called with slices, organs, mean and members of each batch and group, see
+          `GroupProbabilities`, before the batch is placed.
         """
         groups = [(n, group, inputs[group[0].recipe.digest()]) for n, group in self.groups.items()]
-        gated = self.gate and inputs[self.gate.recipe.digest()]
+        gate_input = self.gate and inputs[self.gate.recipe.digest()]
         first, width_hu = self.first(inputs), self.segmenters[0].recipe.window_width_hu
         mapped = self.organs if probabilities else ()
         result = Prediction(first.placement.shape_zyx, mapped)
         engine, number = self.segmenters[0].engine, len(result.labels)
         size, running = BATCH_SLICES[engine], deque()
-        most_running = BATCHES_AT_ONCE[engine] + 1  # one waits, so that no thread does
-        # Not an executor, whose threads would keep a process alive where a case is given up.
-        with ThreadPool(BATCHES_AT_ONCE[engine]) as networks:
+        # Batches are placed while the next ones run. One more than there are threads is queued, so
+        # that no thread waits. Memory beyond the result is that of these batches.
+        most_running = BATCHES_AT_ONCE[engine] + 1
+        # The threads of an executor would keep the process alive after a case was abandoned.
+        with ThreadPool(BATCHES_AT_ONCE[engine]) as pool:
             for start in range(0, number, size):
                 slices = range(start, min(start + size, number))
-                running.append((slices, networks.apply_async(self._run, (groups, gated, slices))))
+                running.append((slices, pool.apply_async(self._run, (groups, gate_input, slices))))
                 while len(running) > (most_running if slices.stop < number else 0):
                     placed, batch = running.popleft()
-                    chances = batch.get()
-                    for one in chances if observe else ():
+                    results = batch.get()
+                    for one in results if observe else ():
                         observe(placed, one.organs, one.values, one.members)
-                    result.place(placed, chances)
+                    result.place(placed, results)
         return Segmentation(result.labels, first.level_hu, width_hu, result.maps)
 
     @property
     def organs(self) -> tuple[str, ...]:
-        """The organs that are predicted, in the table's order."""
-        found = {name for names in self.groups for name in names}
-        return tuple(name for name in self.table.names if name in found)
+        """Names of the predicted organs, in the order of the table."""
+        names = {name for group in self.groups for name in group}
+        return tuple(name for name in self.table.names if name in names)
 
     @property
     def table(self) -> Organs:
-        """What the label values stand for."""
+        """The organs of all label values."""
         return self.segmenters[0].table
 
-    def _run(self, groups, gated: Input | None, slices: range) -> list[Chances]:
-        return [self._run_group(*group, gated, slices) for group in groups]
+    def _run(self, groups, gate_input: Input | None, slices: range) -> list[GroupProbabilities]:
+        return [self._run_group(*group, gate_input, slices) for group in groups]
 
     def _run_group(
-        self, names, bundles, given: Input, gated: Input | None, slices: range
-    ) -> Chances:
-        members = self._members(bundles, given.batch(slices), slices)
-        several = len(members) > 1  # else the one is its own mean
-        found = [sum(members) / np.float32(len(members)), *members] if several else members
+        self, names, bundles, own_input: Input, gate_input: Input | None, slices: range
+    ) -> GroupProbabilities:
+        """Runs the models of one group on some slices, and averages them."""
+        members = self._run_members(bundles, own_input.batch(slices), slices)
+        mean = sum(members) / np.float32(len(members)) if len(members) > 1 else members[0]
         if self.gate:
-            absent = self._absent(names, gated, slices)
-            found = [_closed(chances, absent) for chances in found]
+            absent = self._find_absent(names, gate_input, slices)
+            mean, *members = (_remove_absent(one, absent) for one in (mean, *members))
         labels = label_values(names, self.table)
-        return Chances(names, labels, found[0], found[several:], given.prepared.placement)
+        return GroupProbabilities(names, labels, mean, members, own_input.prepared.placement)
 
-    def _members(self, bundles, batch: np.ndarray, slices: range) -> list[np.ndarray]:
-        """float32 [N, H, W, K] of each model and flip."""
+    def _run_members(self, bundles, batch: np.ndarray, slices: range) -> list[np.ndarray]:
+        """Runs each model with each of its flips; returns float32 [N, H, W, K] of each."""
         members = []
         for bundle in bundles:
-            for flip in self._flips[bundle.folder]:
+            for flip in self._flips_of_folder[bundle.folder]:
                 probabilities = bundle.probabilities(np.flip(batch, flip.axes))
                 _check_probabilities(probabilities, bundle, slices)
                 members.append(flip.undo(probabilities))
         return members
 
-    def _absent(self, names, given: Input, slices: range) -> dict[int, np.ndarray]:
-        """Class -> bool [N], the slices in which the gate finds no such organ."""
-        presence = self.gate.presence(given.batch(slices))
+    def _find_absent(self, names, gate_input: Input, slices: range) -> dict[int, np.ndarray]:
+        """Runs the gate; returns class to bool [N], the slices without the organ."""
+        presence = self.gate.presence(gate_input.batch(slices))
         wrong = ~((presence >= -_PROBABILITY_SLACK) & (presence <= 1 + _PROBABILITY_SLACK)).all(-1)
-        _refuse(wrong, self.gate, slices, "presences from 0 to 1")
+        _raise_for(wrong, self.gate, slices, "presences from 0 to 1")
         return {
             index: presence[:, self.gate.organs.index(name)] < GATE_THRESHOLD
             for index, name in enumerate(names, 1)
@@ -220,28 +229,28 @@ class Ensemble:
         }
 
 
-def _closed(chances: np.ndarray, absent: dict[int, np.ndarray]) -> np.ndarray:
-    """Where a class is absent, its probability falls to the others in proportion."""
-    chances = chances.copy()
+def _remove_absent(values: np.ndarray, absent: dict[int, np.ndarray]) -> np.ndarray:
+    """Sets probabilities of absent classes to 0 and scales those of the others to sum to 1."""
+    values = values.copy()
     for index, slices in absent.items():
-        closed = chances[slices]
-        closed[..., index] = 0
-        closed[..., 0] += closed.sum(-1) == 0
-        chances[slices] = closed / closed.sum(-1, keepdims=True)
-    return chances
+        part = values[slices]
+        part[..., index] = 0
+        part[..., 0] += part.sum(-1) == 0
+        values[slices] = part / part.sum(-1, keepdims=True)
+    return values
 
 
 def _check_probabilities(values: np.ndarray, bundle: Bundle, slices: range) -> None:
-    """Raises InputError where the network gave what no softmax gives; NaN compares as false."""
-    # A product adds up a few classes far faster than numpy's sum along them.
+    """Raises InputError if values [N, H, W, K] are not those of a softmax."""
+    # A matrix product sums a few classes far faster than numpy's sum.
     sums = (values @ np.ones(values.shape[-1], np.float32)).reshape(len(values), -1)
-    right = np.abs(sums - 1).max(1) <= _PROBABILITY_SLACK
+    right = np.abs(sums - 1).max(1) <= _PROBABILITY_SLACK  # False for NaN
     right &= values.min((1, 2, 3)) >= -_PROBABILITY_SLACK
-    _refuse(~right, bundle, slices, "probabilities that sum to 1")
+    _raise_for(~right, bundle, slices, "probabilities that sum to 1")
 
 
-def _refuse(wrong: np.ndarray, bundle: Bundle, slices: range, expected: str) -> None:
-    """wrong: bool [N], the slices that the network cannot be believed about."""
+def _raise_for(wrong: np.ndarray, bundle: Bundle, slices: range, expected: str) -> None:
+    """Raises InputError that lists the wrong slices, bool [N]."""
     if wrong.any():
         numbers = [str(slices.start + int(n) + 1) for n in np.flatnonzero(wrong)]
         raise InputError(
@@ -262,6 +271,7 @@ def check_tables(bundles: Sequence[Bundle]) -> None:
 
 
 def _check_groups(groups) -> None:
+    """Raises InputError if an organ is in two groups, or the recipes of a group differ."""
     owners = {}
     for names, bundles in groups.items():
         for name in names:

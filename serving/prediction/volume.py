@@ -1,4 +1,4 @@
-"""The label map under construction: what the networks give for some slices finds its place."""
+"""The label map under construction: places the networks' probabilities on the scan's grid."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,14 @@ from segthor.geometry import Placement
 
 
 @dataclass(frozen=True)
-class Chances:
-    """What the models of these organs give for some slices: float32 [N, H, W, K], averaged.
+class GroupProbabilities:
+    """Probabilities of some slices, from the models of one group of organs.
 
-    labels: uint8 [K], what stands for each class. members: the same of each model and flip.
+    organs: Names of the classes after the background.
+    labels: uint8 [K], label value of each class.
+    values: float32 [N, H, W, K], averaged over models and flips.
+    members: float32 [N, H, W, K] of each model and flip.
+    placement: From the network's grid to that of the scan.
     """
 
     organs: tuple[str, ...]
@@ -22,25 +26,37 @@ class Chances:
 
 
 class Prediction:
-    """The label map under construction, uint8 [Z, Y, X] on the scan's grid."""
+    """The label map under construction.
+
+    labels: uint8 [Z, Y, X] on the scan's grid.
+    maps: Organ to its probability, uint8 [Z, Y, X], where 255 is 1.
+    """
 
     def __init__(self, shape, mapped):
-        """shape: Z, Y, X. mapped: the organs whose probabilities are kept."""
+        """Makes an empty label map.
+
+        shape: Z, Y, X.
+        mapped: Names of the organs whose probabilities are kept.
+        """
         self.labels = np.zeros(shape, np.uint8)
         self.maps = {name: np.zeros(shape, np.uint8) for name in mapped}
 
-    def place(self, slices: range, given: list[Chances]) -> None:
-        """Of the organs likelier than their background, the likeliest takes each voxel."""
+    def place(self, slices: range, groups: list[GroupProbabilities]) -> None:
+        """Places the probabilities of some slices, of all groups.
+
+        Each voxel gets the most probable of the organs that are more probable than the background
+        of their group.
+        """
         part = slice(slices.start, slices.stop)
         best = None
-        for one in given:
-            found, shares = one.placement.most_probable(one.values, one.labels)
+        for group in groups:
+            labels, probabilities = group.placement.most_probable(group.values, group.labels)
             if best is None:
-                self.labels[part], best = found, shares
+                self.labels[part], best = labels, probabilities
             else:
-                wins = shares > best
-                self.labels[part][wins], best[wins] = found[wins], shares[wins]
+                wins = probabilities > best
+                self.labels[part][wins], best[wins] = labels[wins], probabilities[wins]
             if self.maps:
-                planes = one.placement.planes(one.values[..., 1:])
-                for name, plane in zip(one.organs, np.moveaxis(planes, 1, 0), strict=True):
+                planes = group.placement.planes(group.values[..., 1:])
+                for name, plane in zip(group.organs, np.moveaxis(planes, 1, 0), strict=True):
                     self.maps[name][part] = np.rint(plane * 255)

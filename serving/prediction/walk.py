@@ -1,6 +1,6 @@
-"""The walk over the cases: reading ahead and writing behind while the network runs.
+"""Predicts case after case: reads the next one and writes the last one while the networks run.
 
-One case's trouble is its own: it is caught, named, and the walk goes on.
+An error of one case is caught and becomes its outcome; the other cases are predicted.
 """
 
 import time
@@ -14,7 +14,12 @@ from segthor.errors import InputError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one case ended. reason: '' where it went well."""
+    """The outcome of one case.
+
+    case: The case.
+    seconds: Duration of reading and predicting.
+    reason: Why it failed; '' for success.
+    """
 
     case: object
     seconds: float
@@ -22,7 +27,7 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """For people."""
+        """The outcome as a line for the terminal."""
         state = f"FAILED: {self.reason}" if self.reason else f"{self.seconds:.1f} s"
         return f"{self.case.name}  {state}"
 
@@ -30,38 +35,45 @@ class Outcome:
 def walk(cases: list, predict: Callable, timeout_s: float) -> Iterator[Outcome]:
     """Yields one outcome per case, in order.
 
-    predict(case) is a generator of three parts, as `case.predict_case` is. The first part of the
-    next case and the last part of the case before run beside the second part. A case whose part
-    takes longer than `timeout_s` is given up: its thread is left behind, and ends with the process.
+    The first part of the next case and the last part of the case before run in threads beside the
+    second part. A case is abandoned if one of its parts takes longer than `timeout_s`; its thread
+    ends with the process.
+
+    predict: Callable from a case to a generator of three parts, see `case.predict_case`.
     """
-    reading = _start(predict(cases[0])) if cases else None
+    reading = _start_part(predict(cases[0])) if cases else None
     writing = None
     for index, case in enumerate(cases):
         current, reading = reading, None
         if index + 1 < len(cases):
-            reading = _start(predict(cases[index + 1]))
+            reading = _start_part(predict(cases[index + 1]))
         began, reason = time.monotonic(), ""
         try:
             current.wait(timeout_s)
-            current = _start(current.parts)
+            current = _start_part(current.parts)
             current.wait(timeout_s)
-        except Exception as error:  # whatever it is, the other cases must not suffer
+        except Exception as error:  # an unforeseen error must not stop the other cases
             reason = guard.describe(error)
         seconds = time.monotonic() - began
         if writing:
-            yield _finished(*writing, timeout_s)
+            yield _wait_for_last(*writing, timeout_s)
             writing = None
         if reason:
             yield Outcome(case, seconds, reason)
         else:
-            writing = case, seconds, _start(current.parts)
+            writing = case, seconds, _start_part(current.parts)
     if writing:
-        yield _finished(*writing, timeout_s)
+        yield _wait_for_last(*writing, timeout_s)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One part of a case, at work in a thread of its own. parts: the case's generator."""
+    """One part of a case, which runs in a thread of its own.
+
+    parts: Generator of the case.
+    future: Result of the part.
+    began: Start, by time.monotonic().
+    """
 
     parts: Iterator
     future: Future
@@ -77,12 +89,12 @@ class _Part:
             raise InputError(f"took longer than --case_timeout ({timeout_s:g} s)") from error
 
 
-def _start(parts: Iterator) -> _Part:
+def _start_part(parts: Iterator) -> _Part:
     # After its last part the generator ends, so `next` has a default.
     return _Part(parts, guard.start(next, parts, None), time.monotonic())
 
 
-def _finished(case, seconds: float, last: _Part, timeout_s: float) -> Outcome:
+def _wait_for_last(case, seconds: float, last: _Part, timeout_s: float) -> Outcome:
     try:
         last.wait(timeout_s)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Rows of evidence and true scores: each patient by a model that never saw it, well and worsened.
+"""Rows of evidence and true scores, of each patient's scan as it is and worsened.
 
-The worsening is done to the scans, not to prepared slices: what a scanner or a protocol changes
-(spacing, field of view, HU) has to pass through the whole preparation as it does in a clinic.
+Scans are worsened, not prepared slices, so that other spacings, fields of view and HU values pass
+through the whole preparation, as they do in a clinic.
 """
 
 import hashlib
@@ -16,35 +16,41 @@ from serving.prediction import postprocess
 from serving.prediction.predictor import Ensemble
 from serving.review.evidence import Observer
 from serving.review.judge import reference_of
-from serving.review.worsen import KINDS, worsened
+from serving.review.worsen import KINDS, worsen_scan
 
 AS_IT_IS = "as it is"
-VERSION = 4  # raised whenever the same patient and model give other rows
+VERSION = 4  # to be raised whenever the rows of the same patient and model change
 
 
-def rows_of(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
-    """A row per organ of the patient as it is and worsened in every way; kept in `folder`.
+def make_rows(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
+    """Makes the rows of a patient: one per organ, of the scan as it is and of each kind of KINDS.
 
-    Raises InputError where the scan or its contours cannot be read.
+    They are cached in `folder`.
+
+    models: Models that were not trained on the patient.
+
+    Raises:
+      InputError: The scan or its contours cannot be read.
     """
     path = files.inside(folder, f"{patient.name}.json")
     key = [VERSION, scans.stamp(patient.ct), *(one.digest for one in models.bundles)]
     if files.exists(path):
-        kept = json_files.read(path)
-        if isinstance(kept, dict) and kept.get("key") == key and isinstance(kept.get("rows"), list):
-            return kept["rows"]
+        stored = json_files.read(path)
+        valid = isinstance(stored, dict) and isinstance(stored.get("rows"), list)
+        if valid and stored.get("key") == key:
+            return stored["rows"]
     scan, labels, names = _read(patient, models.table)
     seed = int.from_bytes(hashlib.sha256(patient.name.encode(errors="replace")).digest()[:8], "big")
-    rows = observe(models, scan, labels, names, patient.name, AS_IT_IS)
+    rows = measure_scan(models, scan, labels, names, patient.name, AS_IT_IS)
     for number, kind in enumerate(KINDS):
-        worse = worsened(kind, scan, labels, np.random.default_rng([seed, number]))
-        rows += observe(models, *worse, names, patient.name, kind)
+        worse = worsen_scan(kind, scan, labels, np.random.default_rng([seed, number]))
+        rows += measure_scan(models, *worse, names, patient.name, kind)
     json_files.write(path, {"key": key, "rows": rows})
     return rows
 
 
 def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str, ...]]:
-    """The scan, its contours, and the names of the organs that are contoured."""
+    """Reads the scan and its contours, and the names of the contoured organs."""
     scan = scans.read(patient.ct)
     like = patient.ct, scan.grid
     truth = scans.read_labels(
@@ -52,28 +58,31 @@ def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str
     )
     for finding in truth.findings:
         print(f"warning: {finding.message}", flush=True)
-    drawn = patient.organs if truth.contoured is None else truth.contoured
-    return scan, truth, tuple(name for name in patient.organs if name in drawn)
+    contoured = patient.organs if truth.contoured is None else truth.contoured
+    return scan, truth, tuple(name for name in patient.organs if name in contoured)
 
 
-def observe(
+def measure_scan(
     models: Ensemble, scan: Volume, labels: LabelMap, names, patient: str, kind: str
 ) -> list[dict]:
-    """Predicts one scan; a row per organ of `names`: evidence and true scores.
+    """Predicts one scan; returns a row per organ of `names` with evidence and true scores.
 
-    labels: The contours; models that take level or centre from organs are given these. `found` and
-    `drawn` say whether prediction and contours hold the organ.
+    'found' and 'drawn' of a row are whether prediction and contours hold the organ.
+
+    labels: The contours.
+    kind: Kind of the worsening, for the rows.
     """
+    # Recipes that take level or centre from organs get the contours in place of a level model's.
     masks = labels if models.needs_masks else None
     inputs, organs = models.inputs(scan, masks), models.table
     observer = Observer.of_case(models.organs, models.first(inputs), reference_of(models))
     predicted = models.segment(inputs, observe=observer.add)
     changes = postprocess.apply(predicted.labels, scan.spacing_mm, models.rules(), organs)
-    made = LabelMap(predicted.labels, scan.grid, organs)
-    measured, _ = audit.measure_prediction(scan, made, models.organs)
+    label_map = LabelMap(predicted.labels, scan.grid, organs)
+    measured, _ = audit.measure_prediction(scan, label_map, models.organs)
     evidence = observer.finish(measured, changes)
     names = [name for name in models.organs if name in names]
-    maps = made.zyx, labels.zyx, scan.spacing_mm
+    maps = label_map.zyx, labels.zyx, scan.spacing_mm
     scores = metrics.score(*maps, organs.labels(names), labels.left_out)
     return [
         {

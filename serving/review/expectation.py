@@ -1,8 +1,8 @@
-"""`review.json`, what `serving.calibrate` stores with a model: from evidence to expected scores.
+"""`review.json`, the calibration that `serving.calibrate` stores with a model.
 
-Small forests of regression trees that fall in every feature of the evidence, as plain numbers that
-numpy evaluates; for each organ how far the truth fell short of the expectation; and what the bad
-predictions of the calibration were expected to score.
+For each organ it holds small forests of regression trees, from evidence to expected scores, which
+decrease in every feature and are evaluated with numpy; how far true scores fell short of expected
+ones; and the expected scores of the bad predictions.
 """
 
 from dataclasses import dataclass, field
@@ -15,16 +15,20 @@ from segthor.errors import InputError
 from serving.review.evidence import FEATURES
 
 FORMAT = 1
-BAD_DICE = 0.80  # below it, a prediction is bad: it must be looked at
-COVERAGE = 0.90  # of the lower bound
-FEWEST_BAD = 10  # bad predictions, below which they set no threshold
+BAD_DICE = 0.80  # a prediction with a lower Dice is bad: a person must look at it
+COVERAGE = 0.90  # share of the cases in which the true score reaches the lower bound
+FEWEST_BAD = 10  # bad predictions below which they give no threshold
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One regression tree; node n asks whether feature[n] <= threshold[n], then goes left.
+    """One regression tree, in arrays over its nodes.
 
-    left, right: numbers of nodes; 0 at a leaf, which gives value[n].
+    feature: Index of the feature that a node compares.
+    threshold: A feature up to this value leads to the left.
+    left: Number of the left child; 0 at a leaf.
+    right: Number of the right child; 0 at a leaf.
+    value: Prediction of a leaf.
     """
 
     feature: tuple[int, ...]
@@ -34,7 +38,7 @@ class Tree:
     value: tuple[float, ...]
 
     def predict(self, features: list[float]) -> float:
-        """features: in the order of FEATURES."""
+        """Predicts the score; features: In the order of FEATURES."""
         node = 0
         while self.left[node]:
             goes_left = features[self.feature[node]] <= self.threshold[node]
@@ -44,8 +48,12 @@ class Tree:
 
 @dataclass(frozen=True)
 class Fit:
-    """One score's. edges: of the expectation, between ranges; shortfall: of each range, what the
-    truth falls short of the expectation by, at most, in COVERAGE of the cases (may be below 0).
+    """The expectation of one score of one organ.
+
+    trees: The forest.
+    edges: Expected scores that separate ranges, ascending.
+    shortfall: For each range, expected minus true score that COVERAGE of the cases stay below; may
+      be negative.
     """
 
     trees: tuple[Tree, ...]
@@ -53,26 +61,31 @@ class Fit:
     shortfall: tuple[float, ...]
 
     def expected(self, features: np.ndarray) -> float:
-        """The mean of the trees; features: float32 [F]."""
-        exact = features.tolist()  # else numpy would round the thresholds to float32
+        """Expected score, the mean of the trees; features: float32 [F]."""
+        exact = features.tolist()  # compared with float32, numpy would round the thresholds
         return float(np.mean([tree.predict(exact) for tree in self.trees]))
 
     def lower(self, expected: float) -> float:
-        """What the truth reaches in COVERAGE of the cases with such an expectation."""
+        """Lower bound of the true score, which COVERAGE of such cases reach."""
         short = self.shortfall[int(np.searchsorted(self.edges, expected, "right"))]
         return float(np.clip(expected - short, 0, 1))
 
 
 @dataclass(frozen=True)
 class OrganFit:
-    """One organ's. expected_of_bad: what cases of a Dice below BAD_DICE were expected to have."""
+    """The expectations of one organ.
+
+    dice: Expectation of the Dice.
+    surface_dice: Expectation of the surface Dice at 2 mm.
+    expected_of_bad: Expected Dice of the cases with a true Dice below BAD_DICE, ascending.
+    """
 
     dice: Fit
     surface_dice: Fit
     expected_of_bad: tuple[float, ...]
 
     def threshold(self, recall: float) -> float | None:
-        """The expected Dice up to which this share of the bad ones lies; None of too few."""
+        """Expected Dice up to which this share of the bad cases lies; None for too few cases."""
         if len(self.expected_of_bad) < FEWEST_BAD:
             return None
         return float(np.quantile(self.expected_of_bad, recall, method="higher"))
@@ -80,9 +93,15 @@ class OrganFit:
 
 @dataclass(frozen=True)
 class Calibration:
-    """seen: figure of the scan to its lowest and highest z-score among the calibration's scans.
+    """The content of `review.json`.
 
-    table: for people, the lines that justify the rest.
+    format: FORMAT.
+    features: FEATURES, in the order of the trees.
+    patients: Number of patients.
+    scans: Number of scans, worsened ones included.
+    seen: Name of OF_SCAN to its lowest and highest z-score among the scans.
+    organs: Organ to its expectations.
+    table: Summary rows for people.
     """
 
     format: int
@@ -94,16 +113,16 @@ class Calibration:
     table: tuple[dict, ...] = field(default=())
 
     def save(self, version: str) -> None:
-        """Stores it with a model, whose digest it bears."""
-        made_for = {"model": directory.digest(version)}
-        json_files.write(directory.asset(version, directory.REVIEW), made_for | vars(self))
+        """Stores the calibration with a model, and the model's digest in it."""
+        model = {"model": directory.digest(version)}
+        json_files.write(directory.asset(version, directory.REVIEW), model | vars(self))
 
 
 def load(version: str) -> Calibration | None:
-    """What is stored with a model, None where nothing is.
+    """Reads the calibration of a model; None if it has none.
 
     Raises:
-      InputError: It makes no sense, or was made for another model.
+      InputError: The file is invalid, or belongs to another model.
     """
     path = directory.asset(version, directory.REVIEW)
     if not files.exists(path):
@@ -114,20 +133,20 @@ def load(version: str) -> Calibration | None:
             f"{path}: expected the calibration of this very model, found another's; remove it, or "
             "calibrate again with python -m serving.calibrate"
         )
-    found = fields.from_json(Calibration, value, path)
-    if found.format != FORMAT or found.features != FEATURES:
+    calibration = fields.from_json(Calibration, value, path)
+    if calibration.format != FORMAT or calibration.features != FEATURES:
         raise InputError(f"{path}: made by another version; calibrate again")
-    for name, organ in found.organs.items():
+    for name, organ in calibration.organs.items():
         for fit in (organ.dice, organ.surface_dice):
             if not fit.trees or not all(map(_is_tree, fit.trees)):
-                raise InputError(f"{path}: {name}: a tree makes no sense; calibrate again")
+                raise InputError(f"{path}: {name}: a tree is invalid; calibrate again")
             if len(fit.shortfall) != len(fit.edges) + 1:
-                raise InputError(f"{path}: {name}: ranges make no sense; calibrate again")
-    return found
+                raise InputError(f"{path}: {name}: the ranges are invalid; calibrate again")
+    return calibration
 
 
 def _is_tree(tree: Tree) -> bool:
-    """Whether every node is there and leads on to later ones, so that each way has an end."""
+    """Whether all children exist and come after their node, so that every path ends at a leaf."""
     count = len(tree.value)
     columns = tree.feature, tree.threshold, tree.left, tree.right
     return (

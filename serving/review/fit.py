@@ -1,4 +1,4 @@
-"""From rows of evidence and true scores to a `Calibration`. The only module with scikit-learn."""
+"""Fits a `Calibration` to rows of evidence and true scores, with scikit-learn."""
 
 import numpy as np
 from sklearn.ensemble import RandomForestRegressor
@@ -23,24 +23,26 @@ _SETTINGS = {
     "max_depth": 7,
     "min_samples_leaf": 3,
     "max_features": 0.8,
-    "monotonic_cst": [-1] * len(FEATURES),  # more of any evidence never raises a score
+    "monotonic_cst": [-1] * len(FEATURES),  # no larger feature may raise an expected score
     "random_state": 0,
 }
-_GROUPS = 5  # of patients, each judged by forests of the others
-_PARTITIONS = 4  # into such groups, averaged: how patients happen to be grouped moves the bound
+_GROUPS = 5  # groups of patients for cross-validation
+_PARTITIONS = 4  # random partitions into groups, averaged, since the grouping moves the bound
 _MOST_RANGES = 12
-_RANGE_ROWS = 120  # in a range of expectations with a shortfall of its own, at least
-_WORSENED = 0.2  # of the scans that are judged, by weight
+_RANGE_ROWS = 120  # rows of a range of expected scores, at least
+_WORSENED = 0.2  # share of worsened scans by weight, as it is assumed in practice
 
 
 def calibrate(rows: list[dict], names) -> tuple[Calibration, dict[str, dict]]:
-    """rows: of `cases.observe`. names: the organs.
+    """Fits the calibration of these organs.
 
-    Returns the calibration and, per organ, what its forests of other patients expected, beside the
-    truth: arrays 'expected', 'lower', 'true', 'kind'.
+    rows: As returned by `cases.measure_scan`.
+
+    Returns the calibration, and by organ the cross-validated Dice: arrays 'expected', 'lower',
+    'true' and 'kind' over the rows of the organ.
 
     Raises:
-      InputError: too few rows of an organ.
+      InputError: There are too few rows of an organ.
     """
     organs, crossed, table = {}, {}, []
     for name in names:
@@ -51,8 +53,8 @@ def calibrate(rows: list[dict], names) -> tuple[Calibration, dict[str, dict]]:
                 f"{name}: found in {len(own)} scans of {patients} patients; "
                 f"expected at least {FEWEST} scans of {_GROUPS} patients to calibrate on"
             )
-        organs[name], crossed[name] = _organ(own)
-        table += _lines(name, crossed[name])
+        organs[name], crossed[name] = _fit_organ(own)
+        table += _summary_rows(name, crossed[name])
     seen = {f: [row["scan"][f][1] for row in rows if f in row["scan"]] for f in OF_SCAN}
     seen = {name: (min(values), max(values)) for name, values in seen.items() if values}
     patients = len({row["patient"] for row in rows})
@@ -60,32 +62,30 @@ def calibrate(rows: list[dict], names) -> tuple[Calibration, dict[str, dict]]:
     return Calibration(FORMAT, FEATURES, patients, scans, seen, organs, tuple(table)), crossed
 
 
-def _organ(rows: list[dict]) -> tuple[OrganFit, dict]:
-    given = np.stack([features(row["scan"], row["evidence"]) for row in rows])
+def _fit_organ(rows: list[dict]) -> tuple[OrganFit, dict]:
+    inputs = np.stack([features(row["scan"], row["evidence"]) for row in rows])
     groups = [row["patient"] for row in rows]
     kinds = np.array([row["kind"] for row in rows])
     weights = _weights(kinds)
-    fits, crossed = {}, {}
+    fits, expected = {}, {}
     for score in ("dice", "surface_dice"):
         true = np.array([row[score] for row in rows])
-        expected = _crossed(given, true, weights, groups)
-        edges, shortfall = _shortfalls(expected, true, weights)
-        forest = RandomForestRegressor(**_SETTINGS).fit(given, true, weights)
-        trees = tuple(_tree(one.tree_) for one in forest.estimators_)
+        expected[score] = _cross_validate(inputs, true, weights, groups)
+        edges, shortfall = _shortfalls(expected[score], true, weights)
+        forest = RandomForestRegressor(**_SETTINGS).fit(inputs, true, weights)
+        trees = tuple(_convert_tree(one.tree_) for one in forest.estimators_)
         fits[score] = Fit(trees, edges, shortfall)
-        crossed[score] = expected
     dice = np.array([row["dice"] for row in rows])
-    bad = tuple(float(x) for x in np.sort(crossed["dice"][dice < BAD_DICE]).round(4))
-    lower = np.array([fits["dice"].lower(x) for x in crossed["dice"]])
-    told = {"expected": crossed["dice"], "lower": lower, "true": dice, "kind": kinds}
-    return OrganFit(fits["dice"], fits["surface_dice"], bad), told
+    bad = tuple(float(x) for x in np.sort(expected["dice"][dice < BAD_DICE]).round(4))
+    lower = np.array([fits["dice"].lower(x) for x in expected["dice"]])
+    crossed = {"expected": expected["dice"], "lower": lower, "true": dice, "kind": kinds}
+    return OrganFit(fits["dice"], fits["surface_dice"], bad), crossed
 
 
 def _weights(kinds: np.ndarray) -> np.ndarray:
-    """One scan in five of a batch is taken to be worsened, whatever their share among the rows.
-
-    Else what is expected of a good scan would follow from slightly worsened ones that look as good.
-    """
+    """Weights of the rows that give worsened scans their assumed share, whatever their number."""
+    # Unweighted, slightly worsened scans, which look as good, would decide what is expected of
+    # good ones.
     own = kinds == AS_IT_IS
     if own.all() or not own.any():
         return np.ones(len(kinds))
@@ -93,24 +93,25 @@ def _weights(kinds: np.ndarray) -> np.ndarray:
     return np.where(own, 1.0, total / np.count_nonzero(~own))
 
 
-def _crossed(given, true, weights, groups) -> np.ndarray:
-    """What forests that saw other patients alone expect of each row."""
+def _cross_validate(inputs, true, weights, groups) -> np.ndarray:
+    """Expected scores of the rows, by forests that were fitted to other patients."""
     expected = np.zeros(len(true))
     for number in range(_PARTITIONS):
         parts = GroupKFold(_GROUPS, shuffle=True, random_state=number)
-        for others, own in parts.split(given, true, groups):
+        for others, own in parts.split(inputs, true, groups):
             forest = RandomForestRegressor(**_SETTINGS | {"random_state": number})
-            forest.fit(given[others], true[others], weights[others])
-            expected[own] += forest.predict(given[own]) / _PARTITIONS
+            forest.fit(inputs[others], true[others], weights[others])
+            expected[own] += forest.predict(inputs[own]) / _PARTITIONS
     return expected
 
 
 def _shortfalls(expected, true, weights) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Split conformal prediction, one-sided, in ranges of the expectation (Vovk's Mondrian kind).
+    """Edges of the ranges and the shortfall of each; see `Fit`.
 
-    In each range the shortfall is the smallest within which COVERAGE of the weight stays, where the
-    scan in question counts as one more, of the largest weight and outside (Tibshirani et al.,
-    Conformal Prediction Under Covariate Shift, 2019).
+    One-sided split conformal prediction in ranges of the expected score (Vovk's Mondrian variant).
+    The shortfall is the smallest that COVERAGE of the weight does not exceed, where the new scan
+    counts as one row more, of the largest weight and above it (Tibshirani et al., Conformal
+    Prediction Under Covariate Shift, 2019).
     """
     count = max(1, min(_MOST_RANGES, len(true) // _RANGE_ROWS))
     edges = np.unique(np.quantile(expected, np.arange(1, count) / count).round(4))
@@ -128,8 +129,8 @@ def _shortfalls(expected, true, weights) -> tuple[tuple[float, ...], tuple[float
     return tuple(map(float, edges)), tuple(round(limit, 4) for limit in limits)
 
 
-def _tree(tree) -> Tree:
-    """Of scikit-learn's arrays; its leaves lead to -1."""
+def _convert_tree(tree) -> Tree:
+    """Converts scikit-learn's arrays, in which a leaf has the children -1."""
     inner = tree.children_left >= 0
     return Tree(
         feature=tuple(int(x) for x in np.where(inner, tree.feature, 0)),
@@ -140,14 +141,14 @@ def _tree(tree) -> Tree:
     )
 
 
-def _lines(name: str, told: dict) -> list[dict]:
-    """For people: per organ, of all scans and of those as they are."""
+def _summary_rows(name: str, crossed: dict) -> list[dict]:
+    """Summary rows of an organ for people: of all scans, and of those as they are."""
     lines = []
     for title, chosen in (
-        ("all", np.ones(len(told["true"]), bool)),
-        (AS_IT_IS, told["kind"] == AS_IT_IS),
+        ("all", np.ones(len(crossed["true"]), bool)),
+        (AS_IT_IS, crossed["kind"] == AS_IT_IS),
     ):
-        true, expected, lower = (told[key][chosen] for key in ("true", "expected", "lower"))
+        true, expected, lower = (crossed[key][chosen] for key in ("true", "expected", "lower"))
         lines.append(
             {
                 "organ": name,
@@ -165,7 +166,7 @@ def _lines(name: str, told: dict) -> list[dict]:
 
 
 def auroc(expected: np.ndarray, bad: np.ndarray) -> float | None:
-    """The chance that a bad one is expected to score less than a good one; ties count half."""
+    """Probability that a bad case has a lower expected score than a good one; ties count half."""
     if not bad.any() or bad.all():
         return None
     less = expected[bad][:, None] - expected[~bad][None]

@@ -1,4 +1,4 @@
-"""Which cases and organs a person should open, and why, in words."""
+"""Decides which cases and organs a person should look at, and words the reasons."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from serving.review import expectation, trust
 from serving.review.evidence import Observer, features
 from serving.review.expectation import BAD_DICE, Calibration
 
-_FAR, _VERY_FAR = 3.0, 6.0  # z-scores: worth saying; reason enough without a calibration
-_BEYOND = 1.5  # z-score by which a scan may lie beyond what the calibration saw
-# Models and flips that share less than a good prediction's Dice with their average cannot all be
-# right, and their average need not be: marked whatever a calibration says.
+_FAR, _VERY_FAR = 3.0, 6.0  # z-scores that are mentioned; that mark a scan without a calibration
+_BEYOND = 1.5  # z-score by which a scan may exceed the range of the calibration
+# Disagreement of models and flips that marks an organ whatever the calibration expects: they cannot
+# all be right, and their average need not be.
 _TORN = 1 - BAD_DICE
 _SCAN_WORDS = {
     "slice_mm": "slices of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
@@ -32,10 +32,10 @@ _SCAN_WORDS = {
 class Judge:
     """Judges predictions by their evidence.
 
-    calibrations: Organ to what its models store; None: nothing.
-    reference: What the training patients measure; None: not known.
-    recall: Share of the bad predictions that reviews are to catch.
-    reasons_against: Organ to why it is marked in every case unless it is calibrated, in words.
+    calibrations: Organ to the calibration of its models; None: they have none.
+    reference: Measures of the training patients; None: not known.
+    recall: Share of the bad predictions that the marked cases should contain.
+    reasons_against: Organ to the reason why it is marked in every case unless it is calibrated.
     """
 
     calibrations: Mapping[str, Calibration | None]
@@ -45,13 +45,11 @@ class Judge:
 
     @classmethod
     def of_models(cls, models, recall: float = 0.95) -> "Judge":
-        """The judge of what these models, a `predictor.Ensemble`, predict.
-
-        A calibration counts where all models that are averaged for an organ store the same.
-        """
+        """Makes the judge of the predictions of a `predictor.Ensemble`."""
         calibrations = {}
         for names, group in models.groups.items():
             first, *others = (expectation.load(one.folder) for one in group)
+            # A calibration holds for averaged models only if all of them store the same.
             agreed = first if all(other == first for other in others) else None
             calibrations |= dict.fromkeys(names, agreed)
         in_order = {name: calibrations[name] for name in models.organs}
@@ -59,18 +57,18 @@ class Judge:
         return cls(in_order, reference_of(models), recall, against)
 
     def observe(self, models, inputs) -> Observer:
-        """Begins to gather the evidence of a case; inputs: of `Ensemble.inputs`."""
+        """Makes the observer of a case; inputs: As returned by `Ensemble.inputs`."""
         return Observer.of_case(models.organs, models.first(inputs), self.reference)
 
     def judge(self, scan: Mapping, organs: Mapping[str, dict], findings) -> Judgement:
         """Judges one case.
 
-        scan: The scan's evidence.
+        scan: Evidence of the scan.
         organs: Organ to its evidence.
-        findings: The audit's, about scan and label map.
+        findings: Findings of the audit about scan and label map.
         """
-        unlike = self._unlike(scan)
-        rows = {name: self._organ(name, scan, row) for name, row in organs.items()}
+        unlike = self._describe_scan(scan)
+        rows = {name: self._judge_organ(name, scan, row) for name, row in organs.items()}
         flagged = {name: row for name, row in rows.items() if row.review}
         reasons = [f"unlike the training data: {' and '.join(unlike)}"] if unlike else []
         reasons += [f"{name}: {row.reason}" for name, row in flagged.items()]
@@ -88,12 +86,12 @@ class Judge:
 
     @property
     def calibrated(self) -> bool:
-        """Whether every organ has a fit in its models' calibration."""
+        """Whether the calibrations cover every organ."""
         fits = [one and one.organs.get(name) for name, one in self.calibrations.items()]
         return bool(fits) and all(fits)
 
-    def _unlike(self, scan: Mapping) -> list[str]:
-        """In words, what of the scan is far from the training data: the farthest first."""
+    def _describe_scan(self, scan: Mapping) -> list[str]:
+        """Describes what of the scan is far from the training data, the farthest first."""
         far = sorted(scan, key=lambda name: -abs(scan[name][1]))
         limits = {name: self._limits(name) for name in far}
         beyond = (n for n in far if not limits[n][0] <= scan[n][1] <= limits[n][1])
@@ -104,10 +102,7 @@ class Judge:
         ]
 
     def _limits(self, figure: str) -> tuple[float, float]:
-        """The lowest and highest z-score that can be judged: the calibration's, with some room.
-
-        grey_distance is a distance: one below the mean is no fault.
-        """
+        """Lowest and highest z-score of a scan like the training data."""
         known = [
             one.seen[figure] for one in self.calibrations.values() if one and figure in one.seen
         ]
@@ -116,9 +111,11 @@ class Judge:
         else:
             low, high = zip(*known, strict=True)
             limits = min(*low, -_FAR) - _BEYOND, max(*high, _FAR) + _BEYOND
+        # A distance below the training's mean is good.
         return (float("-inf"), limits[1]) if figure == "grey_distance" else limits
 
-    def _organ(self, name: str, scan: Mapping, row: dict) -> OrganJudgement:
+    def _judge_organ(self, name: str, scan: Mapping, row: dict) -> OrganJudgement:
+        """Judges one organ; scan, row: Evidence of scan and organ, {} if it was not found."""
         fit = self.calibrations.get(name)
         fit = fit and fit.organs.get(name)
         scores = dict.fromkeys(
@@ -134,15 +131,16 @@ class Judge:
                 fitted = one.expected(features(scan, row))
                 expected, lower = fitted, one.lower(fitted)
                 if score == "dice":
-                    expected, lower = (of_average(dice, apart) for dice in (expected, lower))
+                    expected, lower = (average_dice(dice, apart) for dice in (expected, lower))
                 scores[f"expected_{score}"] = round(expected, 3)
                 scores[f"lower_{score}"] = round(min(expected, lower), 3)
             threshold = fit.threshold(self.recall)
-            limit, given = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
-            review = scores[given] <= round(limit, 3)
+            # Without enough bad cases to set a threshold, the lower bound decides.
+            limit, score = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
+            review = scores[score] <= round(limit, 3)
         against = "" if fit else self.reasons_against.get(name, "")
         review = review or _is_torn(row) or bool(against)
-        words = [against] * bool(against) + _words(row)
+        words = [against] * bool(against) + _describe_organ(row)
         if scores["expected_dice"] is not None:
             words += [f"expected {scores['expected_dice']:.2f}"]
         slices = tuple(row["slices"])
@@ -150,19 +148,21 @@ class Judge:
 
 
 def reference_of(models) -> Reference | None:
-    """What the training patients of the first model measure, where its training recorded it."""
+    """Measures of the training patients of the first model; None if they were not recorded."""
     stored = models.segmenters[0].training.get("reference")
     return stored and fields.from_json(Reference, stored, "reference")
 
 
-def of_average(dice: float, apart: float) -> float:
-    """What models and flips reach together, from what one of them is expected to reach.
+def average_dice(dice: float, apart: float) -> float:
+    """Dice of an average of models and flips, from the Dice of a single one.
 
-    apart: 1 minus their Dice with their average, on average. A Dice's loss grows with how far an
-    outline lies from the true one, and the squared error of an average is that of its members less
-    their spread about it (Krogh and Vedelsby, Neural Network Ensembles, Cross Validation, and
-    Active Learning, 1995). What they disagree about they cannot all be right about, so that loss
-    stays.
+    The squared error of an average is the mean of its members' minus their spread about it (Krogh
+    and Vedelsby, Neural Network Ensembles, Cross Validation, and Active Learning, 1995); the loss
+    1 - Dice is treated as the error. It is at least the disagreement, since members that disagree
+    cannot all be right.
+
+    dice: Expected Dice of a single model.
+    apart: 1 minus the Dice of the members with their average, mean over the members.
     """
     return 1 - max(math.sqrt(max((1 - dice) ** 2 - apart**2, 0.0)), apart)
 
@@ -171,8 +171,8 @@ def _is_torn(row: dict) -> bool:
     return (row["disagreement"] or 0.0) >= _TORN
 
 
-def _words(row: dict) -> list[str]:
-    """What of an organ's evidence is unusual."""
+def _describe_organ(row: dict) -> list[str]:
+    """Describes what is unusual in the evidence of an organ, at most three parts."""
     words = []
     if _is_torn(row):
         shared = 1 - row["disagreement"]

@@ -1,4 +1,4 @@
-"""`predictions.csv`: every case of a folder of predictions, the one to open first on top."""
+"""`predictions.csv`: all cases of a folder of predictions, the one to look at first on top."""
 
 from segthor import csv_files, files
 from segthor.patients import Patient
@@ -10,10 +10,11 @@ _COLUMNS = ("patient", "review", "expected_dice", "lower_dice", "organ", "slices
 
 
 def write(results: Results, scans: list[Patient], names) -> list[dict]:
-    """Writes it beside the label maps, for these scans; returns its rows, worst first.
+    """Writes predictions.csv for these scans beside the label maps; returns its rows, worst first.
 
-    names: the organs that are predicted. Of each case, the organ with the lowest expectation is
-    named. A case without a label map comes first.
+    Each row names the organ with the lowest expected Dice. A case without a label map comes first.
+
+    names: Names of the predicted organs.
     """
     cases = {scan.name: results.facts(scan) for scan in scans}
     order = sorted(cases, key=lambda name: rank(cases[name], name))
@@ -25,21 +26,23 @@ def write(results: Results, scans: list[Patient], names) -> list[dict]:
 
 
 def rank(facts: Facts, name: str) -> tuple:
-    """Sorts cases worst first: failed, unlike the training data, to be reviewed, all others; each
-    by the lowest expected Dice.
+    """Sort key of a case, worst first.
+
+    Failed cases come first, then those unlike the training data, then those to be reviewed, then
+    all others; within these groups, the lowest expected Dice of an organ decides.
     """
     review = facts.review
     if facts.failed or review is None:
         return (0, 0.0, name)
-    place = 1 if review.unlike_training else 2 if review.review else 3
-    return (place, 1.0 if review.expected_dice is None else review.expected_dice, name)
+    group = 1 if review.unlike_training else 2 if review.review else 3
+    return (group, 1.0 if review.expected_dice is None else review.expected_dice, name)
 
 
 def _row(name: str, facts: Facts) -> dict:
     review = facts.review
     if review is None:
-        before = "no evidence was noted; predict again with --overwrite" if facts.job else ""
-        reason = facts.failed or before or "no label map"
+        unjudged = "no evidence was recorded; predict again with --overwrite" if facts.job else ""
+        reason = facts.failed or unjudged or "no label map"
         return {"patient": name, "review": "yes", "reason": reason}
     known = {o: row for o, row in review.organs.items() if row.expected_dice is not None}
     worst = min(known, key=lambda o: known[o].expected_dice, default=None)

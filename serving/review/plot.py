@@ -1,18 +1,18 @@
-"""The reliability plot: what was expected of each prediction beside what it was worth."""
+"""The reliability plot: true over expected Dice."""
 
 from segthor import plots
 from serving.review.cases import AS_IT_IS
 
 
-def write(path: str, told: dict[str, dict]) -> None:
-    """A picture per organ; told: of `fit.calibrate` or alike, arrays by organ."""
-    columns = min(4, len(told))
-    rows = -(-len(told) // columns)
+def write(path: str, crossed: dict[str, dict]) -> None:
+    """Writes a plot per organ; crossed: As returned by `fit.calibrate`."""
+    columns = min(4, len(crossed))
+    rows = -(-len(crossed) // columns)
     figure = plots.new_figure(figsize=(3.2 * columns, 3.3 * rows))
     axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(told) :]:
+    for axis in axes.flat[len(crossed) :]:
         axis.set_visible(False)
-    for axis, (name, one) in zip(axes.flat, told.items(), strict=False):
+    for axis, (name, one) in zip(axes.flat, crossed.items(), strict=False):
         own = one["kind"] == AS_IT_IS
         order = one["expected"].argsort()
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)

@@ -1,12 +1,12 @@
-"""What the record of its training says against trusting a model that was not calibrated."""
+"""Reasons in a model's training record not to trust it without a calibration."""
 
 from serving.review.expectation import BAD_DICE
 
-FEWEST_PATIENTS = 10  # in training; of fewer, one unusual patient decides what the model learns
+FEWEST_PATIENTS = 10  # training patients; among fewer, a single unusual one has too much influence
 
 
 def reasons_against(groups) -> dict[str, str]:
-    """Organ to why none of its models is to be trusted; organs with one that is are left out.
+    """Finds organs of which no model can be trusted; returns organ to the reason.
 
     groups: Organs to the models of these organs, see `predictor.Ensemble`.
     """
@@ -15,13 +15,13 @@ def reasons_against(groups) -> dict[str, str]:
         for names, models in groups.items()
         for name in names
     }
-    return {name: found[0] for name, found in reasons.items() if all(found)}
+    return {name: by_model[0] for name, by_model in reasons.items() if all(by_model)}
 
 
 def _reason_against(training: dict, organ: str) -> str:
-    """Why its outlines of an organ need a person each time, in words; '' for no reason.
+    """Reason why a person should check every prediction of the organ; '' if there is none.
 
-    training: The model's record, as the trainer wrote it.
+    training: The content of the model's training.json.
     """
     patients = _part(training, "reference").get("patients")
     if not isinstance(patients, int) or patients < FEWEST_PATIENTS:

@@ -1,8 +1,7 @@
-"""Scans as they should not be: what a calibration has to have seen before it can judge one.
+"""Worsens scans in nine ways, for a calibration to learn from poor predictions too.
 
-Each kind takes a scan and its labels and gives both again, on a grid of their own where slices are
-thicker or the field of view is smaller. How strong it is, the random numbers decide: from hardly
-visible to useless.
+Each kind takes a scan and its labels and returns both, on a new grid where slices are thicker or
+the field of view is smaller. The strength is random, from hardly visible to useless.
 """
 
 from dataclasses import replace
@@ -17,26 +16,30 @@ _BLOOD_HU = 45.0
 _ENHANCED_HU = (70.0, 500.0)  # medians of organs that hold contrast agent
 
 
-def worsened(kind: str, scan: Volume, labels: LabelMap, rng) -> tuple[Volume, LabelMap]:
-    """(scan, labels) of one of KINDS; rng: a numpy Generator."""
+def worsen_scan(kind: str, scan: Volume, labels: LabelMap, rng) -> tuple[Volume, LabelMap]:
+    """Worsens a scan; returns it with its labels.
+
+    kind: One of KINDS.
+    rng: numpy.random.Generator.
+    """
     return KINDS[kind](scan, labels, rng)
 
 
 def _noise(scan, labels, rng):
-    """Noise of 15 to 250 HU, as grainy as a reconstruction's."""
+    """Adds noise of 15 to 250 HU, correlated as by a reconstruction."""
     white = rng.standard_normal(scan.zyx.shape, np.float32)
     grain = sum((np.roll(white, 1, axis) for axis in range(3)), white) / 2
     return _with(scan, scan.zyx + _between(rng, 15, 250) * grain), labels
 
 
 def _blur(scan, labels, rng):
-    """A Gaussian of 1 to 9 mm in all directions."""
+    """Blurs with a Gaussian of 1 to 9 mm in all directions."""
     sigma = _between(rng, 1, 9) / np.array(scan.spacing_mm)
     return _with(scan, ndimage.gaussian_filter(scan.zyx.astype(np.float32), sigma)), labels
 
 
 def _slices(scan, labels, rng):
-    """Slabs of 2 to 5 slices."""
+    """Averages slabs of 2 to 5 slices."""
     group = min(int(rng.integers(2, 6)), max(1, len(scan.zyx) // 4))
     whole = len(scan.zyx) // group * group
     hu = scan.zyx[:whole].reshape(-1, group, *scan.zyx.shape[1:]).mean(1, dtype=np.float32)
@@ -44,8 +47,8 @@ def _slices(scan, labels, rng):
     return _on(grid, hu, labels, labels.zyx[group // 2 : whole : group])
 
 
-def _cut(scan, labels, rng):
-    """15 to 60 % cut off at one end of the body, or up to half as much at one of its sides."""
+def _crop(scan, labels, rng):
+    """Cuts off 15 to 60 % at one end of the body, or up to half as much at one of its sides."""
     along_body = rng.random() < 0.6
     axis = 0 if along_body else 2 - int(rng.integers(2))
     share = rng.uniform(0.15, 0.6) * (1 if along_body else 0.5)
@@ -59,12 +62,12 @@ def _cut(scan, labels, rng):
 
 
 def _level(scan, labels, rng):
-    """All values 15 to 200 HU too high or too low."""
+    """Shifts all values by 15 to 200 HU, up or down."""
     return _with(scan, scan.zyx + _between(rng, 15, 200) * rng.choice((-1, 1))), labels
 
 
 def _contrast(scan, labels, rng):
-    """Contoured organs that hold contrast agent lose half of it or all."""
+    """Removes half or more of the contrast agent from contoured organs that hold some."""
     hu = scan.zyx.astype(np.float32)
     share = rng.uniform(0.5, 1)
     for value in labels.boxes:
@@ -76,7 +79,7 @@ def _contrast(scan, labels, rng):
 
 
 def _streaks(scan, labels, rng):
-    """Rays of 40 to 700 HU from a point, as metal sends them, in a stack of the slices."""
+    """Adds streaks of 40 to 700 HU about a point, as by metal, to some consecutive slices."""
     _, y_mm, x_mm = scan.spacing_mm
     hu = scan.zyx.astype(np.float32)
     depth, height, width = hu.shape
@@ -93,7 +96,7 @@ def _streaks(scan, labels, rng):
 
 
 def _lost(scan, labels, rng):
-    """5 to 45 % of the slices hold nothing but air."""
+    """Replaces 5 to 45 % of the slices by air."""
     hu = scan.zyx.copy()
     held = max(1, int(len(hu) * rng.uniform(0.05, 0.45)))
     first = int(rng.integers(0, len(hu) - held + 1))
@@ -102,7 +105,7 @@ def _lost(scan, labels, rng):
 
 
 def _motion(scan, labels, rng):
-    """A fainter copy of 15 to 50 %, 4 to 40 mm away in the plane: the patient moved meanwhile."""
+    """Blends in 15 to 50 % of a copy that lies 4 to 40 mm away in plane, as by motion."""
     _, y_mm, x_mm = scan.spacing_mm
     hu = scan.zyx.astype(np.float32)
     away_mm, angle = _between(rng, 4, 40), rng.uniform(0, 2 * np.pi)
@@ -116,7 +119,7 @@ KINDS = {
     "noise": _noise,
     "blur": _blur,
     "slices": _slices,
-    "cut": _cut,
+    "cut": _crop,
     "level": _level,
     "contrast": _contrast,
     "streaks": _streaks,
@@ -126,7 +129,7 @@ KINDS = {
 
 
 def _between(rng, low: float, high: float) -> np.float32:
-    """Even on a scale of ratios, so that slight ones are as usual as gross ones."""
+    """Draws a number, uniform in its logarithm, so that weak and strong effects are as frequent."""
     return np.float32(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -135,7 +138,7 @@ def _with(scan: Volume, hu: np.ndarray) -> Volume:
 
 
 def _on(grid: Grid, hu: np.ndarray, labels: LabelMap, zyx: np.ndarray) -> tuple[Volume, LabelMap]:
-    """Both on a grid of their own."""
+    """Puts a scan and its labels [Z, Y, X] on a new grid."""
     return Volume(_as_int16(hu), grid), replace(labels, zyx=np.ascontiguousarray(zyx), grid=grid)
 
 

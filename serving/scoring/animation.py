@@ -1,4 +1,4 @@
-"""An animated GIF of one patient: the slices from top to bottom with contours."""
+"""An animated GIF of one patient: the slices from head to feet, with contours."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,7 @@ from segthor.organs import Organs
 from segthor.volume import Volume
 from serving.scoring import viewer
 
-FRAMES = 80  # at most; slices between are left out
+FRAMES = 80  # most frames; of more slices some are left out
 FRAME_MS = 120
 SIDE_PX = 360
 _COLOURS = 256  # of a GIF
@@ -22,7 +22,10 @@ def write(
     truth: np.ndarray | None,
     organs: Organs,
 ) -> None:
-    """predicted, truth: uint8 [Z, Y, X] on the scan's grid."""
+    """Writes the GIF.
+
+    predicted, truth: uint8 [Z, Y, X] on the scan's grid; truth may be None.
+    """
     slices, *plane = viewer.box_about(predicted, truth, scan.spacing_mm)
     chosen = np.arange(slices.start, slices.stop)[::-1]
     chosen = chosen[:: -(-len(chosen) // FRAMES)]
@@ -37,15 +40,14 @@ def write(
         rgb = drawing.overlay(image, true, predicted[view], scale, organs=organs)
         frames.append(Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE))
     with files.atomic_write(path) as stream:
-        made_by = {"comment": outputs.SOFTWARE.encode()}
-        others = {"append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
-        frames[0].save(stream, "GIF", save_all=True, **others, **made_by)
+        settings = {"duration": FRAME_MS, "loop": 0, "comment": outputs.SOFTWARE.encode()}
+        frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], **settings)
 
 
 def _palette(organs: Organs) -> list[int]:
-    """Greys, and each organ's colour as it is drawn for predicted and for true contours.
+    """Palette of greys and of each organ's two colours, for predicted and for true contours.
 
-    Of more than 96 organs the last are drawn in the nearest of the others' colours.
+    Of more than 96 organs, the last are drawn in the nearest colour of the palette.
     """
     solid = [organ.rgb for organ in organs][: (_COLOURS - _FEWEST_GREYS) // 2]
     pale = [drawing.pale(rgb) for rgb in solid]

@@ -1,4 +1,4 @@
-"""Two runs on the same patients: who scored better, by how much, and how sure that is."""
+"""Compares the scores of two runs on the same patients, with paired tests."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ COMPARED = ("dice", "average_hausdorff_mm", "hausdorff95_mm", "surface_dice_2mm"
 
 
 def load(folder: str) -> dict[str, dict[str, dict]]:
-    """Patient -> organ -> scores, from the scores.json of an evaluation's folder.
+    """Reads scores.json from the folder of an evaluation: patient to organ to scores.
 
     Raises:
-      InputError: no such file, or not one of ours.
+      InputError: There is no such file, or serving.evaluate did not write it.
     """
     path = folder if folder.endswith(".json") else files.join(folder, "scores.json")
     value = json_files.read(path)
@@ -23,26 +23,28 @@ def load(folder: str) -> dict[str, dict[str, dict]]:
     return fields.from_json(kind, patients, where)
 
 
-def compare(ours: dict, theirs: dict, organs: Organs) -> list[dict]:
-    """One row per organ and score, over the patients that both runs scored: ours minus theirs.
+def compare(this: dict, other: dict, organs: Organs) -> list[dict]:
+    """Compares two runs over the patients that both scored; differences are this minus other.
 
-    Each row holds organ, score, both means over those patients, and the fields of
-    `segthor.statistics.PairedTest`.
+    this, other: Patient to organ to scores.
+
+    Returns a row per organ and score: organ, score, both means over these patients, and the fields
+    of `segthor.statistics.PairedTest`.
 
     Raises:
-      InputError: no patient in common.
+      InputError: There is no patient in common.
     """
-    shared = sorted(set(ours) & set(theirs))
+    shared = sorted(set(this) & set(other))
     if not shared:
         raise InputError(
-            f"--compare: no patient in common; this run has {min(ours)} ..., "
-            f"the other {min(theirs, default='none')} ..."
+            f"--compare: no patient in common; this run has {min(this)} ..., "
+            f"the other {min(other, default='none')} ..."
         )
     rows = []
     for name in organs.names:
-        both = [p for p in shared if name in ours[p] and name in theirs[p]]
+        both = [p for p in shared if name in this[p] and name in other[p]]
         for score in COMPARED if both else ():
-            pairs = [(ours[p][name].get(score), theirs[p][name].get(score)) for p in both]
+            pairs = [(this[p][name].get(score), other[p][name].get(score)) for p in both]
             known = [(a, b) for a, b in pairs if a is not None and b is not None]
             a, b = ([pair[i] for pair in known] for i in (0, 1))
             test = statistics.paired_test(*zip(*pairs, strict=True))

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: predicted and true contours on the CT."""
+"""Pictures of an evaluation: predicted and true contours on slices of the CT."""
 
 import numpy as np
 
@@ -21,12 +21,13 @@ def tiles(
     organs: Organs,
     left_out: np.ndarray | None = None,
 ) -> list[tuple[np.ndarray, str]]:
-    """(picture, caption) of the slice that scores worst and of a typical one.
+    """Draws the slice with the lowest Dice and a typical one; returns pictures with captions.
 
-    The typical one has the middling Dice of the slices that hold most organs.
+    The typical slice has the median Dice of those that hold most organs.
 
-    truth, predicted: uint8 [Z, Y, X] on the CT's grid; names: the organs that are contoured.
-    left_out: as in `metrics.score`.
+    truth, predicted: uint8 [Z, Y, X] on the CT's grid.
+    names: Names of the contoured organs.
+    left_out: As in `metrics.score`.
     """
     values = organs.labels(names)
     predicted = np.where(np.isin(predicted, values), predicted, 0)
@@ -53,13 +54,13 @@ def tiles(
 
 
 def slice_dice(truth, predicted, values) -> np.ndarray:
-    """[Z] mean Dice over the organs that either map holds in the slice; NaN where there are none.
+    """Dice of each slice, float [Z]: mean over the organs that it holds; NaN where it holds none.
 
     truth, predicted: uint8 [Z, Y, X].
+    values: Label values of the organs.
     """
-    one, other = _counts(truth, values), _counts(predicted, values)
     both = _counts(np.where(truth == predicted, truth, 0), values)
-    total = one + other
+    total = _counts(truth, values) + _counts(predicted, values)
     rows = np.where(total > 0, 2 * both / np.maximum(total, 1), np.nan)
     known = ~np.isnan(rows)
     count = known.sum(0)
@@ -67,7 +68,7 @@ def slice_dice(truth, predicted, values) -> np.ndarray:
 
 
 def _counts(labels: np.ndarray, values) -> np.ndarray:
-    """[K, Z] voxels of each value in each slice of [Z, Y, X]."""
+    """Counts the voxels of each value in each slice of [Z, Y, X]: int [K, Z]."""
     rows, columns = nonzero_box(labels)[1:]
     planes = labels[:, rows, columns]
     counts = [np.bincount(plane.ravel(), minlength=1 + MOST_LABEL) for plane in planes]

@@ -36,7 +36,7 @@ def entry(
     shown = viewer.entry(row.patient, *maps, spacing_mm, scores, facts, volumes, organs, left_out)
     asked = []
     for one in suspects:
-        runs = suspicion.runs_of(one.dispute.slices)
+        runs = suspicion.group_runs(one.dispute.slices)
         if runs:
             short = f"{one.dispute.share:.0%} in dispute"
             asked.append((one.dispute.organ, short, one.reason, runs))

@@ -1,10 +1,10 @@
-"""Contours that a network which never saw them is sure to contradict. Numpy and scipy only.
+"""Ranks contours by how much a network that was not trained on them disagrees with them.
 
-A voxel is in dispute where one of contour and network holds it for the organ, the network is sure,
-and what the other holds for it is, within the slice, farther away than the organ's tolerance and
-than a pixel: nobody argues about an edge. An organ's share in dispute is that of the voxels
-that either of them holds for it. Some organs are harder than others, so that the ranking goes by
-the share above the usual one.
+A voxel is in dispute if it belongs to the organ in only one of contour and prediction, the network
+is sure of it, and the organ in the other is farther away within the slice than the organ's
+tolerance and than a pixel (differences at an edge do not count). The share of an organ in dispute
+is relative to the voxels that belong to it in either. Since some organs are harder than others, the
+ranking uses the difference to the usual share. Only numpy and scipy.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,21 @@ from segthor.boxes import nonzero_box
 from segthor.metrics import TOLERANCE_SLACK_MM
 from segthor.organs import Organ, Organs
 
-_SLICE_SHARE = 0.1  # in dispute, from which on a slice is in question
-_CALLED = 0.5  # of what is disputed inside the contour, from which on it is said what it is called
+_SLICE_SHARE = 0.1  # share in dispute from which a slice is listed
+_CALLED_SHARE = 0.5  # share of disputed voxels with one other label from which that is mentioned
 
 
 @dataclass(frozen=True)
 class Dispute:
-    """What speaks against one organ's contour in one patient.
+    """The dispute about one organ's contour in one patient. Slices are numbered from 0.
 
-    share: 0 to 1, of the organ in dispute. empty, superfluous, moved: numbers from 0 of the slices
-    in question where there is no contour and the network is sure of one, the other way round, and
-    where both have one. called: what the network calls most of it, '' for no other organ.
+    patient: Name of the patient.
+    organ: Name of the organ.
+    share: Share of the organ in dispute, 0 to 1.
+    empty: Slices in question with a prediction and no contour.
+    superfluous: Slices in question with a contour and no prediction.
+    moved: Slices in question with both.
+    called: The other organ that the network predicts for most of the disputed voxels, or ''.
     """
 
     patient: str
@@ -40,25 +44,29 @@ class Dispute:
 
     @property
     def slices(self) -> tuple[int, ...]:
-        """All slices in question, numbered from 0, ascending."""
+        """All slices in question, ascending."""
         return tuple(sorted((*self.empty, *self.superfluous, *self.moved)))
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A dispute beside others of the same organ. usual: their median share."""
+    """A dispute compared with those of the same organ in other patients.
+
+    dispute: The dispute.
+    usual: Median share of the organ in dispute over all patients.
+    """
 
     dispute: Dispute
     usual: float
 
     @property
     def score(self) -> float:
-        """How much more of the organ is in dispute than usual: what the ranking goes by."""
+        """Share in dispute above the usual one, by which contours are ranked."""
         return self.dispute.share - self.usual
 
     @property
     def reason(self) -> str:
-        """In words, for a person."""
+        """The reason in words."""
         one = self.dispute
         parts = [f"{one.share:.0%} of the organ in dispute, usually {self.usual:.0%}"]
         if one.called:
@@ -85,39 +93,38 @@ def measure(
 ) -> Dispute:
     """Compares an organ's contour with a prediction.
 
-    Args:
-      patient: The patient's name.
-      truth, predicted: uint8 [Z, Y, X], labels.
-      sure: bool [Z, Y, X], where the prediction is.
-      spacing_mm: Of z, y, x.
-      organ: The one to compare; it was contoured.
-      organs: Those that the network knows, for what it calls the organ otherwise.
+    patient: Name of the patient.
+    truth, predicted: uint8 [Z, Y, X], label values.
+    sure: bool [Z, Y, X], where the network is sure of its prediction.
+    spacing_mm: Spacing of z, y, x.
+    organ: The organ to compare, which is contoured.
+    organs: The organs that the network knows.
     """
     box = nonzero_box((truth == organ.label) | (predicted == organ.label))
     first, truth, predicted, sure = box[0].start, truth[box], predicted[box], sure[box]
-    true, found = truth == organ.label, predicted == organ.label
-    disputed = sure & (true != found)
+    true, positive = truth == organ.label, predicted == organ.label
+    disputed = sure & (true != positive)
     tolerance_mm = max(organ.tolerance_mm, *spacing_mm[1:]) + TOLERANCE_SLACK_MM
     for z in np.flatnonzero(disputed.any((1, 2))):
-        to_true, to_found = (_distance_mm(mask[z], spacing_mm[1:]) for mask in (true, found))
-        disputed[z] &= np.where(true[z], to_found, to_true) > tolerance_mm
-    counts, total = disputed.sum((1, 2)), (true | found).sum((1, 2))
+        to_true, to_positive = (_distance_mm(mask[z], spacing_mm[1:]) for mask in (true, positive))
+        disputed[z] &= np.where(true[z], to_positive, to_true) > tolerance_mm
+    counts, total = disputed.sum((1, 2)), (true | positive).sum((1, 2))
     questioned = counts >= _SLICE_SHARE * np.maximum(total, 1)
-    has_true, has_found = true.any((1, 2)), found.any((1, 2))
+    has_true, has_positive = true.any((1, 2)), positive.any((1, 2))
     return Dispute(
         patient,
         organ.name,
         float(counts.sum() / max(total.sum(), 1)),
         *(
             tuple(int(first + z) for z in np.flatnonzero(questioned & kind))
-            for kind in (~has_true, has_true & ~has_found, has_true & has_found)
+            for kind in (~has_true, has_true & ~has_positive, has_true & has_positive)
         ),
-        called=_called(predicted[disputed & true], organs),
+        called=_other_organ(predicted[disputed & true], organs),
     )
 
 
 def rank(disputes: Sequence[Dispute]) -> list[Suspect]:
-    """All of them, the most suspicious first."""
+    """Ranks all disputes, the most suspicious contour first."""
     shares: dict[str, list[float]] = {}
     for one in disputes:
         shares.setdefault(one.organ, []).append(one.share)
@@ -125,8 +132,8 @@ def rank(disputes: Sequence[Dispute]) -> list[Suspect]:
     return sorted(suspects, key=lambda s: (-s.score, s.dispute.patient, s.dispute.organ))
 
 
-def runs_of(slices: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, last) of each run of neighbours among ascending numbers."""
+def group_runs(slices: Sequence[int]) -> list[tuple[int, int]]:
+    """Groups ascending numbers into runs of consecutive ones; returns first and last of each."""
     runs: list[tuple[int, int]] = []
     for number in slices:
         if runs and number == runs[-1][1] + 1:
@@ -137,14 +144,14 @@ def runs_of(slices: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _distance_mm(mask: np.ndarray, pixel_mm) -> np.ndarray:
-    """How far each pixel of a slice is from the mask; infinite where that is empty."""
+    """Distance of each pixel of a slice from the mask; infinite if the mask is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf)
     return ndimage.distance_transform_edt(~mask, sampling=pixel_mm)
 
 
-def _called(labels: np.ndarray, organs: Organs) -> str:
-    """The other organ that most of these labels are; '' where most are background, or none."""
+def _other_organ(labels: np.ndarray, organs: Organs) -> str:
+    """Name of the organ that most of these labels belong to; '' if there is none."""
     counts = {organ.name: np.count_nonzero(labels == organ.label) for organ in organs}
     most = max(counts, key=counts.get)
-    return most if len(labels) and counts[most] >= _CALLED * len(labels) else ""
+    return most if len(labels) and counts[most] >= _CALLED_SHARE * len(labels) else ""

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that holds its style, its script and its data."""
+"""The page of a report: one HTML file with its style, scripts and data."""
 
 import json
 import re
@@ -12,17 +12,19 @@ from serving.scoring.page import markdown
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("state.js", "volume.js", "planes.js", "review.js", "page.js")
-_TAKEN_KEYS = "ptw"  # by page.js: predicted, true, worst slice
+_TAKEN_KEYS = "ptw"  # keys of page.js: predicted, true, worst slice
 
 
 def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()) -> int:
-    """Writes the page; patients: of `serving.scoring.viewer`, in their order. Returns its bytes.
+    """Writes the page; returns its size in bytes.
 
-    cards: of the models that predicted, each in Markdown (`serving.card_text`).
-    source: what they are, for the headline. Of the organs those that were to be found are offered.
+    patients: Entries of `serving.scoring.viewer`, in their order on the page.
+    source: Description of the patients, for the headline.
+    organs: The table; the page shows those of its organs that an entry has.
+    cards: Model cards of the models that predicted, in Markdown (`serving.card_text`).
     """
-    found = {name for patient in patients for name in patient.get("organs", ())}
-    organs = organs.select(found or organs.names)
+    names = {name for patient in patients for name in patient.get("organs", ())}
+    organs = organs.select(names or organs.names)
     data = {
         "source": source,
         "patients": patients,
@@ -59,9 +61,9 @@ def _folded(html: str) -> str:
 
 
 def _keys(names) -> list[str]:
-    """The key that shows or hides each organ: the first free letter of its name, else of all.
+    """Keys that show or hide each organ: the first free letter of its name, else of the alphabet.
 
-    '' for those that come after the last free letter.
+    '' for an organ without a free letter.
     """
     keys = []
     for name in names:
@@ -71,9 +73,9 @@ def _keys(names) -> list[str]:
 
 
 def _embedded(value) -> str:
-    """JSON that nothing in it can end or comment out, wherever in a page of HTML it stands.
+    """JSON that can be embedded in HTML: no character of it can end the script.
 
-    What is no character, as in a file's name that is not UTF-8, becomes a question mark.
+    Bytes of a file name that are not UTF-8 become question marks.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text = text.encode(errors="replace").decode()
