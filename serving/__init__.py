@@ -2,11 +2,11 @@
 
 import importlib
 
-_MODULES = {"Segmenter": "segmenter", "Result": "segmenter"}  # name to the module that has it
+_MODULES = {"Segmenter": "segmenter", "Result": "segmenter"}  # name to its module
 
 
 def __getattr__(name: str):
-    """`serving.Segmenter` and others of `_MODULES`; each module is loaded when it is needed."""
+    """Imports the module of a name in `_MODULES`, such as `serving.Segmenter`, on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module 'serving' has no attribute {name!r}")
     return getattr(importlib.import_module(f"serving.{_MODULES[name]}"), name)

@@ -1,13 +1,13 @@
-"""Follows what became of drafts: which were changed before they were approved, and by how much.
+"""Compares drafts with the approved contours: which organs were changed, and by how much.
 
   python -m serving.follow --drafts=predictions --approved=APPROVED --output=follow
 
-Writes follow.csv (a line for each organ of each approved set), months.csv (medians by organ and
-month, beside what the review expected) and follow.html. approved.csv names the sets in which an
-organ was changed, unchanged.csv the others, both for beam_jobs.build --input.
+Writes follow.csv (a row for each organ of each approved set), months.csv (medians by organ and
+month, with the scores that the review expected) and follow.html. approved.csv lists the sets in
+which an organ was changed, unchanged.csv the others, both for beam_jobs.build --input.
 
 Exit status: 0; 3 for an alarm: in some month the median Dice of an organ's changed drafts is below
-what the review expected at least; 1 where a set could not be compared; 2 for an error.
+the lower bound of the review; 1 if a set could not be compared; 2 for an error.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ APPROVED = flags.DEFINE_string(
     "The approved contours of these patients: as --labels of serving.evaluate.",
     required=True,
 )
-OUTPUT = flags.DEFINE_string("output", None, "Where the results go.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True)
 ALARM_STATUS = 3
 ROWS, MONTHS, PAGE = "follow.csv", "months.csv", "follow.html"
 CHANGED, UNCHANGED, TABLE = "approved.csv", "unchanged.csv", "organ_table.json"
@@ -45,21 +45,21 @@ WRITTEN = {
 
 
 def main(_):
-    """Compares each approved set with its draft; writes, prints and decides about the alarm."""
-    given = {flag.name: flag.value for flag in (DRAFTS, APPROVED)}
-    outputs.check_folder(OUTPUT.value, given, written=WRITTEN)
+    """Compares each approved set with its draft, writes and prints; returns the alarm's status."""
+    input_paths = {flag.name: flag.value for flag in (DRAFTS, APPROVED)}
+    outputs.check_folder(OUTPUT.value, input_paths, written=WRITTEN)
     organs = pairs.table_of(DRAFTS.value, APPROVED.value)
-    found = pairs.match(APPROVED.value, DRAFTS.value, organs=organs)
-    print(f"{len(found.pairs)} approved sets have a draft, {len(found.missing)} have none.")
+    match = pairs.match(APPROVED.value, DRAFTS.value, organs=organs)
+    print(f"{len(match.pairs)} approved sets have a draft, {len(match.missing)} have none.")
     with outputs.lock_folder(OUTPUT.value, WRITTEN):
-        rows, sets, failed = _compare(found.pairs, organs)
+        rows, sets, failed = _compare(match.pairs, organs)
         if not rows:
             raise InputError("no approved set could be compared; see the lines above")
         months, overall = follow_up.summarise(rows, organs), follow_up.overall(rows, organs)
-        said = _conclusion(rows, months)
+        conclusion = _conclude(rows, months)
         _write(rows, months, sets, organs)
-        follow_page.write(files.join(OUTPUT.value, PAGE), overall, months, rows, said)
-    print(f"\n{_table(overall)}\n\n{said}\nWrote {files.join(OUTPUT.value, PAGE)}")
+        follow_page.write(files.join(OUTPUT.value, PAGE), overall, months, rows, conclusion)
+    print(f"\n{_table(overall)}\n\n{conclusion}\nWrote {files.join(OUTPUT.value, PAGE)}")
     approved, table = (files.join(OUTPUT.value, name) for name in (CHANGED, TABLE))
     if any(row.changed for row in rows):
         values = [f"{name}={value}" for name, value in sets[0][0].label_values]
@@ -71,7 +71,7 @@ def main(_):
 
 
 def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bool]], int]:
-    """Rows of all sets; each set as a patient, and whether it was changed; how many failed."""
+    """Compares all sets; returns rows, patients with whether they changed, and failures."""
     rows, sets, failed = [], [], 0
     for number, (approved, draft) in enumerate(matched, 1):
         line = f"[{number}/{len(matched)}] {approved.name}"
@@ -80,7 +80,7 @@ def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bo
             noted = facts.read_of_table(DRAFTS.value, approved.name, organs)
             month = scans.read_month(approved.labels)
             of_set = follow_up.compare(approved.name, month, drafted, truth, approved.labels, noted)
-        except Exception as error:  # whatever it is, the other patients must not suffer
+        except Exception as error:  # an unforeseen error must not stop the other patients
             failed += 1
             print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
             continue
@@ -95,7 +95,7 @@ def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bo
 
 
 def _write(rows: list[Row], months: list[Group], sets, organs: Organs) -> None:
-    """The tables, and the lists of patients that `beam_jobs.build` takes."""
+    """Writes the tables, and the lists of patients for `beam_jobs.build`."""
     for name, values, kind in ((ROWS, rows, Row), (MONTHS, months, Group)):
         columns = [field.name for field in dataclasses.fields(kind)]
         table = [{key: _plain(value) for key, value in vars(one).items()} for one in values]
@@ -120,17 +120,19 @@ def _plain(value):
     return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
-def _conclusion(rows: list[Row], months: list[Group]) -> str:
-    """What it comes to, in one line."""
+def _conclude(rows: list[Row], months: list[Group]) -> str:
+    """Summarises the comparison in one line."""
     changed = sum(row.changed for row in rows)
-    said = f"{changed} of {len(rows)} organs were changed, {len(rows) - changed} were not"
+    conclusion = f"{changed} of {len(rows)} organs were changed, {len(rows) - changed} were not"
     raised = [f"{group.organ} in {group.month or 'an unknown month'}" for group in months
               if group.alarm]  # fmt: skip
     if raised:
-        return f"{said}. ALARM: changed more than the review expected: {', '.join(raised)}."
+        return f"{conclusion}. ALARM: changed more than the review expected: {', '.join(raised)}."
     if all(row.lower_dice is None for row in rows):
-        return f"{said}. The model is not calibrated (serving.calibrate), so nothing can alarm."
-    return f"{said}. No alarm."
+        return (
+            f"{conclusion}. The model is not calibrated (serving.calibrate), so nothing can alarm."
+        )
+    return f"{conclusion}. No alarm."
 
 
 def _table(overall: list[Group]) -> str:

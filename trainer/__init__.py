@@ -4,15 +4,15 @@ import importlib
 
 from segthor import environment
 
-environment.prepare()  # above every module of the trainer, which import tensorflow
+environment.prepare()  # before any module of the trainer imports TensorFlow
 
-# Name to the module that has it; all but `Strengths` load TensorFlow.
+# Name to its module; all but `Strengths` load TensorFlow.
 _MODULES = {"dataset": "batches", "steps_per_epoch": "batches", "Strengths": "strengths"}
 _MODULES |= {"Augmentation": "augment_layer"}
 
 
 def __getattr__(name: str):
-    """`trainer.dataset` and others of `_MODULES`; each module is loaded when it is needed."""
+    """Imports the module of a name in `_MODULES`, such as `trainer.dataset`, on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
     if _MODULES[name] != "strengths":

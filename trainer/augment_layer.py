@@ -1,4 +1,4 @@
-"""The augmentation as a layer, for a training step of one's own; see docs/python.md."""
+"""The augmentation as a Keras layer, for other training steps; see docs/python.md."""
 
 from dataclasses import replace
 
@@ -13,26 +13,29 @@ from trainer.strengths import Strengths
 
 
 class Augmentation(tf.keras.layers.Layer):
-    """The trainer's augmentation on the device, for a training step of one's own.
+    """The trainer's augmentation on the device, for other training steps.
 
       augmentation = trainer.Augmentation("data/dataset", trainer.Strengths())
       images, labels, contoured = augmentation(batch, training=True)
 
-    Takes and gives what `dataset` yields, images as float32. Without `training` nothing changes.
-    Each call is a step of its own; seed, step and a slice's place in the batch of all replicas
-    decide what it gets, as in `trainer.main`.
+    Takes and returns what `dataset` yields, with images as float32; without `training` nothing
+    changes. Each call is one step. The augmentation of a slice depends on seed, step and its index
+    in the batch of all replicas, as in `trainer.main`.
     """
 
     def __init__(self, folder, strengths: Strengths, seed: int = 0, organs=(), **layer):
-        """folder, seed, organs: As for `dataset`. layer: What Keras gives a layer, as its name.
+        """Reads the table of organs of a dataset.
+
+        folder, seed, organs: As for `dataset`.
+        layer: Arguments of the Keras layer, such as its name.
 
         Raises:
-          InputError: as `dataset`; or slices are to be mirrored left to right, and `organs` leaves
-            out what one of them becomes.
+          InputError: As `dataset`; or slices are mirrored left to right, and `organs` lacks the
+            mirror image of one of them.
         """
         super().__init__(trainable=False, **layer)
         source, config = open_input(folder, 1, strengths, seed, organs, -1)
-        self._table = _numbered(source.organs, config.organs)
+        self._table = _number_organs(source.organs, config.organs)
         self._config = config
         self._step = tf.Variable(
             0,
@@ -42,25 +45,25 @@ class Augmentation(tf.keras.layers.Layer):
         )
 
     def call(self, batch, training=False):
-        """(images, labels, contoured), augmented if `training`."""
+        """Returns images, labels and contoured, augmented if `training`."""
         images, labels, contoured = batch
         if not training:
             return tf.cast(images, tf.float32), labels, contoured
         size, replica = tf.shape(labels)[0], tf.distribute.get_replica_context()
         index = tf.range(size) + replica.replica_id_in_sync_group * size
-        drawn = index, tf.stack([self._config.seed, self._step]), self._config.augment
-        images, labels = augment(images, labels, *drawn)
-        labels, contoured = exchange_sides(labels, contoured, *drawn, self._table)
+        draw = index, tf.stack([self._config.seed, self._step]), self._config.augment
+        images, labels = augment(images, labels, *draw)
+        labels, contoured = exchange_sides(labels, contoured, *draw, self._table)
         self._step.assign_add(1)
         return images, labels, contoured
 
 
-def _numbered(table: Organs, names) -> Organs:
-    """The organs of `names`, labelled 1, 2, ... in their order.
+def _number_organs(table: Organs, names) -> Organs:
+    """Numbers the organs of `names` 1, 2, ... in their order.
 
     Raises:
-      InputError: an organ's mirror image is not among them.
+      InputError: The mirror image of an organ is not among them.
     """
     sides.mirrored_places(table, names)
-    rows = {organ.name: organ for organ in table.only(names)}
+    rows = {organ.name: organ for organ in table.select(names)}
     return Organs(tuple(replace(rows[name], label=k) for k, name in enumerate(names, 1)))

@@ -1,4 +1,4 @@
-"""Batches for a network and a `fit` of one's own, from the trainer's own input; see docs/python.md.
+"""Batches of the trainer's input for other networks and training loops; see docs/python.md.
 
 The slices, their order and their augmentation are those of `trainer.main` with the same seed.
 """
@@ -32,32 +32,31 @@ def dataset(
     host: tuple[int, int] = (0, 1),
     first_step: int = 0,
 ):
-    """A tf.data.Dataset of (images, labels, contoured), which Keras takes as x, y, sample_weight.
+    """Makes a tf.data.Dataset of (images, labels, contoured): Keras' x, y and sample_weight.
 
-    images: [N, H, W, C], 0 to 255; uint8 as stored, or float32 where they are augmented.
-    labels: uint8 [N, H, W]: 0 is background, k is the k-th of `organs`, and 255 is a pixel that is
-      not annotated, where the dataset has such pixels.
-    contoured: float32 [N, K]: 1 where organ k was contoured in the slice's patient, else 0. Where
-      it is 0, nothing is known about the organ; its pixels are labelled background.
+    images: [N, H, W, C], 0 to 255; uint8 as stored, or float32 if augmented.
+    labels: uint8 [N, H, W]: 0 is background, k is the k-th of `organs`, 255 a pixel that is not
+      annotated, if the dataset has such pixels.
+    contoured: float32 [N, K]: 1 if organ k was contoured in the slice's patient, else 0. If it is
+      0, nothing is known about the organ; its pixels are labelled background.
 
-    The training split has no end (`steps_per_epoch` is the length of an epoch) and its order is
-    decided by `seed`, `batch` and the number of hosts. The validation split gives each slice once.
+    The training split is endless (`steps_per_epoch` is the length of an epoch); its order depends
+    on `seed`, `batch` and the number of hosts. The validation split yields each slice once.
 
     Args:
       folder: The folder of a dataset.
       split: 'train' or 'validation'.
       batch: Slices of a batch on this host.
-      augment: How strongly to augment, on the host's processor; None: not at all. `Augmentation`
-        does the same on the device.
-      seed: Decides the order of the slices and the augmentation.
-      organs: The organs to learn, in the order of the labels; all of the dataset's if empty.
-      fold: The fold that is the validation split; -1: the split as built.
-      host: Number of this host, and of all hosts. Together the hosts get the batches of one host
-        with a batch as large as theirs together.
-      first_step: How many batches of each host to leave out, to continue a training.
+      augment: Strengths of the augmentation on the CPU; None: no augmentation. `Augmentation` does
+        the same on the device.
+      seed: Seed of the order of the slices and of the augmentation.
+      organs: Organs to learn, in the order of the labels; empty: all organs of the dataset.
+      fold: Fold to validate on; -1: the split as built.
+      host: Index of this host and number of hosts, which share a global batch.
+      first_step: Number of batches of each host to skip, to resume a training.
 
     Raises:
-      InputError: no dataset there, or a choice that it does not allow.
+      InputError: There is no dataset, or it does not allow these arguments.
     """
     require(split in (TRAIN, VALIDATION), "split", f"{TRAIN} or {VALIDATION}", split)
     require(0 <= host[0] < host[1], "host", "a number below the number of hosts", host)
@@ -69,20 +68,20 @@ def dataset(
         require(not first_step, "first_step", "0 for the validation split", first_step)
         total = source.count(source.validation)
         slices = data.evaluation(source, batch * host[1], host)
-        slices = slices.filter(lambda row: row[data.INDEX] < total)  # the others are padding
+        slices = slices.filter(lambda row: row[data.INDEX] < total)  # without padding
     batches = slices.batch(batch, drop_remainder=split == TRAIN).enumerate(first_step)
     finish = _finish(source, config)
     return batches.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_epoch(folder, batch: int = 16, fold: int = -1, hosts: int = 1) -> int:
-    """Batches in which each host sees the training slices once; see `dataset`."""
+    """Number of batches of an epoch on each host; see `dataset`."""
     source = sources.open_source(os.fspath(folder), fold if fold >= 0 else None)
     return sources.steps_per_epoch(source, batch * hosts)
 
 
 def open_input(folder, batch: int, augment, seed: int, organs, fold: int):
-    """The dataset, and the choices of `trainer.main` that stand for those of `dataset`."""
+    """Opens the dataset; returns its `Source` and the `Config` for these arguments."""
     choices = {"batch_size": batch, "seed": seed, "organs": tuple(organs), "fold": fold}
     config = Config(augment=augment or Strengths.none(), **choices)
     source = sources.open_source(os.fspath(folder), config.held_out_fold)
@@ -90,7 +89,7 @@ def open_input(folder, batch: int, augment, seed: int, organs, fold: int):
 
 
 def _finish(source: sources.Source, config: Config):
-    """A function of step and batch, as `data.training` gives it, to what `dataset` yields."""
+    """Makes a function from step and batch of `data.training` to what `dataset` yields."""
     classes = _classes(source, config.organs)
     columns = source.organs.places(config.organs)
     all_columns = columns == list(range(len(source.organs)))
@@ -99,9 +98,9 @@ def _finish(source: sources.Source, config: Config):
         images, labels, contoured = (batch[part] for part in _PARTS)
         if config.augment != Strengths.none():
             seed = tf.stack([config.seed, tf.cast(step, tf.int32)])
-            drawn = batch[data.INDEX], seed, config.augment
-            images, labels = augmentation.augment(images, labels, *drawn)
-            labels, contoured = exchange_sides(labels, contoured, *drawn, source.organs)
+            draw = batch[data.INDEX], seed, config.augment
+            images, labels = augmentation.augment(images, labels, *draw)
+            labels, contoured = exchange_sides(labels, contoured, *draw, source.organs)
         if classes is not None:
             labels = tf.gather(classes, tf.cast(labels, tf.int32))
         if not all_columns:
@@ -112,7 +111,7 @@ def _finish(source: sources.Source, config: Config):
 
 
 def _classes(source: sources.Source, names) -> np.ndarray | None:
-    """uint8 [256], the dataset's label values to those of `dataset`; None where they are equal."""
+    """Maps label values to those of `dataset`, uint8 [256]; None if all are equal."""
     classes = np.zeros(MOST_LABEL + 1, np.uint8)
     classes[source.organs.labels(names)] = range(1, len(names) + 1)
     if source.dataset.has_ignored:

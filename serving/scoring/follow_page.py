@@ -1,11 +1,11 @@
-"""The page of `serving.follow`: what became of the drafts, in one file without a script."""
+"""The page of `serving.follow`, one HTML file without a script."""
 
 import html
 
 from segthor import files, outputs
 from serving.scoring.follow_up import FEWEST, Group, Row
 
-MOST_ROWS = 200  # of single organs: the ones that were changed most
+MOST_ROWS = 200  # rows of single organs, those with the lowest Dice
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em;
   background: #18181b; color: #e4e4e7 }
@@ -33,15 +33,17 @@ _TITLES = (
 )
 
 
-def write(path: str, overall: list[Group], months: list[Group], rows: list[Row], said: str) -> None:
-    """Writes the page; said: the conclusion, in one line."""
+def write(
+    path: str, overall: list[Group], months: list[Group], rows: list[Row], conclusion: str
+) -> None:
+    """Writes the page; conclusion: One line."""
     alarm = any(group.alarm for group in months)
     changed = sorted((row for row in rows if row.changed), key=lambda row: row.dice)
     parts = [
-        f'<p class="{"alarm" if alarm else ""}">{html.escape(said)}</p>',
-        "<p>Medians are of the changed organs. Drafts that were not changed may be right, or "
-        "nobody looked. bound: the median of what the review expected at least; a month with a "
-        f"median Dice below it raises an alarm, from {FEWEST} changed organs on.</p>",
+        f'<p class="{"alarm" if alarm else ""}">{html.escape(conclusion)}</p>',
+        "<p>Medians are over the changed organs. Unchanged drafts may be right, or may not have "
+        "been checked. bound: the median of the review's lower bounds; a month with at least "
+        f"{FEWEST} changed organs and a median Dice below it raises an alarm.</p>",
         "<h2>Each organ</h2>",
         _groups(overall, with_month=False),
         "<h2>By month</h2>",
@@ -53,7 +55,7 @@ def write(path: str, overall: list[Group], months: list[Group], rows: list[Row],
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="generator" content="{outputs.SOFTWARE}">\n<title>Follow-up</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>What became of the drafts</h1>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Drafts and approved contours</h1>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
@@ -100,7 +102,7 @@ def _cell(value, form: str) -> str:
 
 
 def _table(header, lines) -> str:
-    """lines: (cells, whether they are marked)."""
+    """Formats a table; lines: Pairs of cells and whether to mark the row."""
     rows = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in header)}</tr>"]
     for cells, marked in lines:
         inner = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)

@@ -1,8 +1,8 @@
-"""What became of drafts: how an approved set differs from the draft, by organ and month.
+"""Differences between approved sets and drafts, by organ and month.
 
-An organ was changed where its approved contour lies elsewhere than the draft's: by any voxel in a
-label map; by more than a pixel in a structure set, since planning systems round what they import.
-Organs that were not changed are counted apart: they may be right, or nobody looked.
+An organ counts as changed if its approved contour differs from the draft: by any voxel in a label
+map; by more than a pixel in a structure set, since planning systems round imported contours.
+Unchanged organs are counted separately: they may be right, or may not have been checked.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,24 @@ from segthor.volume import LabelMap
 from serving.prediction.facts import Facts
 from serving.scoring import evaluation
 
-FEWEST = 5  # changed organs of a month, below which their median means nothing
+FEWEST = 5  # changed organs of a month; the median of fewer is not meaningful
 
 
 @dataclass(frozen=True)
 class Row:
     """One organ of one approved set.
 
-    month: YYYY-MM in which the set was made; '' where nothing says so.
-    changed: Whether the approved contour differs from the draft's.
-    slices_changed: Slices in which it differs.
-    dice, surface_dice_3mm, added_path_mm, slices_to_touch, difference_cm3: Of the draft against the
-      approved set, as in `evaluation.Scores`; difference: draft minus approved.
+    patient: Name of the patient.
+    organ: Name of the organ.
+    month: YYYY-MM of the approved set; '' if not known.
+    changed: Whether the approved contour differs from the draft.
+    slices_changed: Number of slices in which it differs.
+    dice, surface_dice_3mm, added_path_mm, slices_to_touch: Scores of the draft against the approved
+      set, as in `evaluation.Scores`.
     draft_cm3, approved_cm3: Volumes.
-    expected_dice, lower_dice: What the review expected, and what it expected at least; None: the
-      model was not calibrated.
+    difference_cm3: Volume of the draft minus that of the approved set.
+    expected_dice, lower_dice: Expected Dice of the review and its lower bound; None: the model was
+      not calibrated.
     review: Whether the review marked the organ.
     """
 
@@ -52,10 +55,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The approved contours of one organ in one month. Medians are of the changed ones.
+    """The approved contours of one organ in one month; medians are over the changed ones.
 
-    bound: Median of the lowest expected Dice of the changed ones; None: not known.
-    marked: How many of the changed ones the review had marked.
+    organ: Name of the organ.
+    month: YYYY-MM; '' if not known.
+    approved: Number of approved contours.
+    changed: Number of changed ones.
+    slices_changed, added_path_mm, surface_dice_3mm, difference_cm3, dice, expected_dice: Medians of
+      the fields of `Row`; None: not known.
+    bound: Median of the lower bounds of the Dice; None: not known.
+    marked: Number of changed contours that the review had marked.
     alarm: Whether the median Dice is below the bound.
     """
 
@@ -77,9 +86,9 @@ class Group:
 def compare(
     patient: str, month: str, draft: LabelMap, approved: LabelMap, file: str, facts: Facts
 ) -> list[Row]:
-    """One row for each organ that was drafted and approved.
+    """Compares an approved set with its draft; returns a row per organ that both contain.
 
-    file: The approved set, which is a label map or a structure set.
+    file: Path of the approved set, a label map or a structure set.
     """
     organs, spacing_mm = draft.organs, draft.grid.spacing_mm
     names = [name for name in facts.organs if name in approved.contoured]
@@ -115,7 +124,7 @@ def compare(
 
 
 def summarise(rows: list[Row], organs: Organs) -> list[Group]:
-    """Each organ by month, organs in the table's order."""
+    """Groups the rows by organ, in the order of the table, and month."""
     groups = []
     for name in organs.names:
         own = [row for row in rows if row.organ == name]
@@ -125,7 +134,7 @@ def summarise(rows: list[Row], organs: Organs) -> list[Group]:
 
 
 def overall(rows: list[Row], organs: Organs) -> list[Group]:
-    """Each organ over all months."""
+    """Groups the rows by organ, over all months."""
     named = [(name, [row for row in rows if row.organ == name]) for name in organs.names]
     return [_group(name, "all", own) for name, own in named if own]
 
@@ -154,6 +163,6 @@ def _group(organ: str, month: str, rows: list[Row]) -> Group:
 
 
 def _median(values) -> float | None:
-    """Of those that are known; None where none is."""
+    """Median of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
