@@ -120,4 +120,4 @@ def _list_unchecked(organs: Organs) -> str:
         for organ in organs
     }
     text = "; ".join(f"{name}: {', '.join(limits)}" for name, limits in missing.items() if limits)
-    return text and f"<p>Not checked, for want of a range in the table of organs: {text}.</p>"
+    return text and f"<p>Not checked, without a range in the table of organs: {text}.</p>"

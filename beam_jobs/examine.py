@@ -67,7 +67,7 @@ def examine(source: Patient, job: Job) -> Examined:
     try:
         examined = _examine(source, job)
     except MemoryError:
-        message = f"{source.ct}: no memory left; fewer workers at once have more each"
+        message = f"{source.ct}: no memory left; use fewer workers, so that each has more"
         return Examined(source, _judge([Finding.of("file_too_large", message)], job))
     except Exception as error:  # a damaged patient must not stop the others
         error = guard.read_error(source.ct, error)

@@ -23,7 +23,7 @@ def main(argv):
     slices = sum(shard.records for shard in dataset.shards)
     print(
         f"{_DATA.value}: {len(dataset.shards)} shards with {slices} slices of "
-        f"{len(dataset.patients)} patients are as the manifest says"
+        f"{len(dataset.patients)} patients agree with the manifest"
     )
 
 

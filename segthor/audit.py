@@ -163,7 +163,7 @@ def _implausible(organ: Organ, values: OrganFigures) -> list[Finding]:
     share = values.gaps / values.slices if values.slices else 0
     if values.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE:
         slices = f"{values.gaps} of its {values.slices} slices"
-        add("organ_sparse", f"{organ.name}: not drawn on {slices}; they are no background")
+        add("organ_sparse", f"{organ.name}: not drawn on {slices}, which are not background")
     return findings
 
 

@@ -85,7 +85,7 @@ def within(seconds: float, what: str, function, *arguments, **named):
     except TimeoutError as error:
         if future.done():  # the call itself raised it
             raise
-        message = f"{what}: took longer than {seconds:g} s to read; is its disk or network there?"
+        message = f"{what}: took longer than {seconds:g} s to read; check its disk or network"
         raise ReadError("file_missing", message) from error
 
 

@@ -31,7 +31,7 @@ def check(label_values, organs: Organs, where: str) -> None:
     for name, other in label_values:
         if value == 0 or (name != NAME and other == value):
             owner = "the background" if value == 0 else name
-            raise InputError(f"{where}: {NAME}={value} is the value of {owner}; expected its own")
+            raise InputError(f"{where}: {NAME}={value} is the value of {owner}; expected another")
     if not is_free(organs):
         owner = next(organ.name for organ in organs if organ.label == LABEL)
         raise InputError(

@@ -44,7 +44,7 @@ def find(
     if stored is not None:
         patients = _in_dataset(stored, path, split)
     elif split:
-        raise InputError(f"--split={split}: {path} is no dataset, and knows no split")
+        raise InputError(f"--split={split}: expected a dataset, found {path}; leave --split out")
     elif files.is_dir(path):
         patients = _in_folder(path, organs, layouts.scans, cache, series)
     elif scans.is_dicom(path):

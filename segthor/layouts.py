@@ -180,7 +180,7 @@ def _one_patient(folder: str) -> list[Patient]:
         return _flat(folder, names)
     raise InputError(
         f"{folder}: expected one CT and its GT.nii.gz, found {', '.join(images[:4])}; "
-        "a CSV can say which is which"
+        "name the CT and the contours in a CSV"
     )
 
 
@@ -200,12 +200,12 @@ def _flat(folder: str, names: list[str]) -> list[Patient]:
         if mask and owners.setdefault(mask, name) != name:
             raise InputError(
                 f"{folder}: {mask} may be the contours of {owners[mask]} or of {name}; "
-                "a CSV can say which"
+                "name it in a CSV"
             )
         labels = files.join(folder, mask) if mask else ""
         patients.append(Patient(stem(name), files.join(folder, name), labels))
     for mask in sorted(set(by_number.values()) - set(owners)):
-        raise InputError(f"{folder}: {mask} has no CT of its number beside it")
+        raise InputError(f"{folder}: {mask} has no CT with its number in this folder")
     return patients
 
 

@@ -260,16 +260,16 @@ def _check_arguments(predicted, truth, spacing_mm, labels):
         if label_map.ndim != 3 or label_map.dtype.kind not in "biu":
             raise InputError(
                 f"{name}: expected a label map [Z, Y, X] of integers, "
-                f"got {label_map.dtype} of shape {label_map.shape}"
+                f"found {label_map.dtype} of shape {label_map.shape}"
             )
     if predicted.shape != truth.shape:
         raise InputError(
-            f"predicted and truth: expected one shape, got {predicted.shape} and {truth.shape}; "
+            f"predicted and truth: expected one shape, found {predicted.shape} and {truth.shape}; "
             "score them on the same grid"
         )
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not np.all(np.isfinite(spacing)) or np.any(spacing <= 0):
-        raise InputError(f"spacing_mm: expected three positive lengths, got {spacing_mm}")
+        raise InputError(f"spacing_mm: expected three positive lengths, found {spacing_mm}")
     if 0 in labels:
-        raise InputError(f"labels: expected organs, got {labels}; 0 is the background")
+        raise InputError(f"labels: expected organs, found {labels}; 0 is the background")
     return predicted, truth, tuple(spacing.tolist())

@@ -81,7 +81,7 @@ def test_the_page_says_for_which_organs_there_is_no_range(tmp_path, written):
     Part("", None, (patient("a"),), (), (), {}, {}, {}).save(str(tmp_path), "a")
     audit_page.write(["a"], str(tmp_path), Organs((SEGTHOR["aorta"], gut)))
     page = (tmp_path / "audit.html").read_text()
-    told = "Not checked, for want of a range in the table of organs"
+    told = "Not checked, without a range in the table of organs"
     assert f"{told}: gut: volume_cm3, max_components.</p>" in page
     assert 'style="color: rgb(1, 2, 3)">gut' in page
     columns = (tmp_path / "audit.csv").read_text().splitlines()[0].split(",")

@@ -77,7 +77,7 @@ def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_pa
     for shard in found.shards:
         assert files.sha256(f"s3://clinic/dataset/{shard.file}") == shard.sha256
     done = run_entry("beam_jobs.verify", data="s3://clinic/dataset")
-    assert done.returncode == 0 and "are as the manifest says" in done.stdout, done.stderr
+    assert done.returncode == 0 and "agree with the manifest" in done.stdout, done.stderr
     again = build("s3://clinic/raw", "s3://clinic/dataset")
     count = len(found.shards)
     assert again.returncode == 0, again.stderr

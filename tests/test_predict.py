@@ -492,7 +492,7 @@ def test_a_scan_that_changes_while_it_is_read_fails_with_one_line(worker, tmp_pa
         ({"output": "{tmp}/scans"}, "--input is read there"),
         ({"output": "{tmp}/other"}, "expected an empty folder"),
         ({"output": "{tmp}/list"}, "expected the settings that serving.predict writes"),
-        ({"split": "validation"}, "knows no split"),
+        ({"split": "validation"}, "expected a dataset, found"),
         ({"case_timeout": "soon"}, "case_timeout"),
         ({"case_timeout": "inf"}, "--case_timeout: expected 0.1 to 1e+06, found inf"),
         ({"case_timeout": "nan"}, "--case_timeout: expected 0.1 to 1e+06, found nan"),

@@ -63,7 +63,7 @@ def test_what_was_built_is_right(dataset, capsys):
 def test_the_program_says_so_in_one_line(dataset):
     done = run_entry("beam_jobs.verify", data=dataset)
     assert done.returncode == 0
-    assert done.stdout.endswith("48 slices of 3 patients are as the manifest says\n")
+    assert done.stdout.endswith("48 slices of 3 patients agree with the manifest\n")
     first_shard(dataset)[1].unlink()
     done = run_entry("beam_jobs.verify", data=dataset)
     assert done.returncode == 2

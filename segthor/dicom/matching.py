@@ -123,7 +123,7 @@ def _case(volume: Volume, structure_sets) -> Case:
     if len(own) == 1:
         return Case(volume, own[0])
     names = ", ".join(one.path for one in own)
-    message = f"expected one structure set, found {names}; a CSV can say which"
+    message = f"expected one structure set, found {names}; name one in a CSV"
     return Case(volume, problem=DicomError("structures_ambiguous", message))
 
 
@@ -142,9 +142,7 @@ def only_volume(volumes) -> Case:
     one_series = len(stacks) == len(volumes) and len({stack.series_uid for stack in stacks}) == 1
     mixed = one_series and not all(is_same_geometry(stacks[0], stack) for stack in stacks)
     code = "series_mixed" if mixed else "series_several_volumes"
-    message = (
-        f"expected one volume, found {len(volumes)}: {_describe(volumes)}; a CSV can say which"
-    )
+    message = f"expected one volume, found {len(volumes)}: {_describe(volumes)}; name one in a CSV"
     return Case(problem=DicomError(code, message))
 
 
@@ -203,7 +201,7 @@ def _volume_by_contours(structures: Header, candidates) -> Volume:
     raise DicomError(
         "structures_ambiguous",
         f"{path}: expected one series on whose slices its contours lie, found {len(fitting)} among "
-        f"those of its frame of reference: {_describe(candidates)}; a CSV can say which",
+        f"those of its frame of reference: {_describe(candidates)}; name one in a CSV",
     )
 
 

@@ -43,7 +43,7 @@ class Image:
         if not uid:  # pydicom returns no header if compressed pixels end too soon
             raise self._truncated("no end of the pixel data")
         if uid != sop_instance_uid or self._size() != size:
-            message = f"{self._path}: not the image that lay there before; start again"
+            message = f"{self._path}: changed after its header was read; repeat the command"
             raise DicomError("file_changed", message)
 
     def hu(self, frame: int | None) -> np.ndarray:
