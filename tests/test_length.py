@@ -3,14 +3,17 @@
 import json
 import signal
 import time
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import slices
+import tensorflow as tf
 from programs import finish, start
 from test_trainer import command, last_step
 
 from segthor.errors import InputError
-from trainer import length, run, sources
+from trainer import length, loop, run, schedules, sources
 from trainer.config import Config
 
 
@@ -59,3 +62,59 @@ def test_a_timed_run_keeps_the_steps_that_it_chose_when_it_is_killed_and_goes_on
     known = length.read_length(config, source, str(workdir), 4)
     assert known.steps == record["length"]["steps"]
     assert length.read_length(config, source, str(tmp_path / "other"), 4) is None
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_a_changed_length_leaves_the_rate_without_a_jump_and_ends_with_the_schedule(schedule):
+    config = Config(schedule=schedule)
+
+    def rate(plan, step):
+        step = tf.constant(step)
+        return float(schedules.learning_rate(config, step, plan.steps, 1.0, plan.offset))
+
+    plan = length.Length(1000, 100)
+    for step, steps in ((100, 1200), (200, 1150), (700, 701), (700, 900), (899, 900)):
+        changed = length.change_length(plan, step, steps)
+        assert rate(changed, step) == pytest.approx(rate(plan, step), rel=1e-4)
+        assert changed.offset + (1 - changed.offset) / steps * steps == pytest.approx(1)
+        assert rate(changed, steps) == pytest.approx(rate(plan, plan.steps), abs=1e-6)
+        plan = changed
+
+
+@pytest.mark.parametrize("later_step_s", [0.3, 0.43, 0.8])
+def test_a_timed_run_ends_in_time_whatever_its_first_steps_took(later_step_s):
+    """A run on a clock that the steps, validations and checkpoints move."""
+    clock = [0.0]
+    end_s = 600
+
+    def run_steps(training, *until):
+        step = training.learner.step
+        until = [steps if n == 0 else (step // steps + 1) * steps for n, steps in enumerate(until)]
+        clock[0] += (min(until) - step) * later_step_s
+        training.learner.step = min(until)
+
+    def wait(seconds):
+        return lambda *_: clock.__setitem__(0, clock[0] + seconds)
+
+    learner = SimpleNamespace(
+        config=Config(minutes=10, epochs=0),
+        step=26,
+        any_process=lambda value: value,
+        mean_over_processes=lambda value: value,
+        set_schedule=lambda *_: None,
+    )
+    training = SimpleNamespace(
+        learner=learner,
+        checkpoints=SimpleNamespace(save=wait(1.0), stale=0),
+        journal=mock.Mock(),
+        stop_asked=lambda: False,
+    )
+    clock[0] = 40.0
+    plan = length.fit_length(26, end_s - clock[0], 0.525, 6.0)
+    with (
+        mock.patch.object(loop.time, "monotonic", lambda: clock[0]),
+        mock.patch.object(loop, "run_steps", run_steps),
+        mock.patch.object(loop, "_validate", wait(5.0)),
+    ):
+        assert loop._train_to_end(SimpleNamespace(chief=False), training, plan, end_s)
+    assert 0.97 * end_s < clock[0] < 1.01 * end_s

@@ -60,6 +60,10 @@ class Journal:
         self._steps = steps
         self._print(f"{step_s:.3f} s per step: {steps} steps fit")
 
+    def changed(self, steps: int) -> None:
+        """Takes over the number of steps of a run that was measured again on the way."""
+        self._steps = steps
+
     def before_call(self) -> None:
         """Starts the profiler before the call that --profile records."""
         if self._profile and self._calls == _PROFILED_CALL:
@@ -176,7 +180,7 @@ class Silent:
     def begin(self, *_) -> None:
         """Does nothing, like all other methods."""
 
-    before_call = measured = trained = validated = end = begin
+    before_call = measured = changed = trained = validated = end = begin
 
 
 def format_score(score: float | None) -> str:

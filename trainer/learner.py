@@ -49,6 +49,7 @@ class Learner:
             variables = self.model.trainable_variables
             self.optimizer = update.make_optimizer(config, variables)
             self._total = tf.Variable(total_steps, trainable=False, dtype=tf.int64)
+            self._offset = tf.Variable(0.0, trainable=False)
             self.drop = tf.Variable(1.0, trainable=False, name="drop")
         self.logits = _logits(self.model)
         self.devices = [copy.device for copy in strategy.experimental_local_results(variables[0])]
@@ -142,7 +143,9 @@ class Learner:
             batch = next(iterator)
             waited += self._now() - before
             total = tf.cast(self._total, tf.float32)
-            rate = schedules.learning_rate(self.config, first + taken, total, self.drop)
+            rate = schedules.learning_rate(
+                self.config, first + taken, total, self.drop, self._offset
+            )
             update.without_scaling(self.optimizer).learning_rate.assign(rate)
             loss = step.train_step(self, batch, first + taken, rate)
             result = result.write(taken, loss)
@@ -181,9 +184,10 @@ class Learner:
             return value
         return float(self._sum(tf.constant(value))) / self.strategy.num_replicas_in_sync
 
-    def set_total_steps(self, total_steps: int) -> None:
-        """Sets the length of the learning rate schedule, counted from step 0."""
+    def set_schedule(self, total_steps: int, offset: float) -> None:
+        """Stretches the learning rate schedule over the length of the run, see `length.Length`."""
         self._total.assign(total_steps)
+        self._offset.assign(offset)
 
     @tf.function
     def _sum(self, value):

@@ -18,10 +18,13 @@ class Length:
 
     steps: Number of steps in total.
     validate_every: Steps between two validations.
+    offset: Progress of the learning rate schedule at step 0, from which it rises linearly to 1 at
+      the last step. Not 0 only if the length was changed on the way, see `change_length`.
     """
 
     steps: int
     validate_every: int
+    offset: float = 0.0
 
 
 def read_length(config, source, workdir: str, global_batch: int) -> Length | None:
@@ -55,3 +58,14 @@ def fit_length(
     count = max(1, min(_VALIDATIONS, affordable))
     steps = step + max(1, int((left_s - count * validation_s) / step_s))
     return Length(steps, math.ceil(steps / count))
+
+
+def change_length(plan: Length, step: int, steps: int) -> Length:
+    """Changes the number of steps in total after `step` steps.
+
+    The progress of the learning rate schedule at `step` stays as it is, so the rate has no jump;
+    the rest of the schedule is stretched over the steps that are left.
+    """
+    progress = plan.offset + step * (1 - plan.offset) / plan.steps
+    offset = (progress * steps - step) / (steps - step)
+    return Length(steps, plan.validate_every, offset)

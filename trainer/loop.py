@@ -93,34 +93,59 @@ def train(job: Job) -> bool:
     training = Training(
         learner, source, batches, held_out, checkpoints, job.journal, job.stop_asked
     )
+    if plan:  # a resumed run does not know how long the earlier process ran: it keeps the length
+        learner.set_schedule(plan.steps, plan.offset)
+        return _train_to_end(job, training, plan)
+    end_s = job.began_s + config.minutes * 60
+    plan = _measure_length(training, end_s)
     if not plan:
-        plan = _measure_length(training, config.minutes * 60 - (time.monotonic() - job.began_s))
-        if not plan:
-            checkpoints.save()
-            return False
-        if job.chief:  # before any checkpoint, from which a resumed run would need the length
-            run.add_to_record(job.workdir, length=dataclasses.asdict(plan))
-    return _train_to_end(training, plan)
+        checkpoints.save()
+        return False
+    _store_length(job, plan)  # before any checkpoint, from which a resumed run would need it
+    return _train_to_end(job, training, plan, end_s)
 
 
-def _train_to_end(training: Training, plan: length.Length) -> bool:
-    """Alternates steps, validations and checkpoints up to the last step; see `train`."""
+def _train_to_end(job: Job, training: Training, plan: length.Length, end_s=None) -> bool:
+    """Alternates steps, validations and checkpoints up to the last step; see `train`.
+
+    end_s: When a run of --minutes has to end, by time.monotonic(). Each validation measures its
+      steps again, since the first ones are slower than the later ones.
+    """
     learner, checkpoints = training.learner, training.checkpoints
-    steps, validate_every = plan.steps, plan.validate_every
-    checkpoint_every = learner.config.checkpoint_every or validate_every
-    while learner.step < steps and not _stops_early(learner.config, checkpoints):
-        run_steps(training, steps, validate_every, checkpoint_every)
-        step = learner.step
-        if step % validate_every == 0 or step == steps:
+    checkpoint_every = learner.config.checkpoint_every or plan.validate_every
+    began, first = time.monotonic(), learner.step
+    while learner.step < plan.steps and not _stops_early(learner.config, checkpoints):
+        run_steps(training, plan.steps, plan.validate_every, checkpoint_every)
+        step, stepped = learner.step, time.monotonic()
+        validates = step % plan.validate_every == 0 or step == plan.steps
+        if validates:
             _validate(training)
         # Save after the validation, so that the checkpoint holds the score of its own step.
         stopping = learner.any_process(training.stop_asked())
-        if step % checkpoint_every == 0 or step == steps or stopping:
+        if step % checkpoint_every == 0 or step == plan.steps or stopping:
             checkpoints.save()
         if stopping:
             return False
+        if validates and end_s and step < plan.steps:
+            step_s = (stepped - began) / (step - first)
+            plan = _change_length(training, plan, end_s, step_s, time.monotonic() - stepped)
+            _store_length(job, plan)
+            began, first = time.monotonic(), step
     checkpoints.save()
     return True
+
+
+def _change_length(training: Training, plan: length.Length, end_s, step_s, validation_s):
+    """Returns the length that fits into the time left, and sets the schedule accordingly."""
+    learner = training.learner
+    measured_s = end_s - time.monotonic(), step_s, validation_s
+    # Every process must plan the same number of steps.
+    measured_s = map(learner.mean_over_processes, measured_s)
+    steps = length.fit_length(learner.step, *measured_s, plan.validate_every).steps
+    changed = length.change_length(plan, learner.step, steps)
+    learner.set_schedule(changed.steps, changed.offset)
+    training.journal.changed(changed.steps)
+    return changed
 
 
 def distribute_inputs(config, source, strategy, first_step: int):
@@ -154,12 +179,12 @@ def _with_private_threads(dataset):
     return dataset.with_options(options)
 
 
-def _measure_length(training: Training, left_s: float):
-    """Measures the first steps and a validation; returns the length that fits into `left_s`.
+def _measure_length(training: Training, end_s: float):
+    """Measures the first steps and a validation; returns the length that fits in before `end_s`.
 
     Returns None where the run is stopped meanwhile; a resumed run measures again.
     """
-    learner, began = training.learner, time.monotonic()
+    learner = training.learner
     # Steps and validation compile when they first run, so they run once before they are timed.
     for count in (1, length.MEASURED_STEPS // 4):
         run_steps(training, learner.step + count)
@@ -175,13 +200,18 @@ def _measure_length(training: Training, left_s: float):
     done = time.monotonic()
     step_s = (stepped - start) / (learner.step - first)
     # Every process must plan the same number of steps.
-    measured_s = (left_s - (done - began), step_s, done - stepped)
+    measured_s = (end_s - done, step_s, done - stepped)
     left_s, step_s, validation_s = map(learner.mean_over_processes, measured_s)
     validate_every = learner.config.validate_every
     plan = length.fit_length(learner.step, left_s, step_s, validation_s, validate_every)
-    learner.set_total_steps(plan.steps)
+    learner.set_schedule(plan.steps, plan.offset)
     training.journal.measured(plan.steps, step_s)
     return plan
+
+
+def _store_length(job: Job, plan: length.Length) -> None:
+    if job.chief:
+        run.add_to_record(job.workdir, length=dataclasses.asdict(plan))
 
 
 def _load_start_weights(learner, workdir: str, chief: bool) -> None:
