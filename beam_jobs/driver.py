@@ -222,8 +222,6 @@ def _suggest_next(made: Dataset, settings: Settings) -> str:
     return hint(
         "trainer.main",
         flagfile=f"configs/{'smoke' if phantoms else 'all'}.flags",
-        # The ImageNet weights that all.flags chooses are for three channels.
-        encoder_weights=None if phantoms or made.recipe.context == 3 else "none",
         organs=None if len(learned) == len(made.organs) else learned,
         data=settings.output,
         workdir="RUN",

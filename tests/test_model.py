@@ -156,14 +156,17 @@ def test_the_table_of_weights_is_the_libraries_own(backbone, chosen):
         assert name in joined and md5 in joined and folder in joined
 
 
-def saved_encoder(path):
+def saved_encoder(path, backbone="resnet18"):
     """An h5 file as the library publishes them, with weights of our own."""
     keras = {n: getattr(tf.keras, n) for n in ("backend", "layers", "models", "utils")}
     encoder = Backbones.get_backbone(
-        "resnet18", input_shape=(32, 32, 3), weights=None, include_top=False, **keras
+        backbone, input_shape=(32, 32, 3), weights=None, include_top=False, **keras
     )
+    for weight in encoder.weights:
+        if weight.shape == (3,):  # of the BatchNorm before the first convolution
+            weight.assign([30.0, 60.0, 90.0])
     encoder.save_weights(path)
-    return encoder.get_layer("conv0").get_weights()[0]
+    return next(w.numpy() for w in encoder.weights if w.shape.rank == 4)
 
 
 def test_the_encoder_starts_from_a_file_or_a_folder(tmp_path):
@@ -177,8 +180,27 @@ def test_the_encoder_starts_from_a_file_or_a_folder(tmp_path):
         weights.find_file(str(tmp_path), "resnet18")
     with pytest.raises(InputError, match="resnet34_imagenet_1000_no_top.h5 from https.*md5 8caaa"):
         weights.find_file(str(tmp_path), "resnet34")
-    with pytest.raises(InputError, match="3 channels, found 5"):
-        model.build(dataclasses.replace(SMALL, encoder_weights=path), 32, 5)
+
+
+@pytest.mark.parametrize("backbone, context", [("resnet18", 1), ("resnet18", 7), ("vgg16", 5)])
+def test_equal_slices_give_what_the_published_network_gives(backbone, context, tmp_path):
+    path = str(tmp_path / "published.h5")
+    saved_encoder(path, backbone)
+    config = Config(organs=("heart",), task="classify", backbone=backbone, encoder_weights=path)
+    published, spread = model.build(config, 32, 3), model.build(config, 32, context)
+    heads = [network.get_layer(layers.CLASSIFY_HEAD) for network in (published, spread)]
+    heads[1].set_weights(heads[0].get_weights())
+    images = np.random.default_rng(0).uniform(0, 255, [2, 32, 32, 1]).astype(np.float32)
+    expected = published(np.repeat(images, 3, -1))["classify"]
+    found = spread(np.repeat(images, context, -1))["classify"]
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_middle_slice_weighs_most():
+    kernel = np.ones([3, 3, 3, 1])
+    found = weights.spread(kernel, 7)[0, 0, :, 0]
+    np.testing.assert_allclose(found, np.array([2, 3, 6, 11, 6, 3, 2]) / 11)
 
 
 def test_a_published_name_means_the_published_weights_whatever_lies_here(tmp_path, monkeypatch):

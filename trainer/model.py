@@ -71,20 +71,13 @@ def build(
             f"{size_px}; build the dataset with another --crop_mm"
         )
     pretrained = config.encoder_weights != weights.NONE
-    scaling = weights.scaling(config.backbone if pretrained else None)
     path = None
     if load_published and not config.start_from:
         path = weights.find_file(config.encoder_weights, config.backbone)
-    if (path or (pretrained and scaling)) and context != 3:
-        flag = "start_from" if config.start_from else "encoder_weights"
-        raise InputError(
-            f"--{flag}={getattr(config, flag)}: expected a dataset of 3 channels, found "
-            f"{context}; build it with --context=3, or train from random weights"
-        )
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(_POLICIES[config.precision])
     try:
-        return _build(config, size_px, context, path, scaling)
+        return _build(config, size_px, context, path, pretrained)
     finally:
         tf.keras.mixed_precision.set_global_policy(before)
 
@@ -102,11 +95,14 @@ def _decoders() -> dict:
     return {"unet": sm.Unet, "fpn": sm.FPN, "linknet": sm.Linknet, "pspnet": sm.PSPNet}
 
 
-def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
+def _build(config, size_px, context, path, pretrained) -> tf.keras.Model:
     images = x = tf.keras.Input([size_px, size_px, context], name="images")
-    for layer in scaling:
+    if pretrained and context == 1:  # published weights scale each of three colours differently
+        x = tf.keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
+    channels = x.shape[-1]
+    for layer in weights.scaling(config.backbone if pretrained else None, channels):
         x = layer(x)
-    features = _body(config, [size_px, size_px, context], path)(x)
+    features = _body(config, [size_px, size_px, channels], path)(x)
     outputs = {}
     if config.task != CLASSIFY:
         outputs[SEGMENT] = _head(features[SEGMENT], SEGMENT, "softmax")
@@ -123,21 +119,16 @@ def _build(config, size_px, context, path, scaling) -> tf.keras.Model:
 def _body(config, shape, path) -> tf.keras.Model:
     """Builds the library's network: images to segmentation logits and deepest encoder features."""
     decoder = "unet" if config.task == CLASSIFY else config.decoder  # unet keeps all encoder stages
-    try:
-        body = _decoders()[decoder](
-            config.backbone,
-            input_shape=shape,
-            classes=1 + len(config.organs),
-            activation="linear",
-            encoder_weights=path,
-        )
-    except (OSError, ValueError) as error:
-        if path is None:
-            raise
-        raise InputError(
-            f"--encoder_weights: {path} holds no weights of {config.backbone} "
-            f"({message_line(error)})"
-        ) from error
+    make = functools.partial(
+        _decoders()[decoder],
+        config.backbone,
+        classes=1 + len(config.organs),
+        activation="linear",
+    )
+    if path is None:
+        body = make(input_shape=shape, encoder_weights=None)
+    else:
+        body = _load_published(config, make, shape, path)
     # By position, since the name of the last layer depends on the decoder.
     head = [layer for layer in body.layers if layer.weights][-1]
     head.bias.assign([0.0] + [np.log(_FIRST_SHARE)] * len(config.organs))
@@ -149,6 +140,27 @@ def _body(config, shape, path) -> tf.keras.Model:
     if config.task != SEGMENT:
         outputs[CLASSIFY] = _deepest_layer(body, decoder, config.backbone).output
     return tf.keras.Model(body.input, outputs, name=config.backbone)
+
+
+def _load_published(config, make, shape, path) -> tf.keras.Model:
+    """Builds the library's network with published weights, spread over the channels of `shape`."""
+    try:
+        published = make(input_shape=[*shape[:2], 3], encoder_weights=path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--encoder_weights: {path} holds no weights of {config.backbone} "
+            f"({message_line(error)})"
+        ) from error
+    channels = shape[2]
+    if channels == 3:
+        return published
+    body = make(input_shape=shape, encoder_weights=None)
+    for source, weight in zip(published.weights, body.weights, strict=True):
+        value = source.numpy()
+        if value.shape != weight.shape:  # of the first convolution, or the BatchNorm before it
+            value = weights.spread(value, channels)
+        weight.assign(value)
+    return body
 
 
 class Enlarge(tf.keras.layers.Layer):

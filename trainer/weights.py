@@ -7,6 +7,7 @@ efficientnet, with which a test compares them. Combinations that are not listed 
 import hashlib
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from segthor import files
@@ -101,8 +102,10 @@ def find_file(choice: str, backbone: str) -> str | None:
     )
 
 
-def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
+def scaling(backbone: str | None, context: int = 3) -> list[tf.keras.layers.Layer]:
     """Makes the layers that scale images from 0..255 to the range of the published weights.
+
+    context: Number of channels, at least 3 unless the backbone is None.
 
     The ranges are those of `segmentation_models.get_preprocessing`, with which a test compares
     them. For random weights (backbone None) the range is -1..1.
@@ -112,11 +115,40 @@ def scaling(backbone: str | None) -> list[tf.keras.layers.Layer]:
         return []  # the first layer is a BatchNorm
     if family.startswith("vgg"):
         swap = tf.keras.layers.Lambda(lambda rgb: rgb[..., ::-1], name="rgb_to_bgr")
-        return [rescale(1.0, [-mean for mean in _CAFFE_MEAN_RGB], dtype="float32"), swap]
+        offset = [-_CAFFE_MEAN_RGB[colour] for colour in colours(context)]
+        return [rescale(1.0, offset, dtype="float32"), swap]
     if family.startswith(("densenet", "se", "efficientnet")):
-        offset = [-m / s for m, s in zip(_TORCH_MEAN_RGB, _TORCH_STD_RGB, strict=True)]
-        return [rescale([1 / 255 / s for s in _TORCH_STD_RGB], offset, dtype="float32")]
+        means = [_TORCH_MEAN_RGB[colour] for colour in colours(context)]
+        stds = [_TORCH_STD_RGB[colour] for colour in colours(context)]
+        offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
+        return [rescale([1 / 255 / std for std in stds], offset, dtype="float32")]
     return [rescale(1 / 127.5, -1.0, dtype="float32")]
+
+
+def colours(context: int) -> list[int]:
+    """The colour of the published weights (0, 1 or 2) that each of `context` channels takes.
+
+    The slices below take the first colour, the middle one the second, those above the third.
+    """
+    outer = context // 2
+    return [0] * outer + [1] + [2] * outer
+
+
+def spread(value: np.ndarray, context: int) -> np.ndarray:
+    """Spreads a weight of the first layers, made for three colours, over `context` channels.
+
+    value: Kernel [h, w, 3, n], or one number for each colour, [3], of a BatchNorm.
+
+    The kernels of the channels that take one colour sum to its kernel, and the nearer a slice is to
+    the middle the larger is its share: equal slices give what they give the published network.
+    """
+    if value.ndim == 1:
+        return value[colours(context)]
+    distance = np.maximum(np.abs(np.arange(context) - context // 2), 1)
+    share = 1 / distance
+    outer = np.arange(context) != context // 2
+    share[outer] /= share[outer].sum() / 2
+    return value[:, :, colours(context)] * share[:, None].astype(value.dtype)
 
 
 def _find_in_folder(folder: str, backbone: str) -> str:
