@@ -10,7 +10,7 @@ from scipy import ndimage
 from segthor import files, phantom
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
-from segthor.phantom.anatomy import Traits
+from segthor.phantom.anatomy import BodyTraits
 from segthor.phantom.canvas import Canvas, Pose, curve, merged
 from segthor.phantom.dataset import paths
 from segthor.phantom.scanner import Scanner
@@ -87,7 +87,7 @@ def test_sizes_are_as_promised(size, pixels, slices):
 def test_full_size_scans_have_the_data_sets_grids_and_show_the_whole_thorax():
     shapes, pixels_mm = [], []
     for seed in range(300):
-        traits = Traits.draw(np.random.default_rng(seed))
+        traits = BodyTraits.draw(np.random.default_rng(seed))
         scan = Scanner.draw(np.random.default_rng(seed), "full", traits)
         shapes.append(scan.shape)
         pixels_mm.append(scan.spacing_mm[0])

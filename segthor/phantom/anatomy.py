@@ -18,8 +18,8 @@ _SPINE_Y = (34, 42, 50, 59, 62, 57, 48, 41, 38, 38)
 
 
 @dataclass(frozen=True)
-class Traits:
-    """Traits that differ between patients; lengths in mm, densities in HU."""
+class BodyTraits:
+    """BodyTraits that differ between patients; lengths in mm, densities in HU."""
 
     scale: float = 1.0
     girth: float = 1.0
@@ -47,7 +47,7 @@ class Traits:
     metal_hu: float | None = None
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Traits":
+    def draw(cls, rng: np.random.Generator) -> "BodyTraits":
         """A random patient."""
         between = rng.uniform
         return cls(
@@ -77,7 +77,7 @@ class Traits:
             metal_hu=_sometimes(rng, 0.25, between(3000, 25000)),
         )
 
-    def with_overrides(self, **overrides) -> "Traits":
+    def with_overrides(self, **overrides) -> "BodyTraits":
         """A copy with some traits set; raises TypeError for a name that is no trait."""
         unknown = set(overrides) - {field.name for field in fields(self)}
         if unknown:
@@ -99,7 +99,7 @@ def spine_y(z):
     return np.interp(z, _SPINE_Z, _SPINE_Y)
 
 
-def trachea_path(t: Traits) -> np.ndarray:
+def trachea_path(t: BodyTraits) -> np.ndarray:
     """The trachea from below the carina to the pharynx, [N, 4]: x, y, z, radius of the lumen."""
     r = t.trachea_radius
     gap = 17 + 2 * t.esophagus_radius + 5.5 + r  # spine, esophagus, walls
@@ -109,7 +109,7 @@ def trachea_path(t: Traits) -> np.ndarray:
     return curve(knots, 8)
 
 
-def bronchi_paths(t: Traits) -> list[np.ndarray]:
+def bronchi_paths(t: BodyTraits) -> list[np.ndarray]:
     """Right and left main bronchus, [N, 4]: x, y, z, radius of the lumen."""
     x, y, z, r = trachea_path(t)[0]
     right = [(x - 2, y, z + 5, 0.75 * r), (-24, y + 1, -20, 0.68 * r), (-50, y + 4, -38, 0.5 * r)]
@@ -117,7 +117,7 @@ def bronchi_paths(t: Traits) -> list[np.ndarray]:
     return [curve(right), curve(left)]
 
 
-def aorta_path(t: Traits) -> np.ndarray:
+def aorta_path(t: BodyTraits) -> np.ndarray:
     """The aorta from the valve over the arch to the abdomen, [N, 4]: x, y, z, radius."""
     r = t.aorta_radius
     knots = [
@@ -141,7 +141,7 @@ def aorta_path(t: Traits) -> np.ndarray:
     return path
 
 
-def esophagus_path(t: Traits) -> np.ndarray:
+def esophagus_path(t: BodyTraits) -> np.ndarray:
     """The esophagus from the cricoid to the stomach, [N, 4]: x, y, z, radius; beside the aorta."""
     r, sway = t.esophagus_radius, t.esophagus_sway
     front = 17.5 + r  # the esophagus touches the spine
@@ -168,7 +168,7 @@ def esophagus_path(t: Traits) -> np.ndarray:
     return path
 
 
-def heart_parts(t: Traits):
+def heart_parts(t: BodyTraits):
     """(centre, semi-axes, axes) of the ventricles, the right and the left atrium."""
     long = np.array([0.72, -0.45, -0.53]) / np.linalg.norm([0.72, -0.45, -0.53])
     cos, sin = np.cos(t.heart_turn_rad), np.sin(t.heart_turn_rad)

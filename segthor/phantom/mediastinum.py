@@ -3,14 +3,14 @@
 import numpy as np
 
 from segthor.phantom import anatomy
-from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y
+from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, BodyTraits, spine_y
 from segthor.phantom.canvas import Canvas, curve, merged
 from segthor.phantom.contours import AORTA, ESOPHAGUS, HEART, TRACHEA
 
 BRONCHI_END_MM = -16.0  # the trachea's contour follows the main bronchi down to this height
 
 
-def draw_mediastinum(canvas: Canvas, t: Traits) -> None:
+def draw_mediastinum(canvas: Canvas, t: BodyTraits) -> None:
     """Draws HU, labels and surrounding fat of aorta, esophagus, heart and trachea."""
     aorta = _tube(canvas, anatomy.aorta_path(t), 4)
     esophagus = _tube(canvas, anatomy.esophagus_path(t), 4)
@@ -60,7 +60,7 @@ def _draw_esophagus_air(canvas, t):
             canvas.paint(canvas.tube(inside[:, :3], 0.33 * inside[:, 3]), -800.0)
 
 
-def _draw_great_vessels(canvas: Canvas, t: Traits) -> None:
+def _draw_great_vessels(canvas: Canvas, t: BodyTraits) -> None:
     """Draws pulmonary arteries, superior vena cava and arch branches, which have no label."""
     gap = anatomy.trachea_path(t)[0, 1]
     trunk = [(20, -44, -48, 12), (24, -34, -24, 12), (34, -10, -12, 9), (60, 12, -20, 7)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from segthor.organs import SEGTHOR, Organs
 from segthor.phantom import contours, mediastinum, thorax
-from segthor.phantom.anatomy import Traits
+from segthor.phantom.anatomy import BodyTraits
 from segthor.phantom.canvas import Canvas
 from segthor.phantom.scanner import Scanner
 from segthor.volume import Grid, LabelMap, Volume
@@ -19,7 +19,7 @@ class Phantom:
     hu: int16 [X, Y, Z].
     labels: uint8 [X, Y, Z].
     affine: float64 [4, 4], voxel index to RAS+ mm.
-    traits: Traits of the body.
+    traits: BodyTraits of the body.
     scanner: Parameters of the scan.
     organs: The table of the labels.
     """
@@ -27,7 +27,7 @@ class Phantom:
     hu: np.ndarray
     labels: np.ndarray
     affine: np.ndarray
-    traits: Traits
+    traits: BodyTraits
     scanner: Scanner
     organs: Organs
 
@@ -57,7 +57,7 @@ def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) 
         that an override changes nothing else.
       size: 'full' 512x512 with 150 to 284 slices, 'small' 128x128 with about 40, 'tiny' 48x48x16.
       organs: The organs that are contoured, and their label values; the image shows all organs.
-      **overrides: Any field of `Scanner` (`axcodes`, `shape`, `noise_hu`, ...) or of `Traits`
+      **overrides: Any field of `Scanner` (`axcodes`, `shape`, `noise_hu`, ...) or of `BodyTraits`
         (`contrast_hu`, `heart_size`, ...).
 
     Raises:
@@ -68,7 +68,7 @@ def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) 
     contours.check_drawn(organs)
     body, scan, vessels, noise = (np.random.default_rng([seed, stream]) for stream in range(4))
     scanner_overrides = {name: overrides.pop(name) for name in Scanner.names() & set(overrides)}
-    traits = Traits.draw(body).with_overrides(**overrides)
+    traits = BodyTraits.draw(body).with_overrides(**overrides)
     scanner = Scanner.draw(scan, size, traits, **scanner_overrides)
     affine = scanner.affine()
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from segthor.phantom.anatomy import Traits
+from segthor.phantom.anatomy import BodyTraits
 from segthor.phantom.canvas import Pose
 
 _PIXELS = {"small": 128, "full": 512, "tiny": 48}
@@ -48,7 +48,7 @@ class Scanner:
         return {field.name for field in fields(cls)}
 
     @classmethod
-    def draw(cls, rng, size: str, traits: Traits, **overrides) -> "Scanner":
+    def draw(cls, rng, size: str, traits: BodyTraits, **overrides) -> "Scanner":
         """A random scan of a patient; raises ValueError for an unknown size."""
         if size not in _PIXELS:
             raise ValueError(f"size: expected one of {sorted(_PIXELS)}, got {size!r}")
@@ -74,7 +74,7 @@ class Scanner:
         }
         return cls(**(scan | overrides))
 
-    def pose(self, traits: Traits) -> Pose:
+    def pose(self, traits: BodyTraits) -> Pose:
         """The pose of the patient: near the centre of the grid, the uppermost slice at `top_mm`."""
         size_x, size_y, size_z = np.multiply(np.subtract(self.shape, 1), self.spacing_mm)
         origin = (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, Traits, spine_y, trachea_path
+from segthor.phantom.anatomy import CRICOID_MM, FAT_HU, MUSCLE_HU, BodyTraits, spine_y, trachea_path
 from segthor.phantom.canvas import Canvas, curve, merged, oval
 from segthor.phantom.contours import SPINAL_CORD
 
@@ -18,7 +18,7 @@ _CORD_END_MM = -240.0  # the lower edge of L2, where contours of the cord end (a
 _RIBS_Z = (86, 66, 44, 22, 0, -24, -50, -78, -106, -136)
 
 
-def draw_couch(canvas: Canvas, t: Traits) -> None:
+def draw_couch(canvas: Canvas, t: BodyTraits) -> None:
     """Draws a foam plate with two hard faces below the back; it does not roll with the patient."""
     x, y = canvas.scanner_x, canvas.scanner_y
     top = canvas.pose.scale * (_BACK_Y + 0.5 * (t.fat - 16)) + t.couch_gap - t.couch_curve * x**2
@@ -28,7 +28,7 @@ def draw_couch(canvas: Canvas, t: Traits) -> None:
         canvas.blend(np.s_[:], plate.astype(np.float32)[None], hu)
 
 
-def draw_trunk(canvas: Canvas, t: Traits) -> None:
+def draw_trunk(canvas: Canvas, t: BodyTraits) -> None:
     """Draws skin, fat, muscle, lungs and the content of the rib cage below them, by slices."""
     for k, z in enumerate(canvas.z_mm):
         x, y = canvas.plane(k)
@@ -77,7 +77,7 @@ def _dome_mm(t, x, y):
     return np.maximum(right, left) + np.float32(t.diaphragm)
 
 
-def draw_abdomen(canvas: Canvas, t: Traits) -> None:
+def draw_abdomen(canvas: Canvas, t: BodyTraits) -> None:
     """Draws spleen, kidneys and some bowel; see `draw_stomach` for the stomach."""
     spleen_hu, down = 50 + 0.6 * t.contrast_hu, t.diaphragm
     for centre, semi, hu in (
@@ -91,7 +91,7 @@ def draw_abdomen(canvas: Canvas, t: Traits) -> None:
         canvas.paint(canvas.ellipsoid(np.array(centre), semi), hu)
 
 
-def draw_stomach(canvas: Canvas, t: Traits) -> None:
+def draw_stomach(canvas: Canvas, t: BodyTraits) -> None:
     """Draws wall, fluid and air at the front; the label of the esophagus ends at the wall."""
     centre = np.array([66.0, -8, -182 + 0.5 * t.diaphragm])
     stomach = canvas.ellipsoid(centre, (38, 44, 32), margin_mm=3)
@@ -102,7 +102,7 @@ def draw_stomach(canvas: Canvas, t: Traits) -> None:
     canvas.mark(stomach, 0)
 
 
-def draw_lung_vessels(canvas: Canvas, t: Traits, rng: np.random.Generator) -> None:
+def draw_lung_vessels(canvas: Canvas, t: BodyTraits, rng: np.random.Generator) -> None:
     """Draws branches from each hilum that become thinner, inside the lung only.
 
     As in clinical contours of a lung, they belong to the lung; shapes that are drawn later do not:
@@ -130,7 +130,7 @@ def _draw_lung_vessel(canvas, t, knots, radius):
     canvas.blend(vessel.region, vessel.mm + wall, t.blood_hu - 20, canvas.lungs[vessel.region])
 
 
-def draw_arms(canvas: Canvas, t: Traits) -> None:
+def draw_arms(canvas: Canvas, t: BodyTraits) -> None:
     """Draws arms along the body, or raised beside the head, with the shoulders."""
     body_x, _, _ = _body_section(t, 90)
     for side in (-1, 1):
@@ -144,7 +144,7 @@ def draw_arms(canvas: Canvas, t: Traits) -> None:
         _bone(canvas, arm, 11, 700, 150, 4)
 
 
-def draw_skeleton(canvas: Canvas, t: Traits) -> None:
+def draw_skeleton(canvas: Canvas, t: BodyTraits) -> None:
     """Draws spine, ribs, sternum, collarbones, shoulder blades, and the larynx."""
     _draw_spine(canvas)
     for side in (-1, 1):
@@ -215,7 +215,7 @@ def _bone(canvas, points, radius, cortex_hu, marrow_hu, cortex_mm):
     canvas.paint(bone, marrow_hu, grow_mm=-cortex_mm)
 
 
-def draw_metal(canvas: Canvas, t: Traits) -> None:
+def draw_metal(canvas: Canvas, t: BodyTraits) -> None:
     """Draws wires in the sternum, as after an operation: a few voxels far above the HU of bone."""
     if t.metal_hu is not None:
         for z in (20, -10, -40):
