@@ -60,16 +60,7 @@ def build(
     Raises:
       InputError: Decoder or backbone do not support this size, or the weights not this context.
     """
-    if config.decoder == "pspnet" and config.task != CLASSIFY and size_px % _PSPNET_PX:
-        raise InputError(
-            f"--decoder=pspnet: expected slices of a multiple of {_PSPNET_PX} pixels, found "
-            f"{size_px}; build the dataset with another --crop_mm, e.g. 288"
-        )
-    if config.backbone == "inceptionv3" and size_px < _INCEPTION_PX:
-        raise InputError(
-            f"--backbone=inceptionv3: expected slices of {_INCEPTION_PX} pixels or more, found "
-            f"{size_px}; build the dataset with another --crop_mm"
-        )
+    _check_size(config, size_px)
     pretrained = config.encoder_weights != weights.NONE
     path = None
     if load_published and not config.start_from:
@@ -80,6 +71,20 @@ def build(
         return _build(config, size_px, context, path, pretrained)
     finally:
         tf.keras.mixed_precision.set_global_policy(before)
+
+
+def _check_size(config: Config, size_px: int) -> None:
+    """Raises InputError if decoder or backbone do not support slices of this size."""
+    if config.decoder == "pspnet" and config.task != CLASSIFY and size_px % _PSPNET_PX:
+        raise InputError(
+            f"--decoder=pspnet: expected slices of a multiple of {_PSPNET_PX} pixels, found "
+            f"{size_px}; build the dataset with another --crop_mm, e.g. 288"
+        )
+    if config.backbone == "inceptionv3" and size_px < _INCEPTION_PX:
+        raise InputError(
+            f"--backbone=inceptionv3: expected slices of {_INCEPTION_PX} pixels or more, found "
+            f"{size_px}; build the dataset with another --crop_mm"
+        )
 
 
 @functools.cache
