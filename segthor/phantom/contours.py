@@ -10,15 +10,8 @@ from segthor.organs import SEGTHOR, Organs
 
 # Numbers during drawing; the final label map has the labels of the table.
 ESOPHAGUS, HEART, TRACHEA, AORTA, SPINAL_CORD, LUNG_LEFT, LUNG_RIGHT = range(1, 8)
-_DRAWN = {
-    "esophagus": ESOPHAGUS,
-    "heart": HEART,
-    "trachea": TRACHEA,
-    "aorta": AORTA,
-    "spinal_cord": SPINAL_CORD,
-    "lung_left": LUNG_LEFT,
-    "lung_right": LUNG_RIGHT,
-}
+_NAMES = ("esophagus", "heart", "trachea", "aorta", "spinal_cord", "lung_left", "lung_right")
+_DRAWN = {name: number for number, name in enumerate(_NAMES, 1)}
 
 
 def table(name: str) -> Organs:
