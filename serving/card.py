@@ -13,18 +13,17 @@ import numpy as np
 from segthor import csv_files, files, json_files, outputs, statistics
 from segthor import model_directory as directory
 from segthor.errors import InputError
-from segthor.figures import OrganFigures
-from segthor.manifest import TRAIN, VALIDATION, Dataset
-from serving import card_text
+from segthor.manifest import TRAIN, Dataset
+from serving import card_text, population
+from serving.prediction import postprocess
+from serving.review import expectation
 from serving.review.expectation import BAD_DICE
 from serving.review.trust import FEWEST_PATIENTS
 
 JSON, TEXT = "model_card.json", "model_card.md"
 _PREFIX = "model_card_"  # of a card in a folder of predictions
 FORMAT = 1
-_CONTRAST_HU = 100  # blood without contrast agent has 30 to 60 HU
 _SCORES = ("hausdorff95_mm", "mean_surface_distance_mm", "surface_dice_3mm")
-_LEVELS = (0, 50, 100)  # percentiles: lowest, median, highest
 
 
 def make(record, workdir: str, checkpoint: str, intended_use: str, known_limits: str) -> dict:
@@ -46,7 +45,7 @@ def make(record, workdir: str, checkpoint: str, intended_use: str, known_limits:
         "organs": [_organ(record.organ_table[name]) for name in record.organs],
         "network": _network(record),
         "recipe": record.recipe.to_json(),
-        "population": _population(dataset, record) if dataset else {"unknown": why_not},
+        "population": population.describe(dataset, record) if dataset else {"unknown": why_not},
         "reference": record.reference and dataclasses.asdict(record.reference)["scan"],
         "scores": _scores(workdir, record),
         "versions": record.versions,
@@ -87,12 +86,17 @@ def read(version: str) -> dict | None:
     path = directory.asset(version, JSON)
     if not files.exists(path):
         return None
-    card = json_files.read(path)
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: expected a model card of format {FORMAT}; export the model again"
-        )
-    return card
+    return _checked(json_files.read(path), path)
+
+
+def _checked(card, path: str) -> dict:
+    """The card; raises InputError for a value that is none."""
+    try:
+        if card["format"] == FORMAT and card_text.markdown(card):
+            return card
+    except (LookupError, TypeError, ValueError, AttributeError):  # a value that has no text
+        pass
+    raise InputError(f"{path}: expected a model card of format {FORMAT}; export the model again")
 
 
 def copy(models: Iterable[str], folder: str) -> None:
@@ -113,7 +117,7 @@ def of_predictions(folder: str) -> list[dict]:
     """The cards in a folder of predictions; none where another program made them."""
     names = sorted(files.listdir(folder)) if files.is_dir(folder) else []
     paths = [files.join(folder, name) for name in names if name.startswith(_PREFIX)]
-    return [card for path in paths if (card := json_files.read(path)).get("format") == FORMAT]
+    return [_checked(json_files.read(path), path) for path in paths]
 
 
 def _organ(organ) -> dict:
@@ -129,7 +133,8 @@ def _organ(organ) -> dict:
 
 def _network(record) -> dict:
     config = record.config
-    summary = record.summary or {}
+    summary = record.summary if isinstance(record.summary, dict) else {}
+    best = summary.get("best") if isinstance(summary.get("best"), dict) else {}
     return {
         "task": config.task,
         "architecture": f"{config.decoder}-{config.backbone}",
@@ -137,7 +142,7 @@ def _network(record) -> dict:
         "start_from": files.name(config.start_from.rstrip("/")),
         "loss": config.loss,
         "steps": summary.get("steps"),
-        "best_step": (summary.get("best") or {}).get("step"),
+        "best_step": best.get("step"),
         "flips": [name for name in ("left_right", "front_back")
                   if getattr(config.augment, f"flip_{name}")],
     }  # fmt: skip
@@ -155,123 +160,57 @@ def _dataset_of(record) -> tuple[Dataset | None, str]:
     return dataset, ""
 
 
-def _population(dataset: Dataset, record) -> dict:
-    """What the training and the held-out patients are, from the manifest."""
-    fold = record.config.held_out_fold
-    described = {}
-    for split in (TRAIN, VALIDATION):
-        named = {name for shard in dataset.shards_of(split, fold) for name in shard.patients}
-        rows = [row for row in dataset.patients if row.patient in named]
-        described[split] = _describe(rows, record.organs)
-    return {
-        **described,
-        "rejected": len(dataset.rejected),
-        "train_patients": record.config.train_patients or None,
-        "phantoms": _are_phantoms(dataset),
-    }
-
-
-def _describe(rows, organs) -> dict:
-    placements = [row.placement for row in rows]
-    scans = {
-        "slice_mm": [place.spacing_zyx_mm[0] for place in placements],
-        "pixel_mm": [place.spacing_zyx_mm[2] for place in placements],
-        "field_of_view_mm": [p.spacing_zyx_mm[2] * p.shape_zyx[2] for p in placements],
-        "length_mm": [p.spacing_zyx_mm[0] * p.shape_zyx[0] for p in placements],
-        "slices": [row.slices for row in rows],
-        "level_hu": [row.level_hu for row in rows],
-    }
-    return {
-        "patients": len(rows),
-        "slices": sum(row.slices for row in rows),
-        "scans": {name: _levels(values) for name, values in scans.items()},
-        "organs": {name: _of_organ(rows, name) for name in organs},
-        "findings": _count(finding.code for row in rows for finding in row.audit.findings),
-        "acquisition": {
-            name: _count(row.acquisition.get(name, "not known") for row in rows)
-            for name in sorted({name for row in rows for name in row.acquisition})
-        },
-    }
-
-
-def _of_organ(rows, name: str) -> dict:
-    contoured = [row for row in rows if name in row.organs]
-    measured = [OrganFigures(**row.audit.organs[name]) for row in contoured
-                if name in row.audit.organs]  # fmt: skip
-    return {
-        "patients": len(contoured),
-        "volume_cm3": _levels(one.volume_cm3 for one in measured),
-        "mean_hu": _levels(one.mean_hu for one in measured),
-        "above_contrast_hu": sum(one.mean_hu >= _CONTRAST_HU for one in measured),
-    }
-
-
-def _levels(values: Iterable[float]) -> list[float] | None:
-    """Lowest, median and highest; None of no values."""
-    values = list(values)
-    return [round(float(x), 2) for x in np.percentile(values, _LEVELS)] if values else None
-
-
-def _count(codes) -> dict[str, int]:
-    codes = list(codes)
-    return {code: codes.count(code) for code in sorted(set(codes))}
-
-
-def _are_phantoms(dataset: Dataset) -> bool:
-    """Whether the patients are those of segthor.phantom, whose folder says so."""
-    folder = dataset.patients[0].ct
-    for _ in range(3):  # FOLDER/train/PATIENT/FILE
-        folder = files.parent(folder)
-        if folder and outputs.result_in(folder) == outputs.PHANTOMS:
-            return True
-    return False
-
-
 def _scores(workdir: str, record) -> dict:
     """Organ to score to its summary over the held-out patients of the best checkpoint."""
     scores = {name: {} for name in record.organs}
-    path = files.join(workdir, "best_patients.csv")
-    for name in record.organs if files.exists(path) else ():
-        values = [_number(row.get(name)) for _, row in csv_files.read_table(path)]
-        values = [value for value in values if value is not None]
+    rows = _rows(files.join(workdir, "best_patients.csv"), record.organs)
+    for name in record.organs if rows else ():
+        values = [row[name] for row in rows if row[name] is not None]
         if values:
             lowest = {"lowest": min(values), "below_bad": sum(v < BAD_DICE for v in values)}
             scores[name]["dice"] = vars(statistics.summarise(values)) | lowest
-    path = files.join(workdir, "best_surfaces.csv")
-    rows = [row for _, row in csv_files.read_table(path)] if files.exists(path) else []
+    rows = _rows(files.join(workdir, "best_surfaces.csv"), _SCORES)
     for name in record.organs:
         own = [row for row in rows if row["organ"] == name]
         for score in _SCORES if own else ():
-            scores[name][score] = vars(statistics.summarise([_number(r[score]) for r in own]))
+            scores[name][score] = vars(statistics.summarise([row[score] for row in own]))
     return scores
 
 
-def _number(text: str | None) -> float | None:
-    """A cell of a table; None of an empty one and of an infinite distance."""
-    value = float(text) if text else np.nan
-    return value if np.isfinite(value) else None
+def _rows(path: str, numbers: tuple[str, ...]) -> list[dict]:
+    """The rows of a run's table, these columns as numbers; None for an empty or infinite one.
+
+    Empty where there is no such file. Raises InputError for a table that is none.
+    """
+    table = csv_files.read_table(path, needed=numbers) if files.exists(path) else []
+    rows = []
+    for line, row in table:
+        try:
+            values = {name: float(row[name] or "nan") for name in numbers}
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: expected numbers ({error})") from error
+        rows.append(row | {n: v if np.isfinite(v) else None for n, v in values.items()})
+    return rows
 
 
 def _calibration(version: str) -> dict | None:
     """What `serving.calibrate` says of itself, for people; None where the model has none."""
-    path = directory.asset(version, directory.REVIEW)
-    if not files.exists(path):
-        return None
-    stored = json_files.read(path)
-    return {key: stored[key] for key in ("patients", "scans", "table")}
+    stored = expectation.load(version)
+    names = ("patients", "scans", "table")
+    return stored and {name: getattr(stored, name) for name in names}
 
 
 def _rules(version: str) -> dict:
-    path = directory.asset(version, directory.RULES)
-    return json_files.read(path)["rules"] if files.exists(path) else {}
+    rules = postprocess.load(version, directory.table(version))
+    return {name: rule.to_json() for name, rule in rules.items()}
 
 
 def _limits(card: dict) -> list[str]:
     """What the numbers of the card themselves say against the model, in sentences."""
-    limits, population = [], card["population"]
-    if population.get("phantoms"):
+    limits, described = [], card["population"]
+    if described.get("phantoms"):
         limits.append("The patients are phantoms. The scores say nothing about real patients.")
-    train = population.get(TRAIN, {})
+    train = described.get(TRAIN, {})
     if train and train["patients"] < FEWEST_PATIENTS:
         limits.append(f"It was trained on {train['patients']} patients only.")
     for name, scores in card["scores"].items():
@@ -287,6 +226,6 @@ def _limits(card: dict) -> list[str]:
         if 0 < row["patients"] < train["patients"]:
             part = f"{row['patients']} of {train['patients']} training patients"
             limits.append(f"{name} is contoured in {part}.")
-    if population.get("unknown"):
-        limits.append(f"The training population is not described: {population['unknown']}.")
+    if described.get("unknown"):
+        limits.append(f"The training population is not described: {described['unknown']}.")
     return limits

@@ -12,6 +12,7 @@ from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected,
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from segthor.reference import Reference, Spread
+from serving import card
 from serving.prediction import facts, postprocess, results
 from serving.review import expectation
 from serving.review.evidence import FEATURES
@@ -62,6 +63,7 @@ def documents(folder: Path) -> list[Document]:
     json_files.write(f"{workdir}/{run.RUN}", record)
     json_files.write(f"{workdir}/{run.SUMMARY}", {"best_dice": 0.9, "epochs": 2})
     _write_model(model, record)
+    card.save(model, card.make(_record(data), workdir, "best", "", ""))
     scores = {"patients": {"A": {"heart": {"dice": 0.9, "hausdorff_mm": None}}}}
     json_files.write(str(folder / "scores.json"), scores)
     json_files.write(str(folder / "table.json"), SEGTHOR.to_json())
@@ -71,6 +73,7 @@ def documents(folder: Path) -> list[Document]:
         f"{predictions}/{layouts.PREDICTIONS}": lambda: _read_settings(predictions),
         f"{workdir}/{run.RUN}": lambda: run.read(workdir),
         f"{workdir}/{run.SUMMARY}": lambda: run.read(workdir),
+        model_directory.asset(model, card.JSON): lambda: card.read(model),
         str(folder / "scores.json"): lambda: comparison.load(str(folder)),
         str(folder / "table.json"): lambda: organ_table.read(str(folder / "table.json")),
     }

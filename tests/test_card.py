@@ -18,6 +18,9 @@ from segthor.errors import InputError
 from segthor.manifest import Audit, Dataset
 from segthor.organs import SEGTHOR
 from serving import card, card_text
+from serving.prediction import postprocess
+from serving.review import expectation
+from serving.review.evidence import FEATURES
 from serving.scoring.page import markdown
 from trainer import run
 from trainer.config import Config
@@ -123,10 +126,8 @@ def test_calibration_and_rules_come_in_later(folder, tmp_path):
     assert card.read(version) is None
     card.save(version, card.make(record_of(folder), str(folder / "run"), "last", "For trials.", ""))
     line = {"organ": "heart", "scans": "all", "count": 9, "mean_dice": 0.9, "auroc": None}
-    calibration = {"patients": 9, "scans": 90, "table": [line]}
-    json_files.write(directory.asset(version, directory.REVIEW), calibration)
-    rules = {"heart": {"largest": True, "min_cm3": 0.0, "fill_holes": True}}
-    json_files.write(directory.asset(version, directory.RULES), {"rules": rules, "table": []})
+    expectation.Calibration(expectation.FORMAT, FEATURES, 9, 90, {}, {}, (line,)).save(version)
+    postprocess.save(version, {"heart": postprocess.Rule(largest=True, fill_holes=True)}, [])
     card.refresh(version)
     text = (tmp_path / "model" / "1" / "assets" / "model_card.md").read_text()
     assert "Calibrated on 9 patients (90 scans" in text
@@ -149,11 +150,29 @@ def test_a_population_that_is_not_known_is_said(folder, tmp_path, missing):
     assert "Not described: the dataset" in text and "no scores of its best checkpoint" in text
 
 
-def test_a_damaged_card_is_one_line(tmp_path):
+@pytest.mark.parametrize("damaged", [["no card"], {"format": 2}, {"format": 1}, None])
+def test_a_damaged_card_is_one_line(tmp_path, damaged):
     version = save_coded(tmp_path / "model")
-    json_files.write(directory.asset(version, card.JSON), ["no card"])
+    json_files.write(directory.asset(version, card.JSON), damaged)
     with pytest.raises(InputError, match="expected a model card of format 1"):
         card.read(version)
+    json_files.write(str(tmp_path / "model_card_0.json"), damaged)
+    with pytest.raises(InputError, match="model_card_0.json: expected a model card"):
+        card.of_predictions(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("best_patients.csv", "patient,esophagus\nA,1\n"),
+        ("best_patients.csv", "patient,esophagus,heart,trachea,aorta\nA,1,1,many,1\n"),
+        ("best_surfaces.csv", "patient,organ\nA,heart\n"),
+    ],
+)
+def test_damaged_scores_of_a_run_are_one_line(folder, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}.*expected"):
+        card.make(record_of(folder), str(tmp_path), "best", "", "")
 
 
 def test_the_report_shows_the_card_of_the_model_that_predicted(folder, tmp_path):
