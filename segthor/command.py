@@ -39,11 +39,11 @@ QUESTIONS = (
     ("What is in this DICOM export, and would it be used?", "beam_jobs.build --list"),
     ("How do I use other organs than these four?", "beam_jobs.build --organ_table"),
     (
-        "How do I start from an earlier network, or end in ten minutes?",
+        "How do I start from an earlier network, or train for ten minutes?",
         "trainer.main --start_from, --minutes",
     ),
     ("Why is the GPU idle?", "trainer.doctor"),
-    ("What would more patients bring?", "trainer.learning_curve"),
+    ("How much would more patients help?", "trainer.learning_curve"),
     ("Which training contours look wrong?", "serving.suspects"),
     (
         "Which predictions must a person look at?",
@@ -54,6 +54,7 @@ QUESTIONS = (
         "How do I get structure sets and SEG for other systems?",
         "serving.predict --formats, serving.convert",
     ),
+    ("Which drafts were changed before approval, and does the model drift?", "serving.follow"),
 )
 _COMPLETION = """\
 _segthor() {
