@@ -12,6 +12,8 @@ from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
 from segthor.volume import LabelMap, Volume
 
+_OF_STEPS = ("series_gap", "series_uneven")
+
 
 @dataclass(frozen=True)
 class Scans:
@@ -84,7 +86,9 @@ def _examine(source: Patient, job: Job) -> Examined:
     if pair is None:
         return Examined(source, _judge(findings, job))
     ct, contours = pair.ct, pair.contours
-    findings = [*ct.findings, *_grid_findings(pair), *audit.finite_findings(ct.zyx)]
+    drawn = contours if contours and contours.zyx.shape == ct.zyx.shape else None
+    findings = audit.name_crossing(ct.findings, ct.grid, drawn)
+    findings += [*_grid_findings(pair), *audit.finite_findings(ct.zyx)]
     if contours:
         findings += contours.findings
         if contours.contoured is not None:  # a structure set says itself which organs it holds
@@ -143,8 +147,15 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
     if same_scan.stamp_files(source) != before:
         errors["CT or contours changed while they were read"] = "file_changed"
     if errors:
-        return None, [Finding.of(code, message) for message, code in errors.items()]
+        findings = [Finding.of(code, message) for message, code in errors.items()]
+        # Where slices are missing or moved, that may be why contours do not fit.
+        return None, [*_step_findings(ct), *findings]
     return Scans(ct, contours, digest.hexdigest(), before), []
+
+
+def _step_findings(ct: Volume | None) -> list[Finding]:
+    """Findings about gaps and uneven steps."""
+    return [one for one in (ct.findings if ct else ()) if one.code in _OF_STEPS]
 
 
 def _grid_findings(pair: Scans) -> list[Finding]:

@@ -24,7 +24,7 @@ from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
 STATISTICS = "statistics.json"  # in the folder of the parts: the sum of their counts
-VERSION = 5  # increase it when the same input gives another shard or part
+VERSION = 6  # increase it when the same input gives another shard or part
 
 
 def part_path(output: str, name: str) -> str:

@@ -21,15 +21,17 @@ def encode_png(examined: Examined, organs: Organs) -> str:
     """
     if examined.scans is None:
         return ""
-    hu, (z_mm, y_mm, x_mm) = examined.scans.ct.zyx, examined.scans.ct.spacing_mm
+    ct = examined.scans.ct
+    hu, (z_mm, y_mm, x_mm), planes = ct.zyx, ct.spacing_mm, ct.grid.planes
     contours = examined.scans.contours
     labels = None
     if contours and contours.zyx.shape == hu.shape:
         labels = without(contours.left_out, contours.zyx)
     z, y = _choose_slices(labels, hu.shape)
     axial = _draw_tile(hu[z], None if labels is None else labels[z], (y_mm, x_mm), organs)
-    coronal = None if labels is None else labels[::-1, y]
-    coronal = _draw_tile(hu[::-1, y], coronal, (z_mm, x_mm), organs)
+    rows, z_mm = (planes.nearest, planes.even_step_mm) if planes else (np.arange(len(hu)), z_mm)
+    coronal = None if labels is None else labels[rows[::-1], y]
+    coronal = _draw_tile(hu[rows[::-1], y], coronal, (z_mm, x_mm), organs)
     stream = io.BytesIO()
     Image.fromarray(np.concatenate([axial, coronal], axis=1)).save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()

@@ -4,6 +4,7 @@
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,9 +12,8 @@ from segthor import figures, nifti
 from segthor.figures import PADDING_HU, ImageFigures, OrganFigures
 from segthor.findings import Finding
 from segthor.organs import Organ, Organs
-from segthor.volume import Grid, LabelMap, Volume, corner_distance_mm
+from segthor.volume import SAME_PLACE_MM, Grid, LabelMap, Volume, corner_distance_mm
 
-_MISMATCH_MM = 0.1  # allowed between corners of CT and contours, whose header fields are float32
 _SHEAR_COSINE = 0.01
 _SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
 _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
@@ -79,10 +79,10 @@ def pair_findings(ct_grid: Grid, labels_grid: Grid) -> list[Finding]:
     ct_mm, labels_mm = _lengths_mm(ct_grid), _lengths_mm(labels_grid)
     difference = np.max(np.abs(ct_mm - labels_mm) * (np.array(ct_grid.shape) - 1))
     distance = corner_distance_mm(ct_grid.shape, ct_grid.affine, labels_grid.affine)
-    if difference > _MISMATCH_MM:
+    if difference > SAME_PLACE_MM:
         ours, theirs = map(format_lengths, (labels_mm, ct_mm))
         add("spacing_mismatch", f"the contours' voxels are {ours} mm, the CT's {theirs} mm")
-    elif distance > _MISMATCH_MM:
+    elif distance > SAME_PLACE_MM:
         add("affine_mismatch", f"contours lie up to {distance:.1f} mm off the CT's voxels")
     return findings
 
@@ -203,12 +203,35 @@ def measure_prediction(
     names: The organs that the model predicts.
     """
     measured = figures.measure_organs(volume, labels)
-    findings = [*volume.findings, *grid_findings(volume.grid)]
+    findings = name_crossing(volume.findings, volume.grid, labels)
+    findings += grid_findings(volume.grid)
     findings += image_findings(figures.measure_image(volume.zyx))
     findings += organ_findings(measured, names, labels.organs)
     if not measured:  # `organ_findings` then takes the contours for missing, not each organ
         findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
     return measured, findings
+
+
+def name_crossing(findings, grid: Grid, labels: LabelMap | None) -> list[Finding]:
+    """The findings; that of a gap (`series_gap`) also names the organs on both sides of it."""
+    crossing = _across_gaps(grid, labels) if labels and grid.planes else ()
+    if not crossing:
+        return list(findings)
+    words = f"; on both sides: {', '.join(crossing)}"
+    return [
+        replace(one, message=one.message + words) if one.code == "series_gap" else one
+        for one in findings
+    ]
+
+
+def _across_gaps(grid: Grid, labels: LabelMap) -> tuple[str, ...]:
+    """The organs with a voxel in the planes below and above one of the gaps."""
+    sides = [labels.zyx[z : z + 2] for z in grid.planes.gaps]
+    return tuple(
+        organ.name
+        for organ in labels.organs
+        if any((planes == organ.label).any((1, 2)).all() for planes in sides)
+    )
 
 
 def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:

@@ -103,7 +103,7 @@ def _is_cut(labels: LabelMap, label: int) -> bool:
 
 
 def _measure_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures:
-    box, spacing_mm = labels.boxes[label], volume.spacing_mm
+    box, spacing_mm, planes = labels.boxes[label], volume.spacing_mm, volume.grid.planes
     mask = labels.zyx[box] == label
     values = volume.zyx[box][mask]
     counts = _counts_along(mask)  # voxels at each position along z, y, x
@@ -111,10 +111,19 @@ def _measure_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures
         spacing * np.average(part.start + np.arange(len(count)), weights=count)
         for spacing, part, count in zip(spacing_mm, box, counts, strict=True)
     ]
+    volume_cm3 = len(values) * float(np.prod(spacing_mm)) / 1000
+    length_mm, mean_hu = len(counts[0]) * spacing_mm[0], values.mean(dtype=np.float64)
+    if planes:  # each voxel is as thick as its plane
+        thickness = planes.thickness_mm[box[0]]
+        weights = counts[0] * thickness
+        center_mm[0] = np.average(np.array(planes.places_mm)[box[0]], weights=weights)
+        volume_cm3 = float(weights.sum() * np.prod(spacing_mm[1:])) / 1000
+        length_mm = thickness.sum()
+        mean_hu = np.average(values, weights=np.repeat(thickness, counts[0]))
     return OrganFigures(
-        volume_cm3=round(len(values) * float(np.prod(spacing_mm)) / 1000, 2),
-        extent_z_mm=round(float(len(counts[0]) * spacing_mm[0]), 1),
-        mean_hu=round(float(values.mean(dtype=np.float64)), 1),
+        volume_cm3=round(volume_cm3, 2),
+        extent_z_mm=round(float(length_mm), 1),
+        mean_hu=round(float(mean_hu), 1),
         components=_components(mask),
         gaps=int(np.count_nonzero(counts[0] == 0)),
         center_lps_mm=tuple(round(float(mm), 1) for mm in reversed(center_mm)),

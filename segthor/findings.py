@@ -22,7 +22,8 @@ CODES = {
     "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
     "file_changed": (REJECT, "the file changed while it was read"),
     "series_gap": (REJECT, "slices are missing in a DICOM series"),
-    "series_uneven": (REJECT, "the slices of a DICOM series lie at uneven steps"),
+    "series_uneven": (WARN, "slices at uneven steps; they are kept where they lie"),
+    "series_bent": (REJECT, "the slices of a DICOM series lie on no straight line"),
     "series_several_volumes": (REJECT, "several volumes where one was expected"),
     "series_mixed": (REJECT, "a DICOM series of several sizes, spacings or directions"),
     "series_no_position": (REJECT, "DICOM images that do not say where they lie"),
@@ -57,6 +58,7 @@ CODES = {
     "contour_interpolated": (WARN, "contours marked as interpolated, read like drawn ones"),
     "contour_commas": (WARN, "contours with a decimal comma, read as a point"),
     "contour_open": (WARN, "open contours and points, which are left out"),
+    "contour_without_slice": (WARN, "contours where the series has no slice, which are left out"),
     "contour_tiny": (WARN, "contours too small to hold a voxel's centre"),
     "organs_overlap": (WARN, "voxels in two organs, which are the first one's in the table"),
     "no_orientation": (REJECT, "the header does not say where the patient's left is"),
@@ -103,7 +105,7 @@ FATAL = frozenset(
     [code for code, (kind, _) in CODES.items() if kind == REJECT and code.startswith(_OF_READING)]
     + ["bad_name", "unforeseen", "shape_mismatch", "not_finite", "labels_not_integer"]
     + ["labels_unknown", "cannot_prepare"]
-)
+) - {"series_gap"}  # planes beside a gap can be read
 
 
 @dataclass(frozen=True, slots=True)

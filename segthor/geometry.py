@@ -8,12 +8,13 @@ to the network's [Z, H, W], by a box and in-plane resampling, and back. Numpy an
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import sparse
 
 from segthor.boxes import Box, around
+from segthor.planes import Planes
 from segthor.resample import (
     largest,
     linear_weights,
@@ -82,6 +83,8 @@ class Placement:
     step_px: Distance between prepared pixels along (row, column), in pixels of the scan; exactly 1
       where the scan's own pixels are kept.
     size_px: H and W.
+    planes_mm: Places of planes at uneven steps along z, of which spacing_zyx_mm has the mean; None
+      where the steps are even.
     """
 
     shape_zyx: tuple[int, int, int]
@@ -89,10 +92,11 @@ class Placement:
     first_px: tuple[float, float]
     step_px: tuple[float, float]
     size_px: int
+    planes_mm: tuple[float, ...] | None = field(default=None, metadata={"omit_none": True})
 
     @classmethod
     def centred(
-        cls, shape_zyx, spacing_zyx_mm, center_px, size_px: int, pixel_mm: float
+        cls, shape_zyx, spacing_zyx_mm, center_px, size_px: int, pixel_mm: float, planes_mm=None
     ) -> "Placement":
         """A placement of size_px x size_px pixels about (row, column) `center_px` of the scan.
 
@@ -106,7 +110,12 @@ class Placement:
             step = (1.0, 1.0)
             first = tuple(float(np.floor(c - half + 0.5)) for c in center_px)
         shape = tuple(int(n) for n in shape_zyx)
-        return cls(shape, tuple(spacing_zyx_mm), first, step, size_px)
+        return cls(shape, tuple(spacing_zyx_mm), first, step, size_px, planes_mm)
+
+    @property
+    def scan_planes(self) -> Planes | None:
+        """The planes of the scan where they lie at uneven steps."""
+        return Planes(self.planes_mm) if self.planes_mm else None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -117,19 +117,25 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
       InputError: As `find_contours`.
     """
     path = _absolute(path)
+    objects = files.join(path, layouts.OBJECTS)
+    has_objects = files.exists(files.join(path, layouts.PREDICTIONS)) and files.exists(objects)
+    dicom = [one for one in patients if scans.is_dicom(one.ct)]
     if not files.is_dir(path):
         predicted = _in_csv(path, "labels", organs)
     elif not layouts.named_files(path) and layouts.has_dicom(path):
-        dicom = [one for one in patients if scans.is_dicom(one.ct)]
-        names = organs.names
-        predicted = scans.drawn_on(path, dicom) if dicom else scans.dicom_patients(path, names)
+        root, names = objects if has_objects else path, organs.names
+        predicted = scans.drawn_on(root, dicom) if dicom else scans.dicom_patients(path, names)
         if not any(one.labels or one.fault for one in predicted):
             raise InputError(
                 f"{path}: expected label maps (.nii or .nii.gz) or structure sets of these "
                 "patients' CT, found none"
             )
     else:
-        predicted = [Patient(name, "", file) for name, file in find_predictions(path).items()]
+        label_maps = find_predictions(path)
+        predicted = [Patient(name, "", file) for name, file in label_maps.items()]
+        # Scans with uneven planes may have a structure set alone.
+        rest = [one for one in dicom if one.name not in label_maps]
+        predicted += scans.drawn_on(objects, rest) if rest and has_objects else []
     return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}
 
 

@@ -41,8 +41,15 @@ def _text(value) -> str:
 
 
 def _fields(row) -> dict:
-    """The fields of a dataclass, without the copies that `asdict` makes."""
-    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    """The fields of a dataclass, without the copies that `asdict` makes.
+
+    A field with the metadata `omit_none` is left out where it is None.
+    """
+    return {
+        field.name: getattr(row, field.name)
+        for field in dataclasses.fields(row)
+        if "omit_none" not in field.metadata or getattr(row, field.name) is not None
+    }
 
 
 def _lines(value):

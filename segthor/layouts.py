@@ -14,7 +14,8 @@ from segthor.organs import Organs
 from segthor.patients import Patient
 
 PREDICTIONS = "predictions.json"  # in every folder of label maps of serving.predict
-OUTPUT_FOLDERS = ("cases", "probabilities", "dicom")  # its subfolders
+OBJECTS = "dicom"  # its subfolder of structure sets and SEG
+OUTPUT_FOLDERS = ("cases", "probabilities", OBJECTS)  # its subfolders
 _CONTOURS = re.compile(r"gt(?:[_-]?(\d+))?$", re.IGNORECASE)
 _NNUNET_CHANNEL = re.compile(r"(.+)_(\d{4})$")
 _HEAD_BYTES = 132  # preamble and prefix of a DICOM file

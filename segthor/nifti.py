@@ -110,8 +110,13 @@ def write(path: str, zyx: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
       slope: Factor by which readers multiply the stored numbers.
 
     Raises:
+      NiftiError: The grid has uneven planes, which NIfTI cannot hold.
       ValueError: `zyx` has another shape than the grid.
     """
+    if grid.planes:
+        steps = grid.planes.words
+        message = f"{path}: NIfTI holds planes at even steps alone; these are {steps} apart"
+        raise NiftiError("series_uneven", message)
     if zyx.shape != grid.shape_zyx:
         raise ValueError(f"zyx: expected shape {grid.shape_zyx}, got {zyx.shape}")
     array = grid.to_file(zyx)

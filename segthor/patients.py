@@ -30,6 +30,8 @@ class Patient:
     fault_code: Code of the fault, one of `segthor.findings.CODES`.
     ct_files: The DICOM files of the scan, where its folder holds other patients' files, too.
     series: Name of the DICOM volume, where the patient has several.
+    phases: Of a phase of a 4D CT, the name of its first phase; else ''.
+    phase: Of a phase, its name, such as '30 %'.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Patient:
     fault_code: str = "bad_name"
     ct_files: tuple[str, ...] = ()
     series: str = ""
+    phases: str = ""
+    phase: str = ""
 
     @property
     def person(self) -> str:

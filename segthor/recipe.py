@@ -159,8 +159,14 @@ def prepare(
             "level or centre come from organs, but there are neither contours nor masks"
         )
     center_px = _center_px(volume, recipe, masks)
+    planes = volume.grid.planes
     placement = Placement.centred(
-        volume.zyx.shape, volume.spacing_mm, center_px, recipe.size_px, recipe.pixel_mm
+        volume.zyx.shape,
+        volume.spacing_mm,
+        center_px,
+        recipe.size_px,
+        recipe.pixel_mm,
+        planes and planes.places_mm,
     )
     level_hu = _level_hu(volume.zyx, recipe, masks)
     prepared = None if labels is None else placement.labels_to_model(labels.zyx, labels.boxes)

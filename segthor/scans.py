@@ -163,7 +163,7 @@ def read_contours(
         return labels
     stored = nifti.read(path, digest, most_bytes)
     if like is not None:
-        stored = stored.along(like)
+        stored = stored.along(like).on_planes(like)
     labels, findings = relabel.to_labels(stored.zyx, label_values, organs=organs)
     if labels is None:
         labels = np.zeros(stored.zyx.shape, np.uint8)

@@ -112,3 +112,17 @@ def paired_test(a: Sequence[float | None], b: Sequence[float | None], seed: int 
 
 def _floats(values) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def mean(values: np.ndarray, weights: np.ndarray | None) -> float:
+    """The mean, weighted where there are weights."""
+    return float(np.mean(values) if weights is None else np.average(values, weights=weights))
+
+
+def percentile95(values: np.ndarray, weights: np.ndarray | None) -> float:
+    """The 95th percentile; with weights the smallest value that 95 % of them do not exceed."""
+    if weights is None:
+        return float(np.percentile(values, 95))
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, 0.95 * reached[-1])])

@@ -17,8 +17,10 @@ from segthor.boxes import Box, label_boxes
 from segthor.findings import Finding
 from segthor.geometry import Orientation
 from segthor.organs import Organs
+from segthor.planes import Planes
 
 _LEAST_MM = 1e-6  # between voxels: below it an affine is empty
+SAME_PLACE_MM = 0.1  # between corners of two grids; header fields are float32
 _ORIGIN_DECIMALS = 1  # of the mm in `Grid.lps_affine`, see there
 
 
@@ -31,12 +33,15 @@ class Grid:
     header: The NIfTI header of the file; None for other files and for grids made in memory.
     orientation: Which axis of the file is x, y and z. By default each is the one nearest to the
       patient's axis; for contours, that of their scan (`Volume.along`).
+    planes: The places of planes at uneven steps, from inferior to superior; `affine` then has the
+      mean step. None: all steps are even.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
     header: Any = None
     orientation: Orientation | None = None
+    planes: Planes | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -46,7 +51,7 @@ class Grid:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbouring voxels along z, y and x."""
+        """Distance between neighbouring voxels along z, y and x; of uneven planes the mean."""
         return self.orientation.spacing_mm(self.affine)
 
     @property
@@ -78,9 +83,27 @@ class Grid:
         first_zyx: Index of the first voxel; may have fractions, for voxels that are means.
         """
         affine = self._exact_lps_affine()
+        if self.planes:
+            return self._uneven_part(affine, shape_zyx, first_zyx, step_zyx)
         affine[:3, 3] += affine[:3, :3] @ first_zyx[::-1]
         affine[:3, :3] *= step_zyx[::-1]
         return Grid(shape_zyx[::-1], affine)
+
+    def _uneven_part(self, affine, shape_zyx, first_zyx, step_zyx) -> "Grid":
+        places = self.planes.at(first_zyx[0] + step_zyx[0] * np.arange(shape_zyx[0]))
+        mean_mm = np.linalg.norm(affine[:3, 2])
+        affine[:3, 3] += affine[:3, :3] @ [*first_zyx[:0:-1], places[0] / mean_mm]
+        step = (places[-1] - places[0]) / max(1, len(places) - 1) / mean_mm
+        affine[:3, :3] *= [*step_zyx[:0:-1], step or 1.0]
+        planes = Planes.of(places) if len(places) > 1 else None
+        return Grid(shape_zyx[::-1], affine, planes=planes)
+
+    def even(self) -> "Grid":
+        """The even grid from the first to the last of uneven planes, in the file's order."""
+        axis, shape, affine = self.orientation.axes[2], list(self.shape), self.affine.copy()
+        affine[:3, axis] *= (shape[axis] - 1) / (self.planes.even_count - 1)
+        shape[axis] = self.planes.even_count
+        return Grid(shape, affine, orientation=self.orientation)
 
     def in_order_of(self, other: "Grid") -> "Grid":
         """The grid of the same voxels, for a file with the order of axes of another grid."""
@@ -92,7 +115,7 @@ class Grid:
             affine[:3, axis] = -lps[:3, k] if flip else lps[:3, k]
             if flip:
                 affine[:3, 3] += lps[:3, k] * (shape[axis] - 1)
-        return Grid(shape, affine, orientation=other.orientation)
+        return Grid(shape, affine, orientation=other.orientation, planes=self.planes)
 
     def _exact_lps_affine(self) -> np.ndarray:
         affine = self.affine.copy()
@@ -116,6 +139,14 @@ def corner_distance_mm(shape, one: np.ndarray, other: np.ndarray) -> float:
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
     with np.errstate(all="ignore"):  # invalid affines give infinity or NaN
         return float(np.linalg.norm((one - other)[:3] @ corners, axis=0).max())
+
+
+def _is_same(one: Grid, other: Grid) -> bool:
+    """Whether two grids place their voxels alike, whatever the order of their axes."""
+    if one.shape_zyx != other.shape_zyx:
+        return False
+    affines = one._exact_lps_affine(), other._exact_lps_affine()
+    return corner_distance_mm(one.shape_zyx[::-1], *affines) <= SAME_PLACE_MM
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +179,20 @@ class Volume:
             return self
         grid = replace(self.grid, orientation=scan.orientation)
         return replace(self, zyx=grid.to_zyx(self.grid.to_file(self.zyx)), grid=grid)
+
+    def on_planes(self, scan: Grid) -> "Volume":
+        """Contours on the uneven planes of their scan, from its even grid or plane for plane.
+
+        A file without places of planes, as NIfTI, holds one or the other. Contours that lie on
+        neither, and those of even scans, are returned as they are.
+        """
+        if scan.planes is None or self.grid.planes is not None:
+            return self
+        if _is_same(self.grid, scan):
+            return replace(self, grid=scan)
+        if _is_same(self.grid, scan.even()):
+            return replace(self, zyx=self.zyx[scan.planes.slices], grid=scan)
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from segthor import (
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.organs import SEGTHOR, Organs
+from segthor.patients import Patient
 from serving.prediction import facts
 from serving.scoring import comparison, evaluation, pairs, picture, tables
 from serving.scoring.evaluation import PatientScores
@@ -85,7 +86,7 @@ def main(_):
     cts = {scan.name: scan for scan in found}
     found = _match(organs, found)
     with outputs.lock_folder(OUTPUT.value, WRITTEN):
-        scored, failed = _score(found.pairs, organs, roi_names)
+        scored, failed = _score(found.pairs, cts, organs, roi_names)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")
         _write_scores(scored, found.missing, failed, organs)
@@ -144,19 +145,24 @@ def _match(organs: Organs, scanned) -> pairs.Match:
     return found
 
 
-def _score(matched, organs: Organs, roi_names) -> tuple[list[PatientScores], dict[str, str]]:
+def _score(
+    matched, cts: dict[str, Patient], organs: Organs, roi_names
+) -> tuple[list[PatientScores], dict[str, str]]:
     """Scores all pairs and prints a line each; returns scores, and failed patients to reasons."""
     scored, failed = [], {}
     for number, (contours, prediction) in enumerate(matched, 1):
         line = f"[{number}/{len(matched)}] {contours.name}"
         try:
-            predicted, truth = pairs.read(contours, prediction, organs=organs, roi_names=roi_names)
+            ct = pairs.uneven_ct(cts[contours.name]) if contours.name in cts else None
+            predicted, truth = pairs.read(
+                contours, prediction, ct, organs=organs, roi_names=roi_names
+            )
             predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
             named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
             names = [name for name in organs.names if name in named]
             maps = predicted.zyx, truth.zyx
-            spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
-            scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
+            grid, left_out = truth.grid, truth.left_out
+            scores = evaluation.score(*maps, grid.spacing_mm, names, organs, left_out, grid.planes)
         except Exception as error:  # an unforeseen error must not stop the other patients
             failed[contours.name] = guard.describe(error)
             print(f"{line}  FAILED: {failed[contours.name]}", flush=True)

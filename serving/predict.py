@@ -144,15 +144,20 @@ def _walk(todo, worker) -> None:
 
 
 def _conclude(todo, worker, output: str) -> int:
-    failed = 0
+    failed = without = 0
     for scan in todo:
-        reason = worker.results.facts(scan).failed
+        known = worker.results.facts(scan)
+        reason = known.failed
+        if known.uneven and not reason:
+            print(f"note: {scan.name}: {known.uneven}")
+            without += not known.label_map
         if reason or not worker.is_finished(scan):
             failed += 1
             print(f"failed: {scan.name} ({scan.ct}): {reason or 'its worker was lost'}")
     again = "; the same command tries them again" if failed else ""
     done = len(todo) - failed
-    print(f"{done} label maps written to {output}, {failed} failed{again}.")
+    alone = f", {without} scans as DICOM alone" if without else ""
+    print(f"{done - without} label maps written to {output}{alone}, {failed} failed{again}.")
     if done or not todo:
         evaluate = hint(
             "serving.evaluate",

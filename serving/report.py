@@ -7,9 +7,12 @@ Without --labels it shows volumes and flags implausible ones. Status 1 where a p
 shown.
 """
 
+import re
+
 from absl import flags
 
 from segthor import files, guard, inputs, outputs, patient_table, scans
+from segthor.boxes import Box, around
 from segthor.errors import InputError, run
 from segthor.manifest import TRAIN, VALIDATION
 from segthor.metrics import without
@@ -53,19 +56,19 @@ def main(_):
     with outputs.lock_folder(OUTPUT.value, (PAGE,)):
         if GIF.value and files.exists(gifs):
             files.remove_partial(gifs, ".gif")
-        entries = []
-        for number, scan in enumerate(shown, 1):
+        cases = [(scan, predictions.get(scan.name), contours.get(scan.name)) for scan in shown]
+        entries, boxes = {}, _shared_boxes(cases, organs)
+        for number, (scan, *rest) in enumerate(cases, 1):
             print(f"[{number}/{len(shown)}] {scan.name}", flush=True)
-            labels = contours.get(scan.name)
-            entries.append(_entry(scan, predictions.get(scan.name), labels, gifs, organs))
-        entries.sort(key=viewer.badness)
+            entries[scan.name] = _entry(scan, *rest, gifs, organs, boxes.get(_group(scan)))
+        failed = sum("failed" in entry for entry in entries.values())
+        entries = sorted(_grouped(shown, entries), key=viewer.badness)
         path = files.join(OUTPUT.value, PAGE)
         source = files.name(files.absolute(PREDICTIONS.value))
         cards = [card_text.markdown(one) for one in card.of_predictions(PREDICTIONS.value)]
         size = page.write(path, entries, source, organs, cards)
-    failed = sum("failed" in entry for entry in entries)
     print(
-        f"Wrote {path} ({size / 1e6:.1f} MB, {len(entries)} patients, {failed} of them failed); "
+        f"Wrote {path} ({size / 1e6:.1f} MB, {len(shown)} patients, {failed} of them failed); "
         "open it in a browser."
     )
     return 1 if failed else 0
@@ -105,8 +108,54 @@ def _failed(patient: str, organs: Organs) -> bool:
         return True
 
 
-def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs: Organs) -> dict:
-    """One patient; trouble with it is shown in its place."""
+def _group(scan: Patient) -> tuple[str, str]:
+    """What the phases of one 4D CT share, and nothing else."""
+    return (scan.person, scan.phases) if scan.phases else (scan.name, "")
+
+
+def _grouped(shown, entries: dict[str, dict]) -> list[dict]:
+    """The entries, with those of the phases of a 4D CT as one."""
+    groups = {}
+    for scan in shown:
+        groups.setdefault(_group(scan), []).append(scan)
+    made = []
+    for (name, _), group in groups.items():
+        group = sorted(group, key=lambda scan: int(re.match(r"\d*", scan.phase)[0] or 0))
+        of_group = [entries[scan.name] for scan in group]
+        words = [scan.phase for scan in group]
+        made.append(of_group[0] if len(group) == 1 else viewer.phases(name, of_group, words))
+    return made
+
+
+def _shared_boxes(cases, organs: Organs) -> dict[tuple[str, str], Box]:
+    """What the phases of each 4D CT show: all that is labelled in one of them, with a margin."""
+    boxes = {}
+    for scan, prediction, labels in cases:
+        if not scan.phases or prediction is None:
+            continue
+        try:
+            grid = scans.read_grid(scan.ct, scan.ct_files)
+            maps = [
+                pairs.labels_of(one, (scan.ct, grid), organs).zyx
+                for one in (prediction, labels)
+                if one
+            ]
+        except Exception:  # named where its entry is made
+            continue
+        own = viewer.box_about(maps[0], maps[1] if labels else None, grid.spacing_mm)
+        boxes.setdefault(_group(scan), []).append(own)
+    return {group: around(held) for group, held in boxes.items()}
+
+
+def _entry(
+    scan: Patient,
+    prediction: Patient | None,
+    labels: Patient | None,
+    gifs: str,
+    organs: Organs,
+    box: Box | None,
+) -> dict:
+    """One patient; trouble with it is shown in its place. box: As in `viewer.patient`."""
     try:
         if scan.fault:
             raise InputError(scan.fault)
@@ -121,8 +170,8 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
             predicted, truth = pairs.read(labels, prediction, like, organs=organs)
             names = [name for name in noted.organs if name in truth.contoured]
             maps = predicted.zyx, truth.zyx
-            spacing_mm, left_out = truth.grid.spacing_mm, truth.left_out
-            scores = evaluation.score(*maps, spacing_mm, names, organs, left_out)
+            grid, left_out = truth.grid, truth.left_out
+            scores = evaluation.score(*maps, grid.spacing_mm, names, organs, left_out, grid.planes)
         else:
             predicted = pairs.labels_of(prediction, like, organs)
         for finding in (*predicted.findings, *(truth.findings if truth else ())):
@@ -130,7 +179,7 @@ def _entry(scan: Patient, prediction: Patient | None, labels, gifs: str, organs:
         if GIF.value:
             maps = predicted.zyx, truth and without(truth.left_out, truth.zyx)
             animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *maps, organs)
-        return viewer.patient(scan.name, ct, predicted, truth, scores, noted)
+        return viewer.patient(scan.name, ct, predicted, truth, scores, noted, box)
     except Exception as error:  # whatever it is, the other patients must not suffer
         reason = guard.describe(error)
         print(f"FAILED: {scan.name}: {reason}", flush=True)

@@ -44,6 +44,7 @@ class Segmenter:
         postprocess: bool = True,
         engine: str = engines.TENSORFLOW,
         most_scan_gb: float = 0.0,
+        allow_gaps: bool = False,
         gpu_memory_gb: float = 0.0,
         review_recall: float = 0.95,
     ):
@@ -51,8 +52,8 @@ class Segmenter:
 
         Args:
           model: A model directory from serving.export, or several that are used together.
-          level_model, gate, tta, postprocess, engine, most_scan_gb, gpu_memory_gb, review_recall:
-            The flags of `serving.predict` with these names, whose --help explains them.
+          level_model, gate, tta, postprocess, engine, most_scan_gb, allow_gaps, gpu_memory_gb,
+            review_recall: The flags of `serving.predict` with these names; see its --help.
 
         Raises:
           InputError: a model that is missing or does not fit the others, or an engine that is not
@@ -67,6 +68,7 @@ class Segmenter:
             postprocess=postprocess,
             engine=engine,
             most_scan_gb=most_scan_gb,
+            allow_gaps=allow_gaps,
             gpu_memory_gb=gpu_memory_gb,
             review_recall=review_recall,
         ).with_absolute_paths()
@@ -112,6 +114,7 @@ class Segmenter:
         else:
             case = _find(scan, name)
             volume, mark = steps.read_scan(case, worker.plan.most_scan_bytes)
+            steps.check_gaps(volume, case.ct, worker.plan.allow_gaps)
         given = steps.add_level_masks(worker, volume, steps.prepare(worker, volume))
         segmented, observer = steps.run_networks(worker, given, probabilities)
         prediction = steps.finish(worker, volume, segmented, observer)
@@ -145,8 +148,14 @@ class Result:
 
     @property
     def affine(self) -> np.ndarray:
-        """float64 [4, 4], an index into `labels` to RAS+ mm."""
+        """float64 [4, 4], an index into `labels` to RAS+ mm; at uneven steps with their mean."""
         return self._volume.grid.affine
+
+    @property
+    def planes_mm(self) -> tuple[float, ...] | None:
+        """Places of planes at uneven steps, from the lowest one upwards; None at even steps."""
+        planes = self._volume.grid.planes
+        return planes and planes.places_mm
 
     @property
     def organs(self) -> dict[str, int]:
@@ -176,7 +185,9 @@ class Result:
             grid = self._volume.grid
             return {name: grid.to_file(one) for name, one in self._prediction.probabilities.items()}
 
-    def write(self, folder, formats=("nifti",), overwrite: bool = False) -> None:
+    def write(
+        self, folder, formats=("nifti",), overwrite: bool = False, resample_z: bool = False
+    ) -> None:
         """Writes the files of `serving.predict`, into a new folder or one of the same models.
 
         Args:
@@ -184,14 +195,15 @@ class Result:
           formats: As --formats of `serving.predict`; others than nifti need DICOM images.
           overwrite: Whether a label map that a person corrected may be replaced, and so may the
             results of other models.
+          resample_z: As --resample_z of `serving.predict`, for scans with uneven planes.
 
         Raises:
           InputError: the folder holds something else, or a format that the scan does not allow.
         """
         with _one_line(), self._segmenter._writing:
-            self._write(files.absolute(os.fspath(folder)), tuple(formats), overwrite)
+            self._write(files.absolute(os.fspath(folder)), tuple(formats), overwrite, resample_z)
 
-    def _write(self, folder: str, formats: tuple[str, ...], overwrite: bool) -> None:
+    def _write(self, folder: str, formats: tuple[str, ...], overwrite: bool, resample_z) -> None:
         from serving.prediction import case as steps
 
         worker, case = self._segmenter._worker, self._case
@@ -205,7 +217,10 @@ class Result:
             results.claim(overwrite, kinds)
             card.copy((one.folder for one in worker.models.bundles), folder)
             results.require_uncorrected(case)
-            steps.write(worker, results, case, self._mark, self._prediction, kinds, {})
+            about = case, self._mark, self._prediction
+            lacking = steps.write(worker, results, *about, kinds, {}, resample_z)
+        if lacking and "nifti" in formats:
+            raise InputError(f"{case.ct}: {lacking}")
 
     def _require_maps(self) -> None:
         """Runs the networks again for the maps, where they were not asked for."""

@@ -282,6 +282,19 @@ def slices_grow_thicker(folder):
     every(folder, change)
 
 
+@damage("series_bent")
+def a_slice_lies_beside_the_others(folder):
+    def change(dataset):
+        dataset.ImagePositionPatient[0] += 3
+
+    every(folder, change, slice(MIDDLE, MIDDLE + 1))
+
+
+@damage("contour_without_slice")
+def a_slice_was_lost_that_was_drawn_on(folder):
+    slices(folder)[MIDDLE].unlink()
+
+
 @damage("series_several_volumes")
 def two_images_at_one_place(folder):
     made = healthy_phantom()

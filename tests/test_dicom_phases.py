@@ -13,6 +13,7 @@ from structure_cases import validated
 from test_predict import affine_of, planted
 from tiny_models import coded_scan, save_coded
 
+from segthor import inputs
 from segthor.dicom.index import series_name
 
 PHASES = 10
@@ -102,9 +103,50 @@ def test_the_drawn_phase_is_evaluated_under_the_name_of_its_prediction(done, tmp
     flags = dict(predictions=output, labels=tree, scans=given, output=tmp_path / "report")
     said = run_entry("serving.report", gif="false", **flags)
     assert said.returncode == 1 and "10 patients, 1 of them failed" in said.stdout, said.stdout
+    html = (tmp_path / "report/report.html").read_text()
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    (entry,) = data["patients"]
+    assert entry["name"] == "P" and {one["name"] for one in entry["phases"]} == set(truth)
+    assert [one["phase"] for one in entry["phases"]] == [f"{k} of 10" for k in range(1, 11)]
+    assert "failed" in entry["phases"][entry["worst"]]
+    shapes = {
+        (one["first"], one["width"], one["height"]) for one in entry["phases"] if "first" in one
+    }
+    assert len(shapes) == 1
     flags = dict(predictions=output, scans=given, output=tmp_path / "sets")
     said = run_entry("serving.convert", **flags)
     assert len(list((tmp_path / "sets").glob("*.dcm"))) == PHASES - 1
+
+
+@pytest.mark.parametrize(
+    "words, phases",
+    [
+        (["0 %", "30%", "60 %"], ["0 %", "30 %", "60 %"]),
+        (["", "", ""], ["1 of 3", "2 of 3", "3 of 3"]),
+        (["", ""], []),  # as two reconstructions may be
+        (["30 %", "30 %"], []),
+        (["30 %", ""], []),
+    ],
+)
+def test_which_series_are_phases_of_one_ct(tmp_path, words, phases):
+    hu, affine = phantoms.posed(coded_scan(planted()), affine_of())
+    names = dict.fromkeys(("patient", "study", "frame"), "P")
+    for number, text in enumerate(words):
+
+        def describe(dataset, k, text=text, number=number):
+            dataset.SeriesDescription, dataset.AcquisitionTime = text, f"1000{number:02d}"
+
+        phantoms.write_series(tmp_path / "P", hu, affine, change=describe, series=number, **names)
+    # Another series of the patient, on a grid of its own.
+    phantoms.write_series(tmp_path / "P", hu[:-2], affine, series="other", **names)
+    found = inputs.find(str(tmp_path), organs=None)
+    assert len(found) == len(words) + 1
+    ordered = sorted((one.phase, one.series) for one in found if one.phases)
+    assert [phase for phase, _ in ordered] == phases
+    if phases:
+        expected = [series_name(phantoms.uid("series", number)) for number in range(len(words))]
+        assert [name for _, name in ordered] == expected
+        assert {one.phases for one in found if one.phase} == {expected[0]}
 
 
 def test_one_image_uid_for_all_is_predicted_but_refused_as_dicom(model, tmp_path):

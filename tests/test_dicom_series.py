@@ -228,8 +228,7 @@ def test_acquisitions_that_alternate_are_one_volume(tmp_path, patient, number):
 def test_a_slice_that_lacks_among_alternating_acquisitions_is_a_gap(tmp_path, patient, missing):
     options = dict(acquisition=lambda k: k % 2, missing=[missing])
     paths = phantoms.write_series(tmp_path, *phantoms.posed(*patient), **options)
-    (volume,) = volumes_of(paths)
-    assert volume.code == "series_gap"
+    assert [code for code, _ in stack_of(paths).findings] == ["series_gap"]
 
 
 def test_of_a_position_that_two_acquisitions_share_one_image_is_read(tmp_path, patient):
@@ -269,9 +268,9 @@ def test_more_slices_than_a_label_map_can_have_are_refused(count):
         assert found.code == "file_too_large"
 
 
-@pytest.mark.parametrize("shift_mm, code", [(0.019, None), (0.55, None), (0.7, "series_uneven")])
-@pytest.mark.parametrize("axis", [0, 2])
-def test_a_slice_may_lie_a_tenth_of_a_step_off(tmp_path, patient, shift_mm, code, axis):
+@pytest.mark.parametrize("shift_mm, is_off", [(0.019, False), (0.55, False), (0.7, True)])
+@pytest.mark.parametrize("axis, code", [(0, "series_bent"), (2, "series_uneven")])
+def test_a_slice_may_lie_a_tenth_of_a_step_off(tmp_path, patient, shift_mm, is_off, axis, code):
     hu, affine = phantoms.posed(*patient)  # steps of 5.7 mm
     assert 5 < np.linalg.norm(affine[:3, 2]) < 6
 
@@ -282,7 +281,11 @@ def test_a_slice_may_lie_a_tenth_of_a_step_off(tmp_path, patient, shift_mm, code
             dataset.ImagePositionPatient = place
 
     (volume,) = volumes_of(phantoms.write_series(tmp_path, hu, affine, change=shift))
-    assert getattr(volume, "code", None) == code
+    if isinstance(volume, DicomError):
+        assert is_off and volume.code == code == "series_bent"
+    else:
+        assert [found for found, _ in volume.findings] == [code] * is_off
+        assert (volume.places_mm is not None) == is_off
 
 
 def with_step(affine, step_mm):
@@ -333,10 +336,9 @@ def test_missing_slices_at_whole_millimetres_are_not_taken_for_rounding(
     hu, affine = phantoms.posed(*patient)
     hu = np.concatenate([hu] * 4, axis=2)
     options = dict(missing=missing, change=rounded_to(1))
-    (volume,) = volumes_of(
-        phantoms.write_series(tmp_path, hu, with_step(affine, step_mm), **options)
-    )
-    assert volume.code in ("series_gap", "series_uneven")
+    paths = phantoms.write_series(tmp_path, hu, with_step(affine, step_mm), **options)
+    ((code, _),) = stack_of(paths).findings
+    assert code == ("series_uneven" if len(missing) > 2 else "series_gap")
 
 
 @pytest.mark.parametrize("step_mm", [0.7, 1, 3])
@@ -356,7 +358,7 @@ def test_positions_that_jitter_are_read_at_the_fitted_step(tmp_path, patient, st
     assert abs(stack.affine[2, 3] - fitted) <= 0.06 and not stack.findings
 
 
-def test_positions_that_drift_are_refused(tmp_path, patient):
+def test_positions_that_drift_are_kept_where_they_are(tmp_path, patient):
     hu, affine = phantoms.posed(*patient)
     hu = np.concatenate([hu] * 12, axis=2)
 
@@ -365,13 +367,15 @@ def test_positions_that_drift_are_refused(tmp_path, patient):
         place[2] += 0.0003 * k**2 / 2  # each step within the tolerance, their sum not
         dataset.ImagePositionPatient = [f"{mm:.8f}" for mm in place]
 
-    (volume,) = volumes_of(phantoms.write_series(tmp_path, hu, affine, change=bend))
-    assert volume.code == "series_uneven"
+    stack = stack_of(phantoms.write_series(tmp_path, hu, affine, change=bend))
+    assert [code for code, _ in stack.findings] == ["series_uneven"]
+    places = np.linalg.norm(stack.positions_mm - stack.positions_mm[0], axis=1)
+    np.testing.assert_allclose(stack.grid.planes.places_mm, places, atol=1e-3)
 
 
 def _moved(dataset, k):
     if k == 5:
-        dataset.ImagePositionPatient[2] += 2
+        dataset.ImagePositionPatient[0] += 2
 
 
 def _garbled(dataset, k):
@@ -389,9 +393,7 @@ def _claims(rows):
 
 
 REFUSED = [
-    ("series_gap", dict(missing=[5]), "1 between"),
-    ("series_gap", dict(missing=[5, 6, 9]), "2 between"),
-    ("series_uneven", dict(change=_moved), "even steps"),
+    ("series_bent", dict(change=_moved), "straight line"),
     ("series_no_position", dict(without=["ImagePositionPatient"]), "position"),
     ("series_no_position", dict(without=["ImageOrientationPatient"]), "orientation"),
     ("series_no_position", dict(without=["PixelSpacing"]), "spacing"),
@@ -410,6 +412,19 @@ REFUSED = [
     ("file_damaged", dict(change=lambda d, k: setattr(d, "SamplesPerPixel", 0)), "decoded"),
     ("file_damaged", dict(change=lambda d, k: setattr(d, "BitsAllocated", 13)), "decoded"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "missing, words", [([5], ["1 between"]), ([5, 6, 9], ["2 between", "1 between"])]
+)
+def test_a_gap_is_a_finding_that_rejects(tmp_path, patient, missing, words):
+    hu, affine = phantoms.posed(*patient)
+    paths = phantoms.write_series(tmp_path, hu, affine, missing=missing)
+    scan = series.read_stack(stack_of(paths))
+    (finding,) = scan.findings
+    assert (finding.code, finding.severity) == ("series_gap", "reject")
+    assert all(word in finding.message for word in words)
+    np.testing.assert_array_equal(file_order.of(scan).array, np.delete(hu, missing, axis=2))
 
 
 @pytest.mark.parametrize("code, options, words", REFUSED)
@@ -531,11 +546,21 @@ def test_a_real_export_equals_its_nifti(real_ct):
     assert patient.case.structures.path.endswith("/1.dcm") and not patient.case.stack.findings
 
 
-def test_a_real_tilted_series_with_uneven_steps_is_refused_and_its_localizer_named(real_ct):
+def test_a_real_tilted_series_with_uneven_steps_is_read_as_itk_places_each_slice(real_ct):
     found = index.index_folder(str(real_ct / "tilted_head_dicom"))
     (patient,) = found.patients
-    assert patient.case.problem.code == "series_uneven"
-    assert "1.14 to 7.38 mm" in str(patient.case.problem)
+    stack = patient.case.stack
+    assert [code for code, _ in stack.findings] == ["series_uneven", "series_tilted"]
+    assert "1.14 to 7.38 mm" in stack.findings[0][1]
+    scan, planes = read_stack(stack), stack.grid.planes
+    along = stack.affine[:3, 2] / np.linalg.norm(stack.affine[:3, 2])
+    for k, instance in enumerate(stack.instances):
+        array, affine = itk_scan([instance.path])
+        np.testing.assert_array_equal(scan.array[:, :, k], array[:, :, 0])
+        for corner in ([0, 0], [511, 0], [0, 511]):
+            place = stack.affine @ [*corner, 0, 1]
+            place[:3] += planes.places_mm[k] * along
+            np.testing.assert_allclose(place, affine @ [*corner, 0, 1], atol=1e-3)
     ((why, path),) = found.left_aside
     assert why == "localizer" and path.endswith("localizer_of_another_series.dcm")
 

@@ -28,11 +28,11 @@ def score(workdir: str, source: sources.Source) -> None:
         volume = sorted(slices.pop(patient.patient), key=lambda record: record.z)
         predicted = labels[_channels(network, np.stack([one.image for one in volume]))]
         truth = np.stack([one.labels for one in volume])
-        spacing_mm = patient.placement.spacing_mm
+        spacing_mm, planes = patient.placement.spacing_mm, patient.placement.scan_planes
         contoured = [name for name in record.organs if name in patient.organs]
         values = source.organs.labels(contoured)
         left_out = truth == ignored.LABEL if source.dataset.has_ignored else None
-        scores = metrics.score(predicted, truth, spacing_mm, values, left_out)
+        scores = metrics.score(predicted, truth, spacing_mm, values, left_out, planes)
         rows += [
             {"patient": patient.patient, "organ": name} | dataclasses.asdict(scores[value])
             for name, value in zip(contoured, values, strict=True)

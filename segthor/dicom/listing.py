@@ -7,6 +7,7 @@ from segthor.dicom import elements, index, matching, rois, structures
 from segthor.dicom.index import relative
 from segthor.dicom.volumes import Volume
 from segthor.files import open_read
+from segthor.findings import CODES, REJECT
 from segthor.organs import Organs
 
 _MOST_PATHS = 3  # examples for each reason why files are left aside
@@ -52,8 +53,9 @@ def _volume(volume: Volume, order: dict[str, int]):
     stack, traits = volume.stack, volume.traits
     voxels = " x ".join(map(str, stack.shape))
     step_mm = sum(float(mm) ** 2 for mm in stack.affine[:3, 2]) ** 0.5
-    spacing = " x ".join(f"{mm:.3g}" for mm in (*stack.pixel_spacing_mm[::-1], step_mm))
-    parts = [f"{voxels} voxels of {spacing} mm", f"{len(stack.paths)} files"]
+    step = f"{step_mm:.3g} mm" if stack.places_mm is None else stack.grid.planes.words
+    spacing = " x ".join([*(f"{mm:.3g}" for mm in stack.pixel_spacing_mm[::-1]), step])
+    parts = [f"{voxels} voxels of {spacing}", f"{len(stack.paths)} files"]
     if len(order) > 1:
         if traits.kernel:
             parts.append(f"kernel {traits.kernel}")
@@ -66,7 +68,8 @@ def _volume(volume: Volume, order: dict[str, int]):
         parts.append("an intensity projection")
     yield ", ".join(parts)
     for code, message in stack.findings:
-        yield f"warned, {code}: {message}"
+        word = "refused" if CODES[code][0] == REJECT else "warned"
+        yield f"{word}, {code}: {message}"
 
 
 def _acquisition_order(volumes) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """Reads the segments of a DICOM SEG (BINARY or LABELMAP) on the slices of a CT."""
 
+from collections import Counter
+
 import numpy as np
 import pydicom
 from pydicom.pixels import pixel_array
@@ -41,13 +43,14 @@ class Frames:
         per_frame = self._dataset.get("PerFrameFunctionalGroupsSequence") or ()
         self._segments = [self._segment_of(frame) for frame in range(len(per_frame))]
 
-    def planes(self, where: str, number: str, slices):
+    def planes(self, where: str, number: str, slices, counts: Counter):
         """Yields (k, bool [Y, X]) for each slice k of a CT that has a pixel of a segment.
 
         Args:
           where: Start of an error's message.
           number: The segment's number.
           slices: `structures.Slices` of the CT.
+          counts: Counts frames where the CT has no slice, which are left out.
 
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside', 'file_damaged'.
@@ -61,6 +64,9 @@ class Frames:
                 continue
             points = self._points_mm(frame, rows, columns)
             (k,), px = slices.place(where, points, np.array([len(points)]))
+            if k < 0:
+                counts["contour_without_slice"] += 1
+                continue
             voxels = np.rint(px).astype(int)
             inside = (voxels >= 0) & (voxels < slices.shape)
             if np.abs(px - voxels).max() > _OFF_PX or not inside.all():

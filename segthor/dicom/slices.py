@@ -126,10 +126,10 @@ def _fill_one_grid(slices) -> bool:
     if len(positions) < 3:
         return True
     try:
-        fit_line(positions, normal, "", slices[0].header.spacing_mm)
-    except DicomError as error:
-        return error.code == "series_gap"
-    return True
+        line = fit_line(positions, normal, "", slices[0].header.spacing_mm)
+    except DicomError:
+        return False
+    return not line.is_uneven
 
 
 def _side_by_side(acquisitions, normal) -> list[list[Slice]]:

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segthor import files
 from segthor.dicom import DicomError
 from segthor.dicom.series import Stack
 from segthor.dicom.slices import Slice, by_acquisition, by_geometry, fields_of, normal_of, unique
-from segthor.dicom.steps import fit_line, tilt_degrees
+from segthor.dicom.steps import Line, fit_line, place, tilt_degrees
+from segthor.volume import Grid
 
+_MOST_GAPS_NAMED = 3
 _MOST_ALONG_AXIS = 32767  # what a label map in NIfTI can have
 _TILTED_DEGREES = 0.1
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -43,7 +46,7 @@ def of_series(headers, findings=()) -> Volumes:
     acquisitions are one volume where they lie side by side or fill one grid together. findings:
     (code, message) of what is unusual about the series, for all of its stacks.
 
-    Errors: 'series_no_position', 'series_gap', 'series_uneven', 'series_several_volumes'.
+    Errors: 'series_no_position', 'series_bent', 'series_several_volumes'.
     """
     slices = [
         Slice(header, frame if header.is_enhanced else None, plane)
@@ -122,6 +125,10 @@ def _stack(slices, findings) -> Stack | StackError:
     affine[:3, 1] = np.array(plane.orientation[3:]) * row_mm
     affine[:3, 2], affine[:3, 3] = line.step_mm, line.first_mm
     affine[:3] = _LPS_TO_RAS @ affine[:3]
+    grid_axes = Grid(shape, affine).orientation.axes
+    if line.places_mm is not None and grid_axes[2] != 2:
+        message = f"{path}: slices that are not axial lie at uneven steps; export even ones"
+        return StackError("series_bent", message, paths)
     return Stack(
         instances=tuple(one.instance for one in kept),
         shape=shape,
@@ -134,10 +141,13 @@ def _stack(slices, findings) -> Stack | StackError:
         frame_of_reference_uid=header.frame_of_reference_uid,
         findings=(*_findings(kept, len(duplicates), line, normal), *findings),
         duplicates=duplicates,
+        places_mm=None if line.places_mm is None else tuple(line.places_mm.tolist()),
+        gaps=tuple(gap.after for gap in line.gaps),
     )
 
 
-def _findings(kept, num_duplicates: int, line, normal):
+def _findings(kept, num_duplicates: int, line: Line, normal):
+    yield from _findings_of_steps(kept, line)
     if num_duplicates:
         yield "series_duplicates", f"{num_duplicates} images lie in the series twice"
     tilt = tilt_degrees(line.step_mm, normal)
@@ -159,6 +169,29 @@ def _findings(kept, num_duplicates: int, line, normal):
     if shared:
         message = f"{shared} of {len(kept)} images share a SOPInstanceUID with another"
         yield "series_sop_uids", f"{message}; contours cannot refer to them"
+
+
+def _findings_of_steps(kept, line: Line):
+    """Gaps and uneven steps."""
+    if line.gaps:
+        where = "; ".join(
+            f"{missing} between {_named(kept[k])} and {_named(kept[k + 1])}"
+            for k, missing in line.gaps[:_MOST_GAPS_NAMED]
+        )
+        more = len(line.gaps) - _MOST_GAPS_NAMED
+        where += f"; and {more} more gaps" if more > 0 else ""
+        yield "series_gap", f"slices are missing: {where}"
+    if line.is_uneven:
+        steps = np.delete(np.diff(line.places_mm), [gap.after for gap in line.gaps])
+        message = f"steps of {steps.min():.4g} to {steps.max():.4g} mm"
+        yield "series_uneven", f"{message}; the planes are kept where they are"
+
+
+def _named(one: Slice) -> str:
+    """A slice's place and file, for people."""
+    name = files.name(one.header.path)
+    name += "" if one.frame is None else f", frame {one.frame + 1}"
+    return f"{place(one.position)} in {name}"
 
 
 def _finding_of_shared(surplus):

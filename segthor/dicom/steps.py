@@ -1,6 +1,12 @@
-"""The regular line that the positions of a volume's slices lie on, or why there is none."""
+"""The line that the positions of a volume's slices lie on: at even steps, uneven, or with gaps.
+
+A step is a gap, where slices are missing, if it is a whole multiple (2, 3, ...) of the steps around
+it. Where three or more steps of its length follow one another, or alternate with others (3, 6, 3,
+6, 3, 6 mm), nothing is missing: the scanner made uneven steps.
+"""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,25 +17,52 @@ _OFF_SHARE = 0.1  # of a step: how far a slice may lie off the fitted line
 _ROUNDED_MM = 0.1  # exporters round positions to it
 _MOST_DEGREES = 45  # between the line and the normal of the slices
 _WHOLE = 0.1  # share by which a gap may differ from a whole number of steps
+_AROUND = 5  # steps on either side of one that may be a gap
+_FEWEST_ALIKE = 3  # long steps of one length that are no gaps
+_LEAST_SHARE = 0.1  # of the median step: slices that lie closer are no two slices of one volume
 _FEWEST_WIDE = 0.2  # share of longer steps, where rounding makes steps of two lengths
+
+
+class Gap(NamedTuple):
+    """A place where slices are missing: after which slice (from 0), and how many."""
+
+    after: int
+    missing: int
 
 
 @dataclass(frozen=True)
 class Line:
-    """first_mm: Position of the first slice, LPS [3]. step_mm: From slice to slice, LPS [3].
+    """The line through the slices of a volume.
 
+    first_mm: Position of the first slice, LPS [3].
+    step_mm: From slice to slice, LPS [3]; of uneven steps the mean.
     rounded_mm: What the positions were rounded to, where that moves slices by more than a tenth of
       a step; else 0.
+    places_mm: Distance of each slice from the first one, where steps are uneven or slices missing;
+      None at even steps.
+    gaps: Where slices are missing.
+    usual_mm: The median step.
     """
 
     first_mm: np.ndarray
     step_mm: np.ndarray
     rounded_mm: float = 0.0
+    places_mm: np.ndarray | None = None
+    gaps: tuple[Gap, ...] = ()
+    usual_mm: float = 0.0
 
     @property
     def length_mm(self) -> float:
         """The distance between slices along the line."""
         return float(np.linalg.norm(self.step_mm))
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the steps differ, beside those that are gaps."""
+        if self.places_mm is None or not self.gaps:
+            return self.places_mm is not None
+        steps = np.delete(np.diff(self.places_mm), [gap.after for gap in self.gaps])
+        return bool((abs(steps - self.usual_mm) > _tolerance_mm(self.usual_mm)).any())
 
     def offsets_mm(self, positions: np.ndarray) -> np.ndarray:
         """Position minus the place of the slice on the line, [Z, 3]."""
@@ -37,12 +70,13 @@ class Line:
 
 
 def fit_line(positions: np.ndarray, normal: np.ndarray, path: str, nominal_mm: float = 0) -> Line:
-    """The regular line of positions [Z, 3], which are ordered along the slices' normal.
+    """The line of positions [Z, 3], which are ordered along the slices' normal.
 
     path: A file of the volume, for messages. nominal_mm: The distance that the headers name.
 
     Raises:
-      DicomError: 'series_gap', 'series_uneven'.
+      DicomError: 'series_bent': the positions lie on no straight line across the slices, or two of
+        them almost at one place.
     """
     first, last = positions[0], positions[-1]
     ends = Line(first, (last - first) / (len(positions) - 1))
@@ -55,7 +89,7 @@ def fit_line(positions: np.ndarray, normal: np.ndarray, path: str, nominal_mm: f
     rounded = _rounded_line(positions, normal, nominal_mm)
     if rounded is not None:
         return rounded
-    raise _gap(positions, normal, path) or _uneven(positions, ends, path)
+    return _uneven_line(positions, ends, normal, path)
 
 
 def tilt_degrees(step, normal) -> float:
@@ -121,37 +155,56 @@ def _unit_mm(positions) -> float:
     return 0.0
 
 
-def _gap(positions, normal, path: str) -> DicomError | None:
-    """Where slices are missing among slices at even steps."""
-    along = np.diff(positions @ normal)
-    usual = np.sort(along)[(len(along) - 1) // 2]
-    wide = np.flatnonzero(along > 1.5 * usual)
-    narrow = abs(np.delete(along, wide) - usual) > max(_ROUNDED_MM, _OFF_SHARE * usual)
-    if not len(wide) or narrow.any() or 2 * len(wide) > len(along):
-        return None
-    times = along[wide] / usual
-    if (abs(times - np.rint(times)) > _WHOLE * times).any():
-        return None
-    missing = np.rint(times).astype(int) - 1
-    where = "; ".join(
-        f"{count} between {_place(positions[k])} and {_place(positions[k + 1])}"
-        for k, count in list(zip(wide, missing, strict=True))[:3]
-    )
-    message = f"{path}: slices {usual:.5g} mm apart are missing: {where}; export the series again"
-    return DicomError("series_gap", message)
+def _uneven_line(positions, ends: Line, normal, path: str) -> Line:
+    """The line of slices that lie at uneven steps, or of which some are missing."""
+    direction = ends.step_mm / ends.length_mm
+    places = (positions - positions[0]) @ direction
+    steps = np.diff(places)
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
+    beside = np.linalg.norm(positions - positions[0] - places[:, None] * direction, axis=1)
+    is_straight = beside.max() <= _tolerance_mm(usual)
+    is_across = tilt_degrees(ends.step_mm, normal) < _MOST_DEGREES
+    if not is_straight or not is_across or steps.min() < _LEAST_SHARE * usual:
+        raise _bent(positions, ends, path)
+    return Line(ends.first_mm, ends.step_mm, 0.0, places, _gaps(steps), usual)
 
 
-def _uneven(positions, ends: Line, path: str) -> DicomError:
+def _gaps(steps) -> tuple[Gap, ...]:
+    """The steps that are gaps; see the top of this module."""
+    gaps = []
+    for k, step in enumerate(steps):
+        near = np.sort(np.r_[steps[max(0, k - _AROUND) : k], steps[k + 1 : k + 1 + _AROUND]])
+        times = step / near[(len(near) - 1) // 2] if len(near) else 1.0
+        is_multiple = times > 1.5 and abs(times - np.rint(times)) <= _WHOLE * times
+        if is_multiple and _count_alike(steps, k) < _FEWEST_ALIKE:
+            gaps.append(Gap(k, int(np.rint(times)) - 1))
+    return tuple(gaps)
+
+
+def _count_alike(steps, k: int) -> int:
+    """How many steps of the length of step k follow one another, with at most one between."""
+    alike = np.flatnonzero(abs(steps - steps[k]) <= _tolerance_mm(steps[k]))
+    ends = np.flatnonzero(np.diff(alike) > 2) + 1
+    return len(next(part for part in np.split(alike, ends) if k in part))
+
+
+def _tolerance_mm(step_mm: float) -> float:
+    """By how much steps of one length may differ."""
+    return max(_ROUNDED_MM, _OFF_SHARE * step_mm)
+
+
+def _bent(positions, ends: Line, path: str) -> DicomError:
     steps = np.diff(positions, axis=0)
     k = int(np.linalg.norm(steps - ends.step_mm, axis=1).argmax())
     lengths = np.linalg.norm(steps, axis=1)
     return DicomError(
-        "series_uneven",
-        f"{path}: expected slices at even steps, found steps of {lengths.min():.5g} to "
-        f"{lengths.max():.5g} mm, the oddest between {_place(positions[k])} and "
-        f"{_place(positions[k + 1])}; reconstruct the series at even steps",
+        "series_bent",
+        f"{path}: expected slices on a straight line, found steps of {lengths.min():.5g} to "
+        f"{lengths.max():.5g} mm off it or at one place, the oddest between "
+        f"{place(positions[k])} and {place(positions[k + 1])}; export the series again",
     )
 
 
-def _place(position) -> str:
+def place(position) -> str:
+    """A position [3], for people."""
     return "(" + ", ".join(f"{mm:g}" for mm in position) + ") mm"

@@ -22,6 +22,8 @@ _OFF_SLICE_MM, _OFF_SLICE_SHARE = 0.2, 0.1
 # Upper limits of this distance; beyond a third of a step the slice would be ambiguous.
 _MOST_OFF_MM, _MOST_OFF_SHARE = 1.0, 1 / 3
 _BEYOND_PX = 1.0  # allowed distance outside the edge of the image
+_MOST_MISSING = 0.5  # share of contours that may lie where slices are missing
+NO_SLICE = -1
 _WORDS = {
     "structures_references": "refer to images of other slices than they lie on",
     "contour_nested": "lie inside another and are read as holes, or as islands in holes",
@@ -32,6 +34,7 @@ _WORDS = {
     "contour_commas": "have a decimal comma, which is read as a point",
     "contour_open": "are open, points or of no known kind and are left out",
     "contour_tiny": "contain no voxel's centre",
+    "contour_without_slice": "lie where the series has no slice and are left out",
 }
 
 
@@ -60,7 +63,7 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> LabelMap:
         if roi.frame_of_reference_uid not in ({stack.frame_of_reference_uid} - {""}):
             message = "expected contours in the CT's frame of reference, found another or none"
             raise DicomError("structures_other_frame", f"{where}: {message}")
-        planes = frames and frames.planes(where, roi.number, slices)
+        planes = frames and frames.planes(where, roi.number, slices, counts)
         own, overlap = _fill(labels, organ.label, planes or _planes(where, roi, slices, counts))
         shared += overlap
         if own:
@@ -140,11 +143,16 @@ class Slices:
         step = float(np.diff(self._heights).min())
         usual = max(_OFF_SLICE_MM, min(_OFF_SLICE_SHARE * step, _MOST_OFF_MM))
         self._tolerance_mm = min(usual, _MOST_OFF_SHARE * step)
+        # Where steps are uneven, slices may be missing that were drawn on.
+        self._missing_mm = np.inf if stack.places_mm is None else step / 2
 
     def place(self, where: str, points: np.ndarray, counts: np.ndarray):
         """Finds the slice k of each contour, and its points (x, y) in pixels, float64 [N, 2].
 
         points: LPS mm [N, 3], of all contours. counts: Number of points of each contour.
+
+        k is NO_SLICE for contours in a gap, or in a long step of an uneven series, that lie half a
+        step or more off every slice.
 
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside'.
@@ -155,7 +163,11 @@ class Slices:
         middles = (self._heights[1:] + self._heights[:-1]) / 2
         k = np.searchsorted(middles, (low + high) / 2)
         off_mm = np.maximum(high - self._heights[k], self._heights[k] - low)
-        if (off_mm > self._tolerance_mm).any():
+        is_inside = (low > self._heights[0]) & (high < self._heights[-1])
+        is_missing = is_inside & (off_mm >= self._missing_mm)
+        if len(counts) > 1 and is_missing.mean() > _MOST_MISSING:  # drawn on another CT
+            is_missing[:] = False
+        if (off_mm > self._tolerance_mm)[~is_missing].any():
             raise self._between(where, low, high, k, off_mm)
         k_of_point = np.repeat(k, counts)
         px = (points - self._origins[k_of_point]) @ self._to_px
@@ -165,7 +177,7 @@ class Slices:
             number = int(k_of_point[np.argmax(outside)]) + 1
             message = f"{where}: expected contours on the CT, found one beyond the edge of slice"
             raise DicomError("contour_outside", f"{message} {number}")
-        return k, px
+        return np.where(is_missing, NO_SLICE, k), px
 
     def _between(self, where, low, high, k, off_mm) -> DicomError:
         first, last = self._heights[[0, -1]] + [-self._tolerance_mm, self._tolerance_mm]
@@ -198,7 +210,8 @@ def _planes(where: str, roi: Roi, slices: Slices, counts: Counter):
     points, lengths = _points(where, closed)
     k, px = slices.place(where, points, lengths)
     rings = np.split(px, np.cumsum(lengths)[:-1])
-    for index in np.unique(k):
+    counts["contour_without_slice"] += np.count_nonzero(k == NO_SLICE)
+    for index in np.unique(k[k != NO_SLICE]):
         here = np.flatnonzero(k == index)
         counts["structures_references"] += sum(
             bool(closed[i].images) and slices.uids[index].isdisjoint(closed[i].images) for i in here

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 
 from segthor import fields, files, json_files, layouts
-from segthor.dicom import DicomError, index, matching, places
+from segthor.dicom import DicomError, index, matching, places, volumes
 from segthor.dicom.headers import DAMAGED, DRAFT, SECONDARY, STRUCTURES, UNREADABLE
 from segthor.dicom.matching import Case
 from segthor.errors import InputError
@@ -13,7 +13,7 @@ from segthor.patients import Patient
 
 DRAWN, EACH = "drawn", "each"  # which of a patient's volumes are used
 FEWEST_SLICES = 8  # shorter volumes are skipped if the patient has longer ones
-_VERSION = 2  # of the cache; increase it when the same tree gives other patients
+_VERSION = 3  # of the cache; increase it when the same tree gives other patients
 _AMBIGUOUS = "structures_ambiguous"
 _LOST = {
     DAMAGED: ("file_damaged", "a damaged DICOM file; copy it again or remove it"),
@@ -86,10 +86,14 @@ def _patients(root: str, contoured, series) -> list[Patient]:
     contents = _Contents(tree)
     made = []
     for one in found:
+        phases = volumes.phases_of(one.volumes)
         cases = _named_case(one, name) if name else _cases(one, contoured, chosen)
         for case in cases:
             place = contents.place(one, case) if is_tree else root
             made.append(_patient(one, case, len(cases) > 1, place, contoured))
+            if len(cases) > 1 and case.volume and case.volume.name in phases:
+                first, phase = phases[case.volume.name]
+                made[-1] = replace(made[-1], phases=first, phase=phase)
             if is_tree and not made[-1].fault:
                 made[-1] = replace(made[-1], ct_files=contents.own_files(case))
     return made + (_lost(tree) if is_tree else [])
@@ -117,18 +121,17 @@ def _cases(one: index.Patient, contoured, chosen) -> list[Case]:
         names = chosen.get(one.name, ())
         return [_case_of(one, v) for v in one.volumes if v.name in names]
     if chosen == EACH:
-        volumes = predictable(one.volumes)
-        return [_case_of(one, volume) for volume in volumes] or one.cases
+        return [_case_of(one, volume) for volume in predictable(one.volumes)] or one.cases
     if contoured or not one.cases[0].problem:
         return one.cases
     return [one.add_damage(matching.only_volume(one.volumes))]
 
 
-def predictable(volumes) -> list:
+def predictable(found) -> list:
     """The volumes without intensity projections and short ones, unless there are no others."""
-    long = [v for v in volumes if v.problem or v.stack.shape[2] >= FEWEST_SLICES]
+    long = [v for v in found if v.problem or v.stack.shape[2] >= FEWEST_SLICES]
     direct = [volume for volume in long if not volume.traits.is_projection]
-    return direct or long or list(volumes)
+    return direct or long or list(found)
 
 
 def _case_of(one: index.Patient, volume) -> Case:
@@ -139,11 +142,11 @@ def _case_of(one: index.Patient, volume) -> Case:
 
 def _named_case(one: index.Patient, name: str) -> list[Case]:
     """The volume with this name; of a series with several, the one with a structure set."""
-    volumes = places.volumes_of(one, name)
-    drawn = [case for case in one.cases if case.volume in volumes and not case.problem]
+    named = places.volumes_of(one, name)
+    drawn = [case for case in one.cases if case.volume in named and not case.problem]
     if len(drawn) == 1:
         return drawn
-    return [one.add_damage(matching.only_volume(volumes))]
+    return [one.add_damage(matching.only_volume(named))]
 
 
 def _patient(one: index.Patient, case: Case, is_several: bool, place: str, contoured) -> Patient:
@@ -207,13 +210,13 @@ def drawn_on(root: str, scans) -> list[Patient]:
       The patients that have a structure set, with its path in `labels`, or with a `fault` if none
       can be chosen. A patient whose CT cannot be read has none.
     """
-    volumes, owners = {}, {}
+    of_scans, owners = {}, {}
     for scan in scans:
         try:
             patient, volume = places.find_volume(scan.ct, scan.ct_files)
         except DicomError:  # reported when the CT is read
             continue
-        volumes[scan.name] = volume
+        of_scans[scan.name] = volume
         images = [header for header in patient.person.images if header.path in volume.paths]
         owners[scan.name] = matching.Owner(patient.person.numbers, images)
     sets = defaultdict(list)  # name of the scan to headers of its structure sets
@@ -222,7 +225,7 @@ def drawn_on(root: str, scans) -> list[Patient]:
             enough = 3 if header.references.series else 2
             sets[matching.owner_of(header, owners, (), enough)].append(header)
     names = [scan for scan in scans if scan.name in sets]
-    return [_with_structures(scan, volumes[scan.name], sets[scan.name]) for scan in names]
+    return [_with_structures(scan, of_scans[scan.name], sets[scan.name]) for scan in names]
 
 
 def _with_structures(scan: Patient, volume, structure_sets) -> Patient:

@@ -13,6 +13,8 @@ from segthor.dicom.traits import Traits
 from segthor.dicom.who import CHANGES, Person
 
 _FEWEST_SINGLE = 3  # images with different series UIDs that can be one volume
+_SAME_DECIMALS = 2  # of mm, in the affines of phases
+_FEWEST_PHASES = 3  # volumes that may be phases of a 4D CT though they name no phase
 _OWN_UIDS = ("series_uids", "each slice has a series UID of its own; they are read as one volume")
 
 
@@ -94,6 +96,36 @@ def _volumes(uid: str, images, made: stacks.Volumes) -> list[Volume]:
         Volume(name, uid, stack, tuple(stack.paths), traits[stack.paths[0]], second)
         for stack in made.volumes
     ]
+
+
+def phases_of(held) -> dict[str, tuple[str, str]]:
+    """Names of volumes that are phases of a 4D CT, to (name of the first phase, words).
+
+    Phases are volumes of one study, frame of reference, grid, kernel and contrast, of which each
+    names another phase in percent, or three or more that name none.
+    """
+    alike = defaultdict(list)
+    for volume in held:
+        if not volume.problem and not volume.traits.is_projection:
+            stack, traits = volume.stack, volume.traits
+            affine = stack.affine.round(_SAME_DECIMALS) + 0.0
+            place = stack.shape, affine.tobytes(), stack.places_mm
+            uids = stack.study_uid, stack.frame_of_reference_uid
+            alike[uids, place, traits.kernel, traits.has_contrast].append(volume)
+    found = {}
+    for group in alike.values():
+        percents = [volume.traits.phase_percent for volume in group]
+        if all(percents) and len(set(percents)) == len(group) > 1:
+            ordered = sorted(group, key=lambda volume: int(volume.traits.phase_percent))
+            words = [f"{volume.traits.phase_percent} %" for volume in ordered]
+        elif not any(percents) and len(group) >= _FEWEST_PHASES:
+            ordered = sorted(group, key=lambda volume: (volume.traits.acquired, volume.name))
+            words = [f"{number} of {len(group)}" for number in range(1, len(group) + 1)]
+        else:
+            continue
+        names = [volume.name for volume in ordered]
+        found |= {name: (names[0], text) for name, text in zip(names, words, strict=True)}
+    return found
 
 
 def _number(volumes: list[Volume]) -> list[Volume]:

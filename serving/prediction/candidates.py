@@ -8,6 +8,7 @@ from segthor import metrics, statistics
 from segthor.boxes import around, with_margin
 from segthor.metrics import OrganScore
 from segthor.organs import BACKGROUND, Organs
+from segthor.planes import voxel_cm3
 from segthor.volume import LabelMap
 from serving.prediction.postprocess import Rule, clean
 
@@ -24,11 +25,14 @@ DICE_ALIKE = 0.001
 def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
     """Organ -> one score per candidate, of one patient."""
     spacing_mm = truth.grid.spacing_mm
-    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
+    planes = truth.grid.planes
+    scan_cm3 = voxel_cm3(spacing_mm, planes)
     scored = {}
     for name in names:
         value = truth.organs[name].label
         box = around(one.boxes[value] for one in (predicted, truth) if value in one.boxes)
+        if planes:  # all of them, whose thickness is known
+            box = (slice(0, len(truth.zyx)), *box[1:])
         left_out = None
         if truth.has_ignored:
             box = with_margin(box, (1, 1, 1), truth.zyx.shape)  # a surface knows its neighbours
@@ -38,10 +42,10 @@ def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
         known: dict[bytes, OrganScore] = {}
         scores = []
         for rule in CANDIDATES:
-            after = clean(mask, rule, voxel_cm3) & (mask | free)
+            after = clean(mask, rule, scan_cm3) & (mask | free)
             key = np.packbits(after).tobytes()
             if key not in known:
-                given = after, true, spacing_mm, [1], left_out
+                given = after, true, spacing_mm, [1], left_out, planes
                 (known[key],) = metrics.score(*given).values()
             scores.append(known[key])
         scored[name] = scores

@@ -15,7 +15,7 @@ from segthor.volume import LabelMap, Volume
 from serving.prediction import postprocess
 from serving.prediction.facts import Facts
 from serving.prediction.predictor import Segmentation
-from serving.prediction.results import mark_of
+from serving.prediction.results import mark_of, no_label_map
 from serving.review.evidence import Observer
 
 
@@ -47,6 +47,9 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
         check_formats(case, plan.dicom_formats)
         worker.results.require_uncorrected(case)
         scan, mark = read_scan(case, plan.most_scan_bytes)
+        check_gaps(scan, case.ct, plan.allow_gaps)
+        if scan.grid.planes and not (plan.resample_z or plan.dicom_formats):
+            raise InputError(f"{case.ct}: {no_label_map(scan.grid)}")
         inputs = prepare(worker, scan)
     yield
     with worker.results.noted(case):
@@ -57,7 +60,10 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
     with worker.results.noted(case):
         prediction = finish(worker, scan, segmented, observer)
         maps = segmented.probabilities if plan.probabilities else {}
-        write(worker, worker.results, case, mark, prediction, plan.dicom_formats, maps)
+        formats, resample_z = plan.dicom_formats, plan.resample_z
+        lacking = write(worker, worker.results, case, mark, prediction, formats, maps, resample_z)
+        if lacking and plan.wants_nifti:
+            raise InputError(f"{case.ct}: {lacking}")
 
 
 def check_formats(case: Patient, dicom_formats) -> None:
@@ -91,6 +97,13 @@ def check_finite(scan: Volume, name: str) -> None:
         raise InputError(f"{name}: {finding.message}")
 
 
+def check_gaps(scan: Volume, name: str, allow_gaps: bool) -> None:
+    """Raises InputError where slices are missing; `name` opens the message."""
+    for finding in scan.findings:
+        if finding.code == "series_gap" and not allow_gaps:
+            raise InputError(f"{name}: {finding.message}; export the series again, or --allow_gaps")
+
+
 def prepare(worker, scan: Volume) -> dict:
     """The scan as the first models to run want it; see `Ensemble.inputs`."""
     return (worker.level or worker.models).inputs(scan)
@@ -101,7 +114,7 @@ def add_level_masks(worker, scan: Volume, inputs: dict) -> dict:
     if not worker.level:
         return inputs
     labels, table = worker.level.segment(inputs).labels, worker.level.table
-    postprocess.apply(labels, scan.spacing_mm, worker.level_rules, table)
+    postprocess.apply(labels, scan.spacing_mm, worker.level_rules, table, scan.grid.planes)
     return worker.models.inputs(scan, LabelMap(labels, scan.grid, table))
 
 
@@ -116,8 +129,10 @@ def run_networks(worker, inputs: dict, probabilities: bool) -> tuple[Segmentatio
 
 def finish(worker, scan: Volume, segmented: Segmentation, observer: Observer) -> CasePrediction:
     """Cleans the label map, measures it and judges it; changes `segmented.labels`."""
-    models = worker.models
-    changes = postprocess.apply(segmented.labels, scan.spacing_mm, worker.rules, models.table)
+    models, planes = worker.models, scan.grid.planes
+    changes = postprocess.apply(
+        segmented.labels, scan.spacing_mm, worker.rules, models.table, planes
+    )
     labels = LabelMap(segmented.labels, scan.grid, models.table)
     measured, findings = audit.measure_prediction(scan, labels, models.organs)
     evidence = observer.finish(measured, changes)
@@ -136,11 +151,24 @@ def finish(worker, scan: Volume, segmented: Segmentation, observer: Observer) ->
     return CasePrediction(labels, known, segmented.probabilities)
 
 
-def write(worker, results, case: Patient, mark, prediction: CasePrediction, dicom_formats, maps):
+def write(
+    worker,
+    results,
+    case: Patient,
+    mark,
+    prediction: CasePrediction,
+    dicom_formats,
+    maps,
+    resample_z: bool = False,
+) -> str:
     """Writes a case into a folder of results (`results.Results`), all of its files or none.
 
     dicom_formats: The DICOM formats to write beside the label map.
     maps: Organ to the map of its probability to write; {}: none.
+    resample_z: Whether a label map with uneven planes is resampled for NIfTI.
+
+    Returns:
+      Why a scan with uneven planes has no label map in NIfTI; '' where there is one.
     """
     labels, known = prediction.labels, prediction.known
     with outputs.Staging() as staging:
@@ -151,8 +179,9 @@ def write(worker, results, case: Patient, mark, prediction: CasePrediction, dico
             }
             written = _write_dicom(worker.models, case, prediction, paths, made)
             known = replace(known, objects=written)
-        results.write(case, mark, labels, known, maps)
+        lacking = results.write(case, mark, labels, known, maps, resample_z)
         staging.publish()
+    return lacking
 
 
 def _write_dicom(

@@ -86,6 +86,7 @@ class Facts:
     job: Digest of the settings of the job that made the label map.
     scan: Path of the scan, and its stamp from before it was read.
     label_map: Name and SHA-256 of the label map's file, as the job wrote it.
+    uneven: Of a scan with uneven planes, what became of the label map in NIfTI.
     organs: Organs that the models outline, whether they are there or not.
     engine: What computed the networks.
     level_hu: Window level of the (first) network.
@@ -102,6 +103,7 @@ class Facts:
     job: str | None = None
     scan: dict[str, str] | None = None
     label_map: dict[str, str] | None = None
+    uneven: str | None = None
     organs: tuple[str, ...] | None = None
     engine: str | None = None
     level_hu: float | None = None

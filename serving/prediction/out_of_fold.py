@@ -14,6 +14,7 @@ import numpy as np
 from segthor import files, records
 from segthor.errors import InputError
 from segthor.manifest import Built, Dataset, Shard
+from segthor.planes import Planes
 
 SURE = 0.9  # the network is sure of a voxel from this probability on
 _BATCH = 8  # slices
@@ -26,7 +27,8 @@ class StoredPatient:
 
     images: uint8 [Z, H, W, C], windowed, with neighbours as channels.
     truth: uint8 [Z, H, W], label values.
-    spacing_mm: Spacing of z, y, x.
+    spacing_mm: Spacing of z, y, x; of uneven planes the mean.
+    planes: The planes of the scan where their steps are uneven.
     level_hu: Window level.
     width_hu: Window width.
     """
@@ -36,6 +38,7 @@ class StoredPatient:
     spacing_mm: tuple[float, float, float]
     level_hu: float
     width_hu: float
+    planes: Planes | None = None
 
     @property
     def hu(self) -> np.ndarray:
@@ -85,7 +88,8 @@ def _stack(row: Built, slices: list[records.Slice], path: str) -> StoredPatient:
     pixel_mm = (mm * step for mm, step in zip(plane_mm, placement.step_px, strict=True))
     images, truth = (np.stack([getattr(s, key) for s in slices]) for key in ("image", "labels"))
     first = slices[0]
-    return StoredPatient(images, truth, (z_mm, *pixel_mm), first.level_hu, first.width_hu)
+    spacing_mm, planes = (z_mm, *pixel_mm), placement.scan_planes
+    return StoredPatient(images, truth, spacing_mm, first.level_hu, first.width_hu, planes)
 
 
 def predict(network, images: np.ndarray, values: np.ndarray) -> SurePrediction:

@@ -38,6 +38,14 @@ class Plan:
         "What to write of each scan: nifti, always; of DICOM scans also rtstruct (a structure set, "
         "for planning systems), seg (for research viewers) or labelmap (the newer kind of SEG).",
     )
+    resample_z: bool = option(
+        False,
+        "Write the label map of a scan with uneven planes, which NIfTI cannot hold, on an even "
+        "grid: each slice is that of the nearest plane.",
+    )
+    allow_gaps: bool = option(
+        False, "Predict DICOM series of which slices are missing, on the slices that are there."
+    )
     engine: str = option(
         TENSORFLOW,
         "What computes the networks: openvino is faster on many processors (pip install "
@@ -72,6 +80,11 @@ class Plan:
         known = (_NIFTI, *dicom.FORMATS)
         unknown = sorted(set(self.formats).difference(known))
         require(not unknown, "formats", f"some of {', '.join(known)}", ", ".join(unknown))
+
+    @property
+    def wants_nifti(self) -> bool:
+        """Whether a scan without a label map in NIfTI counts as failed."""
+        return _NIFTI in self.formats
 
     @property
     def dicom_formats(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from segthor import model_directory as directory
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from segthor.organs import BACKGROUND, Organs
+from segthor.planes import Planes, volume_cm3, voxel_cm3
 from serving.prediction.facts import Change
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
@@ -66,10 +67,18 @@ def clear_leftovers(version: str) -> None:
 
 
 def apply(
-    labels: np.ndarray, spacing_mm, rules: dict[str, Rule], organs: Organs
+    labels: np.ndarray,
+    spacing_mm,
+    rules: dict[str, Rule],
+    organs: Organs,
+    planes: Planes | None = None,
 ) -> dict[str, Change]:
-    """Applies the rules to labels uint8 [Z, Y, X], in place; returns the organs that changed."""
-    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
+    """Applies the rules to labels uint8 [Z, Y, X], in place; returns the organs that changed.
+
+    Neighbours are those of the array, however far apart the planes are. planes: Where they lie at
+    uneven steps; volumes are those of their thickness.
+    """
+    scan_cm3 = voxel_cm3(spacing_mm, planes)
     boxes = label_boxes(labels)
     changes = {}
     for name, rule in rules.items():
@@ -77,28 +86,35 @@ def apply(
         if value not in boxes:
             continue
         part = labels[boxes[value]]
+        cm3 = scan_cm3 if planes is None else scan_cm3[boxes[value][0]]
         before = part == value
-        after = clean(before, rule, voxel_cm3)
+        after = clean(before, rule, cm3)
         filled = after & ~before & (part == BACKGROUND)
         removed = before & ~after
         part[removed], part[filled] = BACKGROUND, value
         if removed.any() or filled.any():
             changes[name] = Change(
-                removed_cm3=round(np.count_nonzero(removed) * voxel_cm3, 3),
-                filled_cm3=round(np.count_nonzero(filled) * voxel_cm3, 3),
+                removed_cm3=round(volume_cm3(removed, cm3), 3),
+                filled_cm3=round(volume_cm3(filled, cm3), 3),
                 removed_pieces=int(ndimage.label(removed, _TOUCHING)[1]),
             )
     return changes
 
 
-def clean(mask: np.ndarray, rule: Rule, voxel_cm3: float) -> np.ndarray:
-    """The rule applied to one organ's bool mask [Z, Y, X]; a new mask."""
+def clean(mask: np.ndarray, rule: Rule, cm3: float | np.ndarray) -> np.ndarray:
+    """The rule applied to one organ's bool mask [Z, Y, X]; a new mask.
+
+    cm3: Volume of a voxel, see `segthor.planes.voxel_cm3`.
+    """
     if rule.largest or rule.min_cm3:
         pieces, count = ndimage.label(mask, _TOUCHING)
-        sizes = np.bincount(pieces.ravel())
+        if np.ndim(cm3):
+            volumes_cm3 = np.bincount(pieces.ravel(), np.broadcast_to(cm3, mask.shape).ravel())
+        else:
+            volumes_cm3 = np.bincount(pieces.ravel()) * cm3
         kept = np.arange(count + 1) > 0
         if rule.largest and count:
-            kept &= np.arange(count + 1) == 1 + sizes[1:].argmax()
-        kept[1:] &= sizes[1:] * voxel_cm3 >= rule.min_cm3
+            kept &= np.arange(count + 1) == 1 + volumes_cm3[1:].argmax()
+        kept[1:] &= volumes_cm3[1:] >= rule.min_cm3
         mask = kept[pieces]
     return ndimage.binary_fill_holes(mask) if rule.fill_holes else mask

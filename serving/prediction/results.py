@@ -28,7 +28,8 @@ from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import Organs
 from segthor.patients import Patient
-from segthor.volume import LabelMap
+from segthor.planes import Planes
+from segthor.volume import Grid, LabelMap
 from serving.prediction import corrections, facts
 from serving.prediction.facts import Facts
 
@@ -122,12 +123,18 @@ class Results:
         """Where a patient's DICOM object goes."""
         return files.inside(files.join(self.folder, "dicom"), f"{name}_{kind}.dcm")
 
-    def is_finished(self, scan: Patient, formats=()) -> bool:
-        """Whether a run of this job finished the scan as it is now, in all DICOM formats."""
-        made = self.path(scan), facts.path(self.folder, scan.name)
-        if not scans.exists(scan.ct) or not all(map(files.exists, made)):
+    def is_finished(self, scan: Patient, formats=(), wants_nifti: bool = False) -> bool:
+        """Whether a run of this job finished the scan as it is now, in all DICOM formats.
+
+        wants_nifti: Whether a scan with uneven planes needs a label map in NIfTI, too; others
+          always do.
+        """
+        if not scans.exists(scan.ct) or not files.exists(facts.path(self.folder, scan.name)):
             return False
-        if corrections.is_damaged(self.path(scan), self._noted(scan)):
+        if files.exists(self.path(scan)):
+            if corrections.is_damaged(self.path(scan), self._noted(scan)):
+                return False
+        elif wants_nifti or not self._is_dicom_alone(scan):
             return False
         try:
             known = self.facts(scan)
@@ -155,6 +162,14 @@ class Results:
                 "(serving.convert makes DICOM of a corrected label map)"
             )
 
+    def _is_dicom_alone(self, scan: Patient) -> bool:
+        """Whether the facts are of a scan with uneven planes that has no label map in NIfTI."""
+        try:
+            known = self.facts(scan)
+        except InputError:
+            return False
+        return bool(known.uneven and known.objects and not known.label_map)
+
     def _is_own(self, scan: Patient) -> bool:
         """Whether the facts say that a job wrote the label map."""
         try:
@@ -171,31 +186,49 @@ class Results:
         return noted.get("sha256", "") if noted.get("file") == scan.label_map else ""
 
     def write(
-        self, scan: Patient, mark, labels: LabelMap, known: Facts, probabilities: dict
-    ) -> None:
-        """Writes one case. probabilities: organ -> uint8 [Z, Y, X] on the same grid.
+        self,
+        scan: Patient,
+        mark,
+        labels: LabelMap,
+        known: Facts,
+        probabilities: dict,
+        resample_z: bool = False,
+    ) -> str:
+        """Writes one case; returns why it has no label map in NIfTI, or ''.
 
-        mark: of `mark_of`, from before the scan was read.
+        mark: of `mark_of`, from before the scan was read. probabilities: organ -> uint8 [Z, Y, X]
+        on the same grid. resample_z: Whether uneven planes are resampled to an even grid; a label
+        map of such a scan that is there already is always replaced.
         """
         if files.is_same(self.path(scan), scan.ct):
             raise InputError(
                 f"{scan.ct}: its label map would take its place; choose another --output"
             )
+        planes, lacking = labels.grid.planes, ""
+        if planes and (resample_z or files.exists(self.path(scan))):
+            probabilities = {name: zyx[planes.nearest] for name, zyx in probabilities.items()}
+            labels = replace(labels, zyx=labels.zyx[planes.nearest], grid=labels.grid.even())
+            known = replace(known, uneven=_resampled(planes))
+        elif planes:
+            lacking = no_label_map(labels.grid)
+            known, probabilities = replace(known, uneven=lacking), {}
         with outputs.Staging() as staging:
             for name, array in probabilities.items():
                 file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
                 path = files.inside(files.join(self.folder, "probabilities"), file)
                 nifti.write(staging.path(path), array, labels.grid, slope=_PROBABILITY_STEP)
-            place = staging.path(facts.path(self.folder, scan.name))
-            written = staging.path(self.path(scan))
-            nifti.write(written, labels.zyx, labels.grid)
-            digest = files.sha256(written)
-            label_map = {"file": scan.label_map, "sha256": digest}
+            place, digest, label_map = staging.path(facts.path(self.folder, scan.name)), "", None
+            if not lacking:
+                written = staging.path(self.path(scan))
+                nifti.write(written, labels.zyx, labels.grid)
+                digest = files.sha256(written)
+                label_map = {"file": scan.label_map, "sha256": digest}
             replace(known, job=self.job, scan=mark, label_map=label_map).write(place)
             self.require_uncorrected(scan, digest)  # a person may have written it meanwhile
             self.forget(scan)  # an older label map must never lie beside newer facts
             self._forget_objects(scan.name)
             staging.publish()
+        return lacking
 
     def facts(self, scan: Patient) -> Facts:
         """What is known about the case."""
@@ -203,7 +236,7 @@ class Results:
 
     def write_failure(self, scan: Patient, reason: str) -> None:
         """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
-        stays = files.exists(self.path(scan))
+        stays = files.exists(self.path(scan)) or self._is_dicom_alone(scan)
         known = self.facts(scan) if stays else Facts(scan={"path": scan.ct})
         replace(known, failed=reason).save(self.folder, scan.name)
 
@@ -223,6 +256,22 @@ class Results:
         for kind in dicom.FORMATS:
             if files.exists(self.object_path(name, kind)):
                 files.remove(self.object_path(name, kind))
+
+
+def no_label_map(grid: Grid) -> str:
+    """Why a scan with uneven planes has no label map in NIfTI, and what to do."""
+    return (
+        f"no label map in NIfTI: it cannot hold planes at steps of {grid.planes.words}; "
+        "--resample_z writes one on an even grid, --formats=rtstruct,seg the planes as they are"
+    )
+
+
+def _resampled(planes: Planes) -> str:
+    return (
+        f"label map in NIfTI resampled from {len(planes.places_mm)} planes at steps of "
+        f"{planes.words} to {planes.even_count} slices of {planes.even_step_mm:.4g} mm, each that "
+        "of the nearest plane"
+    )
 
 
 def mark_of(scan: Patient) -> dict:

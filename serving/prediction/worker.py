@@ -54,7 +54,7 @@ class Worker:
 
     def is_finished(self, case: Patient) -> bool:
         """Whether a run of this plan finished the case, in all formats."""
-        return self.results.is_finished(case, self.plan.dicom_formats)
+        return self.results.is_finished(case, self.plan.dicom_formats, self.plan.wants_nifti)
 
     def review_again(self, case: Patient) -> None:
         """Judges a finished case by this plan's recall and the models' present calibration."""

@@ -77,13 +77,14 @@ def measure_scan(
     inputs, organs = models.inputs(scan, masks), models.table
     observer = Observer.of_case(models.organs, models.first(inputs), reference_of(models))
     predicted = models.segment(inputs, observe=observer.add)
-    changes = postprocess.apply(predicted.labels, scan.spacing_mm, models.rules(), organs)
+    planes = scan.grid.planes
+    changes = postprocess.apply(predicted.labels, scan.spacing_mm, models.rules(), organs, planes)
     label_map = LabelMap(predicted.labels, scan.grid, organs)
     measured, _ = audit.measure_prediction(scan, label_map, models.organs)
     evidence = observer.finish(measured, changes)
     names = [name for name in models.organs if name in names]
     maps = label_map.zyx, labels.zyx, scan.spacing_mm
-    scores = metrics.score(*maps, organs.labels(names), labels.left_out)
+    scores = metrics.score(*maps, organs.labels(names), labels.left_out, planes)
     return [
         {
             "patient": patient,

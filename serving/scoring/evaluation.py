@@ -7,6 +7,7 @@ import numpy as np
 from segthor import csv_files, effort, metrics, statistics
 from segthor.metrics import OrganScore
 from segthor.organs import Organs
+from segthor.planes import Planes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +36,14 @@ def score(
     names,
     organs: Organs,
     left_out: np.ndarray | None = None,
+    planes: Planes | None = None,
 ) -> dict[str, Scores]:
     """Organ name to scores.
 
     predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. names: the organs that are predicted
-    and contoured. left_out: as in `metrics.score`.
+    and contoured. left_out, planes: as in `metrics.score`.
     """
-    scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names), left_out)
+    scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names), left_out, planes)
     tolerances_mm = {organs[name].label: organs[name].tolerance_mm for name in names}
     efforts = effort.measure(predicted, truth, spacing_mm, tolerances_mm, left_out)
     return {

@@ -114,17 +114,31 @@ def read(
 ) -> tuple[LabelMap, LabelMap]:
     """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
 
+    Without `ct`, that of a patient with uneven planes is looked up where it is known.
+
     `contoured` of the true one are the organs that are contoured. roi_names: (organ, ROI name)
     beyond the table's synonyms.
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
+    ct = ct or uneven_ct(contours) or uneven_ct(predicted)
     # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
     found = labels_of(predicted, ct, organs, roi_names)
     truth = labels_of(contours, (predicted.labels, found.grid), organs, roi_names)
     held = contours.organs if truth.contoured is None else truth.contoured
     contoured = tuple(name for name in contours.organs if name in held)
     return found, replace(truth, contoured=contoured)
+
+
+def uneven_ct(one: Patient) -> tuple[str, Grid] | None:
+    """Path and grid of a patient's CT whose planes are uneven: label maps do not tell of them."""
+    if not one.ct or not scans.is_dicom(one.ct):
+        return None
+    try:
+        grid = scans.read_grid(one.ct, one.ct_files)
+    except InputError:  # the label maps may do without their CT
+        return None
+    return (one.ct, grid) if grid.planes else None
 
 
 def labels_of(

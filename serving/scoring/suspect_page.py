@@ -4,6 +4,7 @@ import numpy as np
 
 from segthor.manifest import Built
 from segthor.organs import Organs
+from segthor.planes import volume_cm3, voxel_cm3
 from serving.prediction.facts import Facts
 from serving.scoring import evaluation, suspicion, viewer
 
@@ -27,13 +28,14 @@ def entry(
     names, spacing_mm = [name for name in organs.names if name in row.organs], stored.spacing_mm
     known = np.isin(stored.truth, organs.labels(names))
     truth = np.where(known, stored.truth, 0).astype(np.uint8)
-    scores = evaluation.score(predicted, truth, spacing_mm, names, organs, left_out)
-    voxel_cm3 = float(np.prod(spacing_mm)) / 1000
-    counts = {one.name: np.count_nonzero(predicted == one.label) for one in organs}
-    volumes = {name: round(float(count * voxel_cm3), 2) for name, count in counts.items()}
+    planes = stored.planes
+    scores = evaluation.score(predicted, truth, spacing_mm, names, organs, left_out, planes)
+    cm3 = voxel_cm3(spacing_mm, planes)
+    volumes = {o.name: round(float(volume_cm3(predicted == o.label, cm3)), 2) for o in organs}
     facts = Facts(organs=organs.names, level_hu=stored.level_hu, width_hu=stored.width_hu)
     maps = stored.hu, predicted, truth
-    shown = viewer.entry(row.patient, *maps, spacing_mm, scores, facts, volumes, organs, left_out)
+    about = spacing_mm, scores, facts, volumes
+    shown = viewer.entry(row.patient, *maps, *about, organs, left_out, planes)
     asked = []
     for one in suspects:
         runs = suspicion.group_runs(one.dispute.slices)

@@ -17,6 +17,7 @@ from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.metrics import without
 from segthor.organs import Organ, Organs
+from segthor.planes import Planes
 from segthor.volume import LabelMap, Volume
 from serving.prediction.facts import Facts, Judgement
 from serving.review import overview
@@ -40,18 +41,19 @@ def patient(
     truth: LabelMap | None,
     scores: dict[str, Scores],
     facts: Facts,
+    box: Box | None = None,
 ) -> dict:
     """Plain JSON values for the page.
 
     predicted, truth: On the scan's grid. scores: organ -> scores, of the contoured organs. facts:
-    what the prediction job noted.
+    what the prediction job noted. box: what is shown; by default `box_about` the organs.
     """
     measured, findings = audit.measure_prediction(scan, predicted, facts.organs)
     volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
     arrays = scan.zyx, predicted.zyx, truth and truth.zyx
     about = scan.spacing_mm, scores, facts, volumes_cm3
     left_out = truth and truth.left_out
-    shown = entry(name, *arrays, *about, predicted.organs, left_out)
+    shown = entry(name, *arrays, *about, predicted.organs, left_out, scan.grid.planes, box)
     return shown | {
         "findings": [{"severity": one.severity, "message": one.message} for one in findings]
     }
@@ -68,15 +70,23 @@ def entry(
     volumes_cm3: dict[str, float],
     organs: Organs,
     left_out: np.ndarray | None = None,
+    planes: Planes | None = None,
+    box: Box | None = None,
 ) -> dict:
     """As `patient`, without the audit's findings, which are about a scan as the scanner made it.
 
     hu: [Z, Y, X]. predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. volumes_cm3: organ ->
-    predicted volume, of those that were found. left_out: as in `metrics.score`.
+    predicted volume, of those that were found. left_out, planes: as in `metrics.score`. box: as in
+    `patient`.
     """
+    pictures = _pictures(hu, predicted, truth, left_out, spacing_mm, organs.labels(scores), box)
+    if planes:
+        first = pictures["first"]
+        thickness = planes.thickness_mm[first : first + len(pictures["slices"])]
+        pictures |= {"thicknessMm": thickness.tolist(), "sliceMm": float(thickness.mean())}
     return {
         "name": name,
-        **_pictures(hu, predicted, truth, left_out, spacing_mm, organs.labels(scores)),
+        **pictures,
         "organs": {
             name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
@@ -107,10 +117,10 @@ def questions(entry: dict, asked) -> list[dict]:
     ]
 
 
-def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels) -> dict:
-    """The slices about the organs, their label maps, and where they lie in the scan."""
+def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels, box) -> dict:
+    """The slices of a box, their label maps, and where they lie in the scan."""
     truth = truth if truth is None else without(left_out, truth)
-    slices, *plane = box_about(predicted, truth, spacing_mm)
+    slices, *plane = box or box_about(predicted, truth, spacing_mm)
     z_mm, y_mm, x_mm = spacing_mm
     step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
     view = (slices, *(slice(part.start, part.stop, step) for part in plane))
@@ -131,6 +141,16 @@ def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels) -> dict
     }
 
 
+def phases(name: str, entries: list[dict], words) -> dict:
+    """Phases of a 4D CT as one entry: of the patient `name`, those of the phases, in their order.
+
+    words: what each phase is called.
+    """
+    worst = min(range(len(entries)), key=lambda k: badness(entries[k]))
+    named = [entry | {"phase": text} for entry, text in zip(entries, words, strict=True)]
+    return {"name": name, "phases": named, "worst": worst}
+
+
 def failed(name: str, reason: str, paths=()) -> dict:
     """A patient of whom there is nothing to show.
 
@@ -147,6 +167,8 @@ def badness(entry: dict) -> tuple:
 
     Without contours, as `predictions.csv` does: unlike the training data, then to be reviewed.
     """
+    if "phases" in entry:
+        return badness(entry["phases"][entry["worst"]])
     if "failed" in entry:
         return (0, 0.0, 0, entry["name"])
     dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]

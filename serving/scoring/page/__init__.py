@@ -11,7 +11,7 @@ from serving.scoring import viewer
 from serving.scoring.page import markdown
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("state.js", "volume.js", "planes.js", "review.js", "page.js")
+_SCRIPTS = ("state.js", "volume.js", "planes.js", "review.js", "phases.js", "page.js")
 _TAKEN_KEYS = "ptw"  # keys of page.js: predicted, true, worst slice
 
 
@@ -23,7 +23,8 @@ def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()
     organs: The table; the page shows those of its organs that an entry has.
     cards: Model cards of the models that predicted, in Markdown (`serving.card_text`).
     """
-    names = {name for patient in patients for name in patient.get("organs", ())}
+    every = [entry for patient in patients for entry in patient.get("phases", [patient])]
+    names = {name for entry in every for name in entry.get("organs", ())}
     organs = organs.select(names or organs.names)
     data = {
         "source": source,

@@ -23,7 +23,8 @@ const worstFirst = (patient) => Object.entries(patient.organs)
   .filter(([, organ]) => organ.dice != null).sort((a, b) => a[1].dice - b[1].dice);
 
 function list() {
-  element("patients").replaceChildren(...data.patients.map((patient, index) => {
+  element("patients").replaceChildren(...data.patients.map((entry, index) => {
+    const patient = entry.phases ? entry.phases[entry.worst] : entry;
     const scored = patient.failed ? [] : worstFirst(patient);
     const flags = patient.failed ? 0 : patient.findings.filter((f) => f.severity === "reject").length;
     const line = make("small");
@@ -36,8 +37,9 @@ function list() {
     } else line.append(`${patient.depth} slices`);
     if (flags) line.append(make("span", { className: "flag", title: "implausible" }, `⚑ ${flags}`));
     line.append(reviewMark(patient));
-    const button = make("button", { type: "button", onclick: () => show(index) }, patient.name, line);
-    button.dataset.patient = patient.name;
+    if (entry.phases) line.prepend(`${entry.phases.length} phases`);
+    const button = make("button", { type: "button", onclick: () => show(index) }, entry.name, line);
+    button.dataset.patient = entry.name;
     return button;
   }));
 }
@@ -128,7 +130,7 @@ function look(organ, low, high) {
 function means() {
   element("source").textContent = data.source;
   const cells = organNames.map((name) => {
-    const dice = data.patients.filter((p) => !p.failed && p.organs[name]?.dice != null)
+    const dice = everyCase.filter((p) => !p.failed && p.organs[name]?.dice != null)
       .map((p) => p.organs[name].dice);
     const mean = dice.reduce((sum, value) => sum + value, 0) / dice.length;
     return dice.length ? make("span", {}, dot(name), ` ${name} ${mean.toFixed(3)}`) : "";
@@ -145,17 +147,20 @@ function refresh() {
   draw();
 }
 
-function show(index, slice = null) {
-  state.patient = index;
+/** Shows a patient; of a 4D CT this phase, by default the worst one. */
+function show(index, slice = null, phase = null) {
+  const entry = data.patients[index];
+  [state.patient, state.phase] = [index, phase ?? entry.worst ?? 0];
   const patient = current();
   volume = patient.failed ? null : volumeOf(patient);
   if (state.window >= windowsOf(patient).length) state.window = 0;
   element("slider").max = patient.failed ? 0 : patient.slices.length - 1;
   state.at = patient.failed ? [0, 0, 0] : slice != null ? centre(slice) : start(patient);
   for (const button of element("patients").children) {
-    button.setAttribute("aria-current", button.dataset.patient === patient.name);
-    if (button.dataset.patient === patient.name) button.scrollIntoView({ block: "nearest" });
+    button.setAttribute("aria-current", button.dataset.patient === entry.name);
+    if (button.dataset.patient === entry.name) button.scrollIntoView({ block: "nearest" });
   }
+  phaseSlider(entry);
   numbers();
   refresh();
   if (volume) decodeAll(volume);
@@ -209,6 +214,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key in steps) move(steps[event.key]);
   else if (event.key === "ArrowRight") show(Math.min(state.patient + 1, data.patients.length - 1));
   else if (event.key === "ArrowLeft") show(Math.max(state.patient - 1, 0));
+  else if (event.key === ".") showPhase(state.phase + 1);
+  else if (event.key === ",") showPhase(state.phase - 1);
   else if (organ in state.organs) { state.organs[organ] = !state.organs[organ]; refresh(); }
   else if (event.key.toLowerCase() === "p") { state.predicted = !state.predicted; refresh(); }
   else if (event.key.toLowerCase() === "t") { state.truth = !state.truth; refresh(); }
@@ -279,8 +286,11 @@ element("organkeys").append(...data.organs.filter((o) => o.key)
 means();
 list();
 const [wantedName, wantedSlice] = address();
-const wanted = data.patients.findIndex((patient) => patient.name === wantedName);
-const wantedIndex = wanted < 0 || data.patients[wanted].failed ? null :
-  Number(wantedSlice) - 1 - data.patients[wanted].first;
+const wanted = data.patients.findIndex(({ name, phases: all }) =>
+  [name, ...(all ?? []).map((one) => one.name)].includes(wantedName));
+const wantedPhase = data.patients[wanted]?.phases?.findIndex(({ name }) => name === wantedName);
+const wantedCase = data.patients[wanted]?.phases?.[wantedPhase] ?? data.patients[wanted];
+const wantedIndex = wantedCase ? Number(wantedSlice) - 1 - wantedCase.first : null;
 show(Math.max(wanted, 0),
-  wantedIndex >= 0 && wantedIndex < data.patients[wanted]?.slices?.length ? wantedIndex : null);
+  wantedIndex >= 0 && wantedIndex < wantedCase?.slices?.length ? wantedIndex : null,
+  wantedPhase >= 0 ? wantedPhase : null);

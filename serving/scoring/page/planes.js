@@ -20,7 +20,8 @@ async function draw() {
   if (shown !== volume || slice !== state.at[2]) return; // overtaken by a newer request
   for (const name in PLANES) drawPlane(name);
   const dice = patient.sliceDice && patient.sliceDice[slice];
-  const place = `slice ${patient.first + slice + 1} of ${patient.depth}`;
+  const phase = patient.phase ? `phase ${patient.phase} · ` : "";
+  const place = `${phase}slice ${patient.first + slice + 1} of ${patient.depth}`;
   element("caption").textContent = `${patient.name} · ${place}` +
     (dice == null ? "" : ` · Dice of this slice ${dice.toFixed(2)}`);
   element("slider").value = slice;
@@ -52,17 +53,33 @@ function drawPlane(name) {
   const [wide, high] = [width * mm[across], height * mm[down]];
   const scale = Math.min(canvas.width / wide, canvas.height / high);
   const where = { x: (canvas.width - wide * scale) / 2, y: (canvas.height - high * scale) / 2,
-    sx: mm[across] * scale, sy: mm[down] * scale, width, height, ratio };
+    sx: mm[across] * scale, sy: mm[down] * scale, width, height, ratio,
+    edges: edgesOf(volume, down) };
   geometry[name] = where;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, where.x, where.y, wide * scale, high * scale);
+  drawRows(context, where, picture, wide * scale, high * scale);
   if (state.predicted) contour(context, where, cut(volume, volume.predicted, name, state.at), colour, 2, []);
   if (state.truth && volume.truth) {
     contour(context, where, cut(volume, volume.truth, name, state.at), pale, 1.5, [5, 4]);
   }
   if (state.crosshair) crosshair(context, name);
 }
+
+/** Draws a plane's picture; rows that are not equally high one by one. */
+function drawRows(context, where, picture, wide, high) {
+  if (!where.edges) {
+    context.drawImage(picture, where.x, where.y, wide, high);
+    return;
+  }
+  for (let row = 0; row < where.height; row++) {
+    const [top, bottom] = [row, row + 1].map((edge) => Math.round(canvasY(where, edge)));
+    context.drawImage(picture, 0, row, where.width, 1, where.x, top, wide, bottom - top);
+  }
+}
+
+/** Where a place among the rows lies on the canvas. */
+const canvasY = (where, row) => where.y + heightOf(where.edges, row) * where.sy;
 
 function windowed(grey, width) {
   const [, level, span] = windowsOf(current())[state.window];
@@ -88,7 +105,7 @@ function contour(context, where, labels, colours, thickness, dashes) {
     context.beginPath();
     for (const loop of outlines(labels, where.width, where.height, organ.label)) {
       loop.forEach(([x, y], i) => context[i ? "lineTo" : "moveTo"](
-        where.x + x * where.sx, where.y + y * where.sy));
+        where.x + x * where.sx, canvasY(where, y)));
       context.closePath();
     }
     context.stroke();
@@ -100,7 +117,7 @@ function contour(context, where, labels, colours, thickness, dashes) {
 function crosshair(context, name) {
   const { across, down } = PLANES[name], where = geometry[name], { canvas } = context;
   const x = where.x + (state.at[across] + 0.5) * where.sx;
-  const y = where.y + (flipped(volume, down, state.at[down]) + 0.5) * where.sy;
+  const y = canvasY(where, flipped(volume, down, state.at[down]) + 0.5);
   const gap = 12 * where.ratio;
   context.strokeStyle = "#6ea8fe99";
   context.lineWidth = where.ratio;
@@ -119,7 +136,7 @@ function voxelAt(name, event) {
   if (current().failed || !where) return null;
   const { across, down } = PLANES[name];
   const x = Math.floor((event.offsetX * where.ratio - where.x) / where.sx);
-  const y = Math.floor((event.offsetY * where.ratio - where.y) / where.sy);
+  const y = rowAt(where.edges, (event.offsetY * where.ratio - where.y) / where.sy);
   if (x < 0 || y < 0 || x >= where.width || y >= where.height) return null;
   const at = [...state.at];
   at[across] = x;

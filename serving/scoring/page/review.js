@@ -39,7 +39,7 @@ function sliceButton(patient, z) {
 
 /** Of the whole batch: how many are marked, and whether scores are expected at all. */
 function reviewOverview() {
-  const judged = data.patients.filter((patient) => patient.review);
+  const judged = everyCase.filter((patient) => patient.review);
   if (!judged.length) return [];
   const marked = judged.filter((patient) => patient.review.review).length;
   const unlike = judged.filter((patient) => patient.review.unlike_training).length;

@@ -8,6 +8,12 @@ const colour = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.rgb})
 const keyOf = Object.fromEntries(data.organs.map((o) => [o.name, o.key]));
 const pale = Object.fromEntries(data.organs.map((o) => [o.name, `rgb(${o.pale})`]));
 // at: the voxel that the crosshair marks, [x, y, z] of the picture; z is the slice.
-const state = { patient: 0, at: [0, 0, 0], window: 0, predicted: true, truth: true, crosshair: true,
+const state = { patient: 0, phase: 0, at: [0, 0, 0], window: 0, predicted: true, truth: true, crosshair: true,
   organs: Object.fromEntries(organNames.map((name) => [name, true])) };
-const current = () => data.patients[state.patient];
+/** The patient that is shown; of a 4D CT the phase. */
+const current = () => {
+  const patient = data.patients[state.patient];
+  return patient.phases ? patient.phases[state.phase] : patient;
+};
+/** Every patient, and every phase of a 4D CT. */
+const everyCase = data.patients.flatMap((patient) => patient.phases ?? [patient]);

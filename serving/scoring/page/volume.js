@@ -79,6 +79,27 @@ const PLANES = {
 /** Row of a plane's picture <-> place along the axis that runs down it: its own inverse. */
 const flipped = (volume, down, place) => (down === 2 ? volume.size[2] - 1 - place : place);
 
+/** Edges of a plane's rows, in rows of the mean height, where slices are not equally thick; else
+ * null. */
+function edgesOf(volume, down) {
+  const { thicknessMm } = volume.patient;
+  if (down !== 2 || !thicknessMm) return null;
+  const edges = [0];
+  for (const mm of [...thicknessMm].reverse()) edges.push(edges.at(-1) + mm / volume.mm[2]);
+  return edges;
+}
+
+/** A place among a plane's rows -> its distance from the top, in rows of the mean height. */
+function heightOf(edges, row) {
+  if (!edges) return row;
+  const i = Math.min(Math.floor(row), edges.length - 2);
+  return edges[i] + (row - i) * (edges[i + 1] - edges[i]);
+}
+
+/** The row at a distance from the top; below 0 beyond the rows of unequal height. */
+const rowAt = (edges, height) =>
+  (edges ? edges.findIndex((edge) => edge > height) - 1 : Math.floor(height));
+
 /** The values of a plane through a voxel, row by row. */
 function cut(volume, values, name, at) {
   const { across, down, through } = PLANES[name], { size } = volume;
