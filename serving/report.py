@@ -1,9 +1,9 @@
-"""Writes one HTML file to look through predictions: CT, contours, numbers. It needs no network.
+"""Writes one HTML file that shows predictions: CT, contours, scores. It needs no network.
 
   python -m serving.report --predictions=predictions --scans=patients/test --output=report \
     --labels=patients/test_labels
 
-Without --labels it shows volumes and flags implausible ones. Status 1 where a patient could not be
+Without --labels it shows volumes and flags implausible ones. Status 1 if a patient could not be
 shown.
 """
 
@@ -26,30 +26,30 @@ PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label maps.", 
 SCANS = flags.DEFINE_string("scans", None, "The CT; as --input of predict.", required=True)
 LABELS = flags.DEFINE_string("labels", None, "The contours, if there are any; as in evaluate.")
 SPLIT = flags.DEFINE_enum(
-    "split", None, [TRAIN, VALIDATION], "Of a dataset, show these alone; as in predict."
+    "split", None, [TRAIN, VALIDATION], "Show only these patients of a dataset; as in predict."
 )
 SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
-OUTPUT = flags.DEFINE_string("output", None, "Where the report goes.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.", required=True)
 GIF = flags.DEFINE_boolean("gif", True, "Also write an animated GIF of each patient.")
 PAGE = "report.html"
 
 
 def main(_):
-    """One entry per patient, worst first, into one page."""
-    given = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
-    outputs.check_folder(OUTPUT.value, given, written={PAGE: outputs.page})
+    """Makes an entry per patient and writes them to one page, worst first."""
+    input_paths = {flag.name: flag.value for flag in (PREDICTIONS, SCANS, LABELS)}
+    outputs.check_folder(OUTPUT.value, input_paths, written={PAGE: outputs.page})
     organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
     contoured = []
     if LABELS.value:
         contoured = pairs.contours_of(LABELS.value, SPLIT.value, organs=organs)
     contours = {one.name: one for one in contoured}
     series, split = patient_table.read_series(SERIES.value), None if contours else SPLIT.value
-    found = inputs.find(SCANS.value, split, organs=None, series=series)
-    predictions = inputs.find_predicted(PREDICTIONS.value, found, organs)
+    patients = inputs.find(SCANS.value, split, organs=None, series=series)
+    predictions = inputs.find_predicted(PREDICTIONS.value, patients, organs)
     contours = {one.name: one for one in inputs.rename_to_volumes(contoured, predictions)}
-    if SPLIT.value and LABELS.value:  # the split chooses contours, and they the rest
+    if SPLIT.value and LABELS.value:  # only the labels have a split; it selects predictions too
         predictions = {name: one for name, one in predictions.items() if name in contours}
-    shown = _shown(found, predictions, contours, organs)
+    shown = _select_scans(patients, predictions, contours, organs)
     gifs = files.join(OUTPUT.value, "gif")
     if GIF.value:
         outputs.check_files(gifs, {f"{scan.name}.gif": outputs.picture for scan in shown})
@@ -60,9 +60,11 @@ def main(_):
         entries, boxes = {}, _shared_boxes(cases, organs)
         for number, (scan, *rest) in enumerate(cases, 1):
             print(f"[{number}/{len(shown)}] {scan.name}", flush=True)
-            entries[scan.name] = _entry(scan, *rest, gifs, organs, boxes.get(_group(scan)))
+            entries[scan.name] = _make_entry(
+                scan, *rest, gifs, organs, boxes.get(_phase_group(scan))
+            )
         failed = sum("failed" in entry for entry in entries.values())
-        entries = sorted(_grouped(shown, entries), key=viewer.badness)
+        entries = sorted(_merge_phases(shown, entries), key=viewer.rank)
         path = files.join(OUTPUT.value, PAGE)
         source = files.name(files.absolute(PREDICTIONS.value))
         cards = [card_text.markdown(one) for one in card.of_predictions(PREDICTIONS.value)]
@@ -74,61 +76,63 @@ def main(_):
     return 1 if failed else 0
 
 
-def _shown(found, predictions, contours, organs: Organs) -> list[Patient]:
-    """The scans that have a label map, or ought to: predicted in vain, or contoured, or
-    that has a name no file can have.
+def _select_scans(patients, predictions, contours, organs: Organs) -> list[Patient]:
+    """Selects the scans to show: those with a label map, and those that should have one.
 
-    Says which predictions have no scan, and which scans are left out.
+    The latter failed in prediction, are contoured, or have a name that no file can have. Prints
+    which predictions have no scan, and which scans are left out.
     """
     if SPLIT.value and contours:
-        found = [scan for scan in found if scan.name in contours]
+        patients = [scan for scan in patients if scan.name in contours]
     expected = {*predictions, *contours}
-    shown = [s for s in found if s.fault or s.name in expected or _failed(s.name, organs)]
+    shown = [s for s in patients if s.fault or s.name in expected or _has_failed(s.name, organs)]
     if not any(scan.name in predictions for scan in shown):
         raise InputError(
             f"no scan of {SCANS.value} has a label map in {PREDICTIONS.value}; "
             f"it holds {min(predictions, default='none of this split')} ..."
         )
-    names = {scan.name for scan in found}
-    for what, patients in (
+    names = {scan.name for scan in patients}
+    for what, others in (
         ("Predictions without a scan, left out", set(predictions) - names),
         ("Scans without a prediction, left out", names - {scan.name for scan in shown}),
         ("Contours without a scan, left out", set(contours) - names),
         ("Predictions without contours", contours and names & (set(predictions) - set(contours))),
     ):
-        if patients:
-            print(f"{what}: {tables.shorten_list(sorted(patients))}")
+        if others:
+            print(f"{what}: {tables.shorten_list(sorted(others))}")
     return shown
 
 
-def _failed(patient: str, organs: Organs) -> bool:
+def _has_failed(patient: str, organs: Organs) -> bool:
     try:
         return bool(facts.read_of_table(PREDICTIONS.value, patient, organs).failed)
-    except InputError:  # for the patient's entry to show
+    except InputError:  # the patient's entry shows it
         return True
 
 
-def _group(scan: Patient) -> tuple[str, str]:
-    """What the phases of one 4D CT share, and nothing else."""
+def _phase_group(scan: Patient) -> tuple[str, str]:
+    """Key of the 4D CT to which a scan belongs, or of the scan alone."""
     return (scan.person, scan.phases) if scan.phases else (scan.name, "")
 
 
-def _grouped(shown, entries: dict[str, dict]) -> list[dict]:
-    """The entries, with those of the phases of a 4D CT as one."""
+def _merge_phases(shown, entries: dict[str, dict]) -> list[dict]:
+    """Merges the entries of the phases of each 4D CT into one."""
     groups = {}
     for scan in shown:
-        groups.setdefault(_group(scan), []).append(scan)
-    made = []
+        groups.setdefault(_phase_group(scan), []).append(scan)
+    merged = []
     for (name, _), group in groups.items():
         group = sorted(group, key=lambda scan: int(re.match(r"\d*", scan.phase)[0] or 0))
-        of_group = [entries[scan.name] for scan in group]
+        group_entries = [entries[scan.name] for scan in group]
         words = [scan.phase for scan in group]
-        made.append(of_group[0] if len(group) == 1 else viewer.phases(name, of_group, words))
-    return made
+        merged.append(
+            group_entries[0] if len(group) == 1 else viewer.phases(name, group_entries, words)
+        )
+    return merged
 
 
 def _shared_boxes(cases, organs: Organs) -> dict[tuple[str, str], Box]:
-    """What the phases of each 4D CT show: all that is labelled in one of them, with a margin."""
+    """Box of each 4D CT about all voxels that are labelled in any of its phases, with a margin."""
     boxes = {}
     for scan, prediction, labels in cases:
         if not scan.phases or prediction is None:
@@ -140,14 +144,14 @@ def _shared_boxes(cases, organs: Organs) -> dict[tuple[str, str], Box]:
                 for one in (prediction, labels)
                 if one
             ]
-        except Exception:  # named where its entry is made
+        except Exception:  # reported when the entry is made
             continue
         own = viewer.box_about(maps[0], maps[1] if labels else None, grid.spacing_mm)
-        boxes.setdefault(_group(scan), []).append(own)
+        boxes.setdefault(_phase_group(scan), []).append(own)
     return {group: around(held) for group, held in boxes.items()}
 
 
-def _entry(
+def _make_entry(
     scan: Patient,
     prediction: Patient | None,
     labels: Patient | None,
@@ -155,20 +159,23 @@ def _entry(
     organs: Organs,
     box: Box | None,
 ) -> dict:
-    """One patient; trouble with it is shown in its place. box: As in `viewer.patient`."""
+    """Makes the entry of one patient; an error becomes an entry that shows it.
+
+    box: As in `viewer.patient`.
+    """
     try:
         if scan.fault:
             raise InputError(scan.fault)
         if prediction is None:
-            raise InputError(pairs.why_missing(PREDICTIONS.value, scan.name, organs))
+            raise InputError(pairs.explain_missing(PREDICTIONS.value, scan.name, organs))
         if prediction.fault:
             raise InputError(prediction.fault)
-        noted = facts.read_of_table(PREDICTIONS.value, scan.name, organs)
+        case_facts = facts.read_of_table(PREDICTIONS.value, scan.name, organs)
         ct = scans.read(scan.ct, among=scan.ct_files)
         truth, scores, like = None, {}, (scan.ct, ct.grid)
         if labels:
             predicted, truth = pairs.read(labels, prediction, like, organs=organs)
-            names = [name for name in noted.organs if name in truth.contoured]
+            names = [name for name in case_facts.organs if name in truth.contoured]
             maps = predicted.zyx, truth.zyx
             grid, left_out = truth.grid, truth.left_out
             scores = evaluation.score(*maps, grid.spacing_mm, names, organs, left_out, grid.planes)
@@ -179,8 +186,8 @@ def _entry(
         if GIF.value:
             maps = predicted.zyx, truth and without(truth.left_out, truth.zyx)
             animation.write(files.inside(gifs, f"{scan.name}.gif"), ct, *maps, organs)
-        return viewer.patient(scan.name, ct, predicted, truth, scores, noted, box)
-    except Exception as error:  # whatever it is, the other patients must not suffer
+        return viewer.patient(scan.name, ct, predicted, truth, scores, case_facts, box)
+    except Exception as error:  # an unforeseen error must not stop the other patients
         reason = guard.describe(error)
         print(f"FAILED: {scan.name}: {reason}", flush=True)
         shown = (

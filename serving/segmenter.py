@@ -1,7 +1,7 @@
-"""Prediction from Python: one call from a scan to its organs; see docs/python.md.
+"""Prediction from Python: one call segments a scan; see docs/python.md.
 
-The steps are those of `serving.predict` (`serving.prediction.case`), so results are the same, byte
-for byte.
+The steps are those of `serving.predict` (`serving.prediction.case`), so the results are the same,
+byte for byte.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from serving.prediction import engine as engines
 from serving.prediction.facts import Facts, Judgement
 from serving.prediction.plan import Plan
 
-_NAME = "scan"  # of an array that is given without a name
+_NAME = "scan"  # default name of an array
 
 
 class Segmenter:
-    """Loaded models that outline the organs of one scan after the other.
+    """Loaded models that segment the organs of one scan after the other.
 
       segmenter = serving.Segmenter("model", engine="openvino")
       result = segmenter("scan.nii.gz")
@@ -56,8 +56,7 @@ class Segmenter:
             review_recall: The flags of `serving.predict` with these names; see its --help.
 
         Raises:
-          InputError: a model that is missing or does not fit the others, or an engine that is not
-            installed.
+          InputError: A model is missing or does not fit the others, or an engine is not installed.
         """
         plan = Plan(
             output="",
@@ -75,7 +74,7 @@ class Segmenter:
         if not plan.models:
             raise InputError("model: expected model directories, found nothing")
         engines.require(plan.engine)
-        if "tensorflow" not in sys.modules:  # else its settings are the caller's
+        if "tensorflow" not in sys.modules:  # keep the settings of a caller that has loaded it
             startup.load_tensorflow()
         from serving.prediction.worker import Worker  # slow import (about 6 s): bad input first
 
@@ -84,24 +83,24 @@ class Segmenter:
 
     @property
     def organs(self) -> tuple[str, ...]:
-        """Names of the organs that the models outline, in the order of their table."""
+        """Names of the organs that the models predict, in the order of their table."""
         return self._worker.models.organs
 
     def __call__(self, scan, name: str = "", probabilities: bool = False) -> "Result":
-        """Outlines the organs of one scan.
+        """Segments the organs of one scan.
 
         Args:
           scan: A NIfTI file; a folder of DICOM images; a patient of `segthor.inputs.find`; or a
             pair of an array of HU with three axes and its affine, float [4, 4], voxel index to RAS+
             mm, as nibabel gives them.
-          name: What files are named after; by default the scan's own name.
-          probabilities: Whether maps of the organs' probabilities are wanted. They can be had later
-            too, but then the networks run again.
+          name: Name of the files to write; '': the scan's own name.
+          probabilities: Whether to keep maps of the organs' probabilities. If they are requested
+            later, the networks run again.
 
         Raises:
-          InputError: the scan cannot be used; the message is the line of `serving.predict`.
+          InputError: The scan cannot be used; the message is the line of `serving.predict`.
         """
-        with _one_line():
+        with _input_errors():
             return self._segment(scan, name, probabilities)
 
     def _segment(self, scan, name: str, probabilities: bool) -> "Result":
@@ -109,41 +108,41 @@ class Segmenter:
 
         worker = self._worker
         if isinstance(scan, tuple | list):
-            case, (volume, mark) = Patient(_checked(name or _NAME), ""), (_volume(*scan), {})
+            case, (volume, stamp) = Patient(_check_name(name or _NAME), ""), (_volume(*scan), {})
             steps.check_finite(volume, case.name)
         else:
             case = _find(scan, name)
-            volume, mark = steps.read_scan(case, worker.plan.most_scan_bytes)
+            volume, stamp = steps.read_scan(case, worker.plan.most_scan_bytes)
             steps.check_gaps(volume, case.ct, worker.plan.allow_gaps)
         given = steps.add_level_masks(worker, volume, steps.prepare(worker, volume))
         segmented, observer = steps.run_networks(worker, given, probabilities)
         prediction = steps.finish(worker, volume, segmented, observer)
-        return Result(self, case, mark, volume, prediction, probabilities)
+        return Result(self, case, stamp, volume, prediction, probabilities)
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The organs of one scan.
+    """The segmentation of one scan.
 
-    labels and the maps of `probabilities` have the shape and the order of axes of the scan's file
-    or array; of DICOM images x, y, z. That is also the order in which `write` stores them.
+    `labels` and the maps of `probabilities` have the shape and the order of axes of the scan's file
+    or array, for DICOM images x, y, z. `write` stores them in this order, too.
     """
 
     _segmenter: Segmenter = field(repr=False)
     _case: Patient
-    _mark: dict = field(repr=False)
+    _stamp: dict = field(repr=False)
     _volume: Volume = field(repr=False)
     _prediction: object = field(repr=False)  # case.CasePrediction, whose module loads TensorFlow
     _has_maps: bool = field(repr=False)
 
     @property
     def name(self) -> str:
-        """What its files are named after."""
+        """Name of the files that `write` makes."""
         return self._case.name
 
     @property
     def labels(self) -> np.ndarray:
-        """uint8, 0 is background; `organs` says what the other values are."""
+        """uint8, 0 is background; `organs` lists the other values."""
         return self._volume.grid.to_file(self._prediction.labels.zyx)
 
     @property
@@ -159,28 +158,28 @@ class Result:
 
     @property
     def organs(self) -> dict[str, int]:
-        """Each organ that was looked for, to its value in `labels`; it may have no voxel."""
+        """Predicted organ to its value in `labels`; an organ may have no voxel."""
         table = self._prediction.labels.organs
         return {name: table[name].label for name in self.facts.organs}
 
     @property
     def volumes_cm3(self) -> dict[str, float]:
-        """Organ to its volume; 0 where it was not found."""
+        """Organ to its volume; 0 if it was not found."""
         return self.facts.volumes_cm3
 
     @property
     def review(self) -> Judgement:
-        """Whether a person should look at the result, why, and what its scores may be."""
+        """Whether a person should look at the result, the reason, and expected scores."""
         return self.facts.review
 
     @property
     def facts(self) -> Facts:
-        """All that `serving.predict` notes about a case in cases/NAME.json."""
+        """The facts that `serving.predict` writes to cases/NAME.json."""
         return self._prediction.known
 
     def probabilities(self) -> dict[str, np.ndarray]:
-        """Organ to its probability, uint8, 255 is certainty; see `Segmenter.__call__`."""
-        with _one_line():
+        """Organ to its probability, uint8, where 255 is 1; see `Segmenter.__call__`."""
+        with _input_errors():
             self._require_maps()
             grid = self._volume.grid
             return {name: grid.to_file(one) for name, one in self._prediction.probabilities.items()}
@@ -200,7 +199,7 @@ class Result:
         Raises:
           InputError: the folder holds something else, or a format that the scan does not allow.
         """
-        with _one_line(), self._segmenter._writing:
+        with _input_errors(), self._segmenter._writing:
             self._write(files.absolute(os.fspath(folder)), tuple(formats), overwrite, resample_z)
 
     def _write(self, folder: str, formats: tuple[str, ...], overwrite: bool, resample_z) -> None:
@@ -217,13 +216,13 @@ class Result:
             results.claim(overwrite, kinds)
             card.copy((one.folder for one in worker.models.bundles), folder)
             results.require_uncorrected(case)
-            about = case, self._mark, self._prediction
+            about = case, self._stamp, self._prediction
             lacking = steps.write(worker, results, *about, kinds, {}, resample_z)
         if lacking and "nifti" in formats:
             raise InputError(f"{case.ct}: {lacking}")
 
     def _require_maps(self) -> None:
-        """Runs the networks again for the maps, where they were not asked for."""
+        """Runs the networks again for the maps if they were not requested before."""
         if self._has_maps:
             return
         from serving.prediction import case as steps
@@ -236,8 +235,8 @@ class Result:
 
 
 @contextlib.contextmanager
-def _one_line():
-    """Whatever is raised in the block becomes the InputError that `serving.predict` would print."""
+def _input_errors():
+    """Turns errors of the block into the InputError that `serving.predict` would print."""
     try:
         yield
     except (InputError, TypeError):
@@ -247,37 +246,37 @@ def _one_line():
 
 
 def _paths(given) -> tuple[str, ...]:
-    """One path or several."""
+    """Converts one path, or several, to a tuple of strings."""
     several = [given] if isinstance(given, str | os.PathLike) else given
     return tuple(os.fspath(one) for one in several)
 
 
 def _find(scan, name: str) -> Patient:
-    """The patient of a path; raises InputError unless there is exactly one."""
+    """Finds the patient of a path; raises InputError unless there is exactly one."""
     if not isinstance(scan, Patient):
         path = os.fspath(scan)
-        found = inputs.find(path, organs=None)
-        if len(found) > 1:
-            names = ", ".join(one.name for one in found[:3])
+        patients = inputs.find(path, organs=None)
+        if len(patients) > 1:
+            names = ", ".join(one.name for one in patients[:3])
             raise InputError(
-                f"{path}: expected one scan, found {len(found)} ({names} ...); call the segmenter "
-                "with each patient of segthor.inputs.find(path, organs=None)"
+                f"{path}: expected one scan, found {len(patients)} ({names} ...); call the "
+                "segmenter with each patient of segthor.inputs.find(path, organs=None)"
             )
-        scan = found[0]
+        scan = patients[0]
     if scan.fault:
         raise InputError(scan.fault)
-    return replace(scan, name=_checked(name or scan.name))
+    return replace(scan, name=_check_name(name or scan.name))
 
 
-def _checked(name: str) -> str:
-    """The name; raises InputError where no file can be named after it."""
+def _check_name(name: str) -> str:
+    """Returns the name; raises InputError if it cannot be the name of a file."""
     if fault := name_fault(name):
         raise InputError(f"name: {name!r} {fault}; choose another name")
     return name
 
 
 def _volume(array, affine) -> Volume:
-    """A scan in memory; raises InputError for arrays that are none."""
+    """Makes a `Volume` of an array; raises InputError if it cannot be a scan."""
     array, affine = np.asarray(array), np.asarray(affine, np.float64)
     if array.ndim != 3 or array.dtype.kind not in "iuf" or not array.size:
         raise InputError(

@@ -50,7 +50,7 @@ def _require_predictions(patients, predictions, organs: Organs) -> None:
     """Raises InputError if a scan has no label map."""
     missing = [scan.name for scan in patients if scan.name not in predictions]
     if missing:
-        first = pairs.why_missing(PREDICTIONS.value, missing[0], organs)
+        first = pairs.explain_missing(PREDICTIONS.value, missing[0], organs)
         raise InputError(
             f"{PREDICTIONS.value}: no label map for {', '.join(missing)} ({missing[0]}: {first}); "
             "run serving.predict again"

@@ -1,10 +1,10 @@
-"""Ranks a dataset's contours by how surely networks that never saw them contradict them.
+"""Ranks a dataset's contours by how much networks that were not trained on them disagree.
 
   python -m trainer.cross_validate --flagfile=configs/all.flags --data=data/dataset --workdir=runs
   python -m serving.suspects --runs=runs --data=data/dataset --output=suspects
 
-Each fold's network predicts the patients that it did not train on, from the dataset's records: no
-scan is read. Writes suspects.csv, the most suspicious contour first, and suspects.html, the same as
+The network of each fold predicts the patients that it was not trained on, from the records of the
+dataset; no scan is read. Writes suspects.csv, the most suspicious contour first, and suspects.html,
 a page with the slices in question. Repeat the same command to continue an interrupted one.
 """
 
@@ -23,17 +23,17 @@ from serving.prediction import out_of_fold
 from serving.scoring import page, suspect_page, suspicion, tables
 from trainer import run as runs
 
-RUNS = flags.DEFINE_string("runs", None, "What trainer.cross_validate left.", required=True)
-DATA = flags.DEFINE_string("data", None, "The dataset of these runs.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Where the suspects go.", required=True)
-SHOWN = flags.DEFINE_integer("shown", 40, "How many patients the page shows.", lower_bound=1)
+RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)
+DATA = flags.DEFINE_string("data", None, "Folder of the dataset of these runs.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the suspects.", required=True)
+SHOWN = flags.DEFINE_integer("shown", 40, "Number of patients on the page.", lower_bound=1)
 CSV, PAGE = "suspects.csv", "suspects.html"
 WRITTEN = {CSV: outputs.csv_with("patient", "organ", "score", "slices"), PAGE: outputs.page}
 PRINTED = 15
 
 
 def main(_):
-    """Predicts fold by fold, compares patient by patient, ranks, writes, prints."""
+    """Predicts and compares fold by fold, ranks the contours, writes and prints them."""
     outputs.check_folder(OUTPUT.value, {"runs": RUNS.value, "data": DATA.value}, written=WRITTEN)
     dataset = folds.load_dataset(DATA.value)
     names = _check_runs(dataset)
@@ -47,12 +47,12 @@ def main(_):
         if not disputes:
             raise InputError(f"{DATA.value}: no contours of {', '.join(names)} could be compared")
         ranked = suspicion.rank(disputes)
-        csv_files.write_table(files.join(OUTPUT.value, CSV), list(map(_row, ranked)))
+        csv_files.write_table(files.join(OUTPUT.value, CSV), list(map(_make_row, ranked)))
         path, size = _write_page(dataset, ranked, organs)
-    print(f"\n{_table(ranked[:PRINTED])}\n")
+    print(f"\n{_format_table(ranked[:PRINTED])}\n")
     print(
         f"Wrote {CSV} ({len(ranked)} contours) and {path} ({size / 1e6:.1f} MB); open the latter "
-        "in a browser. Only a person can decide who is right."
+        "in a browser. A person has to decide which side is right."
     )
     if failed:
         print(f"{failed} patients FAILED and are not among them; see the lines above.")
@@ -83,8 +83,8 @@ def _check_runs(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicion.Dispute], int]:
-    """Disputes about the contours of a fold's patients, and how many patients cannot be read."""
-    network, disputes, failed, number = functools.cache(lambda: _network(fold)), [], 0, 0
+    """Compares the contours of a fold; returns disputes, and the number of unreadable patients."""
+    network, disputes, failed, number = functools.cache(lambda: _load_network(fold)), [], 0, 0
     count = sum(row.fold == fold for row in dataset.patients)
     for shard in dataset.shards_of(VALIDATION, fold):
         for row, stored in out_of_fold.read(DATA.value, dataset, shard):
@@ -95,7 +95,7 @@ def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicio
                 print(f"FAILED: {row.patient}: {stored}", flush=True)
                 continue
             prediction = _predict(row, stored.images, network, organs)
-            # Nobody said what lies in ignored voxels, so that nothing there is in dispute.
+            # Ignored voxels are not annotated, so nothing there is in dispute.
             predicted = without(_left_out(dataset, stored), prediction.predicted)
             maps = stored.truth, predicted, prediction.sure, stored.spacing_mm
             contoured = [organ for organ in organs if organ.name in row.organs]
@@ -104,13 +104,13 @@ def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicio
 
 
 def _left_out(dataset: Dataset, stored):
-    """bool [Z, Y, X], the ignored voxels of a patient; None where the dataset has none."""
+    """Ignored voxels of a patient, bool [Z, Y, X]; None if the dataset has none."""
     return stored.truth == ignored.LABEL if dataset.has_ignored else None
 
 
 def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.SurePrediction:
-    """The prediction that an earlier run stored, or a new one, which is then stored."""
-    key = _key(row.fold)
+    """Loads the stored prediction of a patient, or predicts and stores it."""
+    key = _run_digest(row.fold)
     prediction = out_of_fold.load(OUTPUT.value, row.patient, key)
     if prediction is None:
         values = np.array([0, *organs.labels(organs.names)], np.uint8)
@@ -120,8 +120,9 @@ def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.SurePre
 
 
 @functools.cache
-def _key(fold: int) -> str:
-    """What a prediction depends on: the run and its checkpoint, whose index holds checksums."""
+def _run_digest(fold: int) -> str:
+    """Digest of a run and its checkpoint, on which a stored prediction depends."""
+    # The index of a checkpoint holds checksums of its data, which need not be read.
     folder = folds.run_folder(RUNS.value, fold)
     digest = hashlib.sha256(files.read_bytes(files.join(folder, runs.RUN)))
     best = files.join(folder, runs.BEST)
@@ -131,14 +132,14 @@ def _key(fold: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _network(fold: int):
-    """Images uint8 [N, H, W, C] to probabilities [N, H, W, K], of the fold's best checkpoint."""
+def _load_network(fold: int):
+    """Loads a fold's best checkpoint, as a callable from images uint8 to probabilities."""
     startup.load_tensorflow()
     network, _ = runs.restore(folds.run_folder(RUNS.value, fold))
     return lambda images: network(images, training=False)[runs.SEGMENT]
 
 
-def _row(suspect: suspicion.Suspect) -> dict:
+def _make_row(suspect: suspicion.Suspect) -> dict:
     one = suspect.dispute
     return {
         "patient": one.patient,
@@ -147,14 +148,14 @@ def _row(suspect: suspicion.Suspect) -> dict:
         "slices": " ".join(
             f"{first + 1}-{last + 1}" if last > first else f"{first + 1}"
             for first, last in suspicion.group_runs(one.slices)
-        ),  # as people count them, from 1
+        ),  # counted from 1
         "reason": suspect.reason,
     }
 
 
-def _table(ranked) -> str:
-    """The suspects for the terminal, each line followed by its reason."""
-    rows = [list(_row(suspect).values())[:-1] for suspect in ranked]
+def _format_table(ranked) -> str:
+    """Formats the suspects for the terminal, each line followed by its reason."""
+    rows = [list(_make_row(suspect).values())[:-1] for suspect in ranked]
     head, rule, *lines = tables.align(("suspects", "organ", "score", "slices"), rows).split("\n")
     rows = [f"{line}  {one.reason}" for line, one in zip(lines, ranked, strict=True)]
     return "\n".join([head, rule, *rows])
@@ -169,9 +170,9 @@ def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
             for row, stored in out_of_fold.read(DATA.value, dataset, shard):
                 if row.patient in names:
                     own = [one for one in ranked if one.dispute.patient == row.patient]
-                    if isinstance(stored, InputError):  # the shard changed since it was compared
+                    if isinstance(stored, InputError):  # the shard changed after the comparison
                         raise stored
-                    prediction = out_of_fold.load(OUTPUT.value, row.patient, _key(row.fold))
+                    prediction = out_of_fold.load(OUTPUT.value, row.patient, _run_digest(row.fold))
                     shown = row, stored, prediction.predicted, own
                     left_out = _left_out(dataset, stored)
                     entries[row.patient] = suspect_page.entry(*shown, organs, left_out)

@@ -1,10 +1,10 @@
-"""Picks the post-processing of each organ on validation patients and stores it with the model.
+"""Chooses the post-processing of each organ on validation patients and stores it with the model.
 
   python -m serving.predict --model=M --input=data/dataset --split=validation --nopostprocess \\
     --output=raw
   python -m serving.tune --model=M --predictions=raw --labels=data/dataset
 
-serving.predict then applies it, unless told --nopostprocess.
+serving.predict then applies it, unless --nopostprocess is given.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from serving.scoring import tables
 from serving.scoring.pairs import contours_of, table_of
 from serving.scoring.pairs import read as read_pair
 
-MODEL = flags.DEFINE_list("model", None, "The models that predicted.", required=True)
+MODEL = flags.DEFINE_list("model", None, "Models of the predictions.", required=True)
 PREDICTIONS = flags.DEFINE_string(
-    "predictions", None, "Their label maps, made with --nopostprocess.", required=True
+    "predictions", None, "Folder of label maps that --nopostprocess made.", required=True
 )
 LABELS = flags.DEFINE_string("labels", None, "The contours, as in evaluate.", required=True)
-FEWEST = 3  # patients, below which a choice means nothing
+FEWEST = 3  # patients; with fewer a choice is not meaningful
 
 
 def main(_):
@@ -49,12 +49,12 @@ def main(_):
             stack.enter_context(locks.lock_folder(version))
             postprocess.clear_leftovers(version)
         rules, table = candidates.choose(_score(pairs, predictions, organs), organs)
-        print(f"\n{_show(table)}\n")
+        print(f"\n{_format_table(table)}\n")
         rows = [{k: None if v == math.inf else v for k, v in row.items()} for row in table]
         for version in versions:
             postprocess.save(version, rules, rows)
             card.refresh(version)
-    chosen = ", ".join(f"{name}: {_words(rule.to_json())}" for name, rule in rules.items())
+    chosen = ", ".join(f"{name}: {_describe_rule(rule.to_json())}" for name, rule in rules.items())
     print(f"Stored with {', '.join(versions)}: {chosen}.")
     level_model = "LEVEL_MODEL" if head.get("level_models") else None
     models = {"model": MODEL.value, "level_model": level_model}
@@ -62,7 +62,7 @@ def main(_):
 
 
 def _score(pairs, predictions, organs: Organs) -> list:
-    """The scores of every candidate, patient by patient."""
+    """Scores all candidate rules, patient by patient; see `candidates.score_candidates`."""
     patients = []
     for number, labels in enumerate(pairs, 1):
         prediction = Patient(labels.name, "", predictions[labels.name])
@@ -77,7 +77,7 @@ def _score(pairs, predictions, organs: Organs) -> list:
 
 
 def _check_raw(digests: list[str]) -> dict:
-    """The settings behind the label maps, which must be these models' own, and not processed."""
+    """Returns the settings of the label maps; raises InputError unless they fit these models."""
     head = results.settings_of(PREDICTIONS.value)
     if not set(digests) <= set(head["models"]):
         raise InputError(
@@ -92,11 +92,11 @@ def _check_raw(digests: list[str]) -> dict:
     return head
 
 
-def _show(table: list[dict]) -> str:
+def _format_table(table: list[dict]) -> str:
     rows = [
         (
             row["organ"],
-            _words(row),
+            _describe_rule(row),
             tables.format_number(row["dice"], "{:.4f}"),
             tables.format_number(row["average_hausdorff_mm"], "{:.3f}"),
             "<- chosen" if row["chosen"] else "",
@@ -106,7 +106,7 @@ def _show(table: list[dict]) -> str:
     return tables.align(("organ", "rule", "Dice", "average HD mm", ""), rows)
 
 
-def _words(rule: dict) -> str:
+def _describe_rule(rule: dict) -> str:
     parts = [
         "largest piece" if rule["largest"] else "",
         f"pieces from {rule['min_cm3']:g} cm3" if rule["min_cm3"] else "",

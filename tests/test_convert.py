@@ -82,7 +82,7 @@ def test_a_table_beside_that_of_the_predictions_is_refused_as_by_evaluate(given,
     (tmp_path / "table.csv").write_text("\n".join(lines))
     flags = {"predictions": maps, "organ_table": tmp_path / "table.csv"}
     done = convert(given, tmp_path / "out", **flags)
-    said = f"error: --organ_table: {maps} notes its organs; leave the flag out\n"
+    said = f"error: --organ_table: {maps} holds its own table; leave the flag out\n"
     assert (done.returncode, done.stderr) == (2, said)
     assert not (tmp_path / "out").exists()
     done = run_entry("serving.evaluate", labels=maps, output=tmp_path / "scores", **flags)

@@ -26,7 +26,7 @@ def shown(browser, tmp_path):  # noqa: F811
     phases.append(viewer.failed(f"P_{FAILED}", "truncated"))
     words = ["0 %", "30 %", "60 %", "90 %"]
     other = viewer.patient("Q", file_order.volume(ct(scans[0]), AFFINE), maps[0], None, {}, ALL)
-    entries = sorted([other, viewer.phases("P", phases, words)], key=viewer.badness)
+    entries = sorted([other, viewer.phases("P", phases, words)], key=viewer.rank)
     page.write(str(tmp_path / "report.html"), entries, "phases", organs=SEGTHOR)
     return Page(browser, tmp_path / "report.html")
 

@@ -16,7 +16,7 @@ from segthor.errors import InputError
 from segthor.organs import SEGTHOR
 from serving.prediction.case import predict_case
 from serving.prediction.plan import Plan
-from serving.prediction.results import mark_of
+from serving.prediction.results import stamp_of
 from serving.prediction.worker import Worker
 
 LABELS = planted()
@@ -67,7 +67,7 @@ def retell(folder):
     path = folder / "out" / "cases" / "A.json"
     facts = json.loads(path.read_text())
     (case,) = inputs.find(str(folder / "in"), organs=SEGTHOR)
-    path.write_text(json.dumps(facts | {"scan": mark_of(case)}))
+    path.write_text(json.dumps(facts | {"scan": stamp_of(case)}))
 
 
 def correct(folder):

@@ -125,7 +125,7 @@ def test_the_worst_organ_decides_the_order():
         entry("unscored", []),
         entry("unscored, odd", [], ["reject", "warn"]),
     ]
-    order = [e["name"] for e in sorted(entries, key=viewer.badness)]
+    order = [e["name"] for e in sorted(entries, key=viewer.rank)]
     assert order == ["lost", "one bad organ", "middling", "fine", "unscored, odd", "unscored"]
 
 

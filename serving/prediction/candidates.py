@@ -1,4 +1,4 @@
-"""Which post-processing helps each organ, measured on patients that were not trained on."""
+"""Chooses the post-processing of each organ on patients that were not trained on."""
 
 import math
 
@@ -12,18 +12,18 @@ from segthor.planes import voxel_cm3
 from segthor.volume import LabelMap
 from serving.prediction.postprocess import Rule, clean
 
-# From nothing to much: of rules that score alike, the first is taken.
+# The simplest first: among rules with equal scores, the first is chosen.
 CANDIDATES = tuple(
     Rule(largest, min_cm3, fill_holes)
     for fill_holes in (False, True)
     for largest, min_cm3 in ((False, 0.0), (False, 0.1), (False, 0.5), (False, 2.0), (True, 0.0))
 )
-# Crumbs hardly touch Dice but ruin distances: within this Dice the distance decides.
+# Small pieces hardly change Dice but ruin distances, so within this Dice the distance decides.
 DICE_ALIKE = 0.001
 
 
 def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
-    """Organ -> one score per candidate, of one patient."""
+    """Scores all candidates on one patient; returns organ to a list of scores."""
     spacing_mm = truth.grid.spacing_mm
     planes = truth.grid.planes
     scan_cm3 = voxel_cm3(spacing_mm, planes)
@@ -35,7 +35,7 @@ def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
             box = (slice(0, len(truth.zyx)), *box[1:])
         left_out = None
         if truth.has_ignored:
-            box = with_margin(box, (1, 1, 1), truth.zyx.shape)  # a surface knows its neighbours
+            box = with_margin(box, (1, 1, 1), truth.zyx.shape)  # surfaces depend on neighbours
             left_out = truth.left_out[box]
         part, true = predicted.zyx[box], truth.zyx[box] == value
         mask, free = part == value, part == BACKGROUND
@@ -53,10 +53,12 @@ def score_candidates(predicted: LabelMap, truth: LabelMap, names) -> dict:
 
 
 def choose(patients: list[dict], organs: Organs) -> tuple[dict[str, Rule], list[dict]]:
-    """The best rule per organ, and the table of all candidates.
+    """Chooses the best rule of each organ; returns the rules and a table of all candidates.
 
-    patients: of `score_candidates`. The best has the highest mean Dice; of those within
-    `DICE_ALIKE` of it, the smallest mean average Hausdorff distance; of those alike, the simplest.
+    The best has the highest mean Dice; among those within `DICE_ALIKE` of it, the smallest mean
+    average Hausdorff distance; among equal ones, it is the simplest.
+
+    patients: As returned by `score_candidates`.
     """
     rules, table = {}, []
     for name in organs.names:

@@ -1,6 +1,6 @@
-"""One case of prediction, from its scan to the folder of results.
+"""Predicts one case, from its scan to the folder of results.
 
-`predict_case` puts the steps together for `serving.predict`, in this process and on a Beam worker
+`predict_case` calls the steps for `serving.predict`, in this process and on a Beam worker
 (`distributed`). `serving.Segmenter` calls the same steps for one scan.
 """
 
@@ -15,17 +15,17 @@ from segthor.volume import LabelMap, Volume
 from serving.prediction import postprocess
 from serving.prediction.facts import Facts
 from serving.prediction.predictor import Segmentation
-from serving.prediction.results import mark_of, no_label_map
+from serving.prediction.results import explain_no_label_map, stamp_of
 from serving.review.evidence import Observer
 
 
 @dataclass(frozen=True)
 class CasePrediction:
-    """A finished prediction of one case.
+    """The finished prediction of one case.
 
     labels: The label map after post-processing, on the scan's grid.
-    known: What is known about the case.
-    probabilities: Organ to uint8 [Z, Y, X], 255 is certainty; empty unless they were asked for.
+    known: Facts about the case.
+    probabilities: Organ to uint8 [Z, Y, X], where 255 is 1; empty unless requested.
     """
 
     labels: LabelMap
@@ -36,20 +36,20 @@ class CasePrediction:
 def predict_case(worker, case: Patient) -> Iterator[None]:
     """Predicts one case with the models of a `worker.Worker`.
 
-    Pauses at each `yield`, so that `walk` can read the next case, and write the one before, while
-    the networks run. While a part runs, a note names the case, for the case that it is killed.
+    A generator of three parts: at each `yield`, `walk` can run the parts of other cases.
 
     Raises:
-      InputError: the scan cannot be used.
+      InputError: The scan cannot be used.
     """
+    # `noted` leaves a note of the case while a part runs, which names it if the process is killed.
     plan = worker.plan
     with worker.results.noted(case):
         check_formats(case, plan.dicom_formats)
         worker.results.require_uncorrected(case)
-        scan, mark = read_scan(case, plan.most_scan_bytes)
+        scan, stamp = read_scan(case, plan.most_scan_bytes)
         check_gaps(scan, case.ct, plan.allow_gaps)
         if scan.grid.planes and not (plan.resample_z or plan.dicom_formats):
-            raise InputError(f"{case.ct}: {no_label_map(scan.grid)}")
+            raise InputError(f"{case.ct}: {explain_no_label_map(scan.grid)}")
         inputs = prepare(worker, scan)
     yield
     with worker.results.noted(case):
@@ -61,13 +61,13 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
         prediction = finish(worker, scan, segmented, observer)
         maps = segmented.probabilities if plan.probabilities else {}
         formats, resample_z = plan.dicom_formats, plan.resample_z
-        lacking = write(worker, worker.results, case, mark, prediction, formats, maps, resample_z)
+        lacking = write(worker, worker.results, case, stamp, prediction, formats, maps, resample_z)
         if lacking and plan.wants_nifti:
             raise InputError(f"{case.ct}: {lacking}")
 
 
 def check_formats(case: Patient, dicom_formats) -> None:
-    """Raises InputError where the case cannot be written in these DICOM formats."""
+    """Raises InputError if the case cannot be written in these DICOM formats."""
     if case.fault:
         raise InputError(case.fault)
     if dicom_formats and not scans.is_dicom(case.ct):
@@ -76,41 +76,41 @@ def check_formats(case: Patient, dicom_formats) -> None:
 
 
 def read_scan(case: Patient, most_bytes: int | None) -> tuple[Volume, dict]:
-    """The scan, and its mark (`results.mark_of`) from before it was read.
+    """Reads the scan; also returns its stamp (`results.stamp_of`) from before it was read.
 
-    most_bytes: Memory that the scan may fill; None: a share of what is free.
+    most_bytes: Largest memory of the scan; None: a share of the free memory.
 
     Raises:
-      InputError: a scan that cannot be read, that changes meanwhile, or that holds no numbers.
+      InputError: The scan cannot be read, changes meanwhile, or has values that are not finite.
     """
-    mark = mark_of(case) if scans.exists(case.ct) else {}
+    stamp = stamp_of(case) if scans.exists(case.ct) else {}
     scan = scans.read(case.ct, None, most_bytes, case.ct_files)
-    if mark_of(case) != mark:
+    if stamp_of(case) != stamp:
         raise InputError(f"{case.ct}: changed while it was read; expected it to be complete")
     check_finite(scan, case.ct)
-    return scan, mark
+    return scan, stamp
 
 
 def check_finite(scan: Volume, name: str) -> None:
-    """Raises InputError where a value of the scan is no number; `name` opens the message."""
+    """Raises InputError if a value of the scan is not finite; `name` starts the message."""
     for finding in audit.finite_findings(scan.zyx):
         raise InputError(f"{name}: {finding.message}")
 
 
 def check_gaps(scan: Volume, name: str, allow_gaps: bool) -> None:
-    """Raises InputError where slices are missing; `name` opens the message."""
+    """Raises InputError if slices are missing; `name` starts the message."""
     for finding in scan.findings:
         if finding.code == "series_gap" and not allow_gaps:
             raise InputError(f"{name}: {finding.message}; export the series again, or --allow_gaps")
 
 
 def prepare(worker, scan: Volume) -> dict:
-    """The scan as the first models to run want it; see `Ensemble.inputs`."""
+    """Prepares the scan for the models that run first; see `Ensemble.inputs`."""
     return (worker.level or worker.models).inputs(scan)
 
 
 def add_level_masks(worker, scan: Volume, inputs: dict) -> dict:
-    """The inputs of the models; the level models' organs give them window level and crop centre."""
+    """Runs the level models, if any, and prepares the scan by their organs; returns the inputs."""
     if not worker.level:
         return inputs
     labels, table = worker.level.segment(inputs).labels, worker.level.table
@@ -119,7 +119,7 @@ def add_level_masks(worker, scan: Volume, inputs: dict) -> dict:
 
 
 def run_networks(worker, inputs: dict, probabilities: bool) -> tuple[Segmentation, Observer]:
-    """Runs the networks and places what they give on the scan's grid.
+    """Runs the networks and places their probabilities on the scan's grid.
 
     probabilities: Whether to keep a map of each organ's probability.
     """
@@ -128,7 +128,7 @@ def run_networks(worker, inputs: dict, probabilities: bool) -> tuple[Segmentatio
 
 
 def finish(worker, scan: Volume, segmented: Segmentation, observer: Observer) -> CasePrediction:
-    """Cleans the label map, measures it and judges it; changes `segmented.labels`."""
+    """Post-processes, measures and judges the label map; changes `segmented.labels`."""
     models, planes = worker.models, scan.grid.planes
     changes = postprocess.apply(
         segmented.labels, scan.spacing_mm, worker.rules, models.table, planes
@@ -155,7 +155,7 @@ def write(
     worker,
     results,
     case: Patient,
-    mark,
+    stamp,
     prediction: CasePrediction,
     dicom_formats,
     maps,
@@ -163,12 +163,12 @@ def write(
 ) -> str:
     """Writes a case into a folder of results (`results.Results`), all of its files or none.
 
-    dicom_formats: The DICOM formats to write beside the label map.
+    dicom_formats: DICOM formats to write beside the label map.
     maps: Organ to the map of its probability to write; {}: none.
-    resample_z: Whether a label map with uneven planes is resampled for NIfTI.
+    resample_z: Whether to resample a label map with uneven planes for NIfTI.
 
     Returns:
-      Why a scan with uneven planes has no label map in NIfTI; '' where there is one.
+      Why a scan with uneven planes has no label map in NIfTI; '' if it has one.
     """
     labels, known = prediction.labels, prediction.known
     with outputs.Staging() as staging:
@@ -179,7 +179,7 @@ def write(
             }
             written = _write_dicom(worker.models, case, prediction, paths, made)
             known = replace(known, objects=written)
-        lacking = results.write(case, mark, labels, known, maps, resample_z)
+        lacking = results.write(case, stamp, labels, known, maps, resample_z)
         staging.publish()
     return lacking
 
@@ -187,10 +187,10 @@ def write(
 def _write_dicom(
     models, case: Patient, prediction: CasePrediction, paths: dict, made: dict
 ) -> dict:
-    """DICOM format to whether there was something to write."""
+    """Writes the DICOM objects; returns format to whether there was something to write."""
     labels = replace(prediction.labels, organs=models.table.select(models.organs))
-    # Models of different organs each have a background of their own, so that no two classes share
-    # a boundary of equal probability.
+    # Models of different organs have different backgrounds, so their classes have no common
+    # boundary of equal probability.
     maps = prediction.probabilities if len(models.groups) == 1 else None
     written = scans.write_dicom(case.ct, labels, paths, made, maps, case.ct_files)
     return {kind: path is not None for kind, path in written.items()}

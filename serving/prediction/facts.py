@@ -1,4 +1,4 @@
-"""What is known about one predicted case: `cases/PATIENT.json` beside the label maps."""
+"""The facts about one predicted case: `cases/PATIENT.json` beside the label maps."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -11,11 +11,11 @@ from segthor.organs import Organs
 
 @dataclass(frozen=True)
 class Change:
-    """What post-processing did to one organ.
+    """The changes of one organ by post-processing.
 
-    removed_cm3: Volume that was removed.
-    filled_cm3: Volume of the holes that were filled.
-    removed_pieces: Number of pieces that were removed.
+    removed_cm3: Removed volume.
+    filled_cm3: Volume of filled holes.
+    removed_pieces: Number of removed pieces.
     """
 
     removed_cm3: float
@@ -25,10 +25,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Evidence:
-    """How the prediction was made; see `serving.review.evidence`.
+    """The evidence of how good a prediction is; see `serving.review.evidence`.
 
-    scan: Figure of the scan to its value and z-score.
-    organs: Organ to its evidence; empty for an organ that is not there.
+    scan: Name of a figure of the scan to its value and z-score.
+    organs: Organ to its evidence; {} for an organ that was not found.
     """
 
     scan: dict[str, tuple[float, float]]
@@ -37,15 +37,15 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class OrganJudgement:
-    """What is expected of one predicted organ.
+    """The judgement of one predicted organ.
 
     expected_dice: Expected Dice; None: the models store no calibration.
-    lower_dice: What the Dice reaches in `calibration.COVERAGE` of such cases.
-    expected_surface_dice: The same of the surface Dice.
-    lower_surface_dice: The same of the surface Dice.
+    lower_dice: Lower bound of the Dice, which `expectation.COVERAGE` of such cases reach.
+    expected_surface_dice: Expected surface Dice.
+    lower_surface_dice: Lower bound of the surface Dice.
     review: Whether a person should look at the organ.
-    reason: What of its evidence is unusual, in words.
-    slices: The slices to look at first, counted from 1 from the feet.
+    reason: What is unusual in its evidence, in words.
+    slices: Slices to look at first, counted from 1 from the feet.
     """
 
     expected_dice: float | None
@@ -59,14 +59,14 @@ class OrganJudgement:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is expected of one case.
+    """The judgement of one case.
 
     calibrated: Whether the models store a calibration of every organ.
-    recall: Share of the bad predictions that reviews are to catch.
-    review: Whether a person should open the case.
-    reason: Why, in words.
+    recall: Share of the bad predictions that the marked cases should contain.
+    review: Whether a person should look at the case.
+    reason: The reason in words.
     unlike_training: Whether the scan is unlike the training data.
-    expected_dice: The lowest expected Dice of an organ.
+    expected_dice: Lowest expected Dice of an organ.
     organs: Organ to its judgement.
     """
 
@@ -81,23 +81,23 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Facts:
-    """One case's facts; None: not known, as of a case that was not tried or came another way.
+    """The facts about one case; None: not known, e.g. for a case that was not predicted.
 
     job: Digest of the settings of the job that made the label map.
     scan: Path of the scan, and its stamp from before it was read.
     label_map: Name and SHA-256 of the label map's file, as the job wrote it.
-    uneven: Of a scan with uneven planes, what became of the label map in NIfTI.
-    organs: Organs that the models outline, whether they are there or not.
-    engine: What computed the networks.
-    level_hu: Window level of the (first) network.
-    width_hu: Window width of the (first) network.
+    uneven: For a scan with uneven planes, how or why not its label map was written to NIfTI.
+    organs: Organs that the models predict, whether they were found or not.
+    engine: Inference engine.
+    level_hu: Window level of the first network.
+    width_hu: Window width of the first network.
     volumes_cm3: Organ to its volume.
-    findings: What the audit says of scan and label map.
-    postprocess: Organ to what post-processing changed.
-    evidence: What the review is judged by.
-    review: Whether a person should open the case, and why.
+    findings: Findings of the audit about scan and label map.
+    postprocess: Organ to its changes by post-processing.
+    evidence: Evidence of how good the prediction is.
+    review: The judgement of the evidence.
     objects: DICOM format to whether there was something to write.
-    failed: Why the last try gave no label map.
+    failed: Why the last attempt made no label map.
     """
 
     job: str | None = None
@@ -117,35 +117,35 @@ class Facts:
     failed: str | None = None
 
     def save(self, folder: str, patient: str) -> None:
-        """Writes what is known of a case."""
+        """Writes the facts of a case of this folder."""
         self.write(path(folder, patient))
 
-    def write(self, place: str) -> None:
-        """Writes what is known to a file."""
-        known = {f.name: getattr(self, f.name) for f in fields(self)}
-        known = {name: value for name, value in known.items() if value is not None}
-        json_files.write(place, known)
+    def write(self, target: str) -> None:
+        """Writes the facts to a file, without those that are None."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        json_files.write(target, {k: value for k, value in values.items() if value is not None})
 
 
 def path(folder: str, patient: str) -> str:
-    """Where a case's facts are stored."""
+    """Path of a case's facts."""
     return files.inside(files.join(folder, "cases"), f"{patient}.json")
 
 
 def read(folder: str, patient: str) -> Facts:
-    """The facts of a case; raises InputError for a file that no prediction job wrote."""
-    place = path(folder, patient)
-    if not files.exists(place):
+    """Reads the facts of a case; raises InputError if serving.predict did not write the file."""
+    source = path(folder, patient)
+    if not files.exists(source):
         return Facts()
-    where = f"{place}: not the facts of {patient} that serving.predict writes; predict it again"
-    return json_fields.from_json(Facts, json_files.read(place), where)
+    where = f"{source}: not the facts of {patient} that serving.predict writes; predict it again"
+    return json_fields.from_json(Facts, json_files.read(source), where)
 
 
 def read_of_table(folder: str, patient: str, organs: Organs) -> Facts:
-    """The facts with the predicted organs in the table's order: all of them where none are noted.
+    """Reads the facts of a case, with its organs in the order of the table; all if it names none.
 
     Raises:
-      InputError: a file that no prediction job wrote, or that names an organ the table lacks.
+      InputError: serving.predict did not write the file, or it names an organ that is not in the
+        table.
     """
     facts = read(folder, patient)
     judged = facts.review.organs if facts.review else ()

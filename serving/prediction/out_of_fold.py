@@ -1,7 +1,7 @@
-"""Predictions of a dataset's own records by a network that did not train on them.
+"""Predictions of a dataset's records by a network that was not trained on them.
 
-The scans are not read. One file per patient holds the labels and where the network is sure of them,
-so that an interrupted job continues where it was.
+The scans are not read. One file per patient stores the labels, and where the network is sure of
+them, so that an interrupted job can continue.
 """
 
 import zipfile
@@ -16,14 +16,14 @@ from segthor.errors import InputError
 from segthor.manifest import Built, Dataset, Shard
 from segthor.planes import Planes
 
-SURE = 0.9  # the network is sure of a voxel from this probability on
+SURE = 0.9  # probability from which the network is sure of a voxel
 _BATCH = 8  # slices
 _FOLDER = "out_of_fold"
 
 
 @dataclass(frozen=True)
 class StoredPatient:
-    """One patient's slices as the dataset holds them.
+    """One patient's slices as the dataset stores them.
 
     images: uint8 [Z, H, W, C], windowed, with neighbours as channels.
     truth: uint8 [Z, H, W], label values.
@@ -49,7 +49,11 @@ class StoredPatient:
 
 @dataclass(frozen=True)
 class SurePrediction:
-    """predicted: uint8 [Z, H, W], label values. sure: bool [Z, H, W]."""
+    """The prediction of one patient.
+
+    predicted: uint8 [Z, H, W], label values.
+    sure: bool [Z, H, W], where the network is sure.
+    """
 
     predicted: np.ndarray
     sure: np.ndarray
@@ -58,10 +62,7 @@ class SurePrediction:
 def read(
     folder: str, dataset: Dataset, shard: Shard
 ) -> Iterator[tuple[Built, StoredPatient | InputError]]:
-    """Yields every patient of a shard: its row in the manifest and its slices.
-
-    The shard is read once. In place of slices that cannot be used stands the error that says why.
-    """
+    """Yields every patient of a shard: its row in the manifest, and its slices or an error."""
     path, rows = files.join(folder, shard.file), {row.patient: row for row in dataset.patients}
     slices, damage = defaultdict(list), None
     try:
@@ -109,13 +110,13 @@ def predict(network, images: np.ndarray, values: np.ndarray) -> SurePrediction:
 
 
 def save(output: str, patient: str, key: str, prediction: SurePrediction) -> None:
-    """Stores a prediction; key: Names all that it depends on."""
+    """Stores a prediction; key: Digest of all that it depends on."""
     with files.atomic_write(_path(output, patient)) as stream:
         np.savez_compressed(stream, key=key, **vars(prediction))
 
 
 def load(output: str, patient: str, key: str) -> SurePrediction | None:
-    """The prediction stored under this key; None where there is none, or it is damaged."""
+    """Loads the prediction with this key; None if there is none or it is damaged."""
     path = _path(output, patient)
     if not files.exists(path):
         return None
@@ -129,7 +130,7 @@ def load(output: str, patient: str, key: str) -> SurePrediction | None:
 
 
 def clear_leftovers(output: str) -> None:
-    """Removes the temporary files of killed jobs; the caller must hold the folder's lock."""
+    """Removes temporary files of killed jobs; the caller must hold the lock of the folder."""
     folder = files.join(output, _FOLDER)
     if files.exists(folder):
         files.remove_partial(folder)

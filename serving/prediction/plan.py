@@ -1,4 +1,4 @@
-"""A prediction job in plain values: the choices of `serving.predict`, sent to every worker."""
+"""The options of a prediction job, sent to every worker; flags of `serving.predict`."""
 
 from dataclasses import dataclass, replace
 
@@ -11,32 +11,31 @@ _NIFTI = "nifti"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user may choose; the fields are flags of `serving.predict`."""
+    """The options of a prediction job; each field is a flag of `serving.predict`."""
 
-    output: str = required("Where the label maps go.")
+    output: str = required("Folder of the label maps.")
     models: tuple[str, ...] = required(
-        "Model directories from serving.export, with commas between: models of the same organs are "
-        "averaged, those of different organs put together.",
+        "Model directories of serving.export, separated by commas: models of the same organs are "
+        "averaged, models of different organs combined.",
         flag="model",
     )
     level_models: tuple[str, ...] = option(
         (),
-        "Models with a fixed window that run first; their organs give the patient's own level and "
-        "crop centre to models that want them.",
+        "Models with a fixed window that run first; their organs give window level and crop centre "
+        "to models that take these from organs.",
         flag="level_model",
     )
     gate: str = option(
-        "", "A classifier; slices that it says do not hold an organ are left empty of it."
+        "", "A classifier; an organ is removed from slices that do not hold it by this model."
     )
-    tta: bool = option(
-        False, "Average over the flips that each model saw in training, at least one of them."
-    )
-    postprocess: bool = option(True, "Apply what serving.tune stored with the model.")
+    tta: bool = option(False, "Average over the flips of each model's training.")
+    postprocess: bool = option(True, "Apply the rules that serving.tune stored with the model.")
     probabilities: bool = option(False, "Also write a map of each organ's probability.")
     formats: tuple[str, ...] = option(
         (_NIFTI,),
-        "What to write of each scan: nifti, always; of DICOM scans also rtstruct (a structure set, "
-        "for planning systems), seg (for research viewers) or labelmap (the newer kind of SEG).",
+        "Formats of the label maps: nifti is always written; for DICOM scans also rtstruct (a "
+        "structure set, for planning systems), seg (for research viewers) or labelmap (the newer "
+        "kind of SEG).",
     )
     resample_z: bool = option(
         False,
@@ -44,33 +43,32 @@ class Plan:
         "grid: each slice is that of the nearest plane.",
     )
     allow_gaps: bool = option(
-        False, "Predict DICOM series of which slices are missing, on the slices that are there."
+        False, "Predict DICOM series with missing slices, on the slices that exist."
     )
     engine: str = option(
         TENSORFLOW,
-        "What computes the networks: openvino is faster on many processors (pip install "
-        "segthor[openvino]); its label maps differ at most where two organs are equally likely.",
+        "Inference engine: openvino is faster on many CPUs (pip install segthor[openvino]); its "
+        "label maps differ at most where two organs are equally probable.",
         ENGINES,
     )
     overwrite: bool = option(False, "Predict finished cases again.")
     case_timeout_s: float = option(
         1800.0,
-        "Seconds that reading, predicting or writing one case may take; then it is given up.",
+        "Seconds that reading, predicting or writing a case may take before it is abandoned.",
         (0.1, 1e6),
         flag="case_timeout",
     )
     most_scan_gb: float = option(
-        0.0, "Memory that one scan may fill; 0: a third of what is free.", (0, 1e6)
+        0.0, "Largest memory of one scan; 0: a third of the free memory.", (0, 1e6)
     )
     gpu_memory_gb: float = option(
         0.0,
-        "Memory that prediction may take of each GPU, which others may share; 0: what it needs. A "
-        "batch that does not fit is halved.",
+        "Memory limit on each GPU; 0: as much as needed. A batch that does not fit is halved.",
         (0, 1e6),
     )
     review_recall: float = option(
         0.95,
-        "Of the bad predictions, the share that the cases marked for review must hold (needs "
+        "Share of the bad predictions that the cases marked for review should contain (needs "
         "serving.calibrate).",
         (0, 1),
     )
@@ -88,7 +86,7 @@ class Plan:
 
     @property
     def dicom_formats(self) -> tuple[str, ...]:
-        """The DICOM formats to write, in the order of `segthor.dicom.FORMATS`."""
+        """DICOM formats to write, in the order of `segthor.dicom.FORMATS`."""
         return tuple(kind for kind in dicom.FORMATS if kind in self.formats)
 
     @property
@@ -98,11 +96,11 @@ class Plan:
 
     @property
     def most_scan_bytes(self) -> int | None:
-        """Memory that one scan may fill; None: a share of what the worker's machine has free."""
+        """Largest memory of one scan; None: a share of the free memory of the worker's machine."""
         return int(self.most_scan_gb * 1e9) or None
 
     def with_absolute_paths(self) -> "Plan":
-        """The same plan for workers that run in other folders."""
+        """Returns the plan with absolute paths, for workers that run in other folders."""
         return replace(
             self,
             output=files.absolute(self.output),

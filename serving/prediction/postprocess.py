@@ -1,4 +1,4 @@
-"""What anatomy says about a predicted organ: one piece, no crumbs, no holes."""
+"""Post-processing of predicted organs: largest piece, no small pieces, no holes."""
 
 from dataclasses import asdict, dataclass
 
@@ -13,15 +13,16 @@ from segthor.organs import BACKGROUND, Organs
 from segthor.planes import Planes, volume_cm3, voxel_cm3
 from serving.prediction.facts import Change
 
-_TOUCHING = np.ones((3, 3, 3), bool)  # pieces that touch at a corner are one
+_TOUCHING = np.ones((3, 3, 3), bool)  # voxels that touch at a corner are connected
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done to one organ, in this order.
+    """The post-processing of one organ, applied in the order of the fields.
 
-    largest: only the largest piece stays. min_cm3: smaller pieces go. fill_holes: background that
-    the organ encloses becomes the organ.
+    largest: Whether to keep the largest piece only.
+    min_cm3: Volume below which pieces are removed.
+    fill_holes: Whether background that the organ encloses becomes the organ.
     """
 
     largest: bool = False
@@ -33,12 +34,12 @@ class Rule:
             raise TypeError(f"min_cm3: expected 0 or more, found {self.min_cm3!r}")
 
     def to_json(self) -> dict:
-        """As the model holds it."""
+        """Returns plain values, as postprocess.json holds them."""
         return asdict(self)
 
 
 def load(version: str, organs: Organs) -> dict[str, Rule]:
-    """Organ name -> rule of a model directory; empty where none was stored."""
+    """Reads the rules of a model: organ to rule; {} if it has none."""
     path = directory.asset(version, directory.RULES)
     if not files.exists(path):
         return {}
@@ -54,14 +55,14 @@ def load(version: str, organs: Organs) -> dict[str, Rule]:
 
 
 def save(version: str, rules: dict[str, Rule], table: list[dict]) -> None:
-    """Stores the rules with the model, and the table of candidates that justified them."""
+    """Stores the rules with the model, and the table of all candidates."""
     stored = {name: rule.to_json() for name, rule in rules.items()}
     path = directory.asset(version, directory.RULES)
     json_files.write(path, {"rules": stored, "table": table})
 
 
 def clear_leftovers(version: str) -> None:
-    """Removes what a `save` that was killed left; none may be at work there."""
+    """Removes files of a `save` that was killed; the caller must hold the lock of the model."""
     path = directory.asset(version, directory.RULES)
     files.remove_partial(files.parent(path), f"-{directory.RULES}")
 
@@ -73,10 +74,11 @@ def apply(
     organs: Organs,
     planes: Planes | None = None,
 ) -> dict[str, Change]:
-    """Applies the rules to labels uint8 [Z, Y, X], in place; returns the organs that changed.
+    """Applies the rules to labels uint8 [Z, Y, X], in place; returns the changes by organ.
 
-    Neighbours are those of the array, however far apart the planes are. planes: Where they lie at
-    uneven steps; volumes are those of their thickness.
+    Neighbouring planes of the array are neighbours, whatever their distance.
+
+    planes: Positions of uneven planes, for the volumes; None: the planes are even.
     """
     scan_cm3 = voxel_cm3(spacing_mm, planes)
     boxes = label_boxes(labels)
@@ -102,7 +104,7 @@ def apply(
 
 
 def clean(mask: np.ndarray, rule: Rule, cm3: float | np.ndarray) -> np.ndarray:
-    """The rule applied to one organ's bool mask [Z, Y, X]; a new mask.
+    """Applies a rule to the mask of an organ, bool [Z, Y, X]; returns a new mask.
 
     cm3: Volume of a voxel, see `segthor.planes.voxel_cm3`.
     """
@@ -112,9 +114,9 @@ def clean(mask: np.ndarray, rule: Rule, cm3: float | np.ndarray) -> np.ndarray:
             volumes_cm3 = np.bincount(pieces.ravel(), np.broadcast_to(cm3, mask.shape).ravel())
         else:
             volumes_cm3 = np.bincount(pieces.ravel()) * cm3
-        kept = np.arange(count + 1) > 0
+        keep = np.arange(count + 1) > 0
         if rule.largest and count:
-            kept &= np.arange(count + 1) == 1 + volumes_cm3[1:].argmax()
-        kept[1:] &= volumes_cm3[1:] >= rule.min_cm3
-        mask = kept[pieces]
+            keep &= np.arange(count + 1) == 1 + volumes_cm3[1:].argmax()
+        keep[1:] &= volumes_cm3[1:] >= rule.min_cm3
+        mask = keep[pieces]
     return ndimage.binary_fill_holes(mask) if rule.fill_holes else mask

@@ -1,18 +1,18 @@
-"""The folder of predictions: what made it, which cases are finished, and how one is written.
+"""The folder of predictions: the settings of its job, its finished cases, and how one is written.
 
   predictions.json       the models and settings behind every label map here
   Patient_41.nii.gz      a label map, named after its scan
-  cases/Patient_41.json  what is known about it, or why there is none
+  cases/Patient_41.json  the facts about it, or why there is none
   probabilities/Patient_41_heart.nii.gz   where they were asked for
   dicom/Patient_41_rtstruct.dcm           the same
 
-A case is finished when its label map is there with facts of the same job and the same scan. Facts,
-label map and DICOM objects are renamed into place in this order when all of them are written, so a
-kill or a full disk at any moment leaves a case finished or to be done again, and no object without
-its label map. A finished label map goes when a newer one is ready to take its place, or by
---overwrite with another model; never because a later try failed. One that a person corrected
-(its bytes are not those that the facts note) is replaced by --overwrite alone. The workers of one
-job may write into one folder together; two jobs may not (`segthor.locks`).
+A case is finished if its label map exists with facts of the same job and the same scan. Facts,
+label map and DICOM objects are renamed into place in this order after all of them are written, so
+that a kill or a full disk leaves a case either finished or to be predicted again, and no object
+without its label map. A finished label map is removed when a newer one is ready, or by --overwrite
+with another model, but not because a later attempt failed. A label map that a person corrected (its
+digest differs from that in the facts) is replaced with --overwrite only. The workers of one job
+write into one folder together; two jobs may not (`segthor.locks`).
 """
 
 import hashlib
@@ -34,18 +34,26 @@ from serving.prediction import corrections, facts
 from serving.prediction.facts import Facts
 
 FORMAT = 1
-MADE = "made"  # in FILE_NAME, where DICOM is written: YYYYMMDD HHMMSS, which its objects bear
-ORGANS = "organs"  # in FILE_NAME: what the label values stand for
-_PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # 255 is at most 1
+MADE = "made"  # field of FILE_NAME if DICOM is written: date and time of its objects
+ORGANS = "organs"  # field of FILE_NAME: the table of organs
+# The float32 below 1 / 255, so that 255 steps are at most 1.
+_PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))
 
 
 class Results:
-    """One output folder of one job. folder: where. job: a digest of the job's settings."""
+    """The output folder of a job.
+
+    folder: Path of the folder.
+    settings: Settings of the job, plain JSON values.
+    job: Digest of the settings.
+    """
 
     def __init__(self, folder: str, settings: dict, organs: Organs, overwrite: bool = False):
-        """settings: all that decides the label maps, plain JSON values; organs: their labels'.
+        """Describes the folder; writes nothing.
 
-        overwrite: whether label maps that a person corrected may be replaced.
+        settings: All that the label maps depend on, plain JSON values.
+        organs: The table of the label values.
+        overwrite: Whether to replace label maps that a person corrected.
         """
         self.folder, self._organs, self._overwrite = folder, organs, overwrite
         self.settings = {"format": FORMAT, **settings}
@@ -54,17 +62,18 @@ class Results:
         self._cases = files.join(folder, "cases")
 
     def claim(self, overwrite: bool, formats=()) -> None:
-        """Makes the folder this job's, and names the cases in whose midst a run was killed.
+        """Prepares the folder for this job, and prints the cases in which a job was killed.
 
-        formats: of DICOM, if any.
+        overwrite: Whether to remove the results of another job.
+        formats: DICOM formats that will be written.
 
         Raises:
-          InputError: the folder holds another job's results and not `overwrite`, or no results.
+          InputError: The folder holds results of another job, or other files.
         """
         path, made = files.join(self.folder, FILE_NAME), None
         if files.exists(path):
             found, head = settings_of(self.folder), self.settings
-            found.pop(ORGANS, None)  # the models imply them
+            found.pop(ORGANS, None)  # follow from the models
             made = found.pop(MADE, None)
             differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
             if differing and not overwrite:
@@ -88,9 +97,9 @@ class Results:
         json_files.write(path, self.settings | noted)
 
     def _clear(self) -> None:
-        """Removes another job's label maps, also of scans that this job will not predict."""
+        """Removes the results of another job, also of scans that this job does not predict."""
         known = files.listdir(self._cases) if files.exists(self._cases) else []
-        # The facts last: they tell a repeated run which label maps are a job's.
+        # The facts last: by them a repeated command knows which label maps a job wrote.
         for name in filter(nifti.is_nifti, files.listdir(self.folder)):
             if f"{nifti.stem(name)}.json" in known:
                 files.remove(files.join(self.folder, name))
@@ -99,19 +108,19 @@ class Results:
             files.remove(files.join(self._cases, name))
 
     def noted(self, scan: Patient):
-        """A block in which this case is under way; a run that is killed there leaves its name."""
+        """Context of predicting this case; a process that is killed in it leaves a note."""
         return underway.keep_note(self._cases, f"{scan.name} ({scan.ct})")
 
     def forget_notes(self) -> None:
-        """Removes the notes of cases that were given up: their threads end with the process."""
+        """Removes the notes of abandoned cases, whose threads end with the process."""
         underway.remove_notes(self._cases)
 
     def path(self, scan: Patient) -> str:
-        """Where the scan's label map goes."""
+        """Path of the scan's label map."""
         return files.inside(self.folder, scan.label_map)
 
     def origin(self, doubt: str = "") -> dict:
-        """The fields of `segthor.dicom.origin.Origin`; doubt: what is implausible, in words."""
+        """Fields of `segthor.dicom.origin.Origin`; doubt: What is implausible, in words."""
         date, _, clock = settings_of(self.folder)[MADE].partition(" ")
         model = ",".join(digest[:16] for digest in self.settings["models"])
         if len(model) > 64:
@@ -120,29 +129,26 @@ class Results:
         return {"version": version, "model": model, "date": date, "time": clock, "doubt": doubt}
 
     def object_path(self, name: str, kind: str) -> str:
-        """Where a patient's DICOM object goes."""
+        """Path of a patient's DICOM object."""
         return files.inside(files.join(self.folder, "dicom"), f"{name}_{kind}.dcm")
 
     def is_finished(self, scan: Patient, formats=(), wants_nifti: bool = False) -> bool:
-        """Whether a run of this job finished the scan as it is now, in all DICOM formats.
+        """Whether this job has finished the scan as it is now, in all these DICOM formats.
 
-        wants_nifti: Whether a scan with uneven planes needs a label map in NIfTI, too; others
-          always do.
+        wants_nifti: Whether a scan with uneven planes needs a label map in NIfTI, as all other
+          scans do.
         """
         if not scans.exists(scan.ct) or not files.exists(facts.path(self.folder, scan.name)):
             return False
+        known = self._readable_facts(scan)
         if files.exists(self.path(scan)):
-            if corrections.is_damaged(self.path(scan), self._noted(scan)):
+            if corrections.is_damaged(self.path(scan), self._recorded_digest(scan)):
                 return False
-        elif wants_nifti or not self._is_dicom_alone(scan):
-            return False
-        try:
-            known = self.facts(scan)
-        except InputError:  # facts that cannot be read say nothing of the label map beside them
+        elif wants_nifti or not _is_dicom_alone(known):
             return False
         objects = known.objects or {}
         return (
-            (known.job, known.scan) == (self.job, mark_of(scan))
+            (known.job, known.scan) == (self.job, stamp_of(scan))
             and set(formats) <= set(objects)
             and all(
                 files.exists(self.object_path(scan.name, kind)) for kind in formats if objects[kind]
@@ -150,11 +156,12 @@ class Results:
         )
 
     def require_uncorrected(self, scan: Patient, digest: str = "") -> None:
-        """Raises InputError where another label map than a job's is there; not with overwrite.
+        """Raises InputError if a person corrected the label map, unless `overwrite` was given.
 
-        digest: That of the new label map; it may replace one like it, whoever wrote that.
+        digest: Digest of the new label map, which may replace an equal one.
         """
-        expected = self._noted(scan) or ("" if self._is_own(scan) else digest)
+        is_own = self._readable_facts(scan).job is not None
+        expected = self._recorded_digest(scan) or ("" if is_own else digest)
         if not self._overwrite and corrections.differs(self.path(scan), expected):
             raise InputError(
                 f"{self.path(scan)}: was corrected or put there by hand, and the scan or the "
@@ -162,43 +169,34 @@ class Results:
                 "(serving.convert makes DICOM of a corrected label map)"
             )
 
-    def _is_dicom_alone(self, scan: Patient) -> bool:
-        """Whether the facts are of a scan with uneven planes that has no label map in NIfTI."""
+    def _readable_facts(self, scan: Patient) -> Facts:
+        """Reads the facts of the case; empty ones if they cannot be read."""
         try:
-            known = self.facts(scan)
-        except InputError:
-            return False
-        return bool(known.uneven and known.objects and not known.label_map)
+            return self.facts(scan)
+        except InputError:  # without facts nothing is known of the label map
+            return Facts()
 
-    def _is_own(self, scan: Patient) -> bool:
-        """Whether the facts say that a job wrote the label map."""
-        try:
-            return self.facts(scan).job is not None
-        except InputError:
-            return False
-
-    def _noted(self, scan: Patient) -> str:
-        """What the facts say of the label map's bytes; '' where they do not."""
-        try:
-            noted = self.facts(scan).label_map or {}
-        except InputError:
-            return ""
-        return noted.get("sha256", "") if noted.get("file") == scan.label_map else ""
+    def _recorded_digest(self, scan: Patient) -> str:
+        """Digest of the label map in the facts; '' if there is none."""
+        label_map = self._readable_facts(scan).label_map or {}
+        return label_map.get("sha256", "") if label_map.get("file") == scan.label_map else ""
 
     def write(
         self,
         scan: Patient,
-        mark,
+        stamp,
         labels: LabelMap,
         known: Facts,
         probabilities: dict,
         resample_z: bool = False,
     ) -> str:
-        """Writes one case; returns why it has no label map in NIfTI, or ''.
+        """Writes the results of one case; returns why it has no label map in NIfTI, or ''.
 
-        mark: of `mark_of`, from before the scan was read. probabilities: organ -> uint8 [Z, Y, X]
-        on the same grid. resample_z: Whether uneven planes are resampled to an even grid; a label
-        map of such a scan that is there already is always replaced.
+        stamp: `stamp_of` from before the scan was read.
+        known: Facts of the case.
+        probabilities: Organ to uint8 [Z, Y, X] on the grid of the labels.
+        resample_z: Whether to resample uneven planes to an even grid, which always happens if a
+          label map of the scan exists.
         """
         if files.is_same(self.path(scan), scan.ct):
             raise InputError(
@@ -208,9 +206,9 @@ class Results:
         if planes and (resample_z or files.exists(self.path(scan))):
             probabilities = {name: zyx[planes.nearest] for name, zyx in probabilities.items()}
             labels = replace(labels, zyx=labels.zyx[planes.nearest], grid=labels.grid.even())
-            known = replace(known, uneven=_resampled(planes))
+            known = replace(known, uneven=_describe_resampling(planes))
         elif planes:
-            lacking = no_label_map(labels.grid)
+            lacking = explain_no_label_map(labels.grid)
             known, probabilities = replace(known, uneven=lacking), {}
         with outputs.Staging() as staging:
             for name, array in probabilities.items():
@@ -223,31 +221,31 @@ class Results:
                 nifti.write(written, labels.zyx, labels.grid)
                 digest = files.sha256(written)
                 label_map = {"file": scan.label_map, "sha256": digest}
-            replace(known, job=self.job, scan=mark, label_map=label_map).write(place)
-            self.require_uncorrected(scan, digest)  # a person may have written it meanwhile
-            self.forget(scan)  # an older label map must never lie beside newer facts
+            replace(known, job=self.job, scan=stamp, label_map=label_map).write(place)
+            self.require_uncorrected(scan, digest)  # a person may have corrected it meanwhile
+            self.forget(scan)  # an older label map must not exist beside newer facts
             self._forget_objects(scan.name)
             staging.publish()
         return lacking
 
     def facts(self, scan: Patient) -> Facts:
-        """What is known about the case."""
+        """Reads the facts of the case."""
         return facts.read(self.folder, scan.name)
 
     def write_failure(self, scan: Patient, reason: str) -> None:
-        """Notes why this try gave no label map; one of an earlier try stays, with its facts."""
-        stays = files.exists(self.path(scan)) or self._is_dicom_alone(scan)
+        """Records why this attempt failed; the label map and facts of an earlier one stay."""
+        stays = files.exists(self.path(scan)) or _is_dicom_alone(self._readable_facts(scan))
         known = self.facts(scan) if stays else Facts(scan={"path": scan.ct})
         replace(known, failed=reason).save(self.folder, scan.name)
 
     def forget_failure(self, scan: Patient) -> None:
-        """Removes the note of a failed try from a case that is finished."""
+        """Removes the record of a failed attempt from a finished case."""
         known = self.facts(scan)
         if known.failed:
             replace(known, failed=None).save(self.folder, scan.name)
 
     def forget(self, scan: Patient) -> None:
-        """Removes the scan's label map, and then what is known about it."""
+        """Removes the scan's label map, then its facts."""
         for path in (self.path(scan), facts.path(self.folder, scan.name)):
             if files.exists(path):
                 files.remove(path)
@@ -258,15 +256,20 @@ class Results:
                 files.remove(self.object_path(name, kind))
 
 
-def no_label_map(grid: Grid) -> str:
-    """Why a scan with uneven planes has no label map in NIfTI, and what to do."""
+def _is_dicom_alone(known: Facts) -> bool:
+    """Whether a case has uneven planes and DICOM objects, but no label map in NIfTI."""
+    return bool(known.uneven and known.objects and not known.label_map)
+
+
+def explain_no_label_map(grid: Grid) -> str:
+    """Explains why a scan with uneven planes has no label map in NIfTI, and what to do."""
     return (
         f"no label map in NIfTI: it cannot hold planes at steps of {grid.planes.words}; "
         "--resample_z writes one on an even grid, --formats=rtstruct,seg the planes as they are"
     )
 
 
-def _resampled(planes: Planes) -> str:
+def _describe_resampling(planes: Planes) -> str:
     return (
         f"label map in NIfTI resampled from {len(planes.places_mm)} planes at steps of "
         f"{planes.words} to {planes.even_count} slices of {planes.even_step_mm:.4g} mm, each that "
@@ -274,16 +277,16 @@ def _resampled(planes: Planes) -> str:
     )
 
 
-def mark_of(scan: Patient) -> dict:
-    """What names the scan's own files as they are now; others beside them do not count."""
+def stamp_of(scan: Patient) -> dict:
+    """Path and stamp of the scan's own files as they are now; other files do not matter."""
     return {"path": scan.ct, "stamp": scans.volume_stamp(scan.ct, scan.ct_files)}
 
 
 def settings_of(folder: str) -> dict:
-    """The settings of the job whose label maps lie in a folder.
+    """Reads the settings of the job that wrote the label maps of a folder.
 
     Raises:
-      InputError: there are none, or not what a prediction job writes.
+      InputError: There are none, or serving.predict did not write them.
     """
     path = files.join(folder, FILE_NAME)
     found = json_files.read(path)

@@ -1,4 +1,4 @@
-"""The loaded models of a plan, the same for a local run and a Beam worker."""
+"""The loaded models of a plan, for a local run and for a Beam worker."""
 
 from dataclasses import replace
 
@@ -16,16 +16,16 @@ class Worker:
     """What `case.predict_case` needs for every case of a plan.
 
     plan: The plan.
-    models: The models that are asked for.
-    level: The models that run before them, or None.
-    rules: Organ -> post-processing of the result.
-    level_rules: Organ -> post-processing of what the level models give.
-    judge: Says what the results can be expected to be worth.
+    models: The models of the prediction.
+    level: The models that give window level and crop centre, or None.
+    rules: Organ to the post-processing of the prediction.
+    level_rules: Organ to the post-processing of the level models' prediction.
+    judge: Judges the predictions.
     results: The folder of results.
     """
 
     def __init__(self, plan: Plan):
-        """Raises InputError for a model that is missing or does not fit the others."""
+        """Loads the models; raises InputError if one is missing or does not fit the others."""
         self.plan = plan
         fitting.limit_memory(plan.gpu_memory_gb)
 
@@ -39,7 +39,7 @@ class Worker:
         self.rules = self.models.rules() if plan.postprocess else {}
         self.level_rules = {}
         if self.level:
-            # Crumbs far off would move the box about the organs; each of these is one piece.
+            # A distant small piece would move the box about the organs; each organ is one piece.
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
             self.level_rules = pieces | (self.level.rules() if plan.postprocess else {})
         self.judge = Judge.of_models(self.models, plan.review_recall)
@@ -53,7 +53,7 @@ class Worker:
         return Results(folder, self._settings(), self.models.table, overwrite)
 
     def is_finished(self, case: Patient) -> bool:
-        """Whether a run of this plan finished the case, in all formats."""
+        """Whether a job of this plan has finished the case, in all formats."""
         return self.results.is_finished(case, self.plan.dicom_formats, self.plan.wants_nifti)
 
     def review_again(self, case: Patient) -> None:
@@ -74,7 +74,7 @@ class Worker:
             "postprocess": _plain(self.rules, self.models),
             "level_postprocess": _plain(self.level_rules, self.level),
             "probabilities": self.plan.probabilities,
-            # Left out for the usual one: jobs of before there was a choice go on.
+            # Left out for the default, so that folders of versions without this option continue.
             **({"engine": self.plan.engine} if self.plan.engine != TENSORFLOW else {}),
         }
 

@@ -1,4 +1,4 @@
-"""Scores of predicted label maps against contours: patient by patient, then over patients."""
+"""Scores of predicted label maps against contours, per patient and over patients."""
 
 import dataclasses
 
@@ -12,7 +12,11 @@ from segthor.planes import Planes
 
 @dataclasses.dataclass(frozen=True)
 class Scores(OrganScore):
-    """One organ's scores in one patient, and what mending it takes: see `segthor.effort`."""
+    """Scores of one organ in one patient, with the effort of correction: see `segthor.effort`.
+
+    added_path_mm: Added path length.
+    slices_to_touch: Number of slices to touch.
+    """
 
     added_path_mm: float
     slices_to_touch: int
@@ -23,7 +27,11 @@ SCORES = tuple(field.name for field in dataclasses.fields(Scores))
 
 @dataclasses.dataclass(frozen=True)
 class PatientScores:
-    """One patient's scores by organ name; only organs that were contoured."""
+    """Scores of one patient.
+
+    patient: Name of the patient.
+    organs: Contoured organ to its scores.
+    """
 
     patient: str
     organs: dict[str, Scores]
@@ -53,14 +61,14 @@ def score(
 
 
 def mean_dice(patient: PatientScores) -> float:
-    """Over the patient's organs, of which there is at least one."""
+    """Mean Dice over the patient's organs, of which there must be at least one."""
     return float(np.mean([row.dice for row in patient.organs.values()]))
 
 
 def summarise(
     patients: list[PatientScores], organs: Organs
 ) -> dict[str, dict[str, statistics.Summary]]:
-    """Organ name -> score name -> summary over the patients that have the organ contoured."""
+    """Summaries over patients with the organ's contours: organ to score to summary."""
     return {
         name: {
             score: statistics.summarise(
@@ -79,11 +87,12 @@ def to_json(
     failed: dict[str, str],
     organs: Organs,
 ) -> dict:
-    """Everything, as plain values; `mean` averages the organs' means, each organ counting once.
+    """Makes the content of scores.json.
 
-    tolerance_mm: within which a contour needs no mending.
+    'mean' averages the means of the organs; 'tolerance_mm' is the tolerance of 'added_path_mm'.
 
-    missing, failed: patients with contours of whom there are no scores, and why.
+    missing: Patients without a prediction, to the reason.
+    failed: Patients that could not be scored, to the reason.
     """
     summaries = summarise(patients, organs)
     means = {score: [rows[score].mean for rows in summaries.values()] for score in SCORES}
@@ -101,12 +110,12 @@ def to_json(
 
 
 def by_patient(patients: list[PatientScores]) -> dict[str, dict[str, dict]]:
-    """Patient to organ to scores, as plain values."""
+    """Plain values: patient to organ to scores."""
     return {p.patient: {name: row.as_dict() for name, row in p.organs.items()} for p in patients}
 
 
 def write_csv(path: str, patients: list[PatientScores]) -> None:
-    """One row per patient and organ; an infinite distance is left empty."""
+    """Writes a row per patient and organ; an infinite distance is left empty."""
     rows = [
         {"patient": patient.patient, "organ": name, **row.as_dict()}
         for patient in patients
@@ -116,6 +125,6 @@ def write_csv(path: str, patients: list[PatientScores]) -> None:
 
 
 def mean(values) -> float | None:
-    """Of those that are not None; None where there are none."""
+    """Mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

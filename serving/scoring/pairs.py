@@ -1,4 +1,4 @@
-"""Contours and the label maps that were predicted for the same patients."""
+"""Pairs of contours and predicted label maps of the same patients."""
 
 from dataclasses import dataclass, replace
 
@@ -15,9 +15,11 @@ _OTHER = "expected predictions of a model that was trained with the dataset's ta
 
 @dataclass(frozen=True)
 class Match:
-    """pairs: contours, prediction. missing: patient to why there is no prediction.
+    """Contours matched with predictions.
 
-    uncontoured: patients that have a prediction and no contours.
+    pairs: Contours and prediction of a patient.
+    missing: Patients without a prediction, to the reason.
+    uncontoured: Patients with a prediction and without contours.
     """
 
     pairs: tuple[tuple[Patient, Patient], ...]
@@ -26,33 +28,37 @@ class Match:
 
 
 def table_of(folder: str, contours: str | None = None, table: str | None = None) -> Organs:
-    """What the label values of predictions and of their contours stand for.
+    """Returns the table of organs of predictions and contours.
 
-    It is noted with the predictions, and in a dataset, which may have contours of more organs.
-    table: a file of organs for where it is noted nowhere; by default they are SegTHOR's.
+    A folder of predictions holds its table, and so does a dataset, which may have more organs.
+
+    folder: Folder of predictions.
+    contours: The contours, possibly of a dataset.
+    table: Table file for folders that hold none; None: SegTHOR's table.
 
     Raises:
-      InputError: predictions and contours number organs differently, or `table` is one too many.
+      InputError: Predictions and contours number organs differently, or `table` is superfluous.
     """
     predicted = inputs.read_predicted_organs(folder)
-    theirs = None
+    contoured = None
     if contours and inputs.is_dataset(contours):
-        theirs = Dataset.load(contours).organs
-    if table and (predicted or theirs):
-        noted = folder if predicted else contours
-        raise InputError(f"--organ_table: {noted} notes its organs; leave the flag out")
+        contoured = Dataset.load(contours).organs
+    if table and (predicted or contoured):
+        owner = folder if predicted else contours
+        raise InputError(f"--organ_table: {owner} holds its own table; leave the flag out")
     if table:
         return organ_table.read(files.absolute(configs.resolve(table)))
-    if not predicted or not theirs:
-        return predicted or theirs or SEGTHOR
+    if not predicted or not contoured:
+        return predicted or contoured or SEGTHOR
     for name in predicted.names:
-        ours, other = predicted[name].label, theirs.numbers.get(name, predicted[name].label)
-        if ours != other:
+        label = predicted[name].label
+        other = contoured.numbers.get(name, label)
+        if label != other:
             raise InputError(
-                f"label of {name}: {other} in {contours}, {ours} in {folder}; {_OTHER}"
+                f"label of {name}: {other} in {contours}, {label} in {folder}; {_OTHER}"
             )
     try:
-        return Organs((*predicted, *(organ for organ in theirs if organ.name not in predicted)))
+        return Organs((*predicted, *(organ for organ in contoured if organ.name not in predicted)))
     except InputError as error:
         raise InputError(f"{contours}, {folder}: {error}; {_OTHER}") from error
 
@@ -67,11 +73,11 @@ def match(
 ) -> Match:
     """Pairs the contours of a folder, CSV or dataset with the predictions in `folder`.
 
-    split: only the contours of these patients, 'train' or 'validation'. scanned: patients with
-    their CT, for contours that do not know it.
+    split: 'train' or 'validation', to select patients; None: all.
+    scanned: Patients with their CT, for contours that do not name it.
 
     Raises:
-      InputError: there are none of either, or no patient has both.
+      InputError: There are no contours, no predictions, or no patient has both.
     """
     contoured = contours_of(contours, split, organs=organs)
     known = {one.name: one for one in (*scanned, *contoured) if one.ct}
@@ -86,7 +92,7 @@ def match(
         )
     faults = {name: one.fault for name, one in predictions.items()}
     missing = {
-        one.name: one.fault or faults.get(one.name) or why_missing(folder, one.name, organs)
+        one.name: one.fault or faults.get(one.name) or explain_missing(folder, one.name, organs)
         for one in contoured
         if one.name not in usable
     }
@@ -95,13 +101,13 @@ def match(
 
 
 def contours_of(path: str, split: str | None = None, *, organs: Organs) -> list[Patient]:
-    """The contours of a folder, CSV or dataset; raises InputError where there are none."""
-    found = [one for one in inputs.find_contours(path, organs) if split in (None, one.split)]
-    if not found:
+    """Finds the contours of a folder, CSV or dataset; raises InputError if there are none."""
+    patients = [one for one in inputs.find_contours(path, organs) if split in (None, one.split)]
+    if not patients:
         raise InputError(f"--split={split}: {path} names no such patient with contours")
-    for label_values in {one.label_values for one in found}:
+    for label_values in {one.label_values for one in patients}:
         ignored.check(label_values, organs, path)  # predictions may have more organs than these
-    return found
+    return patients
 
 
 def read(
@@ -112,31 +118,31 @@ def read(
     organs: Organs,
     roi_names=(),
 ) -> tuple[LabelMap, LabelMap]:
-    """(predicted, true) label maps on one grid; ct: path and grid of the CT that they lie on.
+    """Reads prediction and contours of a patient, as two label maps on one grid.
 
-    Without `ct`, that of a patient with uneven planes is looked up where it is known.
+    `contoured` of the second one holds the contoured organs.
 
-    `contoured` of the true one are the organs that are contoured. roi_names: (organ, ROI name)
-    beyond the table's synonyms.
+    ct: Path and grid of the CT on which the prediction must lie; None: that of the patient, if it
+      is known and has uneven planes.
+    roi_names: Pairs of organ and ROI name beyond the table's synonyms.
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
     ct = ct or uneven_ct(contours) or uneven_ct(predicted)
-    # A prediction lies on its CT's grid, so the audit's words for CT and contours fit.
-    found = labels_of(predicted, ct, organs, roi_names)
-    truth = labels_of(contours, (predicted.labels, found.grid), organs, roi_names)
+    prediction = labels_of(predicted, ct, organs, roi_names)
+    truth = labels_of(contours, (predicted.labels, prediction.grid), organs, roi_names)
     held = contours.organs if truth.contoured is None else truth.contoured
     contoured = tuple(name for name in contours.organs if name in held)
-    return found, replace(truth, contoured=contoured)
+    return prediction, replace(truth, contoured=contoured)
 
 
 def uneven_ct(one: Patient) -> tuple[str, Grid] | None:
-    """Path and grid of a patient's CT whose planes are uneven: label maps do not tell of them."""
+    """Path and grid of a patient's CT if its planes are uneven, which a label map cannot show."""
     if not one.ct or not scans.is_dicom(one.ct):
         return None
     try:
         grid = scans.read_grid(one.ct, one.ct_files)
-    except InputError:  # the label maps may do without their CT
+    except InputError:  # the label maps may not need the CT
         return None
     return (one.ct, grid) if grid.planes else None
 
@@ -144,7 +150,9 @@ def uneven_ct(one: Patient) -> tuple[str, Grid] | None:
 def labels_of(
     one: Patient, like: tuple[str, Grid] | None, organs: Organs, roi_names=()
 ) -> LabelMap:
-    """A patient's contours or prediction; like: path and grid of what it must lie on.
+    """Reads the contours or the prediction of a patient.
+
+    like: Path and grid of the file on which it must lie.
 
     Raises InputError as `segthor.scans.read_labels` does.
     """
@@ -159,8 +167,8 @@ def labels_of(
     )
 
 
-def why_missing(folder: str, patient: str, organs: Organs) -> str:
-    """Why the folder holds no label map of a patient, as far as serving.predict noted it."""
+def explain_missing(folder: str, patient: str, organs: Organs) -> str:
+    """Explains why the folder holds no label map of a patient, from its facts."""
     try:
         failed = facts.read_of_table(folder, patient, organs).failed
     except InputError as error:

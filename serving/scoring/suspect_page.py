@@ -1,4 +1,4 @@
-"""One patient of a dataset as the page shows it: contours, what a network says, what is asked."""
+"""The entry of one patient on the page of suspects: contours, prediction, disputes."""
 
 import numpy as np
 
@@ -17,11 +17,12 @@ def entry(
     organs: Organs,
     left_out: np.ndarray | None = None,
 ) -> dict:
-    """Plain JSON values for the page; see `viewer.patient`.
+    """Makes the entry of a patient, plain JSON values; see `viewer.patient`.
 
+    row: The patient in the manifest.
     stored: The patient's slices, a `serving.prediction.out_of_fold.StoredPatient`.
     predicted: uint8 [Z, Y, X], label values.
-    suspects: Those of this patient, the most suspicious first.
+    suspects: Suspects of this patient, the most suspicious first.
     organs: The organs that the network knows.
     left_out: As in `metrics.score`.
     """

@@ -1,7 +1,7 @@
-"""One patient as the report's page wants it: small pictures, label maps, numbers.
+"""The entry of one patient on the page of a report: small pictures, label maps, numbers.
 
-Grey levels are spread over HU unevenly (`LEVELS`), so that eight bits serve every window: 3 HU
-apart in soft tissue, 16 in lung, 42 in bone.
+Grey levels are not linear in HU (`LEVELS`), so that eight bits suffice for every window: a level is
+3 HU in soft tissue, 16 in lung, 42 in bone.
 """
 
 import base64
@@ -26,11 +26,11 @@ from serving.scoring.picture import slice_dice
 
 # Pairs of HU and grey level; between them the scale is linear.
 LEVELS = ((-1024, 0), (-200, 52), (300, 215), (2000, 255))
-MARGIN_MM = 35.0  # of the picture about the organs, in plane
-MARGIN_SLICES_MM = 10.0
-LARGEST_PX = 384  # a longer picture is thinned out
+MARGIN_MM = 35.0  # margin about the organs in plane
+MARGIN_SLICES_MM = 10.0  # margin about the organs along z
+LARGEST_PX = 384  # of a larger picture every nth pixel is kept
 _JPEG_QUALITY = 80
-# The folders of an absolute path or a URL, where one begins in a text.
+# The folders of an absolute path or a URL within a text.
 _FOLDERS = re.compile(r"""(?:(?<=^)|(?<=[\s'"(=]))(?:\w+:/)?/(?:[^\s/:;,'"]+/)+""")
 
 
@@ -43,10 +43,12 @@ def patient(
     facts: Facts,
     box: Box | None = None,
 ) -> dict:
-    """Plain JSON values for the page.
+    """Makes the entry of a patient, plain JSON values.
 
-    predicted, truth: On the scan's grid. scores: organ -> scores, of the contoured organs. facts:
-    what the prediction job noted. box: what is shown; by default `box_about` the organs.
+    predicted, truth: Label maps on the scan's grid; truth may be None.
+    scores: Contoured organ to its scores.
+    facts: Facts of the case.
+    box: Box to show; None: `box_about` the organs.
     """
     measured, findings = audit.measure_prediction(scan, predicted, facts.organs)
     volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
@@ -73,11 +75,14 @@ def entry(
     planes: Planes | None = None,
     box: Box | None = None,
 ) -> dict:
-    """As `patient`, without the audit's findings, which are about a scan as the scanner made it.
+    """Makes an entry as `patient` does, but without the findings of an audit.
 
-    hu: [Z, Y, X]. predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. volumes_cm3: organ ->
-    predicted volume, of those that were found. left_out, planes: as in `metrics.score`. box: as in
-    `patient`.
+    hu: [Z, Y, X].
+    predicted, truth: uint8 [Z, Y, X]; truth may be None.
+    spacing_mm: Spacing of z, y, x.
+    volumes_cm3: Organ to its predicted volume.
+    left_out, planes: As in `metrics.score`.
+    box: As in `patient`.
     """
     pictures = _pictures(hu, predicted, truth, left_out, spacing_mm, organs.labels(scores), box)
     if planes:
@@ -100,10 +105,10 @@ def entry(
 
 
 def questions(entry: dict, asked) -> list[dict]:
-    """What a reader is to look at, for the key 'questions' of an entry.
+    """Makes the 'questions' of an entry: slices that the page marks; it opens at the first.
 
-    asked: (organ, a few words, a sentence, runs of slices of the scan as (first, last)), the most
-    urgent first. The page opens at the first one and marks their slices.
+    asked: Tuples of organ, short text, reason, and runs of slices of the scan as (first, last); the
+      most urgent first.
     """
     first = entry["first"]
     return [
@@ -118,7 +123,7 @@ def questions(entry: dict, asked) -> list[dict]:
 
 
 def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels, box) -> dict:
-    """The slices of a box, their label maps, and where they lie in the scan."""
+    """The part of an entry with pictures and label maps of the slices of a box."""
     truth = truth if truth is None else without(left_out, truth)
     slices, *plane = box or box_about(predicted, truth, spacing_mm)
     z_mm, y_mm, x_mm = spacing_mm
@@ -142,47 +147,53 @@ def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels, box) ->
 
 
 def phases(name: str, entries: list[dict], words) -> dict:
-    """Phases of a 4D CT as one entry: of the patient `name`, those of the phases, in their order.
+    """Merges the entries of the phases of a 4D CT into one entry.
 
-    words: what each phase is called.
+    name: Name of the patient.
+    entries: Entries of the phases, in their order.
+    words: Names of the phases.
     """
-    worst = min(range(len(entries)), key=lambda k: badness(entries[k]))
+    worst = min(range(len(entries)), key=lambda k: rank(entries[k]))
     named = [entry | {"phase": text} for entry, text in zip(entries, words, strict=True)]
     return {"name": name, "phases": named, "worst": worst}
 
 
 def failed(name: str, reason: str, paths=()) -> dict:
-    """A patient of whom there is nothing to show.
+    """Makes the entry of a patient that cannot be shown.
 
-    The page may be sent to somebody else, so the reason names files and not where they lie. paths:
-    files and folders that it may name; others are known by their absolute path without blanks.
+    The page may be sent to others, so the folders of all paths are removed from the reason.
+
+    paths: Paths that the reason may contain; others are recognised if they are absolute and have
+      no blanks.
     """
     for path in sorted(filter(None, paths), key=len, reverse=True):
         reason = reason.replace(path, files.name(path))
     return {"name": name, "failed": _FOLDERS.sub("", reason)}
 
 
-def badness(entry: dict) -> tuple:
-    """Sorts the worst first: failed, then by the worst organ's Dice, then by implausible organs.
+def rank(entry: dict) -> tuple:
+    """Sort key of an entry, worst first.
 
-    Without contours, as `predictions.csv` does: unlike the training data, then to be reviewed.
+    Failed patients come first, then the lowest Dice of an organ decides, then implausible organs;
+    without contours the order is that of `overview.rank`.
     """
     if "phases" in entry:
-        return badness(entry["phases"][entry["worst"]])
+        return rank(entry["phases"][entry["worst"]])
     if "failed" in entry:
         return (0, 0.0, 0, entry["name"])
     dice = [o["dice"] for o in entry["organs"].values() if o.get("dice") is not None]
     if not dice and entry.get("review"):
-        place, expected, name = overview.rank(
+        group, expected, name = overview.rank(
             Facts(review=Judgement(**entry["review"])), entry["name"]
         )
-        return (place, expected, 0, name)
+        return (group, expected, 0, name)
     flags = sum(finding["severity"] == REJECT for finding in entry["findings"])
     return (1, min(dice, default=1.0), -flags, entry["name"])
 
 
 def _organ(organ: Organ, volume: float, score: Scores | None) -> dict:
-    """plausibleCm3 is None, and any volume plausible, where the table gives no range."""
+    """The part of an entry about one organ."""
+    # Without a range in the table every volume is plausible.
     low, high = organ.volume_cm3 or (volume, volume)
     known = organ.volume_cm3 and [low, high]
     row = {"volumeCm3": volume, "plausibleCm3": known, "plausible": low <= volume <= high}
@@ -202,9 +213,10 @@ def _organ(organ: Organ, volume: float, score: Scores | None) -> dict:
 
 
 def box_about(predicted: np.ndarray, truth: np.ndarray | None, spacing_mm) -> Box:
-    """Slices, rows and columns about all that is labelled, with a margin; all where nothing is.
+    """Box about all labelled voxels with a margin; the whole scan if there are none.
 
-    predicted, truth: [Z, Y, X]; spacing_mm likewise.
+    predicted, truth: [Z, Y, X]; truth may be None.
+    spacing_mm: Spacing of z, y, x.
     """
     shown = predicted if truth is None else predicted | truth
     if not shown.any():
@@ -223,7 +235,7 @@ def _jpeg(plane: np.ndarray) -> str:
 
 
 def _runs(plane: np.ndarray) -> str:
-    """Run lengths, row by row: pairs of label and length (one to three bytes, 7 bits each)."""
+    """Run-length encodes a label map: base64 of pairs of label and length (1 to 3 bytes)."""
     flat = plane.ravel()
     starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
     content = bytearray()
