@@ -82,19 +82,19 @@ def main(_):
     _check_organs(organs)
     other = comparison.load(COMPARE.value) if COMPARE.value else None
     series = patient_table.read_series(SERIES.value)
-    found = inputs.find(SCANS.value, organs=None, series=series) if SCANS.value else ()
-    cts = {scan.name: scan for scan in found}
-    found = _match(organs, found)
+    scanned = inputs.find(SCANS.value, organs=None, series=series) if SCANS.value else ()
+    cts = {scan.name: scan for scan in scanned}
+    match = _match(organs, scanned)
     with outputs.lock_folder(OUTPUT.value, WRITTEN):
-        scored, failed = _score(found.pairs, cts, organs, roi_names)
+        scored, failed = _score(match.pairs, cts, organs, roi_names)
         if not scored:
             raise InputError("no patient could be scored; see the lines above")
-        _write_scores(scored, found.missing, failed, organs)
+        _write_scores(scored, match.missing, failed, organs)
         _print_scores(scored, organs)
         if other is not None:
             _compare(scored, other, organs)
-        unpictured = _draw(scored, found.pairs, cts, organs, roi_names) if SCANS.value else 0
-    missing = len(found.missing)
+        unpictured = _draw(scored, match.pairs, cts, organs, roi_names) if SCANS.value else 0
+    missing = len(match.missing)
     print(
         f"\nWrote scores.csv, scores.json to {OUTPUT.value}; {len(failed)} patients failed, "
         f"{missing} have no prediction."
@@ -131,18 +131,18 @@ def _check_organs(organs: Organs) -> None:
 
 def _match(organs: Organs, scanned) -> pairs.Match:
     """Pairs contours with predictions of the same patients; prints those without a partner."""
-    found = pairs.match(
+    match = pairs.match(
         LABELS.value, PREDICTIONS.value, SPLIT.value, organs=organs, scanned=scanned
     )
     print(
-        f"{len(found.pairs)} patients to score; {len(found.uncontoured)} predictions have no "
-        f"contours, {len(found.missing)} contours have no prediction."
+        f"{len(match.pairs)} patients to score; {len(match.uncontoured)} predictions have no "
+        f"contours, {len(match.missing)} contours have no prediction."
     )
-    if found.uncontoured:
-        print(f"Without contours: {tables.shorten_list(found.uncontoured)}")
-    for patient, reason in found.missing.items():
+    if match.uncontoured:
+        print(f"Without contours: {tables.shorten_list(match.uncontoured)}")
+    for patient, reason in match.missing.items():
         print(f"MISSING: {patient}: {reason}", flush=True)
-    return found
+    return match
 
 
 def _score(

@@ -77,20 +77,22 @@ def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bo
         line = f"[{number}/{len(matched)}] {approved.name}"
         try:
             drafted, truth = pairs.read(approved, draft, organs=organs)
-            noted = facts.read_of_table(DRAFTS.value, approved.name, organs)
+            case_facts = facts.read_of_table(DRAFTS.value, approved.name, organs)
             month = scans.read_month(approved.labels)
-            of_set = follow_up.compare(approved.name, month, drafted, truth, approved.labels, noted)
+            set_rows = follow_up.compare(
+                approved.name, month, drafted, truth, approved.labels, case_facts
+            )
         except Exception as error:  # an unforeseen error must not stop the other patients
             failed += 1
             print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
             continue
-        changed = [row.organ for row in of_set if row.changed]
+        changed = [row.organ for row in set_rows if row.changed]
         print(f"{line}  changed: {', '.join(changed) or 'nothing'}", flush=True)
         for finding in truth.findings:
             print(f"warning: {finding.message}", flush=True)
-        ct = approved.ct or (noted.scan or {}).get("path", "")
+        ct = approved.ct or (case_facts.scan or {}).get("path", "")
         sets.append((dataclasses.replace(approved, ct=ct, organs=truth.contoured), bool(changed)))
-        rows += of_set
+        rows += set_rows
     return rows, sets, failed
 
 

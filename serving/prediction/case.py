@@ -41,9 +41,9 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
     Raises:
       InputError: The scan cannot be used.
     """
-    # `noted` leaves a note of the case while a part runs, which names it if the process is killed.
+    # The note names the case if the process is killed while a part runs.
     plan = worker.plan
-    with worker.results.noted(case):
+    with worker.results.keep_note(case):
         check_formats(case, plan.dicom_formats)
         worker.results.require_uncorrected(case)
         scan, stamp = read_scan(case, plan.most_scan_bytes)
@@ -52,12 +52,12 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
             raise InputError(f"{case.ct}: {explain_no_label_map(scan.grid)}")
         inputs = prepare(worker, scan)
     yield
-    with worker.results.noted(case):
+    with worker.results.keep_note(case):
         inputs = add_level_masks(worker, scan, inputs)
         segmented, observer = run_networks(worker, inputs, plan.wants_probabilities)
         del inputs  # large, and not needed to write
     yield
-    with worker.results.noted(case):
+    with worker.results.keep_note(case):
         prediction = finish(worker, scan, segmented, observer)
         maps = segmented.probabilities if plan.probabilities else {}
         formats, resample_z = plan.dicom_formats, plan.resample_z

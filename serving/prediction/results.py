@@ -72,10 +72,10 @@ class Results:
         """
         path, made = files.join(self.folder, FILE_NAME), None
         if files.exists(path):
-            found, head = settings_of(self.folder), self.settings
-            found.pop(ORGANS, None)  # follow from the models
-            made = found.pop(MADE, None)
-            differing = sorted(key for key in {*head, *found} if head.get(key) != found.get(key))
+            there, here = settings_of(self.folder), self.settings
+            there.pop(ORGANS, None)  # follow from the models
+            made = there.pop(MADE, None)
+            differing = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
             if differing and not overwrite:
                 raise InputError(
                     f"{self.folder}: holds predictions made with another {', '.join(differing)}; "
@@ -93,8 +93,8 @@ class Results:
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
         if formats:
             made = made or time.strftime("%Y%m%d %H%M%S")
-        noted = {ORGANS: self._organs.to_json()} | ({MADE: made} if made else {})
-        json_files.write(path, self.settings | noted)
+        more = {ORGANS: self._organs.to_json()} | ({MADE: made} if made else {})
+        json_files.write(path, self.settings | more)
 
     def _clear(self) -> None:
         """Removes the results of another job, also of scans that this job does not predict."""
@@ -107,7 +107,7 @@ class Results:
             self._forget_objects(name.removesuffix(".json"))
             files.remove(files.join(self._cases, name))
 
-    def noted(self, scan: Patient):
+    def keep_note(self, scan: Patient):
         """Context of predicting this case; a process that is killed in it leaves a note."""
         return underway.keep_note(self._cases, f"{scan.name} ({scan.ct})")
 
@@ -289,11 +289,11 @@ def settings_of(folder: str) -> dict:
       InputError: There are none, or serving.predict did not write them.
     """
     path = files.join(folder, FILE_NAME)
-    found = json_files.read(path)
-    models = found.get("models") if isinstance(found, dict) else None
+    settings = json_files.read(path)
+    models = settings.get("models") if isinstance(settings, dict) else None
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise InputError(
             f"{path}: expected the settings that serving.predict writes, found something else; "
             "choose another folder"
         )
-    return found
+    return settings

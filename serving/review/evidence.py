@@ -219,9 +219,9 @@ def scan_evidence(
 
 
 def _shape_evidence(measured: dict, change: Change | None, slices: int) -> dict:
-    removed, kept = change.removed_cm3 if change else 0.0, max(measured["volume_cm3"], 1e-3)
+    removed, remaining = change.removed_cm3 if change else 0.0, max(measured["volume_cm3"], 1e-3)
     return {
-        "removed_share": _share(removed / (removed + kept)),
+        "removed_share": _share(removed / (removed + remaining)),
         "surplus_pieces": measured["components"] - 1 + (change.removed_pieces if change else 0),
         "gap_share": _share(measured["gaps"] / (measured["gaps"] + slices)),
         "gaps": measured["gaps"],

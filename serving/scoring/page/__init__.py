@@ -49,7 +49,8 @@ def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()
         "cards": "".join(_folded(markdown.as_html(card)) for card in cards),
     }
     html = (_HERE / "page.html").read_text()
-    html = re.sub("@@(.+?)@@", lambda found: parts[found[1]], html)  # never within a part
+    # One pass, so that a part is never searched for names of parts.
+    html = re.sub("@@(.+?)@@", lambda match: parts[match[1]], html)
     content = html.encode()
     with files.atomic_write(path) as stream:
         stream.write(content)
