@@ -10,6 +10,7 @@ FOLDER/<version>/ as TensorFlow Serving expects it, and in assets/:
   model.json     digests of the weights and of training.json, versions of the libraries
   example.npz    an input and the output it must give
   postprocess.json  what is done to each organ afterwards (from serving.tune; may be missing)
+  model_card.md, model_card.json  what the model is, for people (serving.card; may be missing)
 
 It loads with `tf.saved_model.load`, without Keras and without this package.
 """
