@@ -30,8 +30,6 @@ DICOM = [
     "highdicom>=0.28",
     "imagecodecs>=2025.3.30",  # libjpeg-turbo, CharLS, OpenJPEG; newer ones need Python 3.11
     "pydicom>=3.0.2,<4",
-    "pylibjpeg",
-    "pylibjpeg-rle",  # RLE ten times faster
 ]
 
 OPENVINO = ["openvino>=2026.2"]  # reads a SavedModel as it is; the fastest on many processors

@@ -58,7 +58,7 @@ def summary(counts: dict) -> dict:
     percentiles = {
         name.removeprefix("hu/"): _percentiles(by_value, map(str, PERCENTILES), PERCENTILES)
         for name, by_value in counts.items()
-        if name.startswith("hu/")
+        if name.startswith("hu/") and by_value  # empty where an organ lies outside every box
     }
     spacings = {
         name: _percentiles(counts[name], ("min", "median", "max"), (0, 50, 100))

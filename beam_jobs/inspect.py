@@ -3,7 +3,8 @@
 python -m beam_jobs.inspect --data=DIR [--output=DIR/inspect]
 
 Writes slices.png (slices with contours), normalization.png (the same slices before and after
-normalization) and histograms.png (spacings, window levels, organ volumes).
+normalization) and histograms.png (spacings, window levels, organ volumes). Exit status: 0, or 1
+where a patient could not be shown.
 """
 
 from absl import flags
@@ -31,8 +32,9 @@ def main(argv):
     dataset = Dataset.load(_DATA.value)
     print("\n".join(inspection.describe(dataset)))
     with outputs.lock_folder(output, inspection.FILES):
-        inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
+        failed = inspection.draw(dataset, _DATA.value, output, _PATIENTS.value)
     print(f"Wrote {', '.join(inspection.FILES)} to {output}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

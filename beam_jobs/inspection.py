@@ -16,8 +16,8 @@ _WIDE_LEVEL_HU, _WIDE_WIDTH_HU = 0, 2000
 _SHOWN_PX = 256
 
 
-def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
-    """Writes the pictures FILES.
+def draw(dataset: Dataset, folder: str, output: str, patients: int) -> int:
+    """Writes the pictures FILES; returns the number of patients that cannot be shown.
 
     Args:
       dataset: The manifest.
@@ -25,18 +25,28 @@ def draw(dataset: Dataset, folder: str, output: str, patients: int) -> None:
       output: Folder for the pictures.
       patients: Number of patients to show, spread evenly over their names.
     """
+    if not dataset.patients:
+        raise InputError(f"{folder}: expected patients with slices, found none; build it again")
     picks = np.linspace(0, len(dataset.patients) - 1, patients).round().astype(int)
     chosen = [dataset.patients[index] for index in sorted(set(picks.tolist()))]
-    shown = [(one, find_fullest_slice(one.patient, dataset, folder)) for one in chosen]
+    shown = []
+    for one in chosen:
+        try:
+            shown.append((one, find_fullest_slice(one.patient, dataset, folder)))
+        except InputError as error:
+            print(f"FAILED: {one.patient}: {error}", file=sys.stderr)
+    if not shown:
+        raise InputError(f"{folder}: no patient can be shown; see the lines above")
     slices, normalization, histograms = (files.join(output, name) for name in FILES)
     drawing.save_png(slices, draw_slices(shown, dataset.organs))
     drawing.save_png(normalization, draw_normalization(shown, dataset.organs))
     plots.save(draw_histograms(dataset), histograms)
+    return len(chosen) - len(shown)
 
 
 def describe(dataset: Dataset):
     """Yields the dataset's statistics as lines of text."""
-    slices = dataset.statistics["slices"]
+    slices = dataset.statistics.get("slices", {})
     total = max(1, slices.get("all", 0))
     for split in (TRAIN, VALIDATION):
         shards = dataset.shards_of(split)
@@ -47,17 +57,17 @@ def describe(dataset: Dataset):
     yield f"rejected   {len(dataset.rejected):5} patients"
     yield f"unlabelled {len(dataset.unlabelled):5} patients"
     for name in ("spacing_in_plane_mm", "spacing_between_slices_mm"):
-        spread = " / ".join(f"{mm:g}" for mm in dataset.statistics[name].values())
+        spread = " / ".join(f"{mm:g}" for mm in dataset.statistics.get(name, {}).values())
         yield f"{name}: {spread} (min / median / max)"
     yield ""
     width = 1 + max(10, *map(len, dataset.organs.names))
     columns = "in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
     yield f"{'organ':<{width}}{columns}"
     for organ in dataset.organs.names:
-        percent = dataset.statistics["hu_percentiles"].get(organ)
-        if percent:
-            volumes = np.percentile(_organ_volumes(dataset, organ), (0, 50, 100))
-            spread = " / ".join(f"{cm3:.0f}" for cm3 in volumes)
+        percent = dataset.statistics.get("hu_percentiles", {}).get(organ)
+        volumes = _organ_volumes(dataset, organ)
+        if percent and volumes:
+            spread = " / ".join(f"{cm3:.0f}" for cm3 in np.percentile(volumes, (0, 50, 100)))
             yield (
                 f"{organ:<{width}}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
                 f"{percent['50']:9g}{percent['95']:9g}   {spread}"
@@ -140,6 +150,8 @@ def _read_slice(patient: Built, z: int) -> np.ndarray | None:
     try:
         hu = scans.read(patient.ct).zyx
     except InputError:
+        return None
+    if hu.shape != patient.placement.shape_zyx:  # another scan is there now
         return None
     slices = patient.placement.image_to_model(hu)
     return window(next(itertools.islice(slices, z, None)), _WIDE_LEVEL_HU, _WIDE_WIDTH_HU)

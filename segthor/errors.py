@@ -18,6 +18,11 @@ from segthor import configs, memory
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _REFUSALS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _REFUSALS |= {errno.EFBIG}  # a limit of the shell (ulimit -f)
+_REFUSALS |= {errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.ENOLCK}
+# A disk or a network fails. Libraries for other file systems give no number.
+_REFUSALS |= {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+_REFUSALS |= {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, None}
+_REMOTE = {"aiohttp", "botocore", "gcsfs", "google", "requests", "s3fs", "urllib3"}
 
 
 class InputError(Exception):
@@ -35,9 +40,10 @@ class ReadError(InputError):
 def run(main, known_only=False):
     """Parses the flags, calls `main(argv)` and exits the process.
 
-    Bad flags, `InputError` and files that the system refuses end the process with one line
-    `error: ...` on stderr and status 2, an interrupt with status 130, a closed pipe with 141. Any
-    other exception is a fault of the program and prints its traceback.
+    Bad flags, `InputError`, too little memory and files that the system or another file system
+    refuses end the process with one line `error: ...` on stderr and status 2, an interrupt with
+    status 130, a closed pipe with 141. Any other exception is a fault of the program and prints its
+    traceback.
 
     Args:
       main: Takes argv (program name first, flags removed); returns an exit status or None.
@@ -95,8 +101,10 @@ def _parse(argv, known_only):
         sys.exit(_guard(lambda _: print(_help()), argv))
     try:
         rest = flags.FLAGS(configs.expand_flagfiles(argv), known_only=known_only)
-    except flags.Error as error:
+    except (flags.Error, RecursionError) as error:
         _fail(error)
+    except UnicodeDecodeError as error:
+        _fail(f"--flagfile: expected text in UTF-8, found something else ({error})")
     if rest[1:] and not known_only:
         _fail(f"unexpected argument {rest[1]!r}; every option is a flag: --name=value")
     return rest
@@ -127,9 +135,16 @@ def _guard(main, argv):
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
-        message, status = f"{error.filename or 'writing'}: {error.strerror}", 2
+        reason = error.strerror or message_line(error)
+        message, status = f"{error.filename or 'reading or writing'}: {reason}", 2
+    except MemoryError:
+        message, status = "no memory left; expected more, or fewer programs beside this one", 2
     except KeyboardInterrupt:
         message, status = "interrupted", 128 + signal.SIGINT
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _REMOTE:
+            raise
+        message, status = f"another file system: {message_line(error)}", 2
     # Outside of `except`, so that the exception's frames are freed: a thread of TensorFlow that
     # still reads input when the interpreter ends would crash it.
     _fail(message, status)

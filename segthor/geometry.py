@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from segthor.boxes import Box, around
+from segthor.errors import InputError
 from segthor.planes import Planes
 from segthor.resample import (
     largest,
@@ -93,6 +94,15 @@ class Placement:
     step_px: tuple[float, float]
     size_px: int
     planes_mm: tuple[float, ...] | None = field(default=None, metadata={"omit_none": True})
+
+    def __post_init__(self):
+        sizes = *self.shape_zyx, *self.spacing_zyx_mm, *self.step_px, self.size_px
+        if not min(sizes) > 0:
+            raise InputError(f"expected sizes above 0, found {min(sizes)}")
+        if self.planes_mm is not None:
+            steps = np.diff(self.planes_mm)
+            if len(self.planes_mm) != self.shape_zyx[0] or not len(steps) or min(steps) <= 0:
+                raise InputError("planes_mm: expected the ascending place of each plane")
 
     @classmethod
     def centred(

@@ -35,12 +35,13 @@ def has_nifti(root: str) -> bool:
     waiting = [(root, 0)] if files.is_dir(root) else []
     while waiting:
         folder, depth = waiting.pop()
-        names, folders = files.entries(folder)
-        is_output = _is_output(names) and folder != root
-        if any(map(is_nifti, names)) and not is_output:
+        names, folders = _readable_entries(folder)
+        is_output = _is_output(names, folders)
+        if any(map(is_nifti, names)) and not (is_output and folder != root):
             return True
-        if depth < _MAX_DEPTH and not is_output:
-            waiting += [(files.join(folder, name), depth + 1) for name in folders]
+        if depth < _MAX_DEPTH:
+            others = _other_folders(folders) if is_output else folders
+            waiting += [(files.join(folder, name), depth + 1) for name in others]
     return False
 
 
@@ -53,12 +54,20 @@ def has_dicom(root: str) -> bool:
         if real in seen:
             continue
         seen.add(real)
-        names, folders = files.entries(folder)
+        names, folders = _readable_entries(folder)
         waiting += [files.join(folder, name) for name in folders]
         paths = [files.join(folder, name) for name in names if not is_nifti(name)]
         if any(path.lower().endswith(".dcm") or _starts_as_dicom(path) for path in paths):
             return True
     return False
+
+
+def _readable_entries(folder: str) -> tuple[list[str], list[str]]:
+    """As `files.entries`, but empty for a folder that cannot be read."""
+    try:
+        return files.entries(folder)
+    except (InputError, OSError):
+        return [], []
 
 
 def _starts_as_dicom(path: str) -> bool:
@@ -83,8 +92,6 @@ def scans(root: str, organs: Organs | None, without=frozenset()) -> list[Patient
       InputError: No patient, contours without a CT, files that could be read in several ways, or
         the folder holds predictions.
     """
-    if _is_predictions(root) and not without:
-        raise InputError(f"{root}: expected scans, found label maps of serving.predict")
     patients = _in_folder(root, ("train", "test", "imagests"), organs, without)
     for patient in patients:
         if not patient.ct:
@@ -101,10 +108,9 @@ def contours(root: str, organs: Organs, without=frozenset()) -> list[Patient]:
     Raises:
       InputError: As `scans`.
     """
-    patients = _in_folder(root, ("train", "test"), organs, without)
-    contoured = [patient for patient in patients if patient.labels]
-    if contoured or without:
-        return contoured
+    patients = _in_folder(root, ("train", "test"), organs, without, label_maps=True)
+    if without or any(patient.labels for patient in patients):
+        return [patient for patient in patients if patient.labels or patient.fault]
     return [replace(patient, ct="", labels=patient.ct) for patient in patients]
 
 
@@ -130,28 +136,46 @@ def named_files(folder: str) -> dict[str, str]:
     return paths
 
 
-def _is_predictions(folder: str) -> bool:
-    return files.exists(files.join(folder, PREDICTIONS)) and _is_output(files.entries(folder)[0])
+def _is_output(names: list[str], folders: list[str]) -> bool:
+    """Whether serving.predict wrote the label maps in a folder with these files and folders.
+
+    It writes the facts of each case into `cases`, and never writes a GT.nii.gz; PREDICTIONS alone
+    may have been copied there.
+    """
+    return PREDICTIONS in names and OUTPUT_FOLDERS[0] in folders and not _split_names(names)[1]
 
 
-def _is_output(names: list[str]) -> bool:
-    """Whether serving.predict wrote a folder with these files; it never writes a GT.nii.gz."""
-    return PREDICTIONS in names and not _split_names(names)[1]
+def _other_folders(folders: list[str]) -> list[str]:
+    """The folders beside PREDICTIONS that serving.predict did not write."""
+    return [name for name in folders if name not in OUTPUT_FOLDERS]
 
 
-def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset()) -> list[Patient]:
+def _holds_output_only(folder: str) -> bool:
+    names, folders = files.entries(folder)
+    return _is_output(names, folders) and not _other_folders(folders)
+
+
+def _in_folder(
+    root: str, known_parts, organs: Organs | None, without=frozenset(), label_maps: bool = False
+) -> list[Patient]:
+    """label_maps: Whether predictions in the root itself are accepted."""
     names, folders = files.entries(root)
+    is_output = _is_output(names, folders)
     by_name = {name.lower(): name for name in (*names, *folders)}
     parts = [files.join(root, name) for name in folders if name.lower() in known_parts]
-    parts = [part for part in parts if not _is_predictions(part)] or [root]
+    parts = [part for part in parts if not _holds_output_only(part)] or [root]
     if "imagestr" in by_name:
         if "train" in by_name:
             raise InputError(f"{root}: holds train and {by_name['imagestr']}; name one of them")
         patients = _nnunet(root, by_name, organs)
     else:
-        names = organs.names if organs else ()
-        patients = [patient for part in parts for patient in _in_part(part, without)]
-        patients = [replace(patient, organs=names) for patient in patients]
+        if is_output and label_maps and not without:
+            patients = _flat(root, names)
+        else:
+            patients = [patient for part in parts for patient in _in_part(part, without)]
+        patients = [replace(one, organs=organs.names if organs else ()) for one in patients]
+    if not patients and is_output and not without:
+        raise InputError(f"{root}: expected scans, found label maps of serving.predict")
     if not patients and not without:
         raise InputError(f"{root}: expected at least one scan, found none; looked for {LOOKED_FOR}")
     return patients
@@ -160,19 +184,23 @@ def _in_folder(root: str, known_parts, organs: Organs | None, without=frozenset(
 def _in_part(folder: str, without) -> list[Patient]:
     """SegTHOR's layout: a folder per patient, or all scans in one. without: Folders to skip."""
     names, folders = files.entries(folder)
-    is_output = _is_output(names)
-    patients = [] if folder in without or (is_output and without) else _flat(folder, names)
+    is_output = _is_output(names, folders)
+    patients = [] if folder in without or is_output else _flat(folder, names)
     if is_output:
-        folders = [name for name in folders if without and name not in OUTPUT_FOLDERS]
+        folders = _other_folders(folders)
     for one in (files.join(folder, name) for name in folders):
         patients += [] if one in without else _one_patient(one)
     return patients
 
 
 def _one_patient(folder: str) -> list[Patient]:
-    names, _ = files.entries(folder)
+    try:
+        names, folders = files.entries(folder)
+    except (InputError, OSError) as error:  # the other patients must not suffer
+        fault = f"{folder}: cannot be opened ({getattr(error, 'strerror', None) or error})"
+        return [Patient(stem(folder), folder, fault=fault, fault_code="file_missing")]
     images, masks = _split_names(names)
-    if _is_output(names) or not images and not masks:
+    if _is_output(names, folders) or not images and not masks:
         return []
     if len(images) <= 1 and len(masks) <= 1:
         ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))

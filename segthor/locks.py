@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 import time
 
 from segthor import files
@@ -19,8 +20,8 @@ def lock_folder(folder: str):
     """Locks a folder, which is made if missing, while the block runs.
 
     The kernel holds the lock, on the folder itself: it ends with the process, however that ends,
-    and leaves no file. On file systems without locks (URLs, some network file systems) the block
-    runs without one.
+    and leaves no file. On file systems without locks the block runs without one: some network file
+    systems, with a warning, and URLs.
 
     Raises:
       InputError: Another process holds the lock.
@@ -44,7 +45,12 @@ def _lock(descriptor: int, folder: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError as error:
-            if error.errno not in _HELD:  # the file system has no locks
+            if error.errno not in _HELD:
+                print(
+                    f"warning: {folder}: this file system has no locks ({error.strerror}); make "
+                    "sure that no other process writes there",
+                    file=sys.stderr,
+                )
                 return
         if time.monotonic() - began > _TIMEOUT_S:
             raise InputError(

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from segthor import fields, files, ignored, json_files
+from segthor import fields, figure_checks, files, ignored, json_files
 from segthor.errors import InputError
 from segthor.findings import REJECT, Finding
 from segthor.geometry import Placement
@@ -228,6 +228,7 @@ def _contradictions(dataset: Dataset):
             yield f"patient {one.patient!r} is rejected for no reason"
     yield from _unknown_organs(dataset)
     yield from _misplaced(dataset)
+    yield from figure_checks.find_odd_figures(dataset.statistics, dataset.patients)
 
 
 def _unknown_organs(dataset: Dataset):

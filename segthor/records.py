@@ -96,9 +96,9 @@ def decode(serialized: bytes) -> Slice:
         labels=labels.reshape(height, width),
         present=tuple(feature[PRESENT].int64_list.value),
         contoured=tuple(feature[CONTOURED].int64_list.value),
-        scan_shape=tuple(feature[SCAN_SHAPE].int64_list.value),
+        scan_shape=tuple(np.reshape(feature[SCAN_SHAPE].int64_list.value, 3).tolist()),
         affine=np.array(feature[AFFINE].float_list.value, np.float32).reshape(4, 4),
-        box_px=tuple(feature[BOX_PX].float_list.value),
+        box_px=tuple(np.reshape(feature[BOX_PX].float_list.value, 4).tolist()),
         level_hu=feature[LEVEL_HU].float_list.value[0],
         width_hu=feature[WIDTH_HU].float_list.value[0],
     )

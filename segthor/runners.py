@@ -17,7 +17,8 @@ _RUNNING_MODE = "--direct_running_mode"
 # Starting another process is worth it only for more bytes of input than this.
 _BYTES_PER_PROCESS = 20 << 20
 _REFUSAL = re.compile(
-    r"((?:No space left on device|Disk quota exceeded|Read-only file system|Permission denied)"
+    r"((?:No space left on device|Disk quota exceeded|Read-only file system|Permission denied"
+    r"|Input/output error|File too large|Stale file handle)"
     r"(?:: '[^']*')?)"
 )
 

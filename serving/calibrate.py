@@ -6,7 +6,8 @@
 Each patient is predicted by the fold that was not trained on it, as it is and worsened in nine
 ways. The calibration is stored with the models that --model names, by default with the models of
 the folds, which are exported to OUTPUT/models. serving.predict then expects scores and marks the
-cases that a person should look at. Repeat the same command to continue an interrupted one.
+cases that a person should look at. Repeat the same command to continue an interrupted one. Exit
+status: 0, or 1 where a patient could not be read.
 """
 
 import subprocess
@@ -14,12 +15,13 @@ import sys
 
 from absl import flags
 
-from segthor import children, files, folds, inputs, json_files, locks, outputs, startup
+from segthor import children, files, folds, guard, inputs, json_files, locks, outputs, startup
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, message_line, run
 from segthor.manifest import VALIDATION, Dataset
 from serving import card
 from serving.scoring import tables
+from trainer import run as runs
 
 RUNS = flags.DEFINE_string("runs", None, "Folder of trainer.cross_validate.", required=True)
 DATA = flags.DEFINE_string("data", None, "Folder of the dataset of these runs.", required=True)
@@ -40,17 +42,16 @@ def main(_):
     outputs.check_folder(OUTPUT.value, input_paths, written={PLOT: outputs.picture})
     dataset = folds.load_dataset(DATA.value)
     for fold in range(dataset.folds):
-        summary = files.join(folds.run_folder(RUNS.value, fold), "summary.json")
-        if not files.exists(summary):
+        if runs.read_of_fold(RUNS.value, fold, DATA.value, dataset).summary is None:
             raise InputError(
-                f"{summary}: expected a finished run of every fold, found none; repeat the "
-                "command of trainer.cross_validate"
+                f"{folds.run_folder(RUNS.value, fold)}: expected a finished run of every fold; "
+                "repeat the command of trainer.cross_validate"
             )
     targets = [directory.newest(folder) for folder in MODEL.value]
     with outputs.lock_folder(OUTPUT.value, (PLOT,)):
         models = [_export_fold(fold) for fold in range(dataset.folds)]
         startup.load_tensorflow()
-        rows, names = _make_rows(dataset, models)
+        rows, names, failed = _make_rows(dataset, models)
         from serving.review import fit, plot  # slow import: scikit-learn
 
         calibration, crossed = fit.calibrate(rows, names)
@@ -64,7 +65,10 @@ def main(_):
     lines = [list(map(_format_cell, line.values())) for line in calibration.table]
     print(tables.align(list(calibration.table[0]), lines))
     stored = MODEL.value or [files.parent(model) for model in models]
+    if failed:
+        print(f"{failed} patients FAILED and are not part of it; see the lines above.")
     print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
+    return 1 if failed else 0
 
 
 def _format_cell(value) -> str:
@@ -75,11 +79,9 @@ def _export_fold(fold: int) -> str:
     """Exports the model of a fold unless it is there already; returns the folder of its version."""
     workdir = folds.run_folder(RUNS.value, fold)
     folder = folds.run_folder(files.join(OUTPUT.value, "models"), fold)
-    run_json = json_files.read(files.join(workdir, "run.json"))
     if files.exists(folder) and directory.versions(folder):
         version = directory.newest(folder)
-        stored = json_files.read(directory.asset(version, directory.TRAINING))
-        if isinstance(stored, dict) and {key: stored.get(key) for key in run_json} == run_json:
+        if _is_export(version, json_files.read(files.join(workdir, runs.RUN))):
             return version
     command = [sys.executable, "-m", "serving.export", f"--workdir={workdir}"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
@@ -91,15 +93,27 @@ def _export_fold(fold: int) -> str:
     return directory.newest(folder)
 
 
-def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, ...]]:
-    """Makes the rows of all patients by the folds that left them out; also returns the organs."""
+def _is_export(version: str, run_json: dict) -> bool:
+    """Whether a model was exported from the run that a run.json describes."""
+    try:
+        stored = json_files.read(directory.asset(version, directory.TRAINING))
+    except InputError:  # damaged; it is exported again
+        return False
+    return isinstance(stored, dict) and {key: stored.get(key) for key in run_json} == run_json
+
+
+def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[str, ...], int]:
+    """Makes the rows of all patients by the folds that left them out.
+
+    Returns the rows, the organs, and the number of patients that cannot be read.
+    """
     from serving.prediction import bundle
     from serving.prediction.predictor import Ensemble
     from serving.review import cases
 
     folder = files.join(OUTPUT.value, "cases")
     contoured = {one.name: one for one in inputs.find_contours(DATA.value, dataset.organs)}
-    rows, done, names = [], 0, None
+    rows, done, names, failed = [], 0, None, 0
     for fold, version in enumerate(models):
         ensemble = Ensemble([bundle.load(version)])
         names = names or ensemble.organs
@@ -112,8 +126,14 @@ def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[s
         for patient in sorted(name for shard in shards for name in shard.patients):
             done += 1
             print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
-            rows += cases.make_rows(contoured[patient], ensemble, folder)
-    return rows, names
+            try:
+                if patient not in contoured:
+                    raise InputError(f"{DATA.value}: names no contours of the patient")
+                rows += cases.make_rows(contoured[patient], ensemble, folder)
+            except Exception as error:  # whatever it is, the other patients must not suffer
+                failed += 1
+                print(f"FAILED: {patient}: {guard.describe(error)}", flush=True)
+    return rows, names, failed
 
 
 if __name__ == "__main__":

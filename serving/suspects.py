@@ -64,22 +64,16 @@ def _check_runs(dataset: Dataset) -> tuple[str, ...]:
     """The organs that the networks outline.
 
     Raises:
-      InputError: a fold's run is missing, has no checkpoint, or is of another fold or dataset.
+      InputError: As `trainer.run.read_of_fold`; or the runs are of different organs.
     """
-    names = ()
-    for fold in range(dataset.folds):
-        folder = folds.run_folder(RUNS.value, fold)
-        runs.check_trained(folder, "best")
-        record = runs.read(folder)
-        if record.config.fold != fold or record.data.digest != dataset.digest():
-            raise InputError(
-                f"--runs={RUNS.value}: {folder} is no run of fold {fold} of {DATA.value} as it is "
-                "now, so that its network may have seen the patients; cross-validate again"
-            )
-        if record.config.task == runs.CLASSIFY:
-            raise InputError(f"--runs={RUNS.value}: classifiers draw no outlines to compare with")
-        names = record.organs
-    return names
+    names = [
+        runs.read_of_fold(RUNS.value, fold, DATA.value, dataset).organs
+        for fold in range(dataset.folds)
+    ]
+    if len(set(names)) > 1:
+        found = "; ".join(sorted({", ".join(organs) for organs in names}))
+        raise InputError(f"--runs={RUNS.value}: expected runs of the same organs, found {found}")
+    return names[0]
 
 
 def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicion.Dispute], int]:

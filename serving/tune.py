@@ -4,7 +4,8 @@
     --output=raw
   python -m serving.tune --model=M --predictions=raw --labels=data/dataset
 
-serving.predict then applies it, unless --nopostprocess is given.
+serving.predict then applies it, unless --nopostprocess is given. Exit status: 0, or 1 where a
+patient could not be read.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import math
 
 from absl import flags
 
-from segthor import files, inputs, locks
+from segthor import files, guard, inputs, locks
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
@@ -48,7 +49,15 @@ def main(_):
         for version in sorted(set(map(files.absolute, versions))):
             stack.enter_context(locks.lock_folder(version))
             postprocess.clear_leftovers(version)
-        rules, table = candidates.choose(_score(pairs, predictions, organs), organs)
+        scored = _score(pairs, predictions, organs)
+        if len(scored) < FEWEST:
+            raise InputError(
+                f"{len(scored)} of {len(pairs)} patients could be scored, expected at least "
+                f"{FEWEST}; see the lines above"
+            )
+        rules, table = candidates.choose(scored, organs)
+        if not rules:
+            raise InputError("no organ is both contoured and predicted; nothing to choose for")
         print(f"\n{_format_table(table)}\n")
         rows = [{k: None if v == math.inf else v for k, v in row.items()} for row in table]
         for version in versions:
@@ -59,18 +68,29 @@ def main(_):
     level_model = "LEVEL_MODEL" if head.get("level_models") else None
     models = {"model": MODEL.value, "level_model": level_model}
     print(hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
+    failed = len(pairs) - len(scored)
+    if failed:
+        print(f"{failed} patients FAILED and took no part in it; see the lines above.")
+    return 1 if failed else 0
 
 
 def _score(pairs, predictions, organs: Organs) -> list:
     """Scores all candidate rules, patient by patient; see `candidates.score_candidates`."""
     patients = []
     for number, labels in enumerate(pairs, 1):
-        prediction = Patient(labels.name, "", predictions[labels.name])
-        predicted, truth = read_pair(labels, prediction, organs=organs)
-        predictable = facts.read_of_table(PREDICTIONS.value, labels.name, organs).organs
-        names = [name for name in truth.contoured if name in predictable]
-        patients.append(candidates.score_candidates(predicted, truth, names))
-        print(f"[{number}/{len(pairs)}] {labels.name}", flush=True)
+        line = f"[{number}/{len(pairs)}] {labels.name}"
+        try:
+            if labels.fault:
+                raise InputError(labels.fault)
+            prediction = Patient(labels.name, "", predictions[labels.name])
+            predicted, truth = read_pair(labels, prediction, organs=organs)
+            predictable = facts.read_of_table(PREDICTIONS.value, labels.name, organs).organs
+            names = [name for name in truth.contoured if name in predictable]
+            patients.append(candidates.score_candidates(predicted, truth, names))
+        except Exception as error:  # whatever it is, the other patients must not suffer
+            print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
+            continue
+        print(line, flush=True)
         for finding in (*predicted.findings, *truth.findings):
             print(f"warning: {finding.message}", flush=True)
     return patients

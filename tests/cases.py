@@ -12,6 +12,17 @@ from tests import file_order
 TINY_RECIPE = {"crop_mm": 288.0, "pixel_mm": 9.0}
 
 
+# What an organ measures, as a manifest has it.
+MEASURED = {
+    "volume_cm3": 1.0,
+    "extent_z_mm": 20.0,
+    "mean_hu": 40.0,
+    "components": 1,
+    "gaps": 0,
+    "center_lps_mm": [1.0, 2.0, 3.0],
+}
+
+
 def save(path, array, affine=None, grid=None) -> str:
     """Writes one NIfTI file and returns its name."""
     grid = grid or Grid(array.shape, affine)

@@ -7,11 +7,7 @@ few in the suite.
 """
 
 import gzip
-import signal
 import sys
-import tempfile
-import time
-import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -26,9 +22,9 @@ from segthor import files, records
 from segthor.organs import SEGTHOR
 from segthor.patients import Patient
 from segthor.recipe import Recipe
+from tests import fuzz_runner
 from tests.damage import CT, GT, healthy
 
-CASE_SECONDS = 60
 RECIPES = (
     Recipe(crop_mm=288, pixel_mm=9),
     Recipe(crop_mm=64, pixel_mm=0),
@@ -154,35 +150,6 @@ _CHANGES = (
 )  # fmt: skip
 
 
-def _too_long(*_):
-    raise TimeoutError(f"a case took more than {CASE_SECONDS} s")
-
-
-def main(seconds: float, first_seed: int) -> int:
-    """Runs cases until the time is up; returns how many went wrong."""
-    signal.signal(signal.SIGALRM, _too_long)
-    warnings.simplefilter("error")
-    started, seed, failed, codes = time.monotonic(), first_seed, 0, Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "case"
-        place.mkdir()
-        while True:
-            signal.alarm(CASE_SECONDS)
-            try:
-                codes += run_case(seed, place)
-            except Exception:
-                failed += 1
-                print(f"seed {seed}:\n{traceback.format_exc()}", flush=True)
-            signal.alarm(0)
-            seed += 1
-            if time.monotonic() - started >= seconds:
-                break
-    for code, count in codes.most_common():
-        print(f"{count:8} {code}")
-    print(f"{seed - first_seed} cases in {time.monotonic() - started:.0f} s, {failed} went wrong")
-    return failed
-
-
 if __name__ == "__main__":
-    arguments = [*sys.argv[1:], "600", "0"][: max(2, len(sys.argv) - 1)]
-    sys.exit(bool(main(float(arguments[0]), int(arguments[1] if len(sys.argv) > 2 else 0))))
+    warnings.simplefilter("error")
+    sys.exit(fuzz_runner.program(run_case, "patients"))

@@ -11,9 +11,6 @@ A run is made by its seed alone; `python -m tests.fuzz_dicom 0 SEED` repeats one
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from segthor import files, phantom, records
 from segthor.dicom import headers, index
 from segthor.findings import CODES
 from segthor.manifest import Dataset
-from tests import dicom_damage, dicom_phantoms, fuzz, structure_cases
+from tests import dicom_damage, dicom_phantoms, fuzz, fuzz_runner, structure_cases
 
 RUN_SECONDS, ROUNDS = 300, 3
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,29 +230,7 @@ def _contour_changes(rng, drawn, at):
 _DAMAGES = (_file_bytes, _file_bytes, _a_file, _element, _element, _element, _pixels, _contours)
 
 
-def main(seconds: float, first_seed: int) -> int:
-    """Runs until the time is up; returns how many runs went wrong."""
-    began, seed, failed, codes = time.monotonic(), first_seed, 0, Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "case"
-        while True:
-            try:
-                codes += run_case(seed, place)
-            except Exception:
-                failed += 1
-                print(f"seed {seed}:\n{traceback.format_exc()}", flush=True)
-            seed += 1
-            if time.monotonic() - began >= seconds:
-                break
-    for code, count in codes.most_common():
-        print(f"{count:8} {code}")
-    patients = (seed - first_seed) * (len(ENCODINGS) * ROUNDS - 1)
-    took = time.monotonic() - began
-    print(f"{patients} damaged patients in {seed - first_seed} builds and {took:.0f} s, ", end="")
-    print(f"{failed} builds went wrong")
-    return failed
-
-
 if __name__ == "__main__":
-    given = dict(enumerate(sys.argv[1:]))
-    sys.exit(bool(main(float(given.get(0, 600)), int(given.get(1, 0)))))
+    patients = len(ENCODINGS) * ROUNDS - 1
+    unit = f"builds of {patients} damaged patients"
+    sys.exit(fuzz_runner.program(run_case, unit, limit=2 * RUN_SECONDS))

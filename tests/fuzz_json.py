@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from segthor import inputs, json_files, layouts, model_directory, organ_table
+from beam_jobs import inspection
+from segthor import fields, inputs, json_files, layouts, model_directory, organ_table, reference
 from segthor.findings import Finding
 from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
@@ -14,12 +15,38 @@ from segthor.recipe import Recipe
 from segthor.reference import Reference, Spread
 from serving import card
 from serving.prediction import facts, postprocess, results
-from serving.review import expectation
-from serving.review.evidence import FEATURES
+from serving.review import cases, expectation
+from serving.review.evidence import FEATURES, OF_ORGAN
+from serving.review.judge import Judge
 from serving.scoring import comparison
-from trainer import run
+from tests.cases import MEASURED
+from trainer import length, run
 from trainer.config import Config
 
+_STATISTICS = {
+    "slices": {"all": 10, "heart": 3},
+    "hu_percentiles": {"heart": {"5": 1.0, "50": 2.0, "95": 3.0}},
+    "spacing_in_plane_mm": {"min": 0.9, "median": 1.0, "max": 1.1},
+    "spacing_between_slices_mm": {"min": 2.0, "median": 3.0, "max": 4.0},
+}
+_EVIDENCE = dict.fromkeys(OF_ORGAN, 0.5) | {
+    "gaps": 0,
+    "weak_slices": 1,
+    "disagreeing_slices": 0,
+    "disagreement": None,
+    "slices": [3, 4],
+}
+_ROW = {
+    "patient": "A",
+    "kind": "as it is",
+    "organ": "heart",
+    "found": True,
+    "drawn": True,
+    "dice": 0.9,
+    "surface_dice": 0.8,
+    "scan": {"slice_mm": [3.0, 0.2]},
+    "evidence": _EVIDENCE,
+}
 _ODD = (None, True, -1, 0, 1 << 70, 1e300, 0.5, "", "²", "heart", "../x", [], {}, [[]], [None])
 
 
@@ -67,9 +94,15 @@ def documents(folder: Path) -> list[Document]:
     scores = {"patients": {"A": {"heart": {"dice": 0.9, "hausdorff_mm": None}}}}
     json_files.write(str(folder / "scores.json"), scores)
     json_files.write(str(folder / "table.json"), SEGTHOR.to_json())
+    json_files.write(f"{folder}/rows.json", {"key": ["4", "1"], "rows": [_ROW, _ROW]})
+    json_files.write(f"{workdir}/length.json", {"steps": 20, "validate_every": 5})
     readers = {
-        f"{data}/dataset.json": lambda: Dataset.load(data),
-        facts.path(predictions, "A"): lambda: facts.read_of_table(predictions, "A", SEGTHOR),
+        f"{data}/dataset.json": lambda: _use_dataset(data),
+        facts.path(predictions, "A"): lambda: _judge(predictions),
+        f"{folder}/rows.json": lambda: cases.read_cache(f"{folder}/rows.json"),
+        f"{workdir}/length.json": lambda: fields.from_json(
+            length.Length, json_files.read(f"{workdir}/length.json"), "length"
+        ),
         f"{predictions}/{layouts.PREDICTIONS}": lambda: _read_settings(predictions),
         f"{workdir}/{run.RUN}": lambda: run.read(workdir),
         f"{workdir}/{run.SUMMARY}": lambda: run.read(workdir),
@@ -79,6 +112,23 @@ def documents(folder: Path) -> list[Document]:
     }
     readers |= {model_directory.asset(model, name): read for name, read in _assets(model).items()}
     return [Document(Path(path), Path(path).read_bytes(), read) for path, read in readers.items()]
+
+
+def _use_dataset(data: str) -> None:
+    """What trainer and beam_jobs.inspect make of a manifest, without its shards."""
+    dataset = Dataset.load(data)
+    "\n".join(inspection.describe(dataset))
+    measured = reference.compute_reference(dataset.patients)
+    json.dumps(measured and dataclasses.asdict(measured), allow_nan=False)
+
+
+def _judge(predictions: str) -> None:
+    """What a second run of serving.predict makes of a case's facts."""
+    known = facts.read_of_table(predictions, "A", SEGTHOR)
+    if known.evidence:
+        scan = {name: Spread(1.0, 1.0, 1.0, 1.0) for name in ("slice_mm", "pixel_mm")}
+        judge = Judge({}, Reference(5, (0.5, 0.5), scan, {}))
+        judge.judge(**vars(known.evidence), findings=known.findings or ())
 
 
 def _read_settings(predictions: str):
@@ -130,7 +180,7 @@ def _dataset() -> Dataset:
         Shard(f"{split}-{fold}.tfrecord", split, fold, 10, 1000, "ab" * 32, (f"P{number}",))
         for number, (split, fold) in enumerate(places)
     )
-    audit = Audit((Finding("metal", "warn", "metal"),), {"heart": {"volume_cm3": 1.0}})
+    audit = Audit((Finding("metal", "warn", "metal"),), {"heart": MEASURED})
     contoured = "heart", "aorta"
     patients = tuple(
         Built(shard.patients[0], "ct.nii", "gt.nii", "cd" * 32, shard.split, shard.fold, 10,
@@ -140,7 +190,7 @@ def _dataset() -> Dataset:
     rejected = Rejected("P9", "bad.nii.gz", "", (Finding("file_truncated", "reject", "cut"),))
     return Dataset(
         Recipe(), 2, shards, patients, (rejected,), (Unlabelled("P8", "x.nii"),),
-        {"slices": {"all": 10}}, {"segthor": "1"}, (("heart", 2),), organs=SEGTHOR
+        _STATISTICS, {"segthor": "1"}, (("heart", 2),), organs=SEGTHOR
     )  # fmt: skip
 
 
@@ -159,7 +209,7 @@ def _facts() -> facts.Facts:
         volumes_cm3={"heart": 600.0},
         findings=(Finding("metal", "warn", "metal"),),
         postprocess={"heart": facts.Change(1.0, 0.0, 1)},
-        evidence=facts.Evidence({"noise_hu": (10.0, 0.5)}, {"heart": {"uncertainty": 0.1}}),
+        evidence=facts.Evidence({"slice_mm": (10.0, 9.5)}, {"heart": _EVIDENCE, "aorta": {}}),
         review=facts.Judgement(True, 0.9, True, "small", False, 0.9, {"heart": judged}),
         objects={"rtstruct": True},
     )

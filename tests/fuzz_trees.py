@@ -10,9 +10,6 @@ A case is made by its seed alone; `python -m tests.fuzz_trees 0 SEED` repeats on
 
 import shutil
 import sys
-import tempfile
-import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +21,7 @@ from segthor.dicom import listing
 from segthor.errors import InputError, ReadError
 from segthor.findings import CODES
 from segthor.organs import SEGTHOR
-from tests import dicom_law, dicom_phantoms
+from tests import dicom_law, dicom_phantoms, fuzz_runner
 
 _KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
          "SOPInstanceUID", "AcquisitionNumber", "ImageType", "SOPClassUID", "Modality")  # fmt: skip
@@ -208,26 +205,5 @@ def _strangers(rng, tree, paths):
 _DAMAGES = (_move, _move, _remove, _rename, _cut, _set, _set, _swap, _places, _strangers)
 
 
-def main(seconds: float, first_seed: int) -> int:
-    """Runs until the time is up; returns how many cases went wrong."""
-    began, seed, failed, ended = time.monotonic(), first_seed, 0, Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        while True:
-            try:
-                ended += run_case(seed, Path(folder))
-            except Exception:
-                failed += 1
-                print(f"seed {seed}:\n{traceback.format_exc()}", flush=True)
-            seed += 1
-            if time.monotonic() - began >= seconds:
-                break
-    for code, count in ended.most_common():
-        print(f"{count:8} {code}")
-    took = time.monotonic() - began
-    print(f"{seed - first_seed} trees in {took:.0f} s, {failed} of them went wrong")
-    return failed
-
-
 if __name__ == "__main__":
-    given = dict(enumerate(sys.argv[1:]))
-    sys.exit(bool(main(float(given.get(0, 600)), int(given.get(1, 0)))))
+    sys.exit(fuzz_runner.program(run_case, "trees"))

@@ -11,7 +11,7 @@ import file_order
 import numpy as np
 import pydicom
 import pytest
-from programs import run_entry
+from programs import run, run_entry
 
 from segthor import phantom
 from segthor.dicom import places
@@ -104,3 +104,28 @@ def test_a_disk_that_is_full_after_the_first_format_leaves_none(given, tmp_path)
     )
     assert done.returncode in (1, 2) and "File too large" in done.stdout + done.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+ORIGIN = """
+import os, sys
+from serving import convert  # in a process of its own: it defines flags
+os.path.getmtime = lambda _: float(sys.argv[2])
+origin = convert._origin(sys.argv[1])
+print(origin["date"], origin["time"])
+"""
+
+
+@pytest.mark.parametrize(
+    "seconds, expected",
+    [
+        (-1e11, "19700101 000000"),
+        (0, "19700101 000000"),
+        (1e9, "20010909 014640"),
+        (253402300800, "99991231 235959"),
+        (1e18, "99991231 235959"),
+    ],
+)
+def test_whatever_a_disks_clock_says_is_a_date_of_dicom(tmp_path, seconds, expected):
+    (tmp_path / "map.nii").write_bytes(b"")
+    done = run(["-c", ORIGIN, tmp_path / "map.nii", seconds])
+    assert done.stdout.strip() == expected, done.stderr

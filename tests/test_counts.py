@@ -60,3 +60,8 @@ def test_spacings_are_summed_up_by_min_median_max():
     counts = {"spacing_in_plane_mm": {"0.98": 2, "10.0": 1, "0.9": 2}}
     found = summary(counts)["spacing_in_plane_mm"]
     assert found == {"min": 0.9, "median": 0.98, "max": 10.0}
+
+
+def test_an_organ_without_a_voxel_in_the_boxes_has_no_percentiles():
+    made = summary({"slices": {"all": 3, "heart": 0}, "hu/heart": {}, "hu/aorta": {"40": 2}})
+    assert list(made["hu_percentiles"]) == ["aorta"] and made["slices"]["heart"] == 0

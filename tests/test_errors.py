@@ -34,6 +34,15 @@ def main(argv):
     if INPUT.value == "interrupt":
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
         os.kill(os.getpid(), signal.SIGINT)
+    if INPUT.value == "memory":
+        raise MemoryError
+    if INPUT.value == "disk":
+        raise OSError(5, "Input/output error", "data/a.nii")
+    if INPUT.value == "bucket":
+        raise FileNotFoundError("The specified bucket does not exist")
+    if INPUT.value == "credentials":
+        of_botocore = {"__module__": "botocore.exceptions"}
+        raise type("NoCredentialsError", (Exception,), of_botocore)("Who?")
     if INPUT.value == "too_long":
         open("x" * 300, "w")
     if INPUT.value.startswith("name:"):
@@ -78,6 +87,10 @@ def test_good_flags_reach_main(program):
         (["--input=usage"], ["--a and --b exclude one another"]),
         (["--input=refused"], ["out/scan.nii.gz", "Permission denied"]),
         (["--input=too_long"], ["xxx: File name too long"]),
+        (["--input=memory"], ["no memory left"]),
+        (["--input=disk"], ["data/a.nii: Input/output error"]),
+        (["--input=bucket"], ["The specified bucket does not exist"]),
+        (["--input=credentials"], ["another file system: Who?"]),
         (["--input=x", "--sede=5"], ["sede", "seed"]),
         (["--input=x", "--seed=five"], ["--seed", "five"]),
         (["--input=x", "--seed=-1"], ["--seed", "-1"]),
@@ -85,6 +98,7 @@ def test_good_flags_reach_main(program):
         (["--input"], ["input"]),
         (["--input=x", "stray"], ["unexpected argument 'stray'"]),
         (["--input=x", "--flagfile=nowhere.flags"], ["nowhere.flags"]),
+        (["--input=x", f"--flagfile={sys.executable}"], ["--flagfile", "UTF-8"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(program, args, words):

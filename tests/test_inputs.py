@@ -1,6 +1,7 @@
 """Discovery: every layout that SegTHOR and nnU-Net come in, and nothing guessed."""
 
 import json
+import os
 
 import pytest
 from cases import touch
@@ -220,6 +221,7 @@ def test_predictions_inside_the_input_are_no_scans(tmp_path, count, where):
         touch(tmp_path / f"scan{number}.nii.gz")
         touch(tmp_path / where / f"scan{number}.nii.gz")
         touch(tmp_path / where / "probabilities" / f"scan{number}_heart.nii.gz")
+        touch(tmp_path / where / "cases" / f"scan{number}.json")
     (tmp_path / where / "predictions.json").write_text("{}")
     assert names_in(tmp_path) == [f"scan{number}" for number in range(count)]
     with pytest.raises(InputError, match="expected scans, found label maps of serving.predict"):
@@ -234,7 +236,53 @@ def test_predictions_beside_patients_folders_are_no_patient(tmp_path):
     for folder in (tmp_path / "out", tmp_path / "train" / "out"):
         touch(folder / "Patient_01.nii.gz")
         touch(folder / "predictions.json")
+        touch(folder / "cases" / "Patient_01.json")
     assert found(tmp_path) == {"Patient_01": ("train/Patient_01/Patient_01.nii.gz", "")}
+
+
+@pytest.mark.parametrize("where", ["", "train", "train/Patient_01"])
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_stray_predictions_json_hides_no_scan(tmp_path, where, mask):
+    for name in ("Patient_01", "Patient_02"):
+        touch(tmp_path / "train" / name / f"{name}.nii.gz")
+        if mask:
+            touch(tmp_path / "train" / name / "GT.nii.gz")
+    expected = found(tmp_path)
+    assert len(expected) == 2
+    touch(tmp_path / where / "predictions.json")
+    assert found(tmp_path) == expected
+
+
+@pytest.mark.parametrize("where", ["", "train"])
+def test_predictions_among_patients_folders_hide_none(tmp_path, where):
+    for name in ("Patient_01", "Patient_02"):
+        touch(tmp_path / "train" / name / f"{name}.nii.gz")
+        touch(tmp_path / "train" / name / "GT.nii.gz")
+    expected = found(tmp_path)
+    for file in ("Patient_01.nii.gz", "predictions.json", "cases/Patient_01.json"):
+        touch(tmp_path / where / file)
+    touch(tmp_path / where / "probabilities" / "Patient_01_heart.nii.gz")
+    assert found(tmp_path) == expected
+
+
+def test_a_closed_folder_is_one_patients_trouble(tmp_path, monkeypatch):
+    for name in ("Patient_01", "Patient_02"):
+        touch(tmp_path / "train" / name / f"{name}.nii.gz")
+        touch(tmp_path / "train" / name / "GT.nii.gz")
+    closed, scandir = str(tmp_path / "train" / "Patient_02"), os.scandir
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    healthy, broken = find(str(tmp_path), organs=SEGTHOR)
+    assert (healthy.name, healthy.fault) == ("Patient_01", "")
+    assert (broken.name, broken.fault_code) == ("Patient_02", "file_missing")
+    assert broken.fault == f"{closed}: cannot be opened (Permission denied)"
+    assert [one.name for one in find_contours(str(tmp_path), organs=SEGTHOR)] == [
+        "Patient_01", "Patient_02"]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,10 +1,11 @@
 """Inspection: numbers that match the manifest, pictures that can be opened."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save_patients
+from cases import TINY_RECIPE, save, save_patients
 from PIL import Image
 from programs import run_entry
 
@@ -57,6 +58,23 @@ def test_a_ct_that_is_gone_is_left_out_and_said(built, tmp_path, capsys):
         == inspection.draw_normalization(shown, organs=SEGTHOR).shape[0]
     )
     assert "gone.nii: cannot be read any more" in capsys.readouterr().err
+
+
+def test_a_damaged_shard_or_another_scan_is_one_patients_trouble(built, tmp_path):
+    shutil.copytree(built, tmp_path / "data")
+    dataset = Dataset.load(str(built))
+    first, second, *_ = dataset.patients
+    path = tmp_path / "data" / dataset.shard_of(first.patient).file
+    lost = dataset.shard_of(first.patient).patients
+    path.write_bytes(path.read_bytes()[:1000])
+    done = run_entry("beam_jobs.inspect", data=tmp_path / "data", output=tmp_path / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.count("FAILED: ") == len(lost) and path.name in done.stderr
+    cut = save(tmp_path / "cut.nii", np.zeros((48, 48, 3), np.int16), np.diag([9, 9, 9, 1.0]))
+    record = inspection.find_fullest_slice(second.patient, dataset, str(built))
+    shown = [(replace(second, ct=cut), record), (first, record)]
+    healthy = inspection.draw_normalization(shown[1:], organs=SEGTHOR)
+    np.testing.assert_array_equal(inspection.draw_normalization(shown, organs=SEGTHOR), healthy)
 
 
 def test_an_organ_that_nobody_has_contours_of_has_an_empty_histogram(built, tmp_path):

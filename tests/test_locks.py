@@ -1,5 +1,6 @@
 """The lock of a folder: one holder, none after a kill, no trace."""
 
+import errno
 import os
 import signal
 import time
@@ -40,3 +41,18 @@ def test_other_folders_are_free_and_the_block_gives_the_lock_back(tmp_path):
         pass
     with locks.lock_folder(str(tmp_path / "a")):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF])
+def test_a_file_system_without_locks_is_written_to_with_a_warning(
+    tmp_path, monkeypatch, capsys, number
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with locks.lock_folder(str(tmp_path / "out")):
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {tmp_path}/out: this file system has no locks (")
+    assert said.endswith("make sure that no other process writes there\n")

@@ -5,8 +5,9 @@ import dataclasses
 import json
 
 import pytest
+from cases import MEASURED
 
-from segthor import json_files
+from segthor import folds, json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.geometry import Placement
@@ -23,7 +24,7 @@ def a_dataset():
         Shard(f"{split}-{fold}.tfrecord", split, fold, 10, 1000, "ab" * 32, (f"P{number}",))
         for number, (split, fold) in enumerate(places)
     )
-    audit = Audit((Finding("metal", "warn", "metal"),), {"heart": {"volume_cm3": 1.0}})
+    audit = Audit((Finding("metal", "warn", "metal"),), {"heart": MEASURED})
     patients = tuple(
         Built(f"P{number}", "ct.nii.gz", "gt.nii.gz", "cd" * 32, split, fold, 10,
               ("heart", "aorta"), -50.0, PLACEMENT, audit)
@@ -139,6 +140,23 @@ def drop(kind, key):
         (put("patients", 0, "organs", 0, 5), r"organs\[0\]: expected a text"),
         (put("label_values", [["heart"]]), r"label_values\[0\]: expected 2 values"),
         (put("statistics", []), "statistics: expected an object"),
+        (put("statistics", "slices", []), "statistics: slices: expected an object"),
+        (put("statistics", {"hu_percentiles": {"heart": {"5": 1}}}), "heart: expected 5, 50 and"),
+        (put("patients", 0, "placement", {}), r"patients\[0\].placement.*: missing"),
+        (put("patients", 0, "placement", "step_px", 0, 0), "sizes above 0, found 0"),
+        (put("patients", 0, "placement", "planes_mm", [0, 3]), "the ascending place of each"),
+        (put("patients", 0, "placement", "planes_mm", [0] * 10), "the ascending place of each"),
+        (put("patients", 0, "placement", "first_px", 0, 1e300), "no scan measures 1e.300"),
+        (put("patients", 0, "level_hu", -1e12), "no scan measures -1e.12"),
+        (put("patients", 0, "audit", "organs", "heart", {}), "heart.*: missing"),
+        (put("patients", 0, "audit", "organs", "heart", "mean_hu", "x"), "mean_hu: expected a fin"),
+        (
+            lambda value: (
+                put("patients", 0, "grey_shares", [1.0])(value)
+                or put("patients", 1, "grey_shares", [0.5, 0.5])(value)
+            ),
+            "grey_shares: expected as many",
+        ),
         (put("shards", 0, "file", "/etc/passwd"), "inside the dataset's folder"),
         (put("shards", 0, "file", "../x.tfrecord"), "inside the dataset's folder"),
         (put("shards", 0, "file", "shards/../../x"), "inside the dataset's folder"),
@@ -188,3 +206,11 @@ def _ways(value):
         yield (key,)
         if isinstance(item, dict | list):
             yield from ((key, *way) for way in _ways(item))
+
+
+def test_a_fold_without_a_patient_is_refused_before_anything_is_trained(tmp_path):
+    a_dataset().save(str(tmp_path))
+    assert folds.load_dataset(str(tmp_path)).folds == 3
+    dataclasses.replace(a_dataset(), folds=5).save(str(tmp_path))
+    with pytest.raises(InputError, match="none in fold 3; build it again with fewer --folds"):
+        folds.load_dataset(str(tmp_path))

@@ -58,7 +58,12 @@ FOREIGN = (
 def bad_outputs(program: str, folder: Path) -> dict[str, str]:
     """Name of a case to the output's path."""
     flag, file, reads, _ = PROGRAMS[program]
-    cases = {"empty": "", "blank": " ", "foreign": str(folder / "mine" / file).rstrip("/")}
+    cases = {
+        "too long": "x/" * 3000,
+        "empty": "",
+        "blank": " ",
+        "foreign": str(folder / "mine" / file).rstrip("/"),
+    }
     cases["a file" if not file else "a folder"] = str(folder / ("letter" if not file else "mine"))
     for name in () if file else reads:  # a file may lie beside the scans
         cases[name] = str(folder / f"read_{name}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import nibabel
 import numpy as np
@@ -195,6 +196,23 @@ def test_the_entry_stores_its_choice_with_the_model_and_refuses_others(tmp_path)
     assert rules["heart"] == Rule(min_cm3=0.1) and rules["aorta"] == Rule(fill_holes=True)
     stored = json.loads((model / "1" / "assets" / "postprocess.json").read_text())
     assert len(stored["table"]) == 4 * len(candidates.CANDIDATES)
+
+
+def test_a_patient_that_cannot_be_read_is_named_and_takes_no_part(tmp_path):
+    _, flags = tuned(tmp_path)
+    for folder in ("raw", "labels"):
+        shutil.copy(tmp_path / folder / "P0.nii.gz", tmp_path / folder / "P3.nii.gz")
+    (tmp_path / "raw" / "P1.nii.gz").write_bytes(b"")
+    done = run_entry("serving.tune", **flags)
+    assert done.returncode == 1 and done.stderr == "", done.stderr
+    assert "[2/4] P1  FAILED: " in done.stdout and "1 patients FAILED" in done.stdout
+    rules = flags["model"] / "1" / "assets" / "postprocess.json"
+    stored = rules.read_bytes()
+    assert {row["patients"] for row in json.loads(stored)["table"]} == {3}
+    (tmp_path / "labels" / "P2.nii.gz").unlink()
+    (tmp_path / "labels" / "P2.nii.gz").mkdir()
+    done = run_entry("serving.tune", **flags)
+    assert done.returncode == 2 and rules.read_bytes() == stored, done.stdout
 
 
 def test_one_tuning_of_a_model_at_a_time_and_the_next_clears_what_a_killed_one_left(tmp_path):

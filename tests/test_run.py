@@ -96,7 +96,7 @@ def made(**changes) -> str:
         (made(recipe={"crop_mm": "wide"}), "crop_mm"),
         (made(organs=["liver"]), "organs: expected some of eso"),
         (made(organs=[]), "organs: expected some of eso.*found none"),
-        (made(organs=["heart"]), "network's are none"),
+        (made(organs=["heart"]), "expected those of config, none, found heart"),
         (made(organ_table=[1]), "organ_table: no table"),
         (made(data={"folder": "d"}), "data.digest: missing"),
         (made(replicas="two"), "replicas: expected a whole number"),

@@ -199,6 +199,13 @@ def test_odd_folders_to_start_from_are_one_line(tmp_path, made, message):
         starts.resolve_start(Config(start_from=str(tmp_path)), str(tmp_path / "new"))
 
 
+@pytest.mark.parametrize("name", ["a\nb", "x" * 5000, "x/" * 3000, "a\0b", "\udcff", "gs:/", "#"])
+def test_odd_names_to_start_from_are_one_line(tmp_path, name):
+    for made in (name, f"{tmp_path}/{name}"):
+        with pytest.raises(InputError, match="expected a run or an exported model, found none"):
+            starts.resolve_start(Config(start_from=made), str(tmp_path / "new"))
+
+
 def test_a_model_from_before_weights_had_names_keeps_its_digest():
     weights = [np.arange(3, dtype=np.float32)]
     found = model_directory.weights_digest(weights, Recipe(), ("heart",), organs=SEGTHOR)

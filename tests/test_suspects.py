@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -283,3 +284,46 @@ def test_runs_of_another_dataset_or_fold_are_refused_in_one_line(folder, tmp_pat
     refused("expected a run of trainer.main", runs=tmp_path / "nowhere")
     done = suspects(folder, "data")
     assert done.returncode == 2 and "--data is read there" in done.stderr
+
+
+DAMAGED = [
+    ("run.json", b""),
+    ("run.json", b"[[1], [2]]"),
+    ("run.json", b'{"config": []}'),
+    ("run.json", None),
+    ("summary.json", b"[1]"),
+    ("summary.json", b"{"),
+    ("best/checkpoint", None),
+    ("best/checkpoint", b""),
+    ("best/checkpoint", b"\xff\xfe: 1"),
+    ("best/checkpoint", b'model_checkpoint_path: "nothing"'),
+]
+
+
+@pytest.mark.parametrize("program", ["serving.suspects", "serving.calibrate"])
+def test_a_damaged_run_is_one_line(folder, tmp_path, program):
+    """Also for the program that calibrates, whose model must not have seen the patients either."""
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    given = {"runs": tmp_path / "runs", "data": folder / "data", "output": tmp_path / "out"}
+
+    def refuse(message):
+        done = run(["-m", program, *as_flags(**given)], tiny=True)
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ") and message in line, line
+
+    for name, content in DAMAGED:
+        path = tmp_path / "runs" / "fold_1" / name
+        healthy = path.read_bytes()
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        refuse(str(path.parent))
+        path.write_bytes(healthy)
+    given["data"] = tmp_path / "other"
+    slices.make(tmp_path / "other", size=96, folds=FOLDS, seed=1)
+    refuse("is no run of fold 0")
+    if program == "serving.calibrate":
+        given["data"] = folder / "data"
+        (tmp_path / "runs" / "fold_1" / "summary.json").unlink()
+        refuse("expected a finished run of every fold")

@@ -38,7 +38,7 @@ NEVER_IN = [
 # Of the trainer, serving imports these alone, and only where a run's network is needed as it was
 # trained; the package itself because it says which Keras tensorflow is to load.
 EXPORTED = ("trainer", "trainer.run")
-OPENS_RUNS = ("serving.export", "serving.suspects")
+OPENS_RUNS = ("serving.calibrate", "serving.export", "serving.suspects")
 FLAGS_BESIDE_ENTRIES = ("segthor.errors", "segthor.flags_of")
 # What `from serving import Segmenter` loads: names that packages load when they are first used.
 LAZY = {"serving": serving._MODULES, "trainer": trainer._MODULES}

@@ -55,7 +55,7 @@ class Checkpoints:
         for path in paths:
             try:
                 self._whole.restore(path).assert_consumed()
-            except DAMAGED as error:
+            except (*DAMAGED, AssertionError, ValueError) as error:  # or of another network
                 reason = message_line(error)
                 print(f"warning: {path} is damaged ({reason}); trying the one before", flush=True)
             else:

@@ -42,7 +42,7 @@ def main(argv):
             patients = [
                 {"fold": str(fold), **row}
                 for fold in range(dataset.folds)
-                for _, row in csv_files.read_table(files.join(_folder(fold), run.PATIENTS))
+                for row in run.read_patients(_folder(fold))
             ]
             table = _make_table(patients, dataset.organs.names)
             print("\n" + _format_table(table))

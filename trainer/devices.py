@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 
 from segthor.errors import InputError
 
+_KINDS = ("chief", "worker")
 _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -45,7 +47,18 @@ def _hosts() -> dict | None:
         return None
     try:
         value = json.loads(text)
-        value["cluster"].items(), value["task"]["index"] + 0
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"TF_CONFIG: expected JSON such as {_EXAMPLE}, found {text}") from error
+        cluster, task = value["cluster"], value["task"]
+        kind, index = task["type"], task["index"]
+        named = all(isinstance(hosts, list) and hosts for hosts in cluster.values())
+        known = type(index) is int and 0 <= index < len(cluster[kind]) and kind in _KINDS
+        addresses = [host for hosts in cluster.values() for host in hosts] if named else []
+        is_sound = known and named and all(map(_is_address, addresses))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_sound = False
+    if not is_sound or len(set(addresses)) < len(addresses):
+        raise InputError(f"TF_CONFIG: expected JSON such as {_EXAMPLE}, found {text:.200}")
     return value
+
+
+def _is_address(host) -> bool:
+    return isinstance(host, str) and bool(re.fullmatch(r"[^\s/]+:[0-9]{1,5}", host))

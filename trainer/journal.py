@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from segthor import csv_files, files, json_files, plots
+from segthor.errors import InputError
 from segthor.organs import Organs
 from segthor.progress import duration
 from trainer import diagnosis, pictures, run
@@ -16,6 +17,7 @@ from trainer import diagnosis, pictures, run
 _PRINT_EVERY_S = 10  # where the output is not a terminal
 _PROFILED_CALL = 2  # the first call compiles, the second fills caches
 _WARN_AFTER = 100  # steps
+_COLUMNS = "step epoch loss learning_rate slices_per_s input_wait memory_gb dice".split()  # of LOG
 
 
 class Journal:
@@ -40,11 +42,8 @@ class Journal:
         """
         self._steps, self._per_epoch = steps, per_epoch
         self._writer = tf.summary.create_file_writer(files.join(self._workdir, run.TENSORBOARD))
-        path = files.join(self._workdir, run.LOG)
-        if resumed and files.exists(path):
-            rows = csv_files.read_table(path)
-            self._rows = [row for _, row in rows if int(row["step"]) <= step]
         if resumed:
+            self._rows = self._read_log(step)
             print(f"Continuing at step {step} of {steps or 'those that fit'}", flush=True)
         elif not step:
             with self._writer.as_default():
@@ -54,6 +53,22 @@ class Journal:
                     metrics=[hparams.Metric(f"dice/{n}") for n in ("mean", *self._config.organs)],
                 )
                 hparams.hparams(choices)
+
+    def _read_log(self, step: int) -> list[dict]:
+        """Reads the rows of log.csv up to a step; none where there is no log."""
+        path = files.join(self._workdir, run.LOG)
+        if not files.exists(path):
+            return []
+        columns = (*_COLUMNS, *(f"dice_{name}" for name in self._config.organs))
+        rows = [row for _, row in csv_files.read_table(path, columns, columns)]
+        try:
+            numbers = [{name: float(value) for name, value in row.items()} for row in rows]
+            return [row for row, n in zip(rows, numbers, strict=True) if int(n["step"]) <= step]
+        except (ValueError, OverflowError) as error:
+            raise InputError(
+                f"{path}: damaged ({error}); expected the log of this run; remove it, and the "
+                "same command begins a new one"
+            ) from error
 
     def measured(self, steps: int, step_s: float) -> None:
         """Reports how many steps fit into the run's time."""

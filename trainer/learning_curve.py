@@ -114,7 +114,14 @@ def _warn_of_few_steps(size: int, largest) -> None:
 
 def _read_scores(sizes, names) -> dict[str, np.ndarray]:
     """Reads Dice by organ, float [sizes, draws, validation patients]; NaN where not contoured."""
-    tables = [[_read_patients(size, draw) for draw in range(_DRAWS.value)] for size in sizes]
+    tables = [
+        [run.read_patients(_folder(size, draw)) for draw in range(_DRAWS.value)] for size in sizes
+    ]
+    if len({tuple(row["patient"] for row in rows) for draws in tables for rows in draws}) > 1:
+        raise InputError(
+            f"{_WORKDIR.value}: expected runs that were scored on the same patients; a "
+            f"{run.PATIENTS} is damaged"
+        )
     names = [name for name in names if name in tables[0][0][0]]
     scores = {
         name: np.array(
@@ -123,11 +130,6 @@ def _read_scores(sizes, names) -> dict[str, np.ndarray]:
         for name in names
     }
     return scores | {growth.MEAN: np.nanmean(np.stack(list(scores.values())), 0)}
-
-
-def _read_patients(size: int, draw: int) -> list[dict]:
-    rows = csv_files.read_table(files.join(_folder(size, draw), run.PATIENTS))
-    return [row for _, row in rows]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from segthor import fields, files
 from trainer import run, sources
 
 UNMEASURED = 10**9  # length of the learning rate schedule until the first steps are measured
@@ -34,7 +35,8 @@ def read_length(config, source, workdir: str, global_batch: int) -> Length | Non
         steps = config.steps or config.epochs * per_epoch
         return Length(steps, config.validate_every or per_epoch)
     measured = run.read(workdir).length if run.has_checkpoint(workdir) else None
-    return Length(**measured) if measured else None
+    where = f"{files.join(workdir, run.RUN)}: length"
+    return fields.from_json(Length, measured, where) if measured else None
 
 
 def fit_length(

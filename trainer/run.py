@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import logging
 import platform
 from dataclasses import dataclass
 
-from segthor import fields, files, json_files, locks, outputs
+from segthor import csv_files, fields, files, folds, json_files, locks, outputs
 from segthor.errors import InputError, message_line
+from segthor.manifest import Dataset
 from segthor.organs import Organs
 from segthor.recipe import Recipe
 from segthor.reference import Reference
@@ -128,8 +130,50 @@ def read(workdir: str) -> RunRecord:
         raise InputError(f"{workdir}: expected a run of trainer.main, found no {RUN}")
     record = fields.from_json(RunRecord, json_files.read(path), path)
     summary = files.join(workdir, SUMMARY)
-    ended = json_files.read(summary) if files.exists(summary) else None
+    if not files.exists(summary):
+        return record
+    ended = fields.from_json(dict, json_files.read(summary), summary)
     return dataclasses.replace(record, summary=ended)
+
+
+def read_of_fold(runs: str, fold: int, data: str, dataset: Dataset) -> RunRecord:
+    """Reads the run of a fold, which must have a best checkpoint; see `read`.
+
+    runs, data: Folders of trainer.cross_validate and of the dataset.
+
+    Raises:
+      InputError: There is no such run, or it is of another fold or dataset, so that its network may
+        have been trained on the patients of the fold.
+    """
+    folder = folds.run_folder(runs, fold)
+    check_trained(folder, "best")
+    record = read(folder)
+    if record.config.fold != fold or record.data.digest != dataset.digest():
+        raise InputError(
+            f"--runs={runs}: {folder} is no run of fold {fold} of {data} as it is now, so that its "
+            "network may have seen the patients; cross-validate again"
+        )
+    if record.config.task == CLASSIFY:
+        raise InputError(f"--runs={runs}: classifiers outline no organs")
+    return record
+
+
+def read_patients(workdir: str) -> list[dict[str, str]]:
+    """Reads best_patients.csv: a row of Dice per validation patient, '' if not contoured.
+
+    Raises:
+      InputError: The file is missing or damaged.
+    """
+    path, organs = files.join(workdir, PATIENTS), read(workdir).organs
+    columns = ("patient", *organs)
+    rows = [row for _, row in csv_files.read_table(path, columns, columns)]
+    try:
+        scores = [float(row[name]) for row in rows for name in organs if row[name]]
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); expected the scores of this run") from error
+    if not rows or not all(0 <= score <= 1 for score in scores):
+        raise InputError(f"{path}: damaged; expected a Dice from 0 to 1 of every patient")
+    return rows
 
 
 def check_trained(workdir: str, which: str) -> None:
@@ -148,14 +192,19 @@ def latest_checkpoint(folder: str) -> str | None:
     """
     import tensorflow as tf
 
-    path = files.join(folder, _LIST)
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # TensorFlow would report in lines of its own
     try:
-        state = tf.train.get_checkpoint_state(folder)
+        latest = tf.train.latest_checkpoint(folder)
     except ValueError:  # an empty list
-        state = None
-    if state is None and files.exists(path):
+        latest = None
+    finally:
+        logger.setLevel(level)
+    path = files.join(folder, _LIST)
+    if latest is None and files.exists(path):
         raise InputError(f"{path}: damaged; copy the run again")
-    return tf.train.latest_checkpoint(folder)
+    return latest
 
 
 def restore(workdir: str, which: str = "best"):

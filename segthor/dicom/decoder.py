@@ -1,4 +1,4 @@
-"""Decompresses frames of pixels (JPEG Lossless, JPEG-LS, JPEG 2000) in a child process.
+"""Decompresses frames of pixels (JPEG Lossless, JPEG-LS, JPEG 2000, RLE) in a child process.
 
 The decoders are C libraries, and files may come from anyone: a damaged frame may crash the process
 that decodes it, or run foreign code in it. A child process therefore decodes, with limits of memory
@@ -11,6 +11,7 @@ so that a child starts in a fraction of a second.
 
 import atexit
 import contextlib
+import functools
 import importlib.util
 import os
 import resource
@@ -37,7 +38,8 @@ _GRACE_SECONDS = 10
 JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-SYNTAXES = JPEG_LOSSLESS + JPEG_LS + JPEG_2000
+RUN_LENGTH = "1.2.840.10008.1.2.5"
+SYNTAXES = (*JPEG_LOSSLESS, *JPEG_LS, *JPEG_2000, RUN_LENGTH)
 
 
 class DecodeError(Exception):
@@ -244,7 +246,14 @@ def _decoders() -> dict:
         dict.fromkeys(JPEG_LOSSLESS, imagecodecs.jpeg8_decode)
         | dict.fromkeys(JPEG_LS, imagecodecs.jpegls_decode)
         | dict.fromkeys(JPEG_2000, imagecodecs.jpeg2k_decode)
+        | {RUN_LENGTH: functools.partial(_decode_run_lengths, imagecodecs.dicomrle_decode)}
     )
+
+
+def _decode_run_lengths(decode, frame: bytes):
+    """The values of a frame; its head says how many segments there are, one a byte of a value."""
+    dtype = f"<u{int.from_bytes(frame[:4], 'little')}"
+    return np.frombuffer(decode(frame, dtype), dtype)
 
 
 def _address_space() -> int:

@@ -23,14 +23,19 @@ from segthor.dicom import DicomError, belongings, matching, volumes, who
 from segthor.dicom.headers import CT, STRUCTURES, UNREADABLE, Header, read
 from segthor.dicom.volumes import Volume, series_name
 from segthor.errors import InputError
-from segthor.layouts import OUTPUT_FOLDERS, PREDICTIONS
-from segthor.nifti import is_nifti
+from segthor.layouts import PREDICTIONS
 
 WITHOUT_CT = "structure set without a CT"  # why a file is left aside
 _PARALLEL = 16  # requests at once to another file system
 _MOST_CACHED = 1 << 15
 _cache: dict[str, tuple[str, Header]] = {}  # path to stamp and header
-_OBJECT = re.compile(r".+_(rtstruct|seg|labelmap)\.dcm$")  # names of serving.predict's files
+# Names of serving.predict's files in each of its folders; '' is the one with PREDICTIONS.
+_OUTPUTS = {
+    "": re.compile(r".+(\.nii|\.nii\.gz|\.json|\.csv)$", re.IGNORECASE),
+    "cases": re.compile(r".+\.json$"),
+    "probabilities": re.compile(r".+\.nii\.gz$"),
+    "dicom": re.compile(r".+_(rtstruct|seg|labelmap)\.dcm$"),
+}
 
 
 @dataclass(frozen=True)
@@ -196,9 +201,9 @@ def find(root: str) -> list[str]:
     """
     if files.exists(root) and not files.is_dir(root):
         return [root]
-    paths, waiting, seen = [], [(root, False)], set()
+    paths, waiting, seen = [], [(root, None)], set()
     while waiting:
-        folder, has_objects = waiting.pop()
+        folder, written = waiting.pop()  # written: what matches files of serving.predict
         real = folder if files.is_url(folder) else os.path.realpath(folder)
         if real in seen:
             continue
@@ -211,13 +216,12 @@ def find(root: str) -> list[str]:
             paths.append(folder)  # `headers.read` reports that it cannot be opened
             continue
         is_output = PREDICTIONS in names
-        if is_output:
-            names = [n for n in names if not is_nifti(n) and not n.endswith((".json", ".csv"))]
-            folders = [name for name in folders if name not in OUTPUT_FOLDERS or name == "dicom"]
-        if has_objects:
-            names = [name for name in names if not _OBJECT.match(name)]
+        written = _OUTPUTS[""] if is_output else written
+        names = [name for name in names if not (written and written.match(name))]
         paths += [files.join(folder, name) for name in names]
-        waiting += [(files.join(folder, name), is_output and name == "dicom") for name in folders]
+        waiting += [
+            (files.join(folder, n), _OUTPUTS.get(n) if is_output else None) for n in folders
+        ]
     return sorted(paths)
 
 

@@ -16,9 +16,8 @@ _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = (
     "1.2.840.10008.1.2.1",
     "1.2.840.10008.1.2.2",
 )
-_DEFLATED, _RUN_LENGTH = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
-SYNTAXES = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN, _RUN_LENGTH, *decoder.SYNTAXES)
-_RLE = "pylibjpeg"  # its decoder of run lengths, in Rust, is ten times as fast as pydicom's
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+SYNTAXES = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN, *decoder.SYNTAXES)
 
 
 class Image:
@@ -55,9 +54,9 @@ class Image:
         slope, intercept = self._rescale(frame)
         try:
             return _scale(self._stored(frame or 0), slope, intercept)
-        except (DicomError, MemoryError, KeyboardInterrupt, SystemExit):
+        except (DicomError, MemoryError):
             raise
-        except BaseException as error:  # a panic of Rust code is no Exception
+        except Exception as error:
             # The messages of libraries may quote the header; that of our decoder does not.
             own = isinstance(error, decoder.DecodeError)
             reason = str(error) if own else type(error).__name__
@@ -67,7 +66,7 @@ class Image:
     @property
     def has_surplus(self) -> bool:
         """Whether uncompressed pixels are followed by more than the byte of padding."""
-        if self._syntax in (*decoder.SYNTAXES, _RUN_LENGTH) or "PixelData" not in self._dataset:
+        if self._syntax in decoder.SYNTAXES or "PixelData" not in self._dataset:
             return False
         return len(self._dataset.PixelData) > get_expected_length(self._dataset) + 1
 
@@ -113,27 +112,26 @@ class Image:
             raise ValueError("bits at an unusual place")
         if self._syntax in decoder.SYNTAXES:
             return self._decompressed(frame)
-        decode = get_decoder(self._syntax)
-        if decode.is_native:
-            expected, length = get_expected_length(self._dataset), len(self._dataset.PixelData)
-            if length < expected:
-                raise self._truncated(f"{length} bytes of pixels instead of {expected}")
-        plugin = _RLE if _RLE in decode.available_plugins else ""
-        array = decode.as_array(self._dataset, index=frame, decoding_plugin=plugin, raw=True)[0]
+        expected, length = get_expected_length(self._dataset), len(self._dataset.PixelData)
+        if length < expected:
+            raise self._truncated(f"{length} bytes of pixels instead of {expected}")
+        array = get_decoder(self._syntax).as_array(self._dataset, index=frame, raw=True)[0]
         if array.shape != self._size():
             raise ValueError("several samples per pixel")
-        # pydicom handles the sign, the highest stored bit, only in uncompressed pixels.
-        return array if decode.is_native else _with_sign(array, bits)
+        return array
 
     def _decompressed(self, frame: int) -> np.ndarray:
         dataset = self._dataset
         count = int(dataset.get("NumberOfFrames") or 1)
         encoded = get_frame(dataset.PixelData, frame, number_of_frames=count)
-        codestream = decoder.Codestream.read(encoded)
+        allocated, bits = dataset.BitsAllocated, dataset.BitsStored
+        if self._syntax == decoder.RUN_LENGTH:  # states neither size nor bits
+            codestream = decoder.Codestream(*self._size(), bits)
+        else:
+            codestream = decoder.Codestream.read(encoded)
         # Checked first, because decoders allocate memory for the size that the codestream claims.
         if codestream[:2] != self._size():
             raise ValueError("the compressed image has another size")
-        allocated, bits = dataset.BitsAllocated, dataset.BitsStored
         if (
             dataset.SamplesPerPixel != 1
             or not 0 < bits <= allocated
@@ -141,6 +139,8 @@ class Image:
         ):
             raise ValueError("several samples per pixel, or bits of no kind")
         values = decoder.decode(self._syntax, encoded, codestream)
+        if self._syntax == decoder.RUN_LENGTH and 8 * values.itemsize != allocated:
+            raise ValueError("run lengths of values of another size")
         # The sign is the highest bit of a value. The data set may state more bits than JPEG-LS and
         # JPEG 2000 do. JPEG Lossless has no sign, and may state more bits than are used.
         if self._syntax not in decoder.JPEG_LOSSLESS:

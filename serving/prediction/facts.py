@@ -1,5 +1,6 @@
 """The facts about one predicted case: `cases/PATIENT.json` beside the label maps."""
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from segthor import fields as json_fields
@@ -7,6 +8,13 @@ from segthor import files, json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.organs import Organs
+
+# The evidence of an organ that is there; see `serving.review.evidence`.
+_OF_ORGAN = (
+    *("uncertainty", "border_uncertainty", "expected_loss", "weak_share", "weak_slices"),
+    *("disagreement", "disagreeing_slices", "slices", "removed_share", "surplus_pieces"),
+    *("gap_share", "gaps", "volume_z", "length_z", "hu_z", "place_z"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,15 @@ class Evidence:
 
     scan: dict[str, tuple[float, float]]
     organs: dict[str, dict]
+
+    def __post_init__(self):
+        for organ, row in self.organs.items():
+            for name in _OF_ORGAN if row else ():
+                if name not in row or not _is_sound(name, row[name]):
+                    found = repr(row.get(name, "nothing"))[:40]
+                    raise InputError(
+                        f"evidence of {organ}: {name}: expected a number, found {found}"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +141,15 @@ class Facts:
         """Writes the facts to a file, without those that are None."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         json_files.write(target, {k: value for k, value in values.items() if value is not None})
+
+
+def _is_sound(name: str, value) -> bool:
+    """Whether the evidence of this name may have such a value."""
+    if name == "slices":
+        return isinstance(value, list | tuple) and all(type(z) is int and z > 0 for z in value)
+    if name == "disagreement" and value is None:
+        return True
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def path(folder: str, patient: str) -> str:

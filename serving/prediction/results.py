@@ -18,6 +18,7 @@ write into one folder together; two jobs may not (`segthor.locks`).
 import hashlib
 import importlib.metadata
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -91,8 +92,8 @@ class Results:
         underway.warn_about_notes(self._cases)
         for part in ("", "cases", "probabilities", "dicom"):
             files.remove_partial(files.join(self.folder, part))  # left by a run that was killed
-        if formats:
-            made = made or time.strftime("%Y%m%d %H%M%S")
+        if formats and not re.fullmatch("[0-9]{8} [0-9]{6}", str(made)):
+            made = time.strftime("%Y%m%d %H%M%S")
         more = {ORGANS: self._organs.to_json()} | ({MADE: made} if made else {})
         json_files.write(path, self.settings | more)
 
@@ -235,7 +236,7 @@ class Results:
     def write_failure(self, scan: Patient, reason: str) -> None:
         """Records why this attempt failed; the label map and facts of an earlier one stay."""
         stays = files.exists(self.path(scan)) or _is_dicom_alone(self._readable_facts(scan))
-        known = self.facts(scan) if stays else Facts(scan={"path": scan.ct})
+        known = self._readable_facts(scan) if stays else Facts(scan={"path": scan.ct})
         replace(known, failed=reason).save(self.folder, scan.name)
 
     def forget_failure(self, scan: Patient) -> None:

@@ -5,14 +5,17 @@ through the whole preparation, as they do in a clinic.
 """
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import audit, files, json_files, metrics, scans
+from segthor import audit, fields, files, json_files, metrics, scans
+from segthor.errors import InputError
 from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import LabelMap, Volume
 from serving.prediction import postprocess
+from serving.prediction.facts import Evidence
 from serving.prediction.predictor import Ensemble
 from serving.review.evidence import Observer
 from serving.review.judge import reference_of
@@ -33,12 +36,11 @@ def make_rows(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
       InputError: The scan or its contours cannot be read.
     """
     path = files.inside(folder, f"{patient.name}.json")
-    key = [VERSION, scans.stamp(patient.ct), *(one.digest for one in models.bundles)]
-    if files.exists(path):
-        stored = json_files.read(path)
-        valid = isinstance(stored, dict) and isinstance(stored.get("rows"), list)
-        if valid and stored.get("key") == key:
-            return stored["rows"]
+    stamps = scans.stamp(patient.ct), files.stamp(patient.labels)
+    key = [str(VERSION), *stamps, *(one.digest for one in models.bundles)]
+    stored = read_cache(path)
+    if stored is not None and list(stored.key) == key:
+        return list(map(vars, stored.rows))
     scan, labels, names = _read(patient, models.table)
     seed = int.from_bytes(hashlib.sha256(patient.name.encode(errors="replace")).digest()[:8], "big")
     rows = measure_scan(models, scan, labels, names, patient.name, AS_IT_IS)
@@ -47,6 +49,44 @@ def make_rows(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
         rows += measure_scan(models, *worse, names, patient.name, kind)
     json_files.write(path, {"key": key, "rows": rows})
     return rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of `measure_scan`."""
+
+    patient: str
+    kind: str
+    organ: str
+    found: bool
+    drawn: bool
+    dice: float
+    surface_dice: float
+    scan: dict[str, tuple[float, float]]
+    evidence: dict
+
+    def __post_init__(self):
+        Evidence(self.scan, {self.organ: self.evidence})  # raises InputError for odd values
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The file that caches the rows of a patient.
+
+    key: All that the rows depend on.
+    rows: The rows.
+    """
+
+    key: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_cache(path: str) -> Cache | None:
+    """Reads the cached rows of a patient; None where there are none, or the file is damaged."""
+    try:
+        return fields.from_json(Cache, json_files.read(path), path)
+    except InputError:
+        return None
 
 
 def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str, ...]]:

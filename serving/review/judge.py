@@ -92,10 +92,11 @@ class Judge:
 
     def _describe_scan(self, scan: Mapping) -> list[str]:
         """Describes what of the scan is far from the training data, the farthest first."""
-        far = sorted(scan, key=lambda name: -abs(scan[name][1]))
+        spreads = self.reference.scan if self.reference else {}
+        known = (name for name in scan if name in spreads and name in _SCAN_WORDS)
+        far = sorted(known, key=lambda name: -abs(scan[name][1]))
         limits = {name: self._limits(name) for name in far}
         beyond = (n for n in far if not limits[n][0] <= scan[n][1] <= limits[n][1])
-        spreads = self.reference.scan if self.reference else {}
         return [
             _SCAN_WORDS[n].format(value=scan[n][0], low=spreads[n].low, high=spreads[n].high)
             for n in beyond
