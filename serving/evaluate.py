@@ -160,9 +160,7 @@ def _score(
             predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
             named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
             names = [name for name in organs.names if name in named]
-            maps = predicted.zyx, truth.zyx
-            grid, left_out = truth.grid, truth.left_out
-            scores = evaluation.score(*maps, grid.spacing_mm, names, organs, left_out, grid.planes)
+            scores = evaluation.score_pair(predicted, truth, names)
         except Exception as error:  # an unforeseen error must not stop the other patients
             failed[contours.name] = guard.describe(error)
             print(f"{line}  FAILED: {failed[contours.name]}", flush=True)

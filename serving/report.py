@@ -176,9 +176,7 @@ def _make_entry(
         if labels:
             predicted, truth = pairs.read(labels, prediction, like, organs=organs)
             names = [name for name in case_facts.organs if name in truth.contoured]
-            maps = predicted.zyx, truth.zyx
-            grid, left_out = truth.grid, truth.left_out
-            scores = evaluation.score(*maps, grid.spacing_mm, names, organs, left_out, grid.planes)
+            scores = evaluation.score_pair(predicted, truth, names)
         else:
             predicted = pairs.labels_of(prediction, like, organs)
         for finding in (*predicted.findings, *(truth.findings if truth else ())):

@@ -8,6 +8,7 @@ from segthor import csv_files, effort, metrics, statistics
 from segthor.metrics import OrganScore
 from segthor.organs import Organs
 from segthor.planes import Planes
+from segthor.volume import LabelMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,12 @@ class PatientScores:
     organs: dict[str, Scores]
 
 
+def score_pair(predicted: LabelMap, truth: LabelMap, names) -> dict[str, Scores]:
+    """Scores the named organs of two label maps on one grid; see `score`."""
+    grid, maps = truth.grid, (predicted.zyx, truth.zyx)
+    return score(*maps, grid.spacing_mm, names, truth.organs, truth.left_out, grid.planes)
+
+
 def score(
     predicted: np.ndarray,
     truth: np.ndarray,
@@ -46,10 +53,13 @@ def score(
     left_out: np.ndarray | None = None,
     planes: Planes | None = None,
 ) -> dict[str, Scores]:
-    """Organ name to scores.
+    """Scores the named organs; returns organ to its scores.
 
-    predicted, truth: uint8 [Z, Y, X]. spacing_mm: of z, y, x. names: the organs that are predicted
-    and contoured. left_out, planes: as in `metrics.score`.
+    predicted, truth: uint8 [Z, Y, X], label values.
+    spacing_mm: Spacing of z, y, x.
+    names: Names of the organs that are predicted and contoured.
+    organs: The table of the label values.
+    left_out, planes: As in `metrics.score`.
     """
     scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names), left_out, planes)
     tolerances_mm = {organs[name].label: organs[name].tolerance_mm for name in names}
