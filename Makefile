@@ -9,7 +9,7 @@ STAMP := $(VENV)/$(LOCK).installed
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint lock newest wheels clean
+.PHONY: help venv demo node-demo test test-all lint lock newest wheels clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ demo: $(STAMP)  ## phantoms, data job, training, prediction and scores, all unde
 	@echo "  predictions/   label maps of held-out CT     evaluation/  scores"
 	@echo "The picture, predicted and true contours on CT: $(DEMO)/evaluation/overlay.png"
 	@echo "Watch the training:  $(VENV)/bin/tensorboard --logdir=$(DEMO)/run"
+
+node-demo: $(STAMP)  ## send a phantom through an Orthanc and the node, with the demo's model
+	$(PY) scripts/node_demo.py $(DEMO)/model $(DEMO)/node
 
 # Two files at a time, those that take longest first (tests/conftest.py); the tests of a file share
 # fixtures. Most of the fuzzing and all networks but two run in test-all only, since there are many.

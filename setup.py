@@ -34,14 +34,17 @@ DICOM = [
 
 OPENVINO = ["openvino>=2026.2"]  # reads a SavedModel as it is; the fastest on many processors
 
+NODE = [*DICOM, "pynetdicom>=3.0.4,<4"]  # the network, of serving.node alone
+
 EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     "gcp": ["apache-beam[gcp]", "gcsfs"],
     "aws": ["apache-beam[aws]", "s3fs>=2025.1"],
     "dicom": DICOM,
     "openvino": OPENVINO,
+    "node": NODE,
     "test": [
-        *DICOM,
+        *NODE,
         *OPENVINO,
         "hypothesis",
         "pytest",

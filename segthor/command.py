@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": "serving.calibrate",
     "tune": "serving.tune",
     "predict": "serving.predict",
+    "node": "serving.node",
     "convert": "serving.convert",
     "evaluate": "serving.evaluate",
     "report": "serving.report",
@@ -48,6 +49,10 @@ QUESTIONS = (
     (
         "Which predictions must a person look at?",
         "serving.calibrate, then predictions.csv of serving.predict",
+    ),
+    (
+        "How do studies come from the PACS, and structure sets go back, by themselves?",
+        "serving.node",
     ),
     ("How do I predict faster without a GPU?", "serving.predict --engine=openvino"),
     (

@@ -13,7 +13,8 @@ from trainer import main  # noqa: F401  which defines the flags
 from trainer.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHERS = {"demo_build", "dataflow", "flink", "spark"}  # of the data job
+# Of the data job, and of the node.
+OTHERS = {"demo_build", "dataflow", "flink", "spark", "node"}
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.flags") if path.stem not in OTHERS)
 
 

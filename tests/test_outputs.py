@@ -19,6 +19,7 @@ PROGRAMS = {
     "serving.convert": ("output", "", ("predictions", "scans"), ()),
     "serving.evaluate": ("output", "", ("predictions", "labels", "scans", "compare"), ()),
     "serving.export": ("output", "", ("workdir",), ()),
+    "serving.node": ("spool", "", ("rules", "peers", "watch"), ()),
     "serving.predict": ("output", "", ("model", "input", "gate", "level_model"), ()),
     "serving.report": ("output", "", ("predictions", "scans", "labels"), ()),
     "serving.submission": ("output", "entry.zip", ("predictions", "scans"), ()),

@@ -51,6 +51,7 @@ def test_help_loads_neither_tensorflow_nor_beam(program):
 def test_an_unknown_flag_is_told_before_tensorflow_is_loaded(program, tmp_path):
     required = {
         "serving.export": ["--workdir=x", "--output=x"],
+        "serving.node": ["--spool=x"],
         "serving.predict": ["--model=x", "--input=x", "--output=x"],
         "trainer.cross_validate": ["--workdir=x", "--data=nowhere"],  # it hands flags on
     }
@@ -70,6 +71,7 @@ MISSING = {
     "serving.evaluate": ["--predictions=nowhere", "--labels=nowhere", "--output=OUT"],
     "serving.export": ["--workdir=nowhere", "--output=OUT"],
     "serving.follow": ["--drafts=nowhere", "--approved=nowhere", "--output=OUT"],
+    "serving.node": ["--spool=OUT", "--rules=nowhere"],
     "serving.predict": ["--model=nowhere", "--input=SCAN", "--output=OUT"],
     "serving.report": ["--predictions=nowhere", "--scans=nowhere", "--output=OUT"],
     "serving.submission": ["--predictions=nowhere", "--scans=nowhere", "--output=OUT.zip"],

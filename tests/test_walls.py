@@ -24,6 +24,7 @@ ONLY_IN = {
     "nibabel": ("segthor.nifti",),
     "pydicom": ("segthor.dicom.*",),
     "highdicom": ("segthor.dicom.*",),
+    "pynetdicom": ("serving.node.*",),
     "segmentation_models": ("trainer.model",),
     "sklearn": ("serving.review.fit",),
     "openvino": ("serving.prediction.engine",),
@@ -47,6 +48,7 @@ UNREACHED = [
     ("serving.predict", (*KERAS, "trainer", "beam_jobs", "sklearn")),
     ("serving.segmenter", (*KERAS, "trainer", "beam_jobs", "sklearn")),
     ("trainer.batches", KERAS),
+    ("serving.node.*", (*KERAS, "trainer", "beam_jobs", "sklearn")),
     ("serving.prediction.predictor", ("serving.review",)),  # confidence observes, see `case`
     ("serving.prediction.volume", ("serving.review",)),
     ("segthor.geometry", ("tensorflow",)),
@@ -431,6 +433,7 @@ PREDICT = "import segthor.geometry\nfrom serving import volume\n"
         ("segthor/files.py", "from ..trainer import loop", "segthor.files imports trainer.loop"),
         ("segthor/geometry.py", "from . import files", "segthor.geometry reaches tensorflow"),
         ("segthor/nifti.py", "import nibabel", None),
+        ("segthor/dicom/pixels.py", "import pynetdicom", "segthor.dicom.pixels imports pynetd"),
         ("serving/prediction/distributed.py", "import apache_beam", None),
         ("beam_jobs/build.py", "from apache_beam.io import ReadFromText", None),
         ("beam_jobs/build.py", "from trainer import data", "beam_jobs.build imports trainer.data"),

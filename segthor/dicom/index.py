@@ -147,6 +147,11 @@ def headers(paths) -> list[Header]:
     return [_cache[path][1] for path in paths]
 
 
+def forget() -> None:
+    """Clears the cache of headers, for a process that runs for a long time."""
+    _cache.clear()
+
+
 def _read_in_time(path: str) -> Header:
     try:
         return guard.within(guard.SECONDS, path, read, path)

@@ -83,17 +83,22 @@ def roi_name(organ: Organ) -> str:
 
 def patient_and_study(stack: Stack) -> Dataset:
     """A data set with patient, study and character set of the scan."""
+    return patient_of(stack.header, stack.study_uid)
+
+
+def patient_of(header: Dataset, study_uid: str) -> Dataset:
+    """A data set with patient, study and character set of an image's header."""
     dataset = Dataset()
-    _copy_texts(stack.header, dataset, (*_REQUIRED, *_OPTIONAL))
+    _copy_texts(header, dataset, (*_REQUIRED, *_OPTIONAL))
     for keyword in _REQUIRED:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
-    codes = [Dataset() for _ in elements.items(stack.header, _CODES)[:_MOST_CODES]]
-    for item, code in zip(elements.items(stack.header, _CODES), codes, strict=False):
+    codes = [Dataset() for _ in elements.items(header, _CODES)[:_MOST_CODES]]
+    for item, code in zip(elements.items(header, _CODES), codes, strict=False):
         _copy_texts(item, code, _OF_CODE)
     if codes:
         setattr(dataset, _CODES, codes)
-    dataset.StudyInstanceUID = stack.study_uid
+    dataset.StudyInstanceUID = study_uid
     return dataset
 
 

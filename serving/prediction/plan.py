@@ -6,7 +6,7 @@ from segthor import dicom, files
 from segthor.options import check, option, require, required
 from serving.prediction.engine import ENGINES, TENSORFLOW
 
-_NIFTI = "nifti"
+NIFTI = "nifti"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plan:
     postprocess: bool = option(True, "Apply the rules that serving.tune stored with the model.")
     probabilities: bool = option(False, "Also write a map of each organ's probability.")
     formats: tuple[str, ...] = option(
-        (_NIFTI,),
+        (NIFTI,),
         "Formats of the label maps: nifti is always written; for DICOM scans also rtstruct (a "
         "structure set, for planning systems), seg (for research viewers) or labelmap (the newer "
         "kind of SEG).",
@@ -75,14 +75,14 @@ class Plan:
 
     def __post_init__(self):
         check(self)
-        known = (_NIFTI, *dicom.FORMATS)
+        known = (NIFTI, *dicom.FORMATS)
         unknown = sorted(set(self.formats).difference(known))
         require(not unknown, "formats", f"some of {', '.join(known)}", ", ".join(unknown))
 
     @property
     def wants_nifti(self) -> bool:
         """Whether a scan without a label map in NIfTI counts as failed."""
-        return _NIFTI in self.formats
+        return NIFTI in self.formats
 
     @property
     def dicom_formats(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The loaded models of a plan, for a local run and for a Beam worker."""
 
+import copy
 from dataclasses import replace
 
 from segthor.errors import InputError
@@ -51,6 +52,13 @@ class Worker:
         overwrite: Whether label maps that a person corrected may be replaced.
         """
         return Results(folder, self._settings(), self.models.table, overwrite)
+
+    def for_plan(self, plan: Plan) -> "Worker":
+        """The same loaded models for a plan with another output or other formats."""
+        other = copy.copy(self)
+        other.plan = plan
+        other.results = other.results_in(plan.output, plan.overwrite)
+        return other
 
     def is_finished(self, case: Patient) -> bool:
         """Whether a job of this plan has finished the case, in all formats."""

@@ -1,0 +1,157 @@
+"""Reads received files for the node: their UIDs, and the attributes that its rules compare.
+
+The texts of `Series` may contain the patient's name. They are compared with patterns only, and
+never printed, written or made part of a path.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from segthor import files
+from segthor.dicom import DicomError, elements, headers
+
+_NAMES = "SOPClassUID SOPInstanceUID SeriesInstanceUID StudyInstanceUID PatientID".split()
+_TEXTS = {
+    "modality": "Modality",
+    "description": "SeriesDescription",
+    "protocol": "ProtocolName",
+    "station": "StationName",
+    "body_part": "BodyPartExamined",
+    "kernel": "ConvolutionKernel",
+}
+_NAME_TAGS = [Tag(keyword) for keyword in _NAMES]
+_TEXT_TAGS = [Tag(keyword) for keyword in _TEXTS.values()]
+TEXTS = tuple(_TEXTS)
+
+# What a node accepts: image classes in use, structure sets, and what modalities send along with a
+# study. The latter is received, so that the transfer of the study succeeds, and discarded.
+CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # enhanced CT, converted from slices
+    headers.RTSTRUCT,
+    "1.2.840.10008.5.1.4.1.1.7",  # secondary capture
+    "1.2.840.10008.5.1.4.1.1.88.67",  # radiation dose report
+)
+# All that `segthor.dicom.pixels` decodes.
+SYNTAXES = (
+    "1.2.840.10008.1.2.1",  # explicit VR, little endian
+    "1.2.840.10008.1.2",  # implicit VR, little endian
+    "1.2.840.10008.1.2.1.99",  # deflated
+    "1.2.840.10008.1.2.2",  # explicit VR, big endian
+    "1.2.840.10008.1.2.5",  # RLE
+    "1.2.840.10008.1.2.4.57",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS
+    "1.2.840.10008.1.2.4.81",
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000
+    "1.2.840.10008.1.2.4.91",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Identifiers of one instance. Each may be any text that a sender writes."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    study_uid: str
+    patient_id: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a rule compares.
+
+    texts: Name of `TEXTS` to the text of the series' first image; never printed.
+    slices: Number of CT slices that are no localizers.
+    spacing_mm: Median distance between slices; 0 where it is not known.
+    is_derived: Whether the slices are derived images or intensity projections.
+    others: Kind of file to number, of the files that are no CT slices.
+    """
+
+    texts: dict[str, str] = field(repr=False)
+    slices: int
+    spacing_mm: float
+    is_derived: bool
+    others: dict[str, int]
+
+
+def read_instance(path: str) -> Instance:
+    """Reads the identifiers of the instance in a file.
+
+    Raises:
+      DicomError: the header cannot be read, or the UIDs of instance or series are missing.
+    """
+    with files.open_read(path) as stream:
+        dataset = elements.open_dataset(stream, path, _NAME_TAGS)
+    instance = Instance(*(elements.text(dataset, keyword) for keyword in _NAMES))
+    if not instance.sop_instance_uid or not instance.series_uid:
+        raise DicomError(
+            "file_damaged", f"{path}: the UID of the instance or the series is missing"
+        )
+    return instance
+
+
+def read_classes(path: str) -> tuple[str, str]:
+    """SOP class and transfer syntax of a file that this software wrote."""
+    with files.open_read(path) as stream:
+        meta = elements.open_dataset(stream, path, _NAME_TAGS).file_meta
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def count_query(path: str) -> Dataset:
+    """A query, at the level of series, for the number of instances of a file's series."""
+    instance = read_instance(path)
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID, query.SeriesInstanceUID = instance.study_uid, instance.series_uid
+    query.NumberOfSeriesRelatedInstances = None
+    return query
+
+
+def read_count(answer: Dataset) -> int:
+    """The number in an answer to `count_query`; 0 where there is none."""
+    text = elements.text(answer, "NumberOfSeriesRelatedInstances")
+    return int(text) if text.isascii() and text.isdecimal() else 0
+
+
+def read_series(paths) -> Series:
+    """Reads what the rules compare, from the files of one series."""
+    read = [headers.read(path) for path in sorted(paths)]
+    slices = [header for header in read if header.kind == headers.CT]
+    first = slices[0].path if slices else next((h.path for h in read), "")
+    derived = [header.is_derived or header.traits.is_projection for header in slices]
+    others = Counter(header.kind for header in read if header.kind != headers.CT)
+    return Series(
+        texts=_read_texts(first),
+        slices=sum(len(header.planes) for header in slices),
+        spacing_mm=_spacing_mm([plane for header in slices for plane in header.planes]),
+        is_derived=bool(derived) and all(derived),
+        others=dict(sorted(others.items())),
+    )
+
+
+def _read_texts(path: str) -> dict[str, str]:
+    try:
+        with files.open_read(path) as stream:
+            dataset = elements.open_dataset(stream, path, _TEXT_TAGS)
+    except Exception:  # a damaged file, which prediction reports
+        return dict.fromkeys(_TEXTS, "")
+    return {name: elements.text(dataset, keyword) for name, keyword in _TEXTS.items()}
+
+
+def _spacing_mm(planes) -> float:
+    """Median distance of neighbouring planes along the normal of the first one."""
+    placed = [plane for plane in planes if plane.position_mm and plane.orientation]
+    if len(placed) < 2:
+        return 0.0
+    across = placed[0].orientation
+    normal = np.cross(across[:3], across[3:])
+    heights_mm = np.sort(np.array([plane.position_mm for plane in placed]) @ normal)
+    return float(np.median(np.diff(heights_mm)))

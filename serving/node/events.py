@@ -1,0 +1,38 @@
+"""Reports events: a line for people on stdout, and a JSON object per line in `audit.jsonl`.
+
+Neither contains text of a header: patients, studies and series are keyed hashes (`spool`).
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import threading
+import time
+
+FILE_NAME = "audit.jsonl"
+
+
+class Events:
+    """Reports the events of a node. The file may be moved away at any time."""
+
+    def __init__(self, folder: str):
+        self._path = os.path.join(folder, FILE_NAME)
+        self._lock = threading.Lock()
+        self._version = importlib.metadata.version("segthor")
+
+    def report(self, event: str, line: str, **facts) -> None:
+        """Reports one event; never raises. facts: plain JSON values for the record."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        row = {"time": stamp, "event": event, "line": line, "version": self._version, **facts}
+        with self._lock, contextlib.suppress(OSError, ValueError):  # stdout is closed
+            print(f"{stamp}  {event}  {line}", flush=True)
+        with self._lock, contextlib.suppress(OSError):  # a full disk must not end an association
+            self._append(json.dumps(row).encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
