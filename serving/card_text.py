@@ -58,7 +58,8 @@ def markdown(card: dict) -> str:
         "## Organs",
         _organs(card["organs"]),
         "The rules are those of the table of organs with which the dataset was built; no program "
-        "checks that the contours follow them.",
+        "checks that the contours follow them. A contour that is off by less than the tolerance "
+        "needs no correction.",
         "## Training population",
         _population(card),
         "## Scores on held-out patients",
@@ -102,7 +103,7 @@ def _population(card: dict) -> str:
     said = (
         f"{train['patients']} {kind} with {train['slices']} slices for training, "
         f"{held_out['patients']} with {held_out['slices']} slices held out. "
-        f"{population['rejected']} more were rejected by the audit of the data job."
+        f"The audit of the data job rejected {population['rejected'] or 'none'}."
     )
     if population["train_patients"]:
         said += f" Of the training patients, {population['train_patients']} were used."
@@ -133,7 +134,10 @@ def _population(card: dict) -> str:
         "100 HU or more with it; the last column counts the training patients."
     )
     counts = ", ".join(f"{code} ({n})" for code, n in train["findings"].items())
-    findings = f"Findings of the audit in training patients: {counts or 'none'}."
+    findings = (
+        f"Findings of the audit in training patients: {counts or 'none'}. docs/data.md explains "
+        "the codes."
+    )
     return "\n\n".join([said, scans, organs, contrast, findings, _acquisition(train)])
 
 
@@ -179,6 +183,8 @@ def _scores(card: dict) -> str:
         "hospitals may score lower still. Intervals of fewer than ten patients are too narrow."
     )
     other = "" if card["checkpoint"] == "best" else "The exported checkpoint is the last one. "
+    if not any("hausdorff95_mm" in found for found in card["scores"].values()):
+        other += "Distances in mm were not measured (trainer.main --surface_distances). "
     slices = "Dice counts slices, not voxels. " if card["network"]["task"] == "classify" else ""
     return f"{_table(header, rows)}\n\n{slices}{other}{caution}"
 
