@@ -55,6 +55,6 @@ def expand_flagfiles(arguments, including: tuple[str, ...] = ()) -> list[str]:
 
 def _flags_in(path: str) -> list[str]:
     """The lines of a flag file, without comments and empty lines."""
-    with open(path, errors="replace") as stream:
+    with open(path, encoding="utf-8") as stream:
         lines = [line.strip() for line in stream]
     return [line for line in lines if line and not line.startswith(("#", "//"))]

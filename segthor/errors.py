@@ -105,6 +105,8 @@ def _parse(argv, known_only):
         _fail(error)
     except UnicodeDecodeError as error:
         _fail(f"--flagfile: expected text in UTF-8, found something else ({error})")
+    except OSError as error:
+        _fail(f"--flagfile={error.filename}: {error.strerror}")
     if rest[1:] and not known_only:
         _fail(f"unexpected argument {rest[1]!r}; every option is a flag: --name=value")
     return rest
