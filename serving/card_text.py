@@ -178,7 +178,7 @@ def _scores(card: dict) -> str:
         return "None: the run holds no scores of its best checkpoint."
     header = ("organ", "score", "patients", "mean", "95 % interval of the mean", "median", "lowest")
     caution = (
-        "They are of the training's checkpoint that has the best Dice on these same patients. New "
+        "The scores are of the training's checkpoint with the best Dice on these patients. New "
         "patients of the same hospital therefore score a little lower, and those of other "
         "hospitals may score lower still. Intervals of fewer than ten patients are too narrow."
     )
