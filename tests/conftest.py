@@ -29,6 +29,22 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
 
 
+@pytest.fixture
+def tiny(monkeypatch):
+    """In this process, too, the trainer builds the network of tests/tiny_network.py."""
+    import tiny_network
+
+    monkeypatch.setattr(tiny_network.model, "_decoders", tiny_network.decoders)
+
+
+@pytest.fixture(params=["tiny", pytest.param("resnet18", marks=pytest.mark.thorough)])
+def network(request):
+    """The network that this process builds; resnet18, which takes long to compile, is thorough."""
+    if request.param == "tiny":
+        request.getfixturevalue("tiny")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def real_ct():
     """The folder of real CT; it is no part of the project, so a test that needs it may skip."""

@@ -54,10 +54,10 @@ def start(
         "stderr": subprocess.STDOUT,
         "text": True,
     }
-    python = [sys.executable, *map(str, command)]
     if cold or sys.platform != "linux":
-        assert not tiny, "the tiny network needs a forked program"
-        return children.start(python, **chosen | options)
+        before = [ROOT / "tests" / "tiny_network.py"] if tiny else []
+        return children.start([sys.executable, *map(str, [*before, *command])], **chosen | options)
+    python = [sys.executable, *map(str, command)]
     before = functools.partial(children.end_with, os.getpid())
     return Forked(python, tiny=tiny, preexec_fn=before, **chosen | options)
 

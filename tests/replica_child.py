@@ -1,6 +1,6 @@
 """A process of test_replicas: takes steps with BatchNorm aside and writes what came of them.
 
-python tests/replica_child.py DATA OUT.npz DEVICES BATCH_PER_DEVICE [STEPS LEARNING_RATE]
+python tests/replica_child.py DATA OUT.npz DEVICES BATCH_PER_DEVICE
 """
 
 import sys
@@ -14,20 +14,23 @@ from trainer import data, devices, sources, step
 from trainer.config import Config
 from trainer.learner import Learner
 
+STEPS = 20
 
-def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
+
+def main(folder, out, count, batch_size):
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * int(count)
     tf.config.set_logical_device_configuration(cpu, logical)
     tf.keras.utils.set_random_seed(0)
-    # AdamW would divide tiny gradients by themselves and blow up their rounding.
+    # AdamW would divide tiny gradients by themselves and blow up their rounding; so would higher
+    # rates, since without BatchNorm's statistics they shake the network.
     config = Config(
         organs=SEGTHOR.names,
         decoder="pspnet",
         backbone="resnet18",
         batch_size=int(batch_size),
         optimizer="sgd",
-        learning_rate=float(learning_rate),
+        learning_rate=0.001,
         clip_norm=0.5,
         ema=0.9,
     )
@@ -45,7 +48,7 @@ def main(folder, out, count, batch_size, steps=3, learning_rate=0.1):
     before = learner.model.get_weights()
     batches = strategy.distribute_datasets_from_function(stream)
     loss, gradient = first_gradient(learner, next(iter(batches)))
-    losses, _ = learner.train(iter(batches), tf.constant(int(steps)))
+    losses, _ = learner.train(iter(batches), tf.constant(STEPS))
     learner.finish_average()
     held_out = strategy.distribute_datasets_from_function(
         lambda context: data.per_replica(

@@ -33,6 +33,13 @@ def twelve(tmp_path_factory):
     return save_patients(tmp_path_factory.mktemp("twelve"), 12)
 
 
+@pytest.fixture(scope="module")
+def built(twelve, tmp_path_factory):
+    """(folder, dataset) of the twelve; who writes there takes a copy."""
+    output = tmp_path_factory.mktemp("built") / "out"
+    return output, run(twelve, output, "--direct_num_workers=1")[1]
+
+
 def run(source, output, *beam, context=3, **values):
     """Builds in this process; returns (exit status, dataset)."""
     recipe = Recipe(**{**TINY_RECIPE, **values.pop("recipe", {})}, context=context)
@@ -98,8 +105,8 @@ def test_a_folder_becomes_a_dataset_that_its_manifest_describes(twelve, tmp_path
     assert "Wrote 192 slices of 12 patients" in said and "python -m trainer.main" in said
 
 
-def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
-    _, dataset = run(twelve, tmp_path / "out")
+def test_statistics_are_those_of_the_prepared_patients(twelve, built):
+    _, dataset = built
     from segthor.recipe import prepare
 
     heart, with_heart = [], 0
@@ -116,10 +123,9 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, tmp_path):
         assert value <= expected < value + 4  # bins of 4 HU, named by their lower edge
 
 
-def test_a_second_run_writes_nothing(twelve, tmp_path, capsys):
-    run(twelve, tmp_path / "out")
+def test_a_second_run_writes_nothing(twelve, built, tmp_path, capsys):
+    copy(built[0], tmp_path / "out")
     before, manifest = modified(tmp_path / "out"), (tmp_path / "out/dataset.json").read_bytes()
-    capsys.readouterr()
     run(twelve, tmp_path / "out")
     assert modified(tmp_path / "out") == before
     assert (tmp_path / "out/dataset.json").read_bytes() == manifest
@@ -157,8 +163,8 @@ def test_an_added_changed_or_removed_patient_touches_its_shard_alone(twelve, tmp
         check(output)
 
 
-def test_another_recipe_rewrites_everything_and_leaves_nothing_behind(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
+def test_another_recipe_rewrites_everything_and_leaves_nothing_behind(twelve, built, tmp_path):
+    copy(built[0], tmp_path / "out")
     run(twelve, tmp_path / "out", context=1)
     run(twelve, tmp_path / "fresh", context=1)
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")
@@ -172,15 +178,13 @@ def test_another_recipe_rewrites_everything_and_leaves_nothing_behind(twelve, tm
         ("--direct_num_workers=3", "--direct_running_mode=multi_threading"),
     ],
 )
-def test_the_number_of_workers_changes_no_byte(twelve, tmp_path, workers):
-    _, alone = run(twelve, tmp_path / "one", "--direct_num_workers=1")
+def test_the_number_of_workers_changes_no_byte(twelve, built, tmp_path, workers):
     _, together = run(twelve, tmp_path / "many", *workers)
-    assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "many")
-    assert alone == together
+    assert shard_bytes(built[0]) == shard_bytes(tmp_path / "many")
+    assert built[1] == together
 
 
-def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
-    _, expected = run(twelve, tmp_path / "sorted")
+def test_the_order_of_discovery_changes_no_byte(twelve, built, tmp_path):
     found = inputs.find(twelve, organs=SEGTHOR)
     shuffled = list(found)
     random.Random(5).shuffle(shuffled)
@@ -188,12 +192,11 @@ def test_the_order_of_discovery_changes_no_byte(twelve, tmp_path, monkeypatch):
     rows = [f"{one.name},{one.ct},{one.labels}" for one in shuffled]
     csv.write_text("\n".join(["patient,ct,labels", *rows]))
     _, dataset = run(csv, tmp_path / "shuffled")
-    assert shard_bytes(tmp_path / "sorted") == shard_bytes(tmp_path / "shuffled")
-    assert dataset == expected
+    assert shard_bytes(built[0]) == shard_bytes(tmp_path / "shuffled")
+    assert dataset == built[1]
 
 
-def test_killed_at_any_moment_the_next_run_completes_it_identically(twelve, tmp_path):
-    run(twelve, tmp_path / "fresh")
+def test_killed_at_any_moment_the_next_run_completes_it_identically(twelve, built, tmp_path):
     command = ["-m", "beam_jobs.build", f"--input={twelve}", *tiny_flags()]
     command.append(f"--output={tmp_path / 'out'}")
     interrupted = 0
@@ -210,12 +213,12 @@ def test_killed_at_any_moment_the_next_run_completes_it_identically(twelve, tmp_
     assert interrupted
     (tmp_path / "out" / "shards" / ".partial-0-train-fold0").write_bytes(b"half")
     run(twelve, tmp_path / "out")
-    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")
+    assert shard_bytes(tmp_path / "out") == shard_bytes(built[0])
     check(tmp_path / "out")
 
 
-def test_the_old_dataset_stays_whole_until_the_new_one_is(twelve, tmp_path, monkeypatch):
-    run(twelve, tmp_path / "out")
+def test_the_old_dataset_stays_whole_until_the_new_one_is(twelve, built, tmp_path, monkeypatch):
+    copy(built[0], tmp_path / "out")
     old = shard_bytes(tmp_path / "out")
 
     def crash(*_):
@@ -228,24 +231,18 @@ def test_the_old_dataset_stays_whole_until_the_new_one_is(twelve, tmp_path, monk
     assert old.items() <= shard_bytes(tmp_path / "out").items()
 
 
-def test_a_shard_that_was_cut_off_or_removed_is_written_again(twelve, tmp_path):
-    _, dataset = run(twelve, tmp_path / "out")
-    expected = shard_bytes(tmp_path / "out")
-    paths = [tmp_path / "out" / shard.file for shard in dataset.shards]
+def test_a_shard_or_a_part_that_was_cut_off_or_removed_is_written_again(twelve, built, tmp_path):
+    copy(built[0], tmp_path / "out")
+    paths = [tmp_path / "out" / shard.file for shard in built[1].shards]
     paths[0].write_bytes(paths[0].read_bytes()[:-5])
     paths[1].unlink()
-    run(twelve, tmp_path / "out")
-    assert shard_bytes(tmp_path / "out") == expected
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"key": 7}'])
-def test_a_part_that_was_cut_off_is_written_again(twelve, tmp_path, content):
-    run(twelve, tmp_path / "out")
-    expected = shard_bytes(tmp_path / "out")
-    for part in sorted((tmp_path / "out" / "parts").iterdir())[:2]:
+    parts = {path: path.read_bytes() for path in sorted((tmp_path / "out/parts").iterdir())}
+    contents = (b"", b"{", b"[1]", b'{"key": 7}')
+    for part, content in zip(list(parts)[-len(contents) :], contents, strict=True):
         part.write_bytes(content)
     run(twelve, tmp_path / "out")
-    assert shard_bytes(tmp_path / "out") == expected
+    assert shard_bytes(tmp_path / "out") == shard_bytes(built[0])
+    assert {path: path.read_bytes() for path in parts} == parts
 
 
 def test_a_part_of_other_rules_is_not_taken_for_this_runs(twelve, tmp_path):

@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folds")
     slices.make(folder / "data", size=96, folds=FOLDS, contoured={"Patient_02": ("heart",)})
     command = ["-m", "trainer.cross_validate", f"--data={folder / 'data'}", *NETWORK, *FLAGS]
-    finish([start([*command, f"--workdir={folder / 'runs'}"])])
+    finish([start([*command, f"--workdir={folder / 'runs'}"], tiny=True)])
     return folder / "runs", [*command, f"--workdir={folder / 'runs'}"]
 
 
@@ -71,7 +71,7 @@ def test_surface_scores_and_validation_agree_on_dice(runs):
 def test_repeated_it_trains_nothing_again(runs):
     folder, command = runs
     last = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/checkpoints/*.index")}
-    (output,) = finish([start(command)])
+    (output,) = finish([start(command, tiny=True)])
     assert {p: p.stat().st_mtime_ns for p in folder.glob("fold_*/checkpoints/*.index")} == last
     assert len(last) == FOLDS and "spread of folds" in output
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
+import tiny_network
 from programs import finish, start
 
 from segthor.organs import SEGTHOR
-from trainer import augment, diagnosis, sources, stopwatch
+from trainer import augment, diagnosis, model, sources, stopwatch
 from trainer.config import Config
 from trainer.diagnosis import Times
 from trainer.journal import Journal
@@ -51,7 +52,7 @@ def slow_disk(monkeypatch):
 
     def delay(record):
         with disk:
-            time.sleep(0.7)
+            time.sleep(0.05)
         return record
 
     def throttled(*arguments, **options):
@@ -61,21 +62,20 @@ def slow_disk(monkeypatch):
     monkeypatch.setattr(tf.data, "TFRecordDataset", throttled)
 
 
-def test_a_throttled_reader_is_named(tmp_path, monkeypatch):
+def test_a_throttled_reader_is_named(tmp_path, monkeypatch, tiny):
     slices.make(tmp_path, patients=3, slices=3, size=96)
     source = sources.open_source(str(tmp_path), None)
     slow_disk(monkeypatch)
-    monkeypatch.setattr(stopwatch, "_time_larger_step", lambda *_: None)  # spares a compilation
     found = times(dataclasses.replace(PLAIN, batch_size=1, shuffle_buffer=1), source)
     assert diagnosis.find_bottleneck(found) == diagnosis.READING
     assert "--data" in diagnosis.advise(found, PLAIN)[0]
 
 
-def test_a_heavy_augmentation_is_named(source, monkeypatch):
+def test_a_heavy_augmentation_is_named(source, monkeypatch, tiny):
     once = augment.augment
 
     def heavy(image, labels, *others):
-        for _ in range(12):
+        for _ in range(3):
             image, labels = once(tf.cast(image, tf.uint8), labels, *others)
         return image, labels
 
@@ -86,10 +86,21 @@ def test_a_heavy_augmentation_is_named(source, monkeypatch):
     assert "--augment_elastic_px=0" in diagnosis.advise(found, PLAIN)[0]
 
 
-def test_a_tiny_batch_is_named_and_no_augmentation_is_not(tmp_path):
-    # Small slices too, so that what a step costs beside its slices is most of it.
+def with_a_delay(*arguments, **options):
+    """The tiny network; a step takes 0.03 s more, however many slices it has."""
+    plain = tiny_network.network(*arguments, **options)
+
+    def delay(values):
+        waited = tf.numpy_function(lambda: time.sleep(0.03) or np.float32(0), [], tf.float32)
+        return values + tf.ensure_shape(waited, [])
+
+    return tf.keras.Model(plain.input, tf.keras.layers.Lambda(delay)(plain.output))
+
+
+def test_a_tiny_batch_is_named_and_no_augmentation_is_not(tmp_path, monkeypatch):
     slices.make(tmp_path, patients=9, slices=20, size=32)
     source = sources.open_source(str(tmp_path), None)
+    monkeypatch.setattr(model, "_decoders", lambda: {"unet": with_a_delay})
     config = dataclasses.replace(PLAIN, batch_size=1, decoder="unet")
     found = times(config, source)
     assert diagnosis.find_bottleneck(found) == diagnosis.BATCH
@@ -134,10 +145,10 @@ def test_a_run_says_after_a_hundred_steps_that_input_bounds_it(waited_s, told, t
     assert said == [False, False, told, False, False]
 
 
-def test_the_program_tells(source):
+def test_the_program_tells(source, network):
     command = ["-m", "trainer.doctor", f"--data={source.folder}", "--seconds=1", "--batch_size=4"]
     command += ["--shuffle_buffer=1", "--decoder=pspnet", "--backbone=resnet18", "--steps=100"]
-    (output,) = finish([start(command)])
+    (output,) = finish([start(command, tiny=network == "tiny")])
     assert "limits the run" in output and "ms per batch" in output
     assert "100 steps and" in output and "take about" in output
     assert "raise --shuffle_buffer" in output

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from cases import TINY_RECIPE
+from programs import ROOT, start
 from structure_cases import write_patient
 from tiny_models import save_coded
 
 from segthor import phantom
 
-ROOT = Path(__file__).resolve().parents[1]
 PORTS = (
     "FLINK_REST_PORT",
     "FLINK_RPC_PORT",
@@ -65,7 +65,7 @@ def expected(patients, tmp_path_factory):
 def test_the_dataset_is_the_same_as_that_of_the_direct_runner(
     cluster, patients, expected, tmp_path
 ):
-    job = _build(patients, tmp_path / "dataset", cluster)
+    job = _build(patients, tmp_path / "dataset", cluster, cold=True)
     assert job.wait(WAIT_S) == 0
     assert _bytes_of(tmp_path / "dataset") == expected
     assert _last_job(cluster)["state"] == "FINISHED"
@@ -176,19 +176,20 @@ def _script(name, environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
-def _build(patients, output, cluster=None):
-    return _start("beam_jobs.build", patients, output, cluster, "--crop_mm=264", "--pixel_mm=2.75")
+def _build(patients, output, cluster=None, cold=False):
+    recipe = ("--crop_mm=264", "--pixel_mm=2.75")
+    return _start("beam_jobs.build", patients, output, cluster, *recipe, cold=cold)
 
 
-def _start(module, patients, output, cluster, *options):
-    command = [sys.executable, "-m", module, f"--input={patients}", f"--output={output}", *options]
+def _start(module, patients, output, cluster, *options, cold=False):
+    command = ["-m", module, f"--input={patients}", f"--output={output}", *options]
     if cluster:
         command += [
             "--flagfile=configs/flink.flags",
             f"--job_endpoint=127.0.0.1:{cluster['BEAM_JOB_PORT']}",
             f"--environment_config=127.0.0.1:{cluster['BEAM_WORKER_PORT']}",
         ]
-    return subprocess.Popen(command, cwd=ROOT)
+    return start(command, cold=cold, stdout=None, stderr=None)
 
 
 def _bytes_of(folder):

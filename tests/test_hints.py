@@ -158,12 +158,12 @@ def test_a_tuned_model_of_any_name_is_predicted_with(tmp_path):
         ),
     ],
 )
-def test_an_exported_model_is_named_as_what_it_can_be(tmp_path, task, recipe, expected):
+def test_an_exported_model_is_named_as_what_it_can_be(tmp_path, task, recipe, expected, tiny):
     loss = "ce" if task == "classify" else "dice_ce"
     config = Config(task=task, loss=loss, backbone="resnet18").of_table(SEGTHOR)
     save_run(tmp_path / NAME / "run", config, recipe)
     workdir, model = (shlex.quote(f"{NAME}/{name}") for name in ("run", "model"))
-    said = shell(f"python -m serving.export --workdir={workdir} --output={model}", tmp_path)
+    said = shell(f"python -m serving.export --workdir={workdir} --output={model}", tmp_path, True)
     expected = expected.format(plain=model, listed=shlex.quote(listed(f"{NAME}/model")))
     assert f"python -m serving.predict {expected} --output=" in hinted(said)
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-import tiny_network
 
 from segthor import ignored, records, sides
 from segthor.organs import SEGTHOR
-from trainer import data, losses, model, sources, surfaces
+from trainer import data, losses, sources, surfaces
 from trainer.augment import augment
 from trainer.config import LOSSES, Config
 from trainer.learner import Learner
@@ -105,9 +104,7 @@ def test_an_organ_keeps_its_outline_beside_ignored_pixels():
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "_decoders", model._decoders)  # put back after the test
-    tiny_network.install()
+def source(tmp_path, tiny):
     slices.make(tmp_path / "data", patients=3, slices=4, unannotated=12)
     return sources.open_source(str(tmp_path / "data"), None)
 
@@ -137,9 +134,7 @@ def test_the_loss_of_a_step_knows_which_pixels_are_ignored(source, monkeypatch, 
 
 
 @pytest.mark.parametrize("task", ["segment", "classify"])
-def test_counts_of_a_validation_leave_ignored_pixels_out(source, task, monkeypatch):
-    if task == "classify":
-        monkeypatch.undo()  # the tiny network has no encoder
+def test_counts_of_a_validation_leave_ignored_pixels_out(source, task):
     learner = learner_of(source, task=task, loss="ce", backbone="resnet18")
     batches = data.per_replica(data.evaluation(source, 4), 4)
     for batch in batches.take(1):

@@ -40,17 +40,29 @@ def held_out(source):
     return data.per_replica(data.evaluation(source, 4), 4)
 
 
+CHOSEN = [
+    {"task": "joint", "precision": "bfloat16", "optimizer": "sgd", "learning_rate": 0.02},
+    {"task": "classify", "loss": "focal", "ema": 0.5},
+    {"organs": ("heart", "aorta"), "precision": "float16", "clip_norm": 1.0},
+    {"xla": True, "loss": "bce_dice", "organs": ("heart",)},
+]
+
+
 @pytest.mark.parametrize(
-    "chosen",
+    "network, chosen",
     [
-        {"task": "joint", "precision": "bfloat16", "optimizer": "sgd", "learning_rate": 0.02},
-        {"task": "classify", "loss": "focal", "ema": 0.5},
-        {"organs": ("heart", "aorta"), "precision": "float16", "clip_norm": 1.0},
-        {"xla": True, "loss": "bce_dice", "organs": ("heart",)},
+        ("resnet18", CHOSEN[0]),
+        *(("tiny", chosen) for chosen in CHOSEN[1:]),
+        # Float16 and XLA take 16 s each on a processor.
+        *(pytest.param("resnet18", one, marks=pytest.mark.thorough) for one in CHOSEN[1:]),
     ],
-    ids=lambda chosen: "-".join(map(str, chosen.values())),
+    ids=lambda given: given if isinstance(given, str) else "-".join(map(str, given.values())),
 )
-def test_training_lowers_the_loss_and_validation_counts_each_organ(source, chosen):
+def test_training_lowers_the_loss_and_validation_counts_each_organ(
+    source, network, chosen, request
+):
+    if network == "tiny":
+        request.getfixturevalue("tiny")
     learner = learner_of(source, **chosen)
     batches = data.training(source, learner.config, 4).take(4).repeat()  # a batch to learn by heart
     losses, _ = learner.train(iter(data.per_replica(batches, 4)), tf.constant(STEPS))
@@ -65,7 +77,7 @@ def test_training_lowers_the_loss_and_validation_counts_each_organ(source, chose
 
 
 @pytest.mark.parametrize("asked_at, taken", [(1, 1), (3, 3), (99, 5)])
-def test_a_call_ends_with_the_step_in_which_it_is_asked_to(source, asked_at, taken):
+def test_a_call_ends_with_the_step_in_which_it_is_asked_to(source, asked_at, taken, tiny):
     steps = iter(range(1, 100))
     config = Config(**COMMON)
     learner = Learner(
@@ -113,7 +125,7 @@ def test_worst_slices_come_first_and_empty_ones_last():
     assert scores.worst(3) == [4, 2, 1]
 
 
-def test_a_loss_that_is_not_finite_ends_with_step_and_patients(source):
+def test_a_loss_that_is_not_finite_ends_with_step_and_patients(source, tiny):
     learner = learner_of(source)
     bias = learner.model.trainable_variables[-1]
     bias.assign(bias * np.nan)

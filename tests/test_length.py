@@ -45,13 +45,13 @@ def test_minutes_stand_alone():
 def test_a_timed_run_keeps_the_steps_that_it_chose_when_it_is_killed_and_goes_on(tmp_path):
     slices.make(tmp_path / "data", size=96)
     workdir = tmp_path / "run"
-    flags = ["--minutes=0.2", "--checkpoint_every=2", "--ema=0", "--augment_elastic_px=0"]
+    flags = ["--minutes=0.1", "--checkpoint_every=2", "--ema=0", "--augment_elastic_px=0"]
     process = start(command(tmp_path / "data", workdir, *flags), tiny=True)
     while process.poll() is None and last_step(workdir) <= 6 + length.MEASURED_STEPS:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     said = process.communicate()[0]
-    assert "steps that fit into 0.2 minutes" in said
+    assert "steps that fit into 0.1 minutes" in said
     record = json.loads((workdir / run.RUN).read_text())
     (output,) = finish([start(command(tmp_path / "data", workdir, *flags), tiny=True)])
     assert "Continuing at step" in output and "s per step: " not in output

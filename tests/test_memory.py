@@ -175,9 +175,11 @@ def training():
     import trainer
     startup.load_tensorflow()
     import tensorflow as tf
+    from tests import tiny_network
     from trainer import devices, loop, sources
     from trainer.config import Config
     from trainer.learner import Learner
+    tiny_network.install()
     source = sources.open_source(DATA, None)
     config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16)
     config = config.of_table(source.organs)
@@ -212,7 +214,7 @@ errors.run(main)
 @pytest.mark.parametrize("kind", ["numpy", "training", "threads"])
 def test_a_program_asks_for_its_pages_once(kind, tmp_path):
     if kind == "training":
-        slices.make(tmp_path, size=96)
+        slices.make(tmp_path, size=192)
 
     def faults(memory_is):
         command = [sys.executable, "-c", FAULTS, tmp_path, kind, memory_is]

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-import tiny_network
 from programs import run_entry
 
 from segthor import records
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
-from trainer import data, losses, model, preview, sources
+from trainer import data, losses, preview, sources
 from trainer.augment import augment
 from trainer.config import Config
 from trainer.exchange import exchange_sides
@@ -125,7 +124,7 @@ def test_a_table_without_sides_is_mirrored_as_it_was():
     np.testing.assert_array_equal(found[2], contoured)
 
 
-def test_the_loss_of_a_step_sees_the_other_side(tmp_path, monkeypatch):
+def test_the_loss_of_a_step_sees_the_other_side(tmp_path, monkeypatch, tiny):
     """Through the whole training step, of networks that learn one side or both."""
     only = {"Patient_01": ("lung_left", "heart")}
     slices.make(tmp_path, patients=2, slices=4, size=32, table=SIDED, contoured=only)
@@ -138,8 +137,6 @@ def test_the_loss_of_a_step_sees_the_other_side(tmp_path, monkeypatch):
 
     segment = losses.segment
     monkeypatch.setattr(losses, "segment", spy)
-    monkeypatch.setattr(model, "_decoders", model._decoders)  # put back after the test
-    tiny_network.install()
     for names in (SIDED.names, ("lung_left",)):
         strengths = dataclasses.replace(Strengths.none(), flip_left_right=1.0)
         chosen = {"ema": 0.0, "batch_size": 4, "augment": strengths}

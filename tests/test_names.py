@@ -171,7 +171,7 @@ def planted():
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(NAMES, min_size=25, max_size=25))
 def test_the_real_programs_write_into_their_output_alone(model, tmp_path_factory, drawn):
     """Names of a CSV that the finder lets pass, all in one job of each program."""

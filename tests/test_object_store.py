@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from cases import save
-from programs import as_flags, run
+from programs import run, run_entry
 from structure_cases import write_patient
 from tiny_models import coded_scan, save_coded
 
@@ -45,14 +45,9 @@ def store():
     fsspec.config.conf.pop("s3", None)
 
 
-def build(source, output, *more):
+def build(source, output, *more, cold=False):
     command = ["-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
-    return run([*command, *FLAGS, *more], cold=True)
-
-
-def run_entry(module, **flags):
-    """In a new interpreter, since fsspec reads environment variables when it is imported."""
-    return run(["-m", module, *as_flags(**flags)], cold=True)
+    return run([*command, *FLAGS, *more], cold=cold)
 
 
 def upload(local, url):
@@ -68,7 +63,8 @@ def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_pa
     phantom.write_dataset(local, 6, 1, "tiny", 3, report=lambda line: None)
     upload(local, "s3://clinic/raw")
     on_disk = build(local, tmp_path / "dataset")
-    on_store = build("s3://clinic/raw", "s3://clinic/dataset", "--direct_num_workers=2")
+    workers = "--direct_num_workers=2"
+    on_store = build("s3://clinic/raw", "s3://clinic/dataset", workers, cold=True)
     assert (on_disk.returncode, on_store.returncode) == (0, 0), on_disk.stderr + on_store.stderr
     expected = Dataset.load(str(tmp_path / "dataset"))
     found = Dataset.load("s3://clinic/dataset")

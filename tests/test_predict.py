@@ -374,7 +374,7 @@ def test_three_broken_among_ten_give_seven_results_and_three_reasons(model, tmp_
     (scans / "Patient_43.nii.gz").write_bytes(content[: len(content) // 2])
     (scans / "Patient_45.nii.gz").write_bytes(b"not an image")
     with hanging.file(scans / "Patient_48.nii.gz"):
-        done = run_entry("serving.predict", model=model, input=scans, output=out, case_timeout=15)
+        done = run_entry("serving.predict", model=model, input=scans, output=out, case_timeout=5)
     assert done.returncode == 1
     names = [f"Patient_{n}" for n in (43, 45, 48)]
     reasons = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]

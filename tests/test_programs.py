@@ -86,7 +86,13 @@ def test_programs_are_at_work():
 
 @pytest.mark.parametrize(
     ("workers", "number"),
-    [(0, signal.SIGTERM), (0, signal.SIGINT), (0, signal.SIGKILL), (1, signal.SIGKILL)],
+    [
+        (0, signal.SIGTERM),
+        (1, signal.SIGKILL),
+        # Each loads TensorFlow twice, 6 s.
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.thorough),
+        pytest.param(0, signal.SIGKILL, marks=pytest.mark.thorough),
+    ],
 )
 def test_programs_end_with_pytest(workers, number, tmp_path):
     (tmp_path / "test_it.py").write_text(STARTS)

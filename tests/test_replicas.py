@@ -26,12 +26,19 @@ def runs(tmp_path_factory):
 def test_loss_gradient_and_weights_do_not_depend_on_the_number_of_replicas(runs, other):
     one, several = runs["one"], runs[other]
     np.testing.assert_allclose(several["loss"], one["loss"], rtol=1e-5)
+    assert len(one["losses"]) == 20 and one["losses"][-1] != one["losses"][0]
     np.testing.assert_allclose(several["losses"], one["losses"], rtol=1e-5)
     names = [name for name in one.files if name.startswith(("gradient", "weight", "averaged"))]
     assert sum(name.startswith("gradient") for name in names) == 18  # of the convolutions
     for name in names:
         scale = np.abs(one[name]).max() + 1e-12
         np.testing.assert_allclose(several[name], one[name], atol=1e-4 * scale, err_msg=name)
+    for name in (name for name in names if not name.startswith("gradient")):
+        np.testing.assert_allclose(several[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+    # A weight moves little in twenty steps; its movement must be the same, within float32's sums.
+    for name in (name for name in names if name.startswith("weight")):
+        moved = np.linalg.norm(one[name] - one[name.replace("weight", "before")])
+        assert np.linalg.norm(several[name] - one[name]) <= 2e-3 * moved, name
 
 
 @pytest.mark.parametrize("other", ["two", "processes"])

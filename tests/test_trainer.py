@@ -96,10 +96,9 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_uninterrupted_r
         assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
 
 
-def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp_path):
-    uninterrupted, _ = whole
+def test_sigterm_saves_and_exits_and_the_same_command_continues(data, tiny_whole, tmp_path):
     workdir = tmp_path / "stopped"
-    process = start(command(data, workdir, *EXACT))
+    process = start(command(data, workdir, *EXACT), tiny=True)
     while last_step(workdir) < 4 and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
@@ -107,9 +106,9 @@ def test_sigterm_saves_and_exits_and_the_same_command_continues(data, whole, tmp
     assert process.returncode == 143, output[-2000:]
     assert "the same command continues" in output
     assert 4 <= last_step(workdir) < STEPS
-    output = finish([start(command(data, workdir, *EXACT))])[0]
+    output = finish([start(command(data, workdir, *EXACT), tiny=True)])[0]
     assert "Continuing at step" in output
-    expected = weights(uninterrupted)
+    expected = weights(tiny_whole)
     for name, value in weights(workdir).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
@@ -227,7 +226,7 @@ def test_an_organ_that_no_validation_patient_has_leaves_json_that_is_json(tmp_pa
     names = {f"Patient_{n:02d}": slices.NAMES if n % 3 else ("heart",) for n in range(1, 7)}
     slices.make(tmp_path / "data", size=96, contoured=names)
     flags = ["--steps=2", "--organs=heart,aorta", "--surface_distances"]
-    (output,) = finish([start(command(tmp_path / "data", tmp_path / "run", *flags))])
+    (output,) = finish([start(command(tmp_path / "data", tmp_path / "run", *flags), tiny=True)])
     assert "no validation patient has contours of aorta" in output
     assert re.search(r"Best Dice 0\.\d+ at step 2 \(heart 0\.\d+, aorta -\)", output)
 

@@ -2,8 +2,15 @@
 
 The trainer's laws about files, locks, signals and steps are the same for any network, and this one
 is built and traced in a fraction of the time.
+
+python tests/tiny_network.py -m MODULE FLAGS   runs a program with it in a new interpreter
 """
 
+import os
+import runpy
+import sys
+
+import trainer  # isort: skip  # noqa: F401  before tensorflow
 import tensorflow as tf
 
 from trainer import model
@@ -11,16 +18,29 @@ from trainer import model
 
 def install() -> None:
     """From now on, in this process, the trainer builds this network for every decoder."""
-    model._decoders = lambda: dict.fromkeys(("unet", "fpn", "linknet", "pspnet"), _network)
+    model._decoders = decoders
 
 
-def _network(backbone, input_shape, classes, activation, encoder_weights) -> tf.keras.Model:
+def decoders() -> dict:
+    """What `model._decoders` is replaced by."""
+    return dict.fromkeys(("unet", "fpn", "linknet", "pspnet"), network)
+
+
+def network(backbone, input_shape, classes, activation, encoder_weights) -> tf.keras.Model:
     """Takes what segmentation_models' networks take; the names of its layers are theirs."""
     del backbone, activation, encoder_weights
     layers = tf.keras.layers
     images = layers.Input(input_shape)
     x = layers.Conv2D(4, 3, 4, padding="same", use_bias=False, name="conv0")(images)
     x = layers.BatchNormalization(name="bn0")(x)
-    x = layers.Activation("relu", name="aggregation_relu")(x)
+    # The deepest features, by the names that resnet18 has with the decoders unet and pspnet.
+    x = layers.Activation("relu", name="relu1")(x)
+    x = layers.Activation("linear", name="aggregation_relu")(x)
     x = layers.UpSampling2D(4)(x)
     return tf.keras.Model(images, layers.Conv2D(classes, 3, padding="same", name="final_conv")(x))
+
+
+if __name__ == "__main__":
+    install()
+    sys.path[0], sys.argv = os.getcwd(), sys.argv[2:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

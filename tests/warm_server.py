@@ -21,6 +21,7 @@ import threading
 import time
 import types
 
+import fsspec
 from absl import app
 from programs import ROOT, STARTS_OTHERS, Forked, adopt_orphans
 
@@ -36,6 +37,7 @@ LAZY = (
     "apache_beam.runners.direct.direct_runner",
     "apache_beam.runners.portability.fn_api_runner",
     "matplotlib.pyplot",
+    "s3fs",
 )
 LONGEST_REQUEST = 1 << 18  # bytes
 
@@ -48,8 +50,8 @@ def load() -> None:
             with contextlib.suppress(ImportError):  # of a package that is not installed
                 importlib.import_module(name.removesuffix(".__init__"))
     for name in LAZY:
-        with contextlib.redirect_stdout(sys.stderr):  # segmentation_models prints a line
-            importlib.import_module(name)
+        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(ImportError):
+            importlib.import_module(name)  # segmentation_models prints a line
     app._init_callbacks.clear()  # those of TensorFlow's own tests look for GPUs
     gc.collect()
     gc.freeze()  # so that collections in the programs leave the shared pages alone
@@ -67,7 +69,8 @@ def serve(requests: socket.socket) -> dict | None:
         message, descriptors, _, _ = socket.recv_fds(requests, LONGEST_REQUEST, 3)
         if not message:
             return None
-        if any("train" in word for word in pickle.loads(message)["command"][:2]):
+        program = " ".join(pickle.loads(message)["command"][:2])
+        if "train" in program or "replica" in program:
             convert_functions()
         pid = fork_beside(parent)
         if not pid:
@@ -137,6 +140,7 @@ def become(request: dict) -> None:
         os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
+    fsspec.config.set_conf_env(fsspec.config.conf)  # it reads variables when it is imported
     os.chdir(request["folder"])
     tempfile.tempdir = None  # the environment names it
     sys.stdin = sys.__stdin__ = open(0, closefd=False)
