@@ -179,9 +179,11 @@ def training():
     from trainer import devices, loop, sources
     from trainer.config import Config
     from trainer.learner import Learner
+    from trainer.strengths import Strengths
     tiny_network.install()
     source = sources.open_source(DATA, None)
-    config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16)
+    config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16, batch_size=8,
+                    augment=Strengths.none(), ema=0.0)
     config = config.of_table(source.organs)
     learner = Learner(config, source, devices.strategy(), 100)
     iterator = iter(loop.distribute_inputs(config, source, learner.strategy, 0)[0])

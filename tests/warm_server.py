@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import io
 import os
 import pickle
 import runpy
@@ -26,7 +27,7 @@ from absl import app
 from programs import ROOT, STARTS_OTHERS, Forked, adopt_orphans
 
 import trainer  # noqa: F401  before tensorflow, which reads trainer's environment variables
-from segthor import children, files, records, startup
+from segthor import children, files, plots, records, sides, startup
 
 PACKAGES = ("segthor", "beam_jobs", "trainer", "serving")
 # Of the libraries, what the project's programs load only once they are at work.
@@ -38,6 +39,11 @@ LAZY = (
     "apache_beam.runners.portability.fn_api_runner",
     "matplotlib.pyplot",
     "s3fs",
+)
+# Of the trainer, the modules that make a training's graph.
+CONVERTED = (
+    *("appearance", "augment", "data", "devices", "draws", "exchange", "learner", "losses"),
+    *("schedules", "step", "strengths", "targets", "update", "warp"),
 )
 LONGEST_REQUEST = 1 << 18  # bytes
 
@@ -52,6 +58,9 @@ def load() -> None:
     for name in LAZY:
         with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(ImportError):
             importlib.import_module(name)  # segmentation_models prints a line
+    figure = plots.new_figure(figsize=(3, 3))
+    figure.subplots().plot([0, 1], label="loads fonts")
+    figure.savefig(io.BytesIO())
     app._init_callbacks.clear()  # those of TensorFlow's own tests look for GPUs
     gc.collect()
     gc.freeze()  # so that collections in the programs leave the shared pages alone
@@ -93,15 +102,16 @@ def convert_functions() -> None:
     from tensorflow.python.autograph.core import converter
     from tensorflow.python.autograph.impl import api
 
-    modules = [sys.modules[name] for name in sorted(sys.modules) if name.startswith("trainer.")]
-    for module in [*modules, records, files]:
-        if hasattr(module, "tf") or module is files:
-            for function in functions_of(module):
-                asked_for = hasattr(function, "python_function")  # by @tf.function
-                options = converter.ConversionOptions(True, asked_for, optional_features=None)
-                with contextlib.suppress(Exception):  # then the program does it, or says why not
-                    python_function = getattr(function, "python_function", function)
-                    api._convert_actual(python_function, converter.ProgramContext(options))
+    modules = [sys.modules[f"trainer.{name}"] for name in CONVERTED]
+    functions = [function for module in modules for function in functions_of(module)]
+    functions += [records.parse, sides.mirrored_labels, files.join, files.is_url]
+    for function in functions:
+        asked_for = hasattr(function, "python_function")  # by @tf.function
+        options = converter.ConversionOptions(True, asked_for, optional_features=None)
+        python_function = getattr(function, "python_function", function)
+        for each in (python_function, *functions_in(python_function)):
+            with contextlib.suppress(Exception):  # then the program does it, or says why not
+                api._convert_actual(each, converter.ProgramContext(options))
 
 
 def functions_of(module):
@@ -109,6 +119,14 @@ def functions_of(module):
     for value in vars(module).values():
         if getattr(value, "__module__", "") == module.__name__:
             yield from vars(value).values() if isinstance(value, type) else [value]
+
+
+def functions_in(function):
+    """The functions that a function defines; AutoGraph looks at their code alone."""
+    for code in getattr(getattr(function, "__code__", None), "co_consts", ()):
+        if isinstance(code, types.CodeType) and not code.co_name.endswith(("comp>", "expr>")):
+            cells = tuple(types.CellType(None) for _ in code.co_freevars)
+            yield types.FunctionType(code, function.__globals__, code.co_name, None, cells)
 
 
 def fork_beside(parent: int) -> int:
