@@ -85,23 +85,24 @@ def change(config, weight: Weight, gradient, step, rate) -> None:
     value = weight.value
     if config.weight_decay and not _NOT_DECAYED.search(value.name):
         value.assign_sub(value * (config.weight_decay * rate))  # decoupled: no moment sees it
-    moments = [moment.handle for moment in weight.moments]
-    if config.optimizer == "sgd":
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=value.handle,
-            accum=moments[0],
-            lr=rate,
-            grad=gradient,
-            momentum=MOMENTUM,
-            use_nesterov=True,
-        )
-        return
+    apply = _apply_sgd if config.optimizer == "sgd" else _apply_adam
+    apply(value.handle, [moment.handle for moment in weight.moments], gradient, step, rate)
+
+
+def _apply_sgd(value, moments, gradient, step, rate):
+    del step
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=value, accum=moments[0], grad=gradient, lr=rate, momentum=MOMENTUM, use_nesterov=True
+    )
+
+
+def _apply_adam(value, moments, gradient, step, rate):
     taken = tf.cast(step + 1, tf.float32)
-    # Bias correction: the moments start at 0 (Kingma and Ba, Adam, ICLR 2015, section 3).
     tf.raw_ops.ResourceApplyAdam(
-        var=value.handle,
+        var=value,
         m=moments[0],
         v=moments[1],
+        # Bias correction: the moments start at 0 (Kingma and Ba, Adam, ICLR 2015, section 3).
         beta1_power=BETA_1**taken,
         beta2_power=BETA_2**taken,
         lr=rate,
