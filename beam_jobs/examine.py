@@ -12,7 +12,7 @@ from segthor.patients import Patient
 from segthor.recipe import Prepared, prepare
 from segthor.volume import LabelMap, Volume
 
-_OF_STEPS = ("series_gap", "series_uneven")
+_STEP_CODES = "series_gap", "series_uneven"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _examine(source: Patient, job: Job) -> Examined:
         return Examined(source, _judge(findings, job))
     ct, contours = pair.ct, pair.contours
     drawn = contours if contours and contours.zyx.shape == ct.zyx.shape else None
-    findings = audit.name_crossing(ct.findings, ct.grid, drawn)
+    findings = audit.name_organs_at_gaps(ct.findings, ct.grid, drawn)
     findings += [*_grid_findings(pair), *audit.finite_findings(ct.zyx)]
     if contours:
         findings += contours.findings
@@ -148,14 +148,14 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
         errors["CT or contours changed while they were read"] = "file_changed"
     if errors:
         findings = [Finding.of(code, message) for message, code in errors.items()]
-        # Where slices are missing or moved, that may be why contours do not fit.
+        # Missing slices may be the reason why contours do not fit.
         return None, [*_step_findings(ct), *findings]
     return Scans(ct, contours, digest.hexdigest(), before), []
 
 
 def _step_findings(ct: Volume | None) -> list[Finding]:
     """Findings about gaps and uneven steps."""
-    return [one for one in (ct.findings if ct else ()) if one.code in _OF_STEPS]
+    return [one for one in (ct.findings if ct else ()) if one.code in _STEP_CODES]
 
 
 def _grid_findings(pair: Scans) -> list[Finding]:

@@ -29,7 +29,7 @@ def encode_png(examined: Examined, organs: Organs) -> str:
         labels = without(contours.left_out, contours.zyx)
     z, y = _choose_slices(labels, hu.shape)
     axial = _draw_tile(hu[z], None if labels is None else labels[z], (y_mm, x_mm), organs)
-    rows, z_mm = (planes.nearest, planes.even_step_mm) if planes else (np.arange(len(hu)), z_mm)
+    rows, z_mm = (planes.to_even, planes.even_step_mm) if planes else (np.arange(len(hu)), z_mm)
     coronal = None if labels is None else labels[rows[::-1], y]
     coronal = _draw_tile(hu[rows[::-1], y], coronal, (z_mm, x_mm), organs)
     stream = io.BytesIO()

@@ -17,7 +17,7 @@ from segthor.volume import SAME_PLACE_MM, Grid, LabelMap, Volume, corner_distanc
 _SHEAR_COSINE = 0.01
 _SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
 _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
-# An organ is sparse with so many runs of missing slices, which are so large a share of its slices.
+# An organ is sparse if at least so many runs of slices, and such a share of its slices, lack it.
 _FEWEST_GAPS, _SPARSE_SHARE = 2, 0.25
 _AIR_HU, _BONE_HU, _METAL_HU = -500, 300, 3071
 _LEAST_SHARE, _MOST_PADDING, _MOST_BEYOND = 0.01, 0.35, 0.25
@@ -135,8 +135,8 @@ def organ_findings(
     for organ in organs:
         name, values = organ.name, measured.get(organ.name)
         if cut is not None and values is None and name in contoured:
-            place = "beside" if name in cut else "no voxel of it, maybe in"
-            add("organ_cut", f"{name}: {place} voxels that are not annotated; it is not measured")
+            where = "beside" if name in cut else "no voxel of it, maybe in"
+            add("organ_cut", f"{name}: {where} voxels that are not annotated; it is not measured")
         elif values is None and name in contoured and measured:
             add("organ_missing", f"no voxel of the {name}, which was to be contoured")
         elif values and name not in contoured:
@@ -147,7 +147,7 @@ def organ_findings(
 
 
 def _implausible(organ: Organ, values: OrganFigures) -> list[Finding]:
-    """Figures outside of the table's ranges, and an organ that is drawn on some slices only."""
+    """Checks the ranges of the table, and that an organ is drawn on all of its slices."""
     findings, add = _collector()
     pieces = organ.max_components and (1, organ.max_components)
     for code, value, plausible, unit in (
@@ -168,7 +168,7 @@ def _implausible(organ: Organ, values: OrganFigures) -> list[Finding]:
 
 
 def _misplaced(measured: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
-    """Organs that lie on another side of one another than the table says."""
+    """Checks the table's relations between organs, such as left_of and in_front_of."""
     findings, add = _collector()
     for name, relation, other in _present_relations(measured, organs):
         axis, sign, wrong, right = _RELATIONS[relation]
@@ -203,29 +203,29 @@ def measure_prediction(
     names: The organs that the model predicts.
     """
     measured = figures.measure_organs(volume, labels)
-    findings = name_crossing(volume.findings, volume.grid, labels)
+    findings = name_organs_at_gaps(volume.findings, volume.grid, labels)
     findings += grid_findings(volume.grid)
     findings += image_findings(figures.measure_image(volume.zyx))
     findings += organ_findings(measured, names, labels.organs)
-    if not measured:  # `organ_findings` then takes the contours for missing, not each organ
+    if not measured:  # `organ_findings` reports missing organs only beside present ones
         findings.append(Finding.of("organ_missing", f"no voxel of {', '.join(names)}"))
     return measured, findings
 
 
-def name_crossing(findings, grid: Grid, labels: LabelMap | None) -> list[Finding]:
-    """The findings; that of a gap (`series_gap`) also names the organs on both sides of it."""
-    crossing = _across_gaps(grid, labels) if labels and grid.planes else ()
-    if not crossing:
+def name_organs_at_gaps(findings, grid: Grid, labels: LabelMap | None) -> list[Finding]:
+    """Copies findings; those of gaps (`series_gap`) then name the organs on both sides."""
+    names = _organs_at_gaps(grid, labels) if labels and grid.planes else ()
+    if not names:
         return list(findings)
-    words = f"; on both sides: {', '.join(crossing)}"
+    suffix = f"; on both sides: {', '.join(names)}"
     return [
-        replace(one, message=one.message + words) if one.code == "series_gap" else one
+        replace(one, message=one.message + suffix) if one.code == "series_gap" else one
         for one in findings
     ]
 
 
-def _across_gaps(grid: Grid, labels: LabelMap) -> tuple[str, ...]:
-    """The organs with a voxel in the planes below and above one of the gaps."""
+def _organs_at_gaps(grid: Grid, labels: LabelMap) -> tuple[str, ...]:
+    """The organs that have voxels in the planes below and above one of the gaps."""
     sides = [labels.zyx[z : z + 2] for z in grid.planes.gaps]
     return tuple(
         organ.name

@@ -116,7 +116,7 @@ def _measure_organ(volume: Volume, labels: LabelMap, label: int) -> OrganFigures
     if planes:  # each voxel is as thick as its plane
         thickness = planes.thickness_mm[box[0]]
         weights = counts[0] * thickness
-        center_mm[0] = np.average(np.array(planes.places_mm)[box[0]], weights=weights)
+        center_mm[0] = np.average(np.array(planes.offsets_mm)[box[0]], weights=weights)
         volume_cm3 = float(weights.sum() * np.prod(spacing_mm[1:])) / 1000
         length_mm = thickness.sum()
         mean_hu = np.average(values, weights=np.repeat(thickness, counts[0]))

@@ -22,7 +22,7 @@ CODES = {
     "file_damaged": (REJECT, "the compressed data or their checksum are wrong"),
     "file_changed": (REJECT, "the file changed while it was read"),
     "series_gap": (REJECT, "slices are missing in a DICOM series"),
-    "series_uneven": (WARN, "slices at uneven steps; they are kept where they lie"),
+    "series_uneven": (WARN, "slices at uneven steps, which are kept"),
     "series_bent": (REJECT, "the slices of a DICOM series lie on no straight line"),
     "series_several_volumes": (REJECT, "several volumes where one was expected"),
     "series_mixed": (REJECT, "a DICOM series of several sizes, spacings or directions"),
@@ -105,7 +105,7 @@ FATAL = frozenset(
     [code for code, (kind, _) in CODES.items() if kind == REJECT and code.startswith(_OF_READING)]
     + ["bad_name", "unforeseen", "shape_mismatch", "not_finite", "labels_not_integer"]
     + ["labels_unknown", "cannot_prepare"]
-) - {"series_gap"}  # planes beside a gap can be read
+) - {"series_gap"}  # the slices on both sides of a gap can be read
 
 
 @dataclass(frozen=True, slots=True)

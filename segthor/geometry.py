@@ -84,8 +84,8 @@ class Placement:
     step_px: Distance between prepared pixels along (row, column), in pixels of the scan; exactly 1
       where the scan's own pixels are kept.
     size_px: H and W.
-    planes_mm: Places of planes at uneven steps along z, of which spacing_zyx_mm has the mean; None
-      where the steps are even.
+    planes_mm: Offsets of planes at uneven steps along z (`Planes.offsets_mm`); spacing_zyx_mm has
+      the mean step. None where the steps are even.
     """
 
     shape_zyx: tuple[int, int, int]
@@ -124,7 +124,7 @@ class Placement:
 
     @property
     def scan_planes(self) -> Planes | None:
-        """The planes of the scan where they lie at uneven steps."""
+        """The planes of the scan at uneven steps; None at even steps."""
         return Planes(self.planes_mm) if self.planes_mm else None
 
     @property

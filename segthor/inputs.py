@@ -133,7 +133,7 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
     else:
         label_maps = find_predictions(path)
         predicted = [Patient(name, "", file) for name, file in label_maps.items()]
-        # Scans with uneven planes may have a structure set alone.
+        # NIfTI cannot hold uneven planes, so such scans may have a structure set only.
         rest = [one for one in dicom if one.name not in label_maps]
         predicted += scans.drawn_on(objects, rest) if rest and has_objects else []
     return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}

@@ -94,9 +94,9 @@ def score(
         belong to no mask. Surface voxels whose only outer neighbours they are do not count as
         surface, since the organ may continue there, but distances are still measured to them. A
         mask without other surface voxels keeps its whole surface.
-      planes: The planes along the first axis where they lie at uneven steps. A voxel then counts
-        as its plane is thick: in volumes, Dice, means and shares of the surface. The 95th
-        percentile is the smallest distance that 95 % of the surface do not exceed.
+      planes: The planes along the first axis at uneven steps; None at even steps. Volumes, Dice,
+        means and shares of the surface then weigh each voxel by the thickness of its plane. The
+        95th percentile is the smallest distance that at least 95 % of the surface does not exceed.
 
     Returns:
       Label to score, in the order of `labels`.
@@ -188,7 +188,7 @@ def _score_organ(mask: _Mask, truth_mask: _Mask, lattice: Lattice) -> OrganScore
 
 
 def _size(lattice: Lattice, index: np.ndarray) -> float:
-    """Number of voxels, each counted as its plane is thick."""
+    """Number of voxels, weighted by the thickness of their planes."""
     weights = lattice.weights(index)
     return len(index) if weights is None else float(weights.sum())
 
@@ -264,7 +264,7 @@ def _nearest_mm(points, targets, lattice: Lattice) -> np.ndarray:
     low = np.minimum(points.min(axis=0), targets.min(axis=0))
     shape = np.maximum(points.max(axis=0), targets.max(axis=0)) - low + 1
     is_small = len(points) * len(targets) < _PAIRS_PER_VOXEL * math.prod(shape.tolist())
-    # A distance transform knows one step along each axis alone.
+    # A distance transform assumes even steps along each axis.
     if is_small or lattice.axis is not None:
         return KDTree(lattice.points_mm(targets)).query(lattice.points_mm(points))[0]
     free = np.ones(shape, bool)

@@ -114,8 +114,8 @@ def write(path: str, zyx: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
       ValueError: `zyx` has another shape than the grid.
     """
     if grid.planes:
-        steps = grid.planes.words
-        message = f"{path}: NIfTI holds planes at even steps alone; these are {steps} apart"
+        steps = grid.planes.step_range
+        message = f"{path}: expected planes at even steps for NIfTI, found steps of {steps}"
         raise NiftiError("series_uneven", message)
     if zyx.shape != grid.shape_zyx:
         raise ValueError(f"zyx: expected shape {grid.shape_zyx}, got {zyx.shape}")

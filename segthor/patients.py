@@ -30,8 +30,8 @@ class Patient:
     fault_code: Code of the fault, one of `segthor.findings.CODES`.
     ct_files: The DICOM files of the scan, where its folder holds other patients' files, too.
     series: Name of the DICOM volume, where the patient has several.
-    phases: Of a phase of a 4D CT, the name of its first phase; else ''.
-    phase: Of a phase, its name, such as '30 %'.
+    phases: Name of the first phase of the 4D CT that the scan is a phase of; '' for others.
+    phase: The phase of a 4D CT, such as '30 %' or '3 of 10'; '' for others.
     """
 
     name: str

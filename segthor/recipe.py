@@ -166,7 +166,7 @@ def prepare(
         center_px,
         recipe.size_px,
         recipe.pixel_mm,
-        planes and planes.places_mm,
+        planes and planes.offsets_mm,
     )
     level_hu = _level_hu(volume.zyx, recipe, masks)
     prepared = None if labels is None else placement.labels_to_model(labels.zyx, labels.boxes)

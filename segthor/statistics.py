@@ -115,12 +115,16 @@ def _floats(values) -> np.ndarray:
 
 
 def mean(values: np.ndarray, weights: np.ndarray | None) -> float:
-    """The mean, weighted where there are weights."""
+    """The mean of values [N] with weights [N]; None weighs all values equally."""
     return float(np.mean(values) if weights is None else np.average(values, weights=weights))
 
 
 def percentile95(values: np.ndarray, weights: np.ndarray | None) -> float:
-    """The 95th percentile; with weights the smallest value that 95 % of them do not exceed."""
+    """The 95th percentile of values [N].
+
+    weights: With weights [N], the smallest value that at least 95 % of the weight does not exceed,
+      without interpolation. None weighs all values equally.
+    """
     if weights is None:
         return float(np.percentile(values, 95))
     order = np.argsort(values)

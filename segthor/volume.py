@@ -20,7 +20,7 @@ from segthor.organs import Organs
 from segthor.planes import Planes
 
 _LEAST_MM = 1e-6  # between voxels: below it an affine is empty
-SAME_PLACE_MM = 0.1  # between corners of two grids; header fields are float32
+SAME_PLACE_MM = 0.1  # largest distance between corners of equal grids; headers are float32
 _ORIGIN_DECIMALS = 1  # of the mm in `Grid.lps_affine`, see there
 
 
@@ -33,8 +33,8 @@ class Grid:
     header: The NIfTI header of the file; None for other files and for grids made in memory.
     orientation: Which axis of the file is x, y and z. By default each is the one nearest to the
       patient's axis; for contours, that of their scan (`Volume.along`).
-    planes: The places of planes at uneven steps, from inferior to superior; `affine` then has the
-      mean step. None: all steps are even.
+    planes: Planes at uneven steps along z, from inferior to superior; `affine` then has the mean
+      step. None if all steps are even.
     """
 
     shape: tuple[int, int, int]
@@ -51,7 +51,7 @@ class Grid:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbouring voxels along z, y and x; of uneven planes the mean."""
+        """Distance between neighbouring voxels along z, y and x; along uneven planes the mean."""
         return self.orientation.spacing_mm(self.affine)
 
     @property
@@ -90,16 +90,16 @@ class Grid:
         return Grid(shape_zyx[::-1], affine)
 
     def _uneven_part(self, affine, shape_zyx, first_zyx, step_zyx) -> "Grid":
-        places = self.planes.at(first_zyx[0] + step_zyx[0] * np.arange(shape_zyx[0]))
+        z_mm = self.planes.interpolate_mm(first_zyx[0] + step_zyx[0] * np.arange(shape_zyx[0]))
         mean_mm = np.linalg.norm(affine[:3, 2])
-        affine[:3, 3] += affine[:3, :3] @ [*first_zyx[:0:-1], places[0] / mean_mm]
-        step = (places[-1] - places[0]) / max(1, len(places) - 1) / mean_mm
+        affine[:3, 3] += affine[:3, :3] @ [*first_zyx[:0:-1], z_mm[0] / mean_mm]
+        step = (z_mm[-1] - z_mm[0]) / max(1, len(z_mm) - 1) / mean_mm
         affine[:3, :3] *= [*step_zyx[:0:-1], step or 1.0]
-        planes = Planes.of(places) if len(places) > 1 else None
+        planes = Planes.from_positions(z_mm) if len(z_mm) > 1 else None
         return Grid(shape_zyx[::-1], affine, planes=planes)
 
     def even(self) -> "Grid":
-        """The even grid from the first to the last of uneven planes, in the file's order."""
+        """The even grid from the first to the last of uneven planes, in the order of the file."""
         axis, shape, affine = self.orientation.axes[2], list(self.shape), self.affine.copy()
         affine[:3, axis] *= (shape[axis] - 1) / (self.planes.even_count - 1)
         shape[axis] = self.planes.even_count
@@ -141,8 +141,8 @@ def corner_distance_mm(shape, one: np.ndarray, other: np.ndarray) -> float:
         return float(np.linalg.norm((one - other)[:3] @ corners, axis=0).max())
 
 
-def _is_same(one: Grid, other: Grid) -> bool:
-    """Whether two grids place their voxels alike, whatever the order of their axes."""
+def _are_same(one: Grid, other: Grid) -> bool:
+    """Whether two grids have their voxels at the same positions, in any order of the axes."""
     if one.shape_zyx != other.shape_zyx:
         return False
     affines = one._exact_lps_affine(), other._exact_lps_affine()
@@ -181,17 +181,17 @@ class Volume:
         return replace(self, zyx=grid.to_zyx(self.grid.to_file(self.zyx)), grid=grid)
 
     def on_planes(self, scan: Grid) -> "Volume":
-        """Contours on the uneven planes of their scan, from its even grid or plane for plane.
+        """Puts contours from a NIfTI file on the uneven planes of their scan.
 
-        A file without places of planes, as NIfTI, holds one or the other. Contours that lie on
-        neither, and those of even scans, are returned as they are.
+        NIfTI cannot store uneven planes: the file holds either the even grid (`Grid.even`) or one
+        slice per plane. Contours on neither, and those of even scans, are returned unchanged.
         """
         if scan.planes is None or self.grid.planes is not None:
             return self
-        if _is_same(self.grid, scan):
+        if _are_same(self.grid, scan):
             return replace(self, grid=scan)
-        if _is_same(self.grid, scan.even()):
-            return replace(self, zyx=self.zyx[scan.planes.slices], grid=scan)
+        if _are_same(self.grid, scan.even()):
+            return replace(self, zyx=self.zyx[scan.planes.from_even], grid=scan)
         return self
 
 

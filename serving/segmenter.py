@@ -152,9 +152,9 @@ class Result:
 
     @property
     def planes_mm(self) -> tuple[float, ...] | None:
-        """Places of planes at uneven steps, from the lowest one upwards; None at even steps."""
+        """Distances of planes at uneven steps from the lowest one; None at even steps."""
         planes = self._volume.grid.planes
-        return planes and planes.places_mm
+        return planes and planes.offsets_mm
 
     @property
     def organs(self) -> dict[str, int]:

@@ -47,7 +47,7 @@ def ct(folder, shape=SHAPE, spacing_mm=SPACING_MM, pose="HFS", tilt_degrees=0.0,
     hu, affine = dicom_phantoms.posed(air, affine, pose, tilt_degrees)
     dicom_phantoms.write_series(folder, hu, affine, patient_position=pose, **options)
     paths = sorted(folder.glob("*.dcm"))
-    (stack,) = stacks.of_series([headers.read(str(path)) for path in paths]).volumes
+    (stack,) = stacks.make_stacks([headers.read(str(path)) for path in paths]).stacks
     assert not isinstance(stack, DicomError), stack
     return stack
 

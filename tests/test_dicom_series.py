@@ -35,7 +35,7 @@ def patient():
 
 
 def volumes_of(paths):
-    return stacks.of_series([headers.read(path) for path in paths]).volumes
+    return stacks.make_stacks([headers.read(path) for path in paths]).stacks
 
 
 def stack_of(paths):
@@ -237,8 +237,8 @@ def test_of_a_position_that_two_acquisitions_share_one_image_is_read(tmp_path, p
     paths = phantoms.write_series(tmp_path, hu, affine, missing=lower)
     again = dict(acquisition=2, copy="b", missing=upper)
     paths += phantoms.write_series(tmp_path, hu + 1, affine, **again)
-    found = stacks.of_series([headers.read(path) for path in paths])
-    (stack,) = found.volumes
+    found = stacks.make_stacks([headers.read(path) for path in paths])
+    (stack,) = found.stacks
     assert [code for code, _ in stack.findings] == ["series_shared_positions"]
     ((why, path),) = found.left_aside
     assert why == stacks.SECOND_IMAGE and path == paths[6]
@@ -251,9 +251,9 @@ def test_a_second_scan_of_one_slice_is_left_out(tmp_path, patient):
     paths = phantoms.write_series(tmp_path, hu, affine)
     again = dict(missing=[k for k in range(12) if k != 5], acquisition=2, copy="b")
     paths += phantoms.write_series(tmp_path, hu[::-1], affine, **again)
-    found = stacks.of_series([headers.read(path) for path in paths])
+    found = stacks.make_stacks([headers.read(path) for path in paths])
     assert found.left_aside == (("single image", paths[-1]),)
-    np.testing.assert_array_equal(read_stack(found.volumes[0]).array, hu)
+    np.testing.assert_array_equal(read_stack(found.stacks[0]).array, hu)
 
 
 @pytest.mark.parametrize("count", [32767, 32768])
@@ -261,7 +261,7 @@ def test_more_slices_than_a_label_map_can_have_are_refused(count):
     planes = [headers.Plane((0, 0, k / 4), (1, 0, 0, 0, 1, 0), (1, 1)) for k in range(count)]
     uids = ("patient", "1.2.840", "1.2", "1.3", "1.4", "1.5")
     header = headers.Header("all.dcm", headers.CT, *uids, "1", 4, 4, True, planes=tuple(planes))
-    (found,) = stacks.of_series([header]).volumes
+    (found,) = stacks.make_stacks([header]).stacks
     if count == 32767:
         assert found.grid.shape == (4, 4, count)
     else:
@@ -285,7 +285,7 @@ def test_a_slice_may_lie_a_tenth_of_a_step_off(tmp_path, patient, shift_mm, is_o
         assert is_off and volume.code == code == "series_bent"
     else:
         assert [found for found, _ in volume.findings] == [code] * is_off
-        assert (volume.places_mm is not None) == is_off
+        assert (volume.offsets_mm is not None) == is_off
 
 
 def with_step(affine, step_mm):
@@ -370,7 +370,7 @@ def test_positions_that_drift_are_kept_where_they_are(tmp_path, patient):
     stack = stack_of(phantoms.write_series(tmp_path, hu, affine, change=bend))
     assert [code for code, _ in stack.findings] == ["series_uneven"]
     places = np.linalg.norm(stack.positions_mm - stack.positions_mm[0], axis=1)
-    np.testing.assert_allclose(stack.grid.planes.places_mm, places, atol=1e-3)
+    np.testing.assert_allclose(stack.grid.planes.offsets_mm, places, atol=1e-3)
 
 
 def _moved(dataset, k):
@@ -559,7 +559,7 @@ def test_a_real_tilted_series_with_uneven_steps_is_read_as_itk_places_each_slice
         np.testing.assert_array_equal(scan.array[:, :, k], array[:, :, 0])
         for corner in ([0, 0], [511, 0], [0, 511]):
             place = stack.affine @ [*corner, 0, 1]
-            place[:3] += planes.places_mm[k] * along
+            place[:3] += planes.offsets_mm[k] * along
             np.testing.assert_allclose(place, affine @ [*corner, 0, 1], atol=1e-3)
     ((why, path),) = found.left_aside
     assert why == "localizer" and path.endswith("localizer_of_another_series.dcm")

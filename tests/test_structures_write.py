@@ -89,7 +89,7 @@ def test_the_seven_organs_of_a_phantom_come_back(tmp_path):
     hu, affine = dicom_phantoms.posed(np.clip(made.hu, -1024, 3071), made.affine, "HFP", 12)
     labels, _ = dicom_phantoms.posed(made.labels, made.affine, "HFP", 12)
     paths = dicom_phantoms.write_series(tmp_path / "ct", hu, affine, patient_position="HFP")
-    (stack,) = stacks.of_series([headers.read(path) for path in paths]).volumes
+    (stack,) = stacks.make_stacks([headers.read(path) for path in paths]).stacks
     path = str(tmp_path / "set.dcm")
     write_structures(path, stack, outlines(labels.T, ORGANS), ORIGIN)
     found = structures.read(path, stack, ORGANS)

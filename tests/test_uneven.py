@@ -56,9 +56,9 @@ def test_gaps_and_uneven_steps_are_told_apart(name, turn):
     line = steps.fit_line(np.stack([0 * z, 0 * z + 4, z - 50], 1), np.array([0, 0, 1.0]), "x")
     assert dict(line.gaps) == missing and line.is_uneven == uneven
     if name == "even":
-        assert line.places_mm is None
+        assert line.offsets_mm is None
     else:
-        np.testing.assert_allclose(line.places_mm, z)
+        np.testing.assert_allclose(line.offsets_mm, z)
 
 
 def test_lost_slices_in_random_places_are_gaps():
@@ -93,40 +93,40 @@ def test_slices_that_are_no_volume_are_refused(tmp_path, change):
 
 
 def test_a_plane_is_half_the_distance_to_each_neighbour_thick():
-    planes = Planes.of([5, 8, 11, 17, 23, 24])
-    assert planes.places_mm == (0, 3, 6, 12, 18, 19)
+    planes = Planes.from_positions([5, 8, 11, 17, 23, 24])
+    assert planes.offsets_mm == (0, 3, 6, 12, 18, 19)
     assert planes.thickness_mm.tolist() == [3, 3, 4.5, 6, 3.5, 1]
-    even = Planes.of(np.arange(7) * 2.5)
+    even = Planes.from_positions(np.arange(7) * 2.5)
     assert even.thickness_mm.tolist() == [2.5] * 7
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([1, 1.25, 2, 2.5, 3, 4.5, 5, 6, 7.3]), min_size=2, max_size=30))
 def test_the_even_grid_gives_every_plane_back(lengths):
-    planes = Planes.of(np.r_[0, np.cumsum(lengths)])
-    values = np.random.default_rng(0).permutation(len(planes.places_mm))
-    even = values[planes.nearest]
-    np.testing.assert_array_equal(even[planes.slices], values)
+    planes = Planes.from_positions(np.r_[0, np.cumsum(lengths)])
+    values = np.random.default_rng(0).permutation(len(planes.offsets_mm))
+    even = values[planes.to_even]
+    np.testing.assert_array_equal(even[planes.from_even], values)
     assert planes.even_step_mm <= min(lengths) * 1.001
-    places = np.linspace(0, planes.places_mm[-1], planes.even_count)
-    apart = abs(places[:, None] - np.array(planes.places_mm))
-    np.testing.assert_allclose(apart[np.arange(len(places)), planes.nearest], apart.min(1))
+    places = np.linspace(0, planes.offsets_mm[-1], planes.even_count)
+    apart = abs(places[:, None] - np.array(planes.offsets_mm))
+    np.testing.assert_allclose(apart[np.arange(len(places)), planes.to_even], apart.min(1))
 
 
 def test_a_part_of_a_grid_has_the_planes_of_its_slices():
     grid = uneven_grid((6, 5, 7), [3, 3, 6, 6, 3, 3])
     part = grid.part((2, 5, 6), (1, 0, 0), (4, 1, 1))
-    assert part.planes.places_mm == (0, 18)
+    assert part.planes.offsets_mm == (0, 18)
     np.testing.assert_allclose(part.affine[:3, 3], grid.affine[:3, 3] + [0, 0, 3])
     assert part.spacing_mm[0] == pytest.approx(18)
     pairs = grid.part((3, 5, 6), (0.5, 0, 0), (2, 1, 1))  # means of two planes
-    assert pairs.planes.places_mm == (0, 7.5, 18)
+    assert pairs.planes.offsets_mm == (0, 7.5, 18)
 
 
 def uneven_grid(shape, lengths, spacing_mm=(1.0, 1.0)):
     """Axes L, P, S."""
-    planes = Planes.of(np.r_[0, np.cumsum(lengths)])
-    step = planes.places_mm[-1] / len(lengths)
+    planes = Planes.from_positions(np.r_[0, np.cumsum(lengths)])
+    step = planes.offsets_mm[-1] / len(lengths)
     return Grid(shape, np.diag([-spacing_mm[0], -spacing_mm[1], step, 1.0]), planes=planes)
 
 
@@ -181,20 +181,20 @@ def brute_force(predicted, truth, places, spacing_mm):
     memory=st.sampled_from([1, -1]),
 )
 def test_scores_equal_brute_force_over_planes_of_their_thickness(predicted, truth, lengths, memory):
-    planes = Planes.of(np.r_[0, np.cumsum(lengths)])
+    planes = Planes.from_positions(np.r_[0, np.cumsum(lengths)])
     spacing_mm = (sum(lengths) / 4, 1.1, 0.9)
     stored = [
         np.asfortranarray(mask[::memory].astype(np.uint8))[::memory] for mask in (predicted, truth)
     ]
     found = metrics.score(*stored, spacing_mm, [1], planes=planes)[1]
-    expected = brute_force(predicted, truth, planes.places_mm, spacing_mm[1:])
+    expected = brute_force(predicted, truth, planes.offsets_mm, spacing_mm[1:])
     assert tuple(vars(found).values()) == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 def test_even_steps_score_as_without_planes():
     pair = [box((9, 8, 7), (1, 5), (2, 6), (1, 5)), box((9, 8, 7), (2, 7), (2, 7), (1, 4))]
     pair = [mask.astype(np.uint8) for mask in pair]
-    planes = Planes.of(np.arange(9) * 2.5)
+    planes = Planes.from_positions(np.arange(9) * 2.5)
     expected = metrics.score(*pair, (2.5, 1, 1), [1])[1].as_dict()
     found = metrics.score(*pair, (2.5, 1, 1), [1], planes=planes)[1].as_dict()
     for name in set(expected) - {"hausdorff95_mm"}:  # interpolated between voxels at even steps
@@ -218,7 +218,7 @@ def test_figures_are_those_of_true_thickness():
 
 
 def test_post_processing_weighs_pieces_by_their_volume():
-    planes = Planes.of([0, 1, 2, 3, 9, 15, 21])
+    planes = Planes.from_positions([0, 1, 2, 3, 9, 15, 21])
     labels = np.zeros((7, 4, 4), np.uint8)
     labels[0:3, 0, 0] = 2  # three thin voxels: 3 mm long
     labels[5:7, 2, 2] = 2  # two thick ones: 12 mm
@@ -262,7 +262,7 @@ def test_planes_lie_where_the_files_say(tmp_path, pose, tilt):
     places = np.linalg.norm(stored - stored[0], axis=1)
     if scan.grid.orientation.flipped[2]:
         places = places[-1] - places[::-1]
-    np.testing.assert_allclose(scan.grid.planes.places_mm, places, atol=1e-3)
+    np.testing.assert_allclose(scan.grid.planes.offsets_mm, places, atol=1e-3)
     assert scan.spacing_mm[0] == pytest.approx(places[-1] / (len(places) - 1), rel=1e-5)
     first = scan.grid.part(scan.grid.shape_zyx).lps_affine()[:3, 3] * [-1, -1, 1]
     np.testing.assert_allclose(first, scan.grid.lps_affine()[:3, 3] * [-1, -1, 1], atol=0.1)
@@ -313,7 +313,7 @@ def test_a_label_map_on_the_even_grid_comes_back_to_the_planes(tmp_path, pose, t
     grid = uneven_stack(tmp_path, pose, tilt).grid
     labels = np.random.default_rng(0).integers(0, 5, grid.shape_zyx).astype(np.uint8)
     path, even = str(tmp_path / "labels.nii.gz"), grid.even()
-    nifti.write(path, labels[grid.planes.nearest], even)
+    nifti.write(path, labels[grid.planes.to_even], even)
     found = scans.read_labels(path, ("ct", grid), organs=SEGTHOR)
     np.testing.assert_array_equal(found.zyx, labels)
     assert found.grid.planes == grid.planes
@@ -339,7 +339,9 @@ def test_a_gap_is_named_with_its_place_its_files_and_the_organs_across_it(tmp_pa
         assert word in gap.message
     labels = np.zeros(scan.zyx.shape, np.uint8)
     labels[2:6, 5:9, 5:9], labels[0:4, 12:15, 12:15] = 2, 1  # the heart crosses it alone
-    (named,) = audit.name_crossing(scan.findings, scan.grid, LabelMap(labels, scan.grid, SEGTHOR))
+    (named,) = audit.name_organs_at_gaps(
+        scan.findings, scan.grid, LabelMap(labels, scan.grid, SEGTHOR)
+    )
     assert named.message == f"{gap.message}; on both sides: heart"
 
 
@@ -389,9 +391,9 @@ def test_two_interleaved_acquisitions_of_other_places_are_two_volumes(tmp_path):
     moved[2, 3] = 2
     paths = phantoms.write_series(tmp_path, air, affine, acquisition=1)
     paths += phantoms.write_series(tmp_path, air, moved, acquisition=2, copy="b")
-    found = stacks.of_series([headers.read(path) for path in paths]).volumes
+    found = stacks.make_stacks([headers.read(path) for path in paths]).stacks
     assert [one.shape for one in found] == [(20, 20, 12)] * 2
-    assert all(one.places_mm is None for one in found)
+    assert all(one.offsets_mm is None for one in found)
 
 
 def test_acquisitions_of_other_steps_one_above_the_other_are_one_uneven_volume(tmp_path):
@@ -400,5 +402,5 @@ def test_acquisitions_of_other_steps_one_above_the_other_are_one_uneven_volume(t
     above[2, 3] = 24
     paths = phantoms.write_series(tmp_path, air, affine, acquisition=1)
     paths += phantoms.write_series(tmp_path, air, above, acquisition=2, copy="b")
-    (found,) = stacks.of_series([headers.read(path) for path in paths]).volumes
+    (found,) = stacks.make_stacks([headers.read(path) for path in paths]).stacks
     assert found.shape[2] == 16 and found.findings[0][0] == "series_uneven"

@@ -15,11 +15,11 @@ HEART = (slice(2, 6), slice(12, 20), slice(14, 26))  # z, y, x
 
 @pytest.fixture
 def shown(browser, tmp_path):  # noqa: F811
-    planes = Planes.of(np.r_[0, np.cumsum(STEPS_MM)])
+    planes = Planes.from_positions(np.r_[0, np.cumsum(STEPS_MM)])
     labels = np.zeros((len(STEPS_MM) + 1, 32, 40), np.uint8)
     labels[HEART] = 2
     labels[0, 0, 0] = labels[-1, -1, -1] = 1  # so that the picture is the whole scan
-    affine = np.diag([-1.0, -1.0, planes.places_mm[-1] / len(STEPS_MM), 1.0])
+    affine = np.diag([-1.0, -1.0, planes.offsets_mm[-1] / len(STEPS_MM), 1.0])
     grid = Grid(labels.shape[::-1], affine, planes=planes)
     hu = np.where(labels == 2, 3000, -1000).astype(np.int16)
     entry = viewer.patient("A", Volume(hu, grid), LabelMap(labels, grid, SEGTHOR), None, {}, ALL)

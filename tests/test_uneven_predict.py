@@ -201,7 +201,7 @@ def test_scores_are_those_of_the_true_planes(done, given, tmp_path):
         grid = places.stack(str(given[0] / name)).grid
         zyx = grid.to_zyx(labels)
         even = grid.even() if grid.planes else grid
-        on_even = zyx[grid.planes.nearest] if grid.planes else zyx
+        on_even = zyx[grid.planes.to_even] if grid.planes else zyx
         file_order.write(drawn / f"{name}.nii.gz", even.to_file(on_even), even)
     flags = dict(labels=drawn, scans=given[0], references=False)
     sets = tmp_path / "sets"
@@ -295,7 +295,7 @@ def test_training_takes_the_true_neighbours_of_uneven_planes(tree, tmp_path):
     assert "on both sides: " in gap.reason and gap.reason in said
     rows = {one.patient: one for one in dataset.patients}
     planes = places.stack(str(tree / "B/ct")).grid.planes
-    assert rows["B"].placement.planes_mm == planes.places_mm
+    assert rows["B"].placement.planes_mm == planes.offsets_mm
     assert rows["A"].placement.planes_mm is None
     assert (tmp_path / "out/dataset.json").read_text().count("planes_mm") == 1
     codes = [one.code for one in rows["B"].audit.findings]

@@ -21,7 +21,7 @@ from functools import cached_property
 from segthor import files, guard
 from segthor.dicom import DicomError, belongings, matching, volumes, who
 from segthor.dicom.headers import CT, STRUCTURES, UNREADABLE, Header, read
-from segthor.dicom.volumes import Volume, series_name
+from segthor.dicom.volumes import SeriesVolume, series_name
 from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS
 
@@ -39,7 +39,7 @@ _OUTPUTS = {
 
 
 @dataclass(frozen=True)
-class Patient:
+class TreePatient:
     """One patient of a tree.
 
     name: Name of the patient in every output.
@@ -53,7 +53,7 @@ class Patient:
     name: str
     folder: str
     person: who.Person
-    volumes: tuple[Volume, ...]
+    volumes: tuple[SeriesVolume, ...]
     structure_sets: tuple[Header, ...]
     damaged: tuple[tuple[str, str], ...] = ()
 
@@ -113,7 +113,7 @@ class Index:
     """
 
     root: str
-    patients: tuple[Patient, ...]
+    patients: tuple[TreePatient, ...]
     left_aside: tuple[tuple[str, str], ...]
 
 
@@ -192,7 +192,7 @@ def index_headers(read_headers, root: str) -> Index:
         aside += left
         folder = common_folder(header.path for header in person.images)
         others = tuple(sets[k]), tuple(damaged.get(k, ()))
-        patients.append(Patient(names[k], folder, person, tuple(made), *others))
+        patients.append(TreePatient(names[k], folder, person, tuple(made), *others))
     return Index(root, tuple(sorted(patients, key=lambda p: p.name)), tuple(sorted(aside)))
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from segthor import guard
 from segthor.dicom import elements, index, matching, rois, structures
 from segthor.dicom.index import relative
-from segthor.dicom.volumes import Volume
+from segthor.dicom.volumes import SeriesVolume
 from segthor.files import open_read
 from segthor.findings import CODES, REJECT
 from segthor.organs import Organs
@@ -45,7 +45,7 @@ def list_folder(root: str, organs: Organs, roi_names=(), descriptions: bool = Fa
     return "\n".join(lines)
 
 
-def _volume(volume: Volume, order: dict[str, int]):
+def _volume(volume: SeriesVolume, order: dict[str, int]):
     if volume.problem:
         files = f"{len(volume.paths)} files, " if volume.paths else ""
         yield f"refused, {files}{volume.problem.code}: {volume.problem}"
@@ -53,7 +53,7 @@ def _volume(volume: Volume, order: dict[str, int]):
     stack, traits = volume.stack, volume.traits
     voxels = " x ".join(map(str, stack.shape))
     step_mm = sum(float(mm) ** 2 for mm in stack.affine[:3, 2]) ** 0.5
-    step = f"{step_mm:.3g} mm" if stack.places_mm is None else stack.grid.planes.words
+    step = f"{step_mm:.3g} mm" if stack.offsets_mm is None else stack.grid.planes.step_range
     spacing = " x ".join([*(f"{mm:.3g}" for mm in stack.pixel_spacing_mm[::-1]), step])
     parts = [f"{voxels} voxels of {spacing}", f"{len(stack.paths)} files"]
     if len(order) > 1:
@@ -68,8 +68,8 @@ def _volume(volume: Volume, order: dict[str, int]):
         parts.append("an intensity projection")
     yield ", ".join(parts)
     for code, message in stack.findings:
-        word = "refused" if CODES[code][0] == REJECT else "warned"
-        yield f"{word}, {code}: {message}"
+        verdict = "refused" if CODES[code][0] == REJECT else "warned"
+        yield f"{verdict}, {code}: {message}"
 
 
 def _acquisition_order(volumes) -> dict[str, int]:
@@ -79,7 +79,7 @@ def _acquisition_order(volumes) -> dict[str, int]:
     return {volume.name: ranks.get(volume.traits.acquired, 0) for volume in volumes}
 
 
-def _description(volume: Volume) -> str:
+def _description(volume: SeriesVolume) -> str:
     path = volume.paths[0]
     with open_read(path) as stream:
         dataset = elements.open_dataset(stream, path, ["SeriesDescription"])

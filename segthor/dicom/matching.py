@@ -19,7 +19,7 @@ from segthor.dicom.headers import RTSTRUCT, Header
 from segthor.dicom.rois import CLOSED_KINDS
 from segthor.dicom.series import Stack
 from segthor.dicom.slices import is_same_geometry
-from segthor.dicom.volumes import Volume
+from segthor.dicom.volumes import SeriesVolume
 
 _MOST_OFF = 0.2  # of the distance between slices; clinical contours lie up to 0.12 mm off a slice
 _ENOUGH = 3  # required `Owner.evidence`
@@ -34,7 +34,7 @@ class Case:
     problem: Why the volume, or its structure set, cannot be used; None if they can.
     """
 
-    volume: Volume | None = None
+    volume: SeriesVolume | None = None
     structures: Header | None = None
     problem: DicomError | None = None
 
@@ -115,7 +115,7 @@ def cases_of(volumes, structure_sets) -> list[Case]:
     return [_case(volume, fitting[volume]) for volume in volumes if volume in fitting]
 
 
-def _case(volume: Volume, structure_sets) -> Case:
+def _case(volume: SeriesVolume, structure_sets) -> Case:
     if volume.problem:
         return Case(volume, problem=volume.problem)
     own = [one for one in structure_sets if one.sop_class_uid in ("", RTSTRUCT)] or structure_sets
@@ -146,7 +146,7 @@ def only_volume(volumes) -> Case:
     return Case(problem=DicomError(code, message))
 
 
-def volume_of(structures: Header, volumes) -> Volume:
+def volume_of(structures: Header, volumes) -> SeriesVolume:
     """The volume that a structure set was drawn on, among those with its frame of reference.
 
     It is that of the referenced series, else the one with the referenced images, else the only one
@@ -186,7 +186,7 @@ def _no_volume(structures: Header, volumes) -> DicomError:
     return problems[0] if problems else DicomError("structures_other_frame", message)
 
 
-def _volume_by_contours(structures: Header, candidates) -> Volume:
+def _volume_by_contours(structures: Header, candidates) -> SeriesVolume:
     """The only candidate on whose slices all closed contours lie."""
     path = structures.path
     points = contour_points(path) if structures.sop_class_uid in ("", RTSTRUCT) else []
@@ -221,7 +221,7 @@ def contour_points(path: str) -> np.ndarray:
         raise DicomError("file_damaged", f"{message}; export it again") from error
 
 
-def _has_images(volume: Volume, images) -> bool:
+def _has_images(volume: SeriesVolume, images) -> bool:
     own = {instance.sop_instance_uid for instance in volume.stack.instances}
     return not own.isdisjoint(images)
 

@@ -14,10 +14,9 @@ from segthor import files
 from segthor.dicom import RTSTRUCT, SEG, DicomError, index, matching, series, structures
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
-from segthor.dicom.volumes import Volume
+from segthor.dicom.volumes import SeriesVolume
 from segthor.organs import Organs
-from segthor.volume import LabelMap
-from segthor.volume import Volume as VolumeInMemory
+from segthor.volume import LabelMap, Volume
 
 SEPARATOR = "#"
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -29,7 +28,7 @@ def stack(place: str, among=()) -> Stack:
     return find_volume(place, among)[1].stack
 
 
-def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
+def find_volume(place: str, among=()) -> tuple[index.TreePatient, SeriesVolume]:
     """Finds the volume at a place, and its patient.
 
     among: The files to read; by default all below the folder.
@@ -59,7 +58,7 @@ def find_volume(place: str, among=()) -> tuple[index.Patient, Volume]:
     return patient, case.volume
 
 
-def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> VolumeInMemory:
+def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> Volume:
     """Reads the volume at a place, in HU; see `series.read_stack`. Raises as `find_volume` does."""
     volume = find_volume(place, among)[1]
     scan = series.read_stack(volume.stack, digest, most_bytes)
@@ -163,7 +162,7 @@ def parts(place: str) -> tuple[str, str]:
     return (place, "") if not separator or files.exists(place) else (folder, name)
 
 
-def volumes_of(patient: index.Patient, name: str) -> list:
+def volumes_of(patient: index.TreePatient, name: str) -> list:
     """A patient's volumes with this name, or of the series with this name; all for ''."""
     return [
         volume

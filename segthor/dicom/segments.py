@@ -50,7 +50,7 @@ class Frames:
           where: Start of an error's message.
           number: The segment's number.
           slices: `structures.Slices` of the CT.
-          counts: Counts frames where the CT has no slice, which are left out.
+          counts: Receives the number of frames that are left out because the CT has no slice there.
 
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside', 'file_damaged'.

@@ -50,9 +50,9 @@ class Stack:
     findings: (code, message) of warnings.
     duplicates: (k, instance) of images at the position of instance k; `read_stack` checks that they
       are equal.
-    places_mm: Distance of each instance from the first one, where steps are uneven or slices are
+    offsets_mm: Distance of each instance from the first one, where steps are uneven or slices are
       missing; None at even steps.
-    gaps: The instance before each gap.
+    gaps: Number of the instance before each gap, from 0.
     """
 
     instances: tuple[Instance, ...]
@@ -66,21 +66,21 @@ class Stack:
     frame_of_reference_uid: str
     findings: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[tuple[int, Instance], ...] = ()
-    places_mm: tuple[float, ...] | None = None
+    offsets_mm: tuple[float, ...] | None = None
     gaps: tuple[int, ...] = ()
 
     @property
     def grid(self) -> Grid:
         """The grid, with the affine rounded to float32, so that a NIfTI copy has the same grid."""
         grid = Grid(self.shape, self.affine.astype(np.float32).astype(np.float64))
-        return grid if self.places_mm is None else replace(grid, planes=self._planes(grid))
+        return grid if self.offsets_mm is None else replace(grid, planes=self._planes(grid))
 
     def _planes(self, grid: Grid) -> Planes:
-        """The planes from inferior to superior."""
+        """The uneven planes, from inferior to superior."""
         if not grid.orientation.flipped[2]:
-            return Planes.of(self.places_mm, self.gaps)
-        below_gaps = [len(self.places_mm) - 2 - k for k in reversed(self.gaps)]
-        return Planes.of(np.negative(self.places_mm[::-1]), below_gaps)
+            return Planes.from_positions(self.offsets_mm, self.gaps)
+        below_gaps = [len(self.offsets_mm) - 2 - k for k in reversed(self.gaps)]
+        return Planes.from_positions(np.negative(self.offsets_mm[::-1]), below_gaps)
 
     def to_zyx(self, planes: np.ndarray) -> np.ndarray:
         """Turns [slice, row, column] of the stack to canonical [Z, Y, X]; a view."""

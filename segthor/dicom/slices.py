@@ -14,7 +14,7 @@ _SAME_COSINES, _SAME_SPACING_MM = 1e-3, 1e-3
 _MOST_SHARED = 0.1  # share of the images with a position that another acquisition has, too
 
 
-class Slice(NamedTuple):
+class PlacedSlice(NamedTuple):
     """One slice.
 
     header: Header of its file.
@@ -41,7 +41,7 @@ class Slice(NamedTuple):
 
 def fill_one_grid(headers) -> bool:
     """Whether images lie at even steps, apart from missing slices."""
-    slices = [Slice(h, None, plane) for h in headers for plane in h.planes]
+    slices = [PlacedSlice(h, None, plane) for h in headers for plane in h.planes]
     slices = [one for one in slices if None not in fields_of(one.plane)]
     same = [one for one in slices if _matches(one, slices[0])]
     return bool(slices) and len(same) == len(slices) and _fill_one_grid(slices)
@@ -68,7 +68,7 @@ def _close(one, other) -> bool:
     )
 
 
-def by_geometry(slices) -> list[list[Slice]]:
+def by_geometry(slices) -> list[list[PlacedSlice]]:
     """Groups slices by size, orientation and spacing."""
     groups = []
     for one in slices:
@@ -82,12 +82,12 @@ def by_geometry(slices) -> list[list[Slice]]:
     return groups
 
 
-def _matches(one: Slice, other: Slice) -> bool:
+def _matches(one: PlacedSlice, other: PlacedSlice) -> bool:
     sizes = [(each.header.rows, each.header.columns) for each in (one, other)]
     return sizes[0] == sizes[1] and _close(fields_of(one.plane)[1:], fields_of(other.plane)[1:])
 
 
-def by_acquisition(group) -> list[tuple[list[Slice], list[Slice]]]:
+def by_acquisition(group) -> list[tuple[list[PlacedSlice], list[PlacedSlice]]]:
     """(slices, left out) of each volume in a group of slices with one geometry.
 
     Acquisitions that share at most a few positions and fill one grid together are one volume, as
@@ -108,7 +108,7 @@ def by_acquisition(group) -> list[tuple[list[Slice], list[Slice]]]:
     return [(volume, []) for volume in _side_by_side(acquisitions, normal)]
 
 
-def _split_shared(acquisitions, normal) -> tuple[list[Slice], list[Slice]]:
+def _split_shared(acquisitions, normal) -> tuple[list[PlacedSlice], list[PlacedSlice]]:
     """(first, second): slices, and those at a position that an earlier acquisition has."""
     first, second, owners = [], [], {}
     for number, slices in enumerate(acquisitions):
@@ -132,7 +132,7 @@ def _fill_one_grid(slices) -> bool:
     return not line.is_uneven
 
 
-def _side_by_side(acquisitions, normal) -> list[list[Slice]]:
+def _side_by_side(acquisitions, normal) -> list[list[PlacedSlice]]:
     volumes = []  # (positions of the slices along the normal, slices)
     for slices in acquisitions:
         distances = [float(one.position @ normal) for one in slices]

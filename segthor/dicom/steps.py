@@ -1,8 +1,8 @@
-"""The line that the positions of a volume's slices lie on: at even steps, uneven, or with gaps.
+"""Fits a line to the positions of a volume's slices, at even or uneven steps, and finds gaps.
 
-A step is a gap, where slices are missing, if it is a whole multiple (2, 3, ...) of the steps around
-it. Where three or more steps of its length follow one another, or alternate with others (3, 6, 3,
-6, 3, 6 mm), nothing is missing: the scanner made uneven steps.
+A gap is a step that is a whole multiple (2, 3, ...) of the steps around it: slices are missing
+there. Where three or more steps of its length follow one another, or alternate with others (3, 6,
+3, 6, 3, 6 mm), nothing is missing: the scanner made uneven steps.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,23 @@ import numpy as np
 
 from segthor.dicom import DicomError
 
-_EXACT_MM, _EXACT_SHARE = 0.02, 0.01  # off the even step of the first and the last slice
-_OFF_SHARE = 0.1  # of a step: how far a slice may lie off the fitted line
-_ROUNDED_MM = 0.1  # exporters round positions to it
-_MOST_DEGREES = 45  # between the line and the normal of the slices
+_EXACT_MM, _EXACT_SHARE = 0.02, 0.01  # largest difference from the mean step, mm and its share
+_OFF_SHARE = 0.1  # share of a step that a slice may lie off the fitted line
+_ROUNDED_MM = 0.1  # exporters round positions to this
+_MOST_DEGREES = 45  # largest angle between the line and the normal of the slices
 _WHOLE = 0.1  # share by which a gap may differ from a whole number of steps
-_AROUND = 5  # steps on either side of one that may be a gap
-_FEWEST_ALIKE = 3  # long steps of one length that are no gaps
-_LEAST_SHARE = 0.1  # of the median step: slices that lie closer are no two slices of one volume
-_FEWEST_WIDE = 0.2  # share of longer steps, where rounding makes steps of two lengths
+_AROUND = 5  # number of steps on either side that a gap is compared with
+_FEWEST_ALIKE = 3  # this many long steps of one length are no gaps
+_LEAST_SHARE = 0.1  # share of the median step; slices closer than this are not of one volume
+_FEWEST_WIDE = 0.2  # least share of the longer steps, where rounding makes steps of two lengths
 
 
 class Gap(NamedTuple):
-    """A place where slices are missing: after which slice (from 0), and how many."""
+    """A place where slices are missing.
+
+    after: Number of the slice before the gap, from 0.
+    missing: Number of missing slices.
+    """
 
     after: int
     missing: int
@@ -35,104 +39,113 @@ class Line:
     """The line through the slices of a volume.
 
     first_mm: Position of the first slice, LPS [3].
-    step_mm: From slice to slice, LPS [3]; of uneven steps the mean.
-    rounded_mm: What the positions were rounded to, where that moves slices by more than a tenth of
-      a step; else 0.
-    places_mm: Distance of each slice from the first one, where steps are uneven or slices missing;
-      None at even steps.
-    gaps: Where slices are missing.
-    usual_mm: The median step.
+    step_mm: Vector from slice to slice, LPS [3]; the mean of uneven steps.
+    rounded_mm: Unit to which positions were rounded, where that moves slices by more than a tenth
+      of a step; else 0.
+    offsets_mm: Distance of each slice from the first one, float64 [Z], where steps are uneven or
+      slices are missing; None at even steps.
+    gaps: The gaps, in the order of the slices.
+    median_mm: The median step, where `offsets_mm` is given; else 0.
     """
 
     first_mm: np.ndarray
     step_mm: np.ndarray
     rounded_mm: float = 0.0
-    places_mm: np.ndarray | None = None
+    offsets_mm: np.ndarray | None = None
     gaps: tuple[Gap, ...] = ()
-    usual_mm: float = 0.0
+    median_mm: float = 0.0
 
     @property
     def length_mm(self) -> float:
-        """The distance between slices along the line."""
+        """The (mean) distance between neighbouring slices."""
         return float(np.linalg.norm(self.step_mm))
 
     @property
     def is_uneven(self) -> bool:
-        """Whether the steps differ, beside those that are gaps."""
-        if self.places_mm is None or not self.gaps:
-            return self.places_mm is not None
-        steps = np.delete(np.diff(self.places_mm), [gap.after for gap in self.gaps])
-        return bool((abs(steps - self.usual_mm) > _tolerance_mm(self.usual_mm)).any())
+        """Whether the steps that are no gaps differ."""
+        if self.offsets_mm is None or not self.gaps:
+            return self.offsets_mm is not None
+        return bool((abs(self.steps_mm - self.median_mm) > _tolerance_mm(self.median_mm)).any())
 
-    def offsets_mm(self, positions: np.ndarray) -> np.ndarray:
-        """Position minus the place of the slice on the line, [Z, 3]."""
+    @property
+    def steps_mm(self) -> np.ndarray:
+        """The uneven steps that are no gaps, float64 [N]."""
+        return np.delete(np.diff(self.offsets_mm), [gap.after for gap in self.gaps])
+
+    def deviations_mm(self, positions: np.ndarray) -> np.ndarray:
+        """The difference of positions [Z, 3] from slices at even steps on the line, [Z, 3]."""
         return positions - self.first_mm - np.arange(len(positions))[:, None] * self.step_mm
 
 
 def fit_line(positions: np.ndarray, normal: np.ndarray, path: str, nominal_mm: float = 0) -> Line:
-    """The line of positions [Z, 3], which are ordered along the slices' normal.
+    """Fits the line of a volume's slices.
 
-    path: A file of the volume, for messages. nominal_mm: The distance that the headers name.
+    Args:
+      positions: Positions of the slices, LPS mm [Z, 3], ordered along their normal.
+      normal: Unit vector perpendicular to the slices, [3].
+      path: A file of the volume, for messages.
+      nominal_mm: Distance between slices that the headers name; 0 where they name none.
 
     Raises:
-      DicomError: 'series_bent': the positions lie on no straight line across the slices, or two of
-        them almost at one place.
+      DicomError: 'series_bent' if the positions do not lie on a straight line across the slices, or
+        if two of them almost coincide.
     """
     first, last = positions[0], positions[-1]
     ends = Line(first, (last - first) / (len(positions) - 1))
-    for line in (ends, _least_squares(positions)):
-        if (
-            _is_regular(line, ends, positions)
-            and tilt_degrees(line.step_mm, normal) < _MOST_DEGREES
-        ):
+    for line in (ends, _fit_least_squares(positions)):
+        if _is_even(line, ends, positions) and tilt_degrees(line.step_mm, normal) < _MOST_DEGREES:
             return line
-    rounded = _rounded_line(positions, normal, nominal_mm)
+    rounded = _fit_rounded_line(positions, normal, nominal_mm)
     if rounded is not None:
         return rounded
-    return _uneven_line(positions, ends, normal, path)
+    return _fit_uneven_line(positions, ends, normal, path)
 
 
 def tilt_degrees(step, normal) -> float:
     """The angle between a step from slice to slice and the slices' normal."""
-    # By the sine: the cosine of a small angle loses it.
+    # From the sine, because the cosine of a small angle is 1 in floating point.
     sine = np.linalg.norm(np.cross(step, normal)) / np.linalg.norm(step)
     degrees = float(np.degrees(np.arcsin(min(sine, 1))))
     return degrees if step @ normal > 0 else 180 - degrees
 
 
-def _least_squares(positions) -> Line:
+def _fit_least_squares(positions) -> Line:
     index = np.arange(len(positions)) - (len(positions) - 1) / 2
     step = index @ positions / (index @ index)
     return Line(positions.mean(0) + index[0] * step, step)
 
 
-def _is_regular(line: Line, ends: Line, positions) -> bool:
-    """Whether every slice lies on the line.
+def _is_even(line: Line, ends: Line, positions) -> bool:
+    """Whether every slice lies at an even step on the line.
 
-    The even step between first and last slice is kept where it is exact: it does not depend on the
-    arithmetic of a fit. Elsewhere the slices lie within a tenth of a step of the fitted line, and
-    within that and what rounding does of the line through both ends, which a bend bows away from.
+    The line through the first and the last slice (`ends`) is preferred where it is exact, because
+    it does not depend on the arithmetic of a fit. Otherwise slices may lie up to a tenth of a step
+    off the fitted line. They must also lie near the line through both ends: a fit through a bent
+    series passes its slices more closely than that line does.
     """
-    off = np.linalg.norm(line.offsets_mm(positions), axis=1).max()
+    off = np.linalg.norm(line.deviations_mm(positions), axis=1).max()
     if line is ends:
         steps = np.linalg.norm(np.diff(positions, axis=0) - line.step_mm, axis=1)
         exact = max(_EXACT_MM, _EXACT_SHARE * line.length_mm)
         return bool(steps.max() <= exact and off < _OFF_SHARE * line.length_mm)
-    bow = np.linalg.norm(ends.offsets_mm(positions), axis=1).max()
+    bow = np.linalg.norm(ends.deviations_mm(positions), axis=1).max()
     limit = _OFF_SHARE * line.length_mm
     return bool(off <= limit and bow <= limit + _ROUNDED_MM)
 
 
-def _rounded_line(positions, normal, nominal_mm: float) -> Line | None:
-    """The line of positions that were rounded to much of a step, as 1.5 mm to whole millimetres.
+def _fit_rounded_line(positions, normal, nominal_mm: float) -> Line | None:
+    """Fits positions that were rounded coarsely, such as steps of 1.5 mm to whole millimetres.
 
-    Steps then have two lengths that differ by the unit of rounding. A missing slice makes such
-    steps too where slices lie one unit apart. It is told from rounding by how rare the longer steps
-    are, and by the headers, which then name the shorter step as the slices' distance.
+    Their steps have two lengths, which differ by the unit of rounding. A missing slice makes such
+    steps, too, where slices lie one unit apart. Two signs distinguish it from rounding: the longer
+    steps are rare, and the headers name the shorter step as the distance between slices.
+
+    Returns:
+      None if rounding does not explain the positions.
     """
-    unit = _unit_mm(positions)
-    line = _least_squares(positions)
-    if not unit or np.abs(line.offsets_mm(positions)).max() > 0.6 * unit:
+    unit = _rounding_unit_mm(positions)
+    line = _fit_least_squares(positions)
+    if not unit or np.abs(line.deviations_mm(positions)).max() > 0.6 * unit:
         return None
     along = np.diff(positions @ normal)
     lengths = np.unique(np.rint(along / unit))
@@ -146,31 +159,32 @@ def _rounded_line(positions, normal, nominal_mm: float) -> Line | None:
     return Line(line.first_mm, line.step_mm, unit)
 
 
-def _unit_mm(positions) -> float:
-    """The coarsest of 1, 0.5 and 0.1 mm that slices lie apart in multiples of; 0 for none."""
-    moved = positions - positions[0]  # a coordinate that all slices share is not rounded
+def _rounding_unit_mm(positions) -> float:
+    """The coarsest of 1, 0.5 and 0.1 mm of which all differences are multiples; 0 for none."""
+    # Relative to the first slice, because a coordinate that all slices share may have any value.
+    moved = positions - positions[0]
     for unit in (1.0, 0.5, 0.1):
         if np.abs(moved / unit - np.rint(moved / unit)).max() < 1e-4:
             return unit
     return 0.0
 
 
-def _uneven_line(positions, ends: Line, normal, path: str) -> Line:
-    """The line of slices that lie at uneven steps, or of which some are missing."""
+def _fit_uneven_line(positions, ends: Line, normal, path: str) -> Line:
+    """Fits slices that lie at uneven steps, or of which some are missing."""
     direction = ends.step_mm / ends.length_mm
-    places = (positions - positions[0]) @ direction
-    steps = np.diff(places)
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
-    beside = np.linalg.norm(positions - positions[0] - places[:, None] * direction, axis=1)
-    is_straight = beside.max() <= _tolerance_mm(usual)
+    offsets = (positions - positions[0]) @ direction
+    steps = np.diff(offsets)
+    median = float(np.sort(steps)[(len(steps) - 1) // 2])
+    off_line = np.linalg.norm(positions - positions[0] - offsets[:, None] * direction, axis=1)
+    is_straight = off_line.max() <= _tolerance_mm(median)
     is_across = tilt_degrees(ends.step_mm, normal) < _MOST_DEGREES
-    if not is_straight or not is_across or steps.min() < _LEAST_SHARE * usual:
-        raise _bent(positions, ends, path)
-    return Line(ends.first_mm, ends.step_mm, 0.0, places, _gaps(steps), usual)
+    if not is_straight or not is_across or steps.min() < _LEAST_SHARE * median:
+        raise _bent_error(positions, ends, path)
+    return Line(ends.first_mm, ends.step_mm, 0.0, offsets, _find_gaps(steps), median)
 
 
-def _gaps(steps) -> tuple[Gap, ...]:
-    """The steps that are gaps; see the top of this module."""
+def _find_gaps(steps) -> tuple[Gap, ...]:
+    """Finds the steps that are gaps, by the rule at the top of this module."""
     gaps = []
     for k, step in enumerate(steps):
         near = np.sort(np.r_[steps[max(0, k - _AROUND) : k], steps[k + 1 : k + 1 + _AROUND]])
@@ -182,29 +196,30 @@ def _gaps(steps) -> tuple[Gap, ...]:
 
 
 def _count_alike(steps, k: int) -> int:
-    """How many steps of the length of step k follow one another, with at most one between."""
+    """The number of steps as long as step k in its run; between two may lie one other step."""
     alike = np.flatnonzero(abs(steps - steps[k]) <= _tolerance_mm(steps[k]))
     ends = np.flatnonzero(np.diff(alike) > 2) + 1
     return len(next(part for part in np.split(alike, ends) if k in part))
 
 
 def _tolerance_mm(step_mm: float) -> float:
-    """By how much steps of one length may differ."""
+    """The largest difference between steps that count as equally long."""
     return max(_ROUNDED_MM, _OFF_SHARE * step_mm)
 
 
-def _bent(positions, ends: Line, path: str) -> DicomError:
+def _bent_error(positions, ends: Line, path: str) -> DicomError:
     steps = np.diff(positions, axis=0)
     k = int(np.linalg.norm(steps - ends.step_mm, axis=1).argmax())
     lengths = np.linalg.norm(steps, axis=1)
     return DicomError(
         "series_bent",
-        f"{path}: expected slices on a straight line, found steps of {lengths.min():.5g} to "
-        f"{lengths.max():.5g} mm off it or at one place, the oddest between "
-        f"{place(positions[k])} and {place(positions[k + 1])}; export the series again",
+        f"{path}: expected slices apart from each other on a straight line, found steps of "
+        f"{lengths.min():.5g} to {lengths.max():.5g} mm, of which the one between "
+        f"{format_position(positions[k])} and {format_position(positions[k + 1])} differs most; "
+        "export the series again",
     )
 
 
-def place(position) -> str:
-    """A position [3], for people."""
+def format_position(position) -> str:
+    """A position [3] in mm, for messages."""
     return "(" + ", ".join(f"{mm:g}" for mm in position) + ") mm"

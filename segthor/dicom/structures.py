@@ -22,7 +22,7 @@ _OFF_SLICE_MM, _OFF_SLICE_SHARE = 0.2, 0.1
 # Upper limits of this distance; beyond a third of a step the slice would be ambiguous.
 _MOST_OFF_MM, _MOST_OFF_SHARE = 1.0, 1 / 3
 _BEYOND_PX = 1.0  # allowed distance outside the edge of the image
-_MOST_MISSING = 0.5  # share of contours that may lie where slices are missing
+_MOST_MISSING = 0.5  # largest share of contours where slices are missing
 NO_SLICE = -1
 _WORDS = {
     "structures_references": "refer to images of other slices than they lie on",
@@ -143,16 +143,16 @@ class Slices:
         step = float(np.diff(self._heights).min())
         usual = max(_OFF_SLICE_MM, min(_OFF_SLICE_SHARE * step, _MOST_OFF_MM))
         self._tolerance_mm = min(usual, _MOST_OFF_SHARE * step)
-        # Where steps are uneven, slices may be missing that were drawn on.
-        self._missing_mm = np.inf if stack.places_mm is None else step / 2
+        # At uneven steps, contours may have been drawn on slices that are missing now.
+        self._missing_mm = np.inf if stack.offsets_mm is None else step / 2
 
     def place(self, where: str, points: np.ndarray, counts: np.ndarray):
         """Finds the slice k of each contour, and its points (x, y) in pixels, float64 [N, 2].
 
         points: LPS mm [N, 3], of all contours. counts: Number of points of each contour.
 
-        k is NO_SLICE for contours in a gap, or in a long step of an uneven series, that lie half a
-        step or more off every slice.
+        k is NO_SLICE for contours in a gap or in a long step of an uneven series, half the shortest
+        step or more away from every slice.
 
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside'.
@@ -165,8 +165,8 @@ class Slices:
         off_mm = np.maximum(high - self._heights[k], self._heights[k] - low)
         is_inside = (low > self._heights[0]) & (high < self._heights[-1])
         is_missing = is_inside & (off_mm >= self._missing_mm)
-        if len(counts) > 1 and is_missing.mean() > _MOST_MISSING:  # drawn on another CT
-            is_missing[:] = False
+        if len(counts) > 1 and is_missing.mean() > _MOST_MISSING:
+            is_missing[:] = False  # probably drawn on another CT: an error
         if (off_mm > self._tolerance_mm)[~is_missing].any():
             raise self._between(where, low, high, k, off_mm)
         k_of_point = np.repeat(k, counts)

@@ -5,9 +5,10 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 
 from segthor import fields, files, json_files, layouts
-from segthor.dicom import DicomError, index, matching, places, volumes
+from segthor.dicom import DicomError, index, matching, places
 from segthor.dicom.headers import DAMAGED, DRAFT, SECONDARY, STRUCTURES, UNREADABLE
 from segthor.dicom.matching import Case
+from segthor.dicom.volumes import find_phases
 from segthor.errors import InputError
 from segthor.patients import Patient
 
@@ -76,17 +77,17 @@ def _read_cache(path: str) -> _Cache | None:
 def _patients(root: str, contoured, series) -> list[Patient]:
     folder, name = places.parts(root)
     tree = index.index_folder(folder)
-    found = [one for one in tree.patients if not name or places.volumes_of(one, name)]
-    if not found and name:
+    patients = [one for one in tree.patients if not name or places.volumes_of(one, name)]
+    if not patients and name:
         raise InputError(f"{root}: expected the series {name}, found others; --list names them")
-    if not found:
+    if not patients:
         raise InputError(f"{root}: expected at least one scan, found none{_explain_none(tree)}")
     is_tree = files.is_dir(folder) and not name
-    chosen = _choose(found, series, root)
+    chosen = _choose(patients, series, root)
     contents = _Contents(tree)
     made = []
-    for one in found:
-        phases = volumes.phases_of(one.volumes)
+    for one in patients:
+        phases = find_phases(one.volumes)
         cases = _named_case(one, name) if name else _cases(one, contoured, chosen)
         for case in cases:
             place = contents.place(one, case) if is_tree else root
@@ -99,11 +100,11 @@ def _patients(root: str, contoured, series) -> list[Patient]:
     return made + (_lost(tree) if is_tree else [])
 
 
-def _choose(found, series, root: str):
+def _choose(patients, series, root: str):
     """The volumes to use: DRAWN, EACH, or patient's name to names of volumes."""
     if isinstance(series, str):
         return series
-    known = {one.name: {volume.name for volume in one.volumes} for one in found}
+    known = {one.name: {volume.name for volume in one.volumes} for one in patients}
     chosen = defaultdict(list)
     for patient, name in series:
         if name not in known.get(patient, ()):
@@ -115,7 +116,7 @@ def _choose(found, series, root: str):
     return dict(chosen)
 
 
-def _cases(one: index.Patient, contoured, chosen) -> list[Case]:
+def _cases(one: index.TreePatient, contoured, chosen) -> list[Case]:
     """The volumes of a patient to use. chosen: As from `_choose`."""
     if isinstance(chosen, dict):
         names = chosen.get(one.name, ())
@@ -127,29 +128,31 @@ def _cases(one: index.Patient, contoured, chosen) -> list[Case]:
     return [one.add_damage(matching.only_volume(one.volumes))]
 
 
-def predictable(found) -> list:
+def predictable(volumes) -> list:
     """The volumes without intensity projections and short ones, unless there are no others."""
-    long = [v for v in found if v.problem or v.stack.shape[2] >= FEWEST_SLICES]
+    long = [v for v in volumes if v.problem or v.stack.shape[2] >= FEWEST_SLICES]
     direct = [volume for volume in long if not volume.traits.is_projection]
-    return direct or long or list(found)
+    return direct or long or list(volumes)
 
 
-def _case_of(one: index.Patient, volume) -> Case:
+def _case_of(one: index.TreePatient, volume) -> Case:
     """A volume with its structure set, if any."""
     drawn = next((case for case in one.cases if case.volume is volume), None)
     return one.add_damage(drawn or Case(volume, problem=volume.problem))
 
 
-def _named_case(one: index.Patient, name: str) -> list[Case]:
+def _named_case(one: index.TreePatient, name: str) -> list[Case]:
     """The volume with this name; of a series with several, the one with a structure set."""
-    named = places.volumes_of(one, name)
-    drawn = [case for case in one.cases if case.volume in named and not case.problem]
+    volumes = places.volumes_of(one, name)
+    drawn = [case for case in one.cases if case.volume in volumes and not case.problem]
     if len(drawn) == 1:
         return drawn
-    return [one.add_damage(matching.only_volume(named))]
+    return [one.add_damage(matching.only_volume(volumes))]
 
 
-def _patient(one: index.Patient, case: Case, is_several: bool, place: str, contoured) -> Patient:
+def _patient(
+    one: index.TreePatient, case: Case, is_several: bool, place: str, contoured
+) -> Patient:
     volume = case.volume.name if case.volume else ""
     name = f"{one.name}_{volume}" if is_several else one.name
     # Which structure set is meant matters only where contours are needed.
@@ -183,7 +186,7 @@ class _Contents:
             yield folder
             folder = files.parent(folder) if folder not in (self._root, "/") else ""
 
-    def place(self, one: index.Patient, case: Case) -> str:
+    def place(self, one: index.TreePatient, case: Case) -> str:
         """The place of a case's volume; the patient's folder if the volume is not known."""
         if case.volume is None or not case.volume.paths:
             return one.folder
@@ -210,13 +213,13 @@ def drawn_on(root: str, scans) -> list[Patient]:
       The patients that have a structure set, with its path in `labels`, or with a `fault` if none
       can be chosen. A patient whose CT cannot be read has none.
     """
-    of_scans, owners = {}, {}
+    volumes, owners = {}, {}
     for scan in scans:
         try:
             patient, volume = places.find_volume(scan.ct, scan.ct_files)
         except DicomError:  # reported when the CT is read
             continue
-        of_scans[scan.name] = volume
+        volumes[scan.name] = volume
         images = [header for header in patient.person.images if header.path in volume.paths]
         owners[scan.name] = matching.Owner(patient.person.numbers, images)
     sets = defaultdict(list)  # name of the scan to headers of its structure sets
@@ -225,7 +228,7 @@ def drawn_on(root: str, scans) -> list[Patient]:
             enough = 3 if header.references.series else 2
             sets[matching.owner_of(header, owners, (), enough)].append(header)
     names = [scan for scan in scans if scan.name in sets]
-    return [_with_structures(scan, of_scans[scan.name], sets[scan.name]) for scan in names]
+    return [_with_structures(scan, volumes[scan.name], sets[scan.name]) for scan in names]
 
 
 def _with_structures(scan: Patient, volume, structure_sets) -> Patient:

@@ -14,12 +14,12 @@ from segthor.dicom.who import CHANGES, Person
 
 _FEWEST_SINGLE = 3  # images with different series UIDs that can be one volume
 _SAME_DECIMALS = 2  # of mm, in the affines of phases
-_FEWEST_PHASES = 3  # volumes that may be phases of a 4D CT though they name no phase
+_FEWEST_PHASES = 3  # fewest volumes that are phases of a 4D CT though they name no phase
 _OWN_UIDS = ("series_uids", "each slice has a series UID of its own; they are read as one volume")
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class SeriesVolume:
     """One volume, or images of which no volume can be made.
 
     name: Name of its series, with a number if the series has several volumes.
@@ -48,33 +48,33 @@ def series_name(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
-def make_volumes(person: Person) -> tuple[list[Volume], list[tuple[str, str]]]:
+def make_volumes(person: Person) -> tuple[list[SeriesVolume], list[tuple[str, str]]]:
     """A patient's volumes, sorted by series and position, and (reason, path) of other files."""
     made, aside, single = defaultdict(list), [], []
     for series in person.series:
         findings = (CHANGES,) if series.changes_id else ()
-        volumes = _stack(series.images, findings)
-        made[series.uid] += _volumes(series.uid, series.images, volumes)
-        aside += volumes.left_aside
-        if volumes.left_aside and len(series.images) == 1 and not series.images[0].is_enhanced:
+        result = _make_stacks(series.images, findings)
+        made[series.uid] += _volumes(series.uid, series.images, result)
+        aside += result.left_aside
+        if result.left_aside and len(series.images) == 1 and not series.images[0].is_enhanced:
             single += series.images
     for images in _with_own_uids(single):
-        volumes = _stack(images, (_OWN_UIDS,))
-        used = {path for one in volumes.volumes for path in one.paths}
+        result = _make_stacks(images, (_OWN_UIDS,))
+        used = {path for stack in result.stacks for path in stack.paths}
         uid = min(header.series_uid for header in images)
-        made[uid] += _volumes(uid, images, volumes)
-        aside = [(why, path) for why, path in aside if path not in used]
+        made[uid] += _volumes(uid, images, result)
+        aside = [(reason, path) for reason, path in aside if path not in used]
     return [volume for uid in sorted(made) for volume in _number(made[uid])], aside
 
 
-def _stack(images, findings) -> stacks.Volumes:
-    """As `stacks.of_series`, with an unexpected exception as the error of these images."""
+def _make_stacks(images, findings) -> stacks.SeriesStacks:
+    """As `stacks.make_stacks`, with an unexpected exception as the error of these images."""
     try:
-        return stacks.of_series(images, findings)
+        return stacks.make_stacks(images, findings)
     except Exception as error:
         paths = tuple(header.path for header in images)
         error = guard.read_error(paths[0], error)
-        return stacks.Volumes((StackError(error.code, str(error), paths),), ())
+        return stacks.SeriesStacks((StackError(error.code, str(error), paths),), ())
 
 
 def _with_own_uids(single) -> list[list[Header]]:
@@ -89,46 +89,49 @@ def _with_own_uids(single) -> list[list[Header]]:
     ]
 
 
-def _volumes(uid: str, images, made: stacks.Volumes) -> list[Volume]:
+def _volumes(uid: str, images, result: stacks.SeriesStacks) -> list[SeriesVolume]:
     traits, name = {header.path: header.traits for header in images}, series_name(uid)
-    second = tuple(path for why, path in made.left_aside if why == SECOND_IMAGE)
+    second = tuple(path for reason, path in result.left_aside if reason == SECOND_IMAGE)
     return [
-        Volume(name, uid, stack, tuple(stack.paths), traits[stack.paths[0]], second)
-        for stack in made.volumes
+        SeriesVolume(name, uid, stack, tuple(stack.paths), traits[stack.paths[0]], second)
+        for stack in result.stacks
     ]
 
 
-def phases_of(held) -> dict[str, tuple[str, str]]:
-    """Names of volumes that are phases of a 4D CT, to (name of the first phase, words).
+def find_phases(volumes) -> dict[str, tuple[str, str]]:
+    """Finds the volumes that are phases of a 4D CT.
 
-    Phases are volumes of one study, frame of reference, grid, kernel and contrast, of which each
-    names another phase in percent, or three or more that name none.
+    Phases have one study, frame of reference, grid, kernel and contrast. Either each names another
+    phase in percent, or there are three or more that name none.
+
+    Returns:
+      Name of each such volume to the name of the first phase and its own phase ('30 %', '3 of 10').
     """
     alike = defaultdict(list)
-    for volume in held:
+    for volume in volumes:
         if not volume.problem and not volume.traits.is_projection:
             stack, traits = volume.stack, volume.traits
             affine = stack.affine.round(_SAME_DECIMALS) + 0.0
-            place = stack.shape, affine.tobytes(), stack.places_mm
+            grid = stack.shape, affine.tobytes(), stack.offsets_mm
             uids = stack.study_uid, stack.frame_of_reference_uid
-            alike[uids, place, traits.kernel, traits.has_contrast].append(volume)
-    found = {}
+            alike[uids, grid, traits.kernel, traits.has_contrast].append(volume)
+    phases = {}
     for group in alike.values():
         percents = [volume.traits.phase_percent for volume in group]
         if all(percents) and len(set(percents)) == len(group) > 1:
             ordered = sorted(group, key=lambda volume: int(volume.traits.phase_percent))
-            words = [f"{volume.traits.phase_percent} %" for volume in ordered]
+            labels = [f"{volume.traits.phase_percent} %" for volume in ordered]
         elif not any(percents) and len(group) >= _FEWEST_PHASES:
             ordered = sorted(group, key=lambda volume: (volume.traits.acquired, volume.name))
-            words = [f"{number} of {len(group)}" for number in range(1, len(group) + 1)]
+            labels = [f"{number} of {len(group)}" for number in range(1, len(group) + 1)]
         else:
             continue
         names = [volume.name for volume in ordered]
-        found |= {name: (names[0], text) for name, text in zip(names, words, strict=True)}
-    return found
+        phases |= {name: (names[0], label) for name, label in zip(names, labels, strict=True)}
+    return phases
 
 
-def _number(volumes: list[Volume]) -> list[Volume]:
+def _number(volumes: list[SeriesVolume]) -> list[SeriesVolume]:
     """Adds numbers to the names of the volumes of one series, if there are several."""
     if len(volumes) == 1:
         return volumes

@@ -205,8 +205,8 @@ class Results:
             )
         planes, lacking = labels.grid.planes, ""
         if planes and (resample_z or files.exists(self.path(scan))):
-            probabilities = {name: zyx[planes.nearest] for name, zyx in probabilities.items()}
-            labels = replace(labels, zyx=labels.zyx[planes.nearest], grid=labels.grid.even())
+            probabilities = {name: zyx[planes.to_even] for name, zyx in probabilities.items()}
+            labels = replace(labels, zyx=labels.zyx[planes.to_even], grid=labels.grid.even())
             known = replace(known, uneven=_describe_resampling(planes))
         elif planes:
             lacking = explain_no_label_map(labels.grid)
@@ -265,16 +265,16 @@ def _is_dicom_alone(known: Facts) -> bool:
 def explain_no_label_map(grid: Grid) -> str:
     """Explains why a scan with uneven planes has no label map in NIfTI, and what to do."""
     return (
-        f"no label map in NIfTI: it cannot hold planes at steps of {grid.planes.words}; "
+        f"no label map in NIfTI: it cannot hold planes at steps of {grid.planes.step_range}; "
         "--resample_z writes one on an even grid, --formats=rtstruct,seg the planes as they are"
     )
 
 
 def _describe_resampling(planes: Planes) -> str:
     return (
-        f"label map in NIfTI resampled from {len(planes.places_mm)} planes at steps of "
-        f"{planes.words} to {planes.even_count} slices of {planes.even_step_mm:.4g} mm, each that "
-        "of the nearest plane"
+        f"label map in NIfTI resampled from {len(planes.offsets_mm)} planes at steps of "
+        f"{planes.step_range} to {planes.even_count} slices of {planes.even_step_mm:.4g} mm, each "
+        "that of the nearest plane"
     )
 
 
