@@ -29,7 +29,7 @@ WITHOUT_CT = "structure set without a CT"  # why a file is left aside
 _PARALLEL = 16  # requests at once to another file system
 _MOST_CACHED = 1 << 15
 _cache: dict[str, tuple[str, Header]] = {}  # path to stamp and header
-# Names of serving.predict's files in each of its folders; '' is the one with PREDICTIONS.
+# Names of serving.predict's own files, by subfolder; '' is the folder that holds PREDICTIONS.
 _OUTPUTS = {
     "": re.compile(r".+(\.nii|\.nii\.gz|\.json|\.csv)$", re.IGNORECASE),
     "cases": re.compile(r".+\.json$"),
@@ -147,7 +147,7 @@ def headers(paths) -> list[Header]:
     return [_cache[path][1] for path in paths]
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Clears the cache of headers, for a process that runs for a long time."""
     _cache.clear()
 
@@ -208,7 +208,7 @@ def find(root: str) -> list[str]:
         return [root]
     paths, waiting, seen = [], [(root, None)], set()
     while waiting:
-        folder, written = waiting.pop()  # written: what matches files of serving.predict
+        folder, own_names = waiting.pop()  # own_names: names of serving.predict's files there
         real = folder if files.is_url(folder) else os.path.realpath(folder)
         if real in seen:
             continue
@@ -221,8 +221,8 @@ def find(root: str) -> list[str]:
             paths.append(folder)  # `headers.read` reports that it cannot be opened
             continue
         is_output = PREDICTIONS in names
-        written = _OUTPUTS[""] if is_output else written
-        names = [name for name in names if not (written and written.match(name))]
+        own_names = _OUTPUTS[""] if is_output else own_names
+        names = [name for name in names if not (own_names and own_names.match(name))]
         paths += [files.join(folder, name) for name in names]
         waiting += [
             (files.join(folder, n), _OUTPUTS.get(n) if is_output else None) for n in folders

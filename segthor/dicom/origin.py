@@ -83,11 +83,11 @@ def roi_name(organ: Organ) -> str:
 
 def patient_and_study(stack: Stack) -> Dataset:
     """A data set with patient, study and character set of the scan."""
-    return patient_of(stack.header, stack.study_uid)
+    return copy_patient(stack.header, stack.study_uid)
 
 
-def patient_of(header: Dataset, study_uid: str) -> Dataset:
-    """A data set with patient, study and character set of an image's header."""
+def copy_patient(header: Dataset, study_uid: str) -> Dataset:
+    """Makes a data set with patient, study and character set of an image's header."""
     dataset = Dataset()
     _copy_texts(header, dataset, (*_REQUIRED, *_OPTIONAL))
     for keyword in _REQUIRED:

@@ -1,7 +1,7 @@
 """Reads received files for the node: their UIDs, and the attributes that its rules compare.
 
-The texts of `Series` may contain the patient's name. They are compared with patterns only, and
-never printed, written or made part of a path.
+The texts of `Series` may contain the patient's name. They are compared with patterns and never
+printed, written or used in a path.
 """
 
 from collections import Counter
@@ -27,8 +27,8 @@ _NAME_TAGS = [Tag(keyword) for keyword in _NAMES]
 _TEXT_TAGS = [Tag(keyword) for keyword in _TEXTS.values()]
 TEXTS = tuple(_TEXTS)
 
-# What a node accepts: image classes in use, structure sets, and what modalities send along with a
-# study. The latter is received, so that the transfer of the study succeeds, and discarded.
+# SOP classes that a node accepts: CT, structure sets, and other objects that scanners send with a
+# study. It discards these, but must accept them: senders may otherwise repeat the whole study.
 CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
@@ -37,7 +37,7 @@ CLASSES = (
     "1.2.840.10008.5.1.4.1.1.7",  # secondary capture
     "1.2.840.10008.5.1.4.1.1.88.67",  # radiation dose report
 )
-# All that `segthor.dicom.pixels` decodes.
+# Transfer syntaxes that `segthor.dicom.pixels` decodes.
 SYNTAXES = (
     "1.2.840.10008.1.2.1",  # explicit VR, little endian
     "1.2.840.10008.1.2",  # implicit VR, little endian
@@ -55,7 +55,7 @@ SYNTAXES = (
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Identifiers of one instance. Each may be any text that a sender writes."""
+    """Identifiers of one instance, as sent: any of them may be any text."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -66,13 +66,13 @@ class Instance:
 
 @dataclass(frozen=True)
 class Series:
-    """What a rule compares.
+    """Attributes of a series that rules compare.
 
-    texts: Name of `TEXTS` to the text of the series' first image; never printed.
-    slices: Number of CT slices that are no localizers.
-    spacing_mm: Median distance between slices; 0 where it is not known.
-    is_derived: Whether the slices are derived images or intensity projections.
-    others: Kind of file to number, of the files that are no CT slices.
+    texts: Each name of `TEXTS` to its value in the first image; never printed.
+    slices: Number of CT slices, without localizers.
+    spacing_mm: Median distance between slices; 0 where it is unknown.
+    is_derived: Whether all slices are derived images or intensity projections.
+    others: Number of files of each kind that are no CT slices.
     """
 
     texts: dict[str, str] = field(repr=False)
@@ -86,7 +86,7 @@ def read_instance(path: str) -> Instance:
     """Reads the identifiers of the instance in a file.
 
     Raises:
-      DicomError: the header cannot be read, or the UIDs of instance or series are missing.
+      DicomError: The header cannot be read, or the UID of the instance or series is missing.
     """
     with files.open_read(path) as stream:
         dataset = elements.open_dataset(stream, path, _NAME_TAGS)
@@ -99,14 +99,14 @@ def read_instance(path: str) -> Instance:
 
 
 def read_classes(path: str) -> tuple[str, str]:
-    """SOP class and transfer syntax of a file that this software wrote."""
+    """Reads SOP class and transfer syntax of a file that this software wrote."""
     with files.open_read(path) as stream:
         meta = elements.open_dataset(stream, path, _NAME_TAGS).file_meta
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
 
 
-def count_query(path: str) -> Dataset:
-    """A query, at the level of series, for the number of instances of a file's series."""
+def make_count_query(path: str) -> Dataset:
+    """Makes a query at series level for the number of instances of a file's series."""
     instance = read_instance(path)
     query = Dataset()
     query.QueryRetrieveLevel = "SERIES"
@@ -116,18 +116,18 @@ def count_query(path: str) -> Dataset:
 
 
 def read_count(answer: Dataset) -> int:
-    """The number in an answer to `count_query`; 0 where there is none."""
+    """Reads the number in an answer to `make_count_query`; 0 where there is none."""
     text = elements.text(answer, "NumberOfSeriesRelatedInstances")
     return int(text) if text.isascii() and text.isdecimal() else 0
 
 
 def read_series(paths) -> Series:
-    """Reads what the rules compare, from the files of one series."""
-    read = [headers.read(path) for path in sorted(paths)]
-    slices = [header for header in read if header.kind == headers.CT]
-    first = slices[0].path if slices else next((h.path for h in read), "")
+    """Reads the attributes of a series from its files."""
+    all_headers = [headers.read(path) for path in sorted(paths)]
+    slices = [header for header in all_headers if header.kind == headers.CT]
+    first = slices[0].path if slices else next((h.path for h in all_headers), "")
     derived = [header.is_derived or header.traits.is_projection for header in slices]
-    others = Counter(header.kind for header in read if header.kind != headers.CT)
+    others = Counter(header.kind for header in all_headers if header.kind != headers.CT)
     return Series(
         texts=_read_texts(first),
         slices=sum(len(header.planes) for header in slices),
@@ -141,17 +141,17 @@ def _read_texts(path: str) -> dict[str, str]:
     try:
         with files.open_read(path) as stream:
             dataset = elements.open_dataset(stream, path, _TEXT_TAGS)
-    except Exception:  # a damaged file, which prediction reports
+    except Exception:  # the file is damaged; the prediction reports it
         return dict.fromkeys(_TEXTS, "")
     return {name: elements.text(dataset, keyword) for name, keyword in _TEXTS.items()}
 
 
 def _spacing_mm(planes) -> float:
-    """Median distance of neighbouring planes along the normal of the first one."""
+    """Median distance between neighbouring planes along the normal of the first one."""
     placed = [plane for plane in planes if plane.position_mm and plane.orientation]
     if len(placed) < 2:
         return 0.0
-    across = placed[0].orientation
-    normal = np.cross(across[:3], across[3:])
+    orientation = placed[0].orientation
+    normal = np.cross(orientation[:3], orientation[3:])
     heights_mm = np.sort(np.array([plane.position_mm for plane in placed]) @ normal)
     return float(np.median(np.diff(heights_mm)))

@@ -8,7 +8,7 @@ from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 
 from segthor import files
 from segthor.dicom import SOFTWARE, elements
-from segthor.dicom.origin import patient_of, write
+from segthor.dicom.origin import copy_patient, write
 
 _TITLE = ("18748-4", "LN", "Diagnostic imaging report")
 _HEADING = ("121071", "DCM", "Finding")
@@ -16,25 +16,26 @@ _DESCRIPTION = f"{SOFTWARE}: no result"
 
 
 def write_refusal(path: str, image: str, text: str, version: str, date: str, time: str) -> str:
-    """Writes the document, atomically; the same arguments give the same bytes.
+    """Writes the document atomically; the same arguments give the same bytes.
 
     Args:
       path: The file to write.
       image: An image of the series; patient and study are copied from it.
-      text: The text.
-      version: Of this software.
-      date, time: Of the document, YYYYMMDD and HHMMSS.
+      text: The reason. Other than ASCII characters are escaped.
+      version: Version of this software.
+      date: Date of the document, YYYYMMDD.
+      time: Time of the document, HHMMSS.
 
     Returns:
-      Its SOP Instance UID.
+      The SOPInstanceUID of the document.
 
     Raises:
-      DicomError: the image's header cannot be read.
+      DicomError: The header of the image cannot be read.
     """
     with files.open_read(image) as stream:
         header = elements.open_dataset(stream, image)
     series_uid = elements.text(header, "SeriesInstanceUID")
-    dataset = patient_of(header, elements.text(header, "StudyInstanceUID"))
+    dataset = copy_patient(header, elements.text(header, "StudyInstanceUID"))
     dataset.SOPClassUID = BasicTextSRStorage
     dataset.SOPInstanceUID = _uid("document", series_uid, text, version, date, time)
     dataset.SeriesInstanceUID = _uid("series", series_uid, text, version, date, time)

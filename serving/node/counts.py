@@ -54,7 +54,7 @@ class SourceCounts:
     def _ask(self, peer, series: str) -> int | None:
         """The number that the source returns; None if it returns none."""
         images = self._spool.images(INBOX, series)
-        query = received.count_query(images[0])
+        query = received.make_count_query(images[0])
         entity = AE(self._settings.title)
         entity.connection_timeout = entity.acse_timeout = _TIMEOUT_S
         entity.dimse_timeout = entity.network_timeout = _TIMEOUT_S

@@ -69,7 +69,7 @@ class Predictor:
         finished = [case for case in cases if worker.is_finished(case)]
         paths = [path for case in finished for path in _written(worker, case)]
         objects = [_object(folder, path) for path in paths]
-        index.forget()
+        index.clear_cache()
         if not objects and not reasons and plan.dicom_formats:
             reasons.append("no organ was found, and a structure set cannot be empty")
         digests = ",".join(worker.results.settings["models"])
