@@ -94,7 +94,7 @@ def _checked(card, path: str) -> dict:
     try:
         if card["format"] == FORMAT and card_text.markdown(card):
             return card
-    except (LookupError, TypeError, ValueError, AttributeError):  # a value that has no text
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):  # an odd value
         pass
     raise InputError(f"{path}: expected a model card of format {FORMAT}; export the model again")
 

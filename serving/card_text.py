@@ -239,9 +239,9 @@ def _technical(card: dict) -> str:
 
 
 def _rule(rule: dict) -> str:
-    words = ["the largest piece"] * rule["largest"]
+    words = ["the largest piece"] if rule["largest"] else []
     words += [f"pieces from {rule['min_cm3']:g} cm3"] if rule["min_cm3"] else []
-    words += ["holes filled"] * rule["fill_holes"]
+    words += ["holes filled"] if rule["fill_holes"] else []
     return ", ".join(words) or "nothing"
 
 
