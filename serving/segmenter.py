@@ -208,6 +208,7 @@ class Result:
         worker, case = self._segmenter._worker, self._case
         kinds = Plan(output=folder, models=("-",), formats=formats).dicom_formats
         steps.check_formats(case, kinds)
+        steps.check_planes(self._volume, case.ct, resample_z, kinds)
         outputs.check_folder(folder, {"input": case.ct}, own=outputs.PREDICTIONS)
         if "rtstruct" in kinds:
             self._require_maps()

@@ -17,8 +17,10 @@ from test_predict import affine_of, planted
 from test_uneven import brute_force
 from tiny_models import coded_scan, save_coded
 
+import serving
 from segthor import phantom, records, scans
 from segthor.dicom import places
+from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR
 
@@ -182,6 +184,20 @@ def test_dicom_alone_is_no_failure(model, given, tmp_path):
     said = predict(model, given, tmp_path / "none")
     assert said.returncode == 1 and said.stdout.count("failed: ") == 3
     assert not (tmp_path / "none/dicom").exists()
+
+
+def test_the_segmenter_gives_the_planes_and_refuses_gaps(model, given, tmp_path):
+    segmenter = serving.Segmenter(model)
+    with pytest.raises(InputError, match="slices are missing: 1 between"):
+        segmenter(given[0] / "gap")
+    result = segmenter(given[0] / "feet")
+    assert result.planes_mm == planes_of(given, "feet").places_mm
+    np.testing.assert_array_equal(result.labels, given[1]["feet"])
+    with pytest.raises(InputError, match="--resample_z"):
+        result.write(tmp_path / "out")
+    result.write(tmp_path / "out", ("nifti", "rtstruct"), resample_z=True)
+    assert (tmp_path / "out/feet.nii.gz").exists()
+    assert (tmp_path / "out/dicom/feet_rtstruct.dcm").exists()
 
 
 def moved(given, folder):

@@ -48,8 +48,7 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
         worker.results.require_uncorrected(case)
         scan, stamp = read_scan(case, plan.most_scan_bytes)
         check_gaps(scan, case.ct, plan.allow_gaps)
-        if scan.grid.planes and not (plan.resample_z or plan.dicom_formats):
-            raise InputError(f"{case.ct}: {explain_no_label_map(scan.grid)}")
+        check_planes(scan, case.ct, plan.resample_z, plan.dicom_formats)
         inputs = prepare(worker, scan)
     yield
     with worker.results.keep_note(case):
@@ -102,6 +101,12 @@ def check_gaps(scan: Volume, name: str, allow_gaps: bool) -> None:
     for finding in scan.findings:
         if finding.code == "series_gap" and not allow_gaps:
             raise InputError(f"{name}: {finding.message}; export the series again, or --allow_gaps")
+
+
+def check_planes(scan: Volume, name: str, resample_z: bool, dicom_formats) -> None:
+    """Raises InputError where uneven planes leave nothing to write; `name` opens the message."""
+    if scan.grid.planes and not (resample_z or dicom_formats):
+        raise InputError(f"{name}: {explain_no_label_map(scan.grid)}")
 
 
 def prepare(worker, scan: Volume) -> dict:
