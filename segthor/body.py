@@ -4,21 +4,30 @@ import numpy as np
 from scipy import ndimage
 
 from segthor.boxes import Box, around
+from segthor.planes import Planes
 
+_EVERY_MM = 9  # between the slices that are looked at
 TISSUE_HU = -400  # lung and air are below, fat and other tissue above
 
 
-def body_center_px(zyx: np.ndarray, spacing_zyx_mm) -> tuple[float, float] | None:
+def body_center_px(
+    zyx: np.ndarray, spacing_zyx_mm, planes: Planes | None = None
+) -> tuple[float, float] | None:
     """The in-plane (row, column) centre of the body in a HU volume [Z, Y, X].
 
     In each slice the body is the largest component of tissue, after a morphological opening that
     removes thin objects (couch, tubes). The result is the median over slices of the centres of its
     bounding boxes, so neither couch nor arms matter. None where no slice shows tissue.
+
+    planes: The planes where they lie at uneven steps; slices are then chosen by their place, so
+      that the centre is that of the same scan with all slices.
     """
     steps = [
-        max(1, round(mm / spacing)) for mm, spacing in zip((9, 4, 4), spacing_zyx_mm, strict=True)
+        max(1, round(mm / spacing))
+        for mm, spacing in zip((_EVERY_MM, 4, 4), spacing_zyx_mm, strict=True)
     ]
-    tissue = zyx[:: steps[0], :: steps[1], :: steps[2]] > TISSUE_HU
+    chosen = zyx[:: steps[0]] if planes is None else zyx[planes.choose_every(_EVERY_MM)]
+    tissue = chosen[:, :: steps[1], :: steps[2]] > TISSUE_HU
     radius = max(1, round(8 / (steps[1] * spacing_zyx_mm[1])))
     in_plane = np.zeros((3, 3, 3), bool)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)

@@ -48,6 +48,13 @@ class Planes:
         """Offsets in mm of plane numbers, which may have fractions."""
         return np.interp(index, np.arange(len(self.offsets_mm)), self.offsets_mm)
 
+    def choose_every(self, step_mm: float) -> np.ndarray:
+        """Numbers of planes that lie about `step_mm` apart, rounded to the smallest step."""
+        least = self.steps_mm.min()
+        step = max(1, round(step_mm / least)) * least
+        offsets = np.arange(0, self.offsets_mm[-1] + least / 2, step)
+        return np.unique(np.searchsorted(self._middles_mm, offsets))
+
     @property
     def step_range(self) -> str:
         """The shortest and the longest step, for messages."""
@@ -64,6 +71,10 @@ class Planes:
         return int(np.ceil(num_steps - 1e-3)) + 1
 
     @property
+    def _middles_mm(self) -> np.ndarray:
+        return np.add(self.offsets_mm[1:], self.offsets_mm[:-1]) / 2
+
+    @property
     def even_step_mm(self) -> float:
         """Distance between slices of the even grid."""
         return self.offsets_mm[-1] / (self.even_count - 1)
@@ -74,8 +85,8 @@ class Planes:
 
         `values[to_even]` puts the values of the planes on the even grid.
         """
-        middles = np.add(self.offsets_mm[1:], self.offsets_mm[:-1]) / 2
-        return np.searchsorted(middles, np.linspace(0, self.offsets_mm[-1], self.even_count))
+        offsets = np.linspace(0, self.offsets_mm[-1], self.even_count)
+        return np.searchsorted(self._middles_mm, offsets)
 
     @cached_property
     def from_even(self) -> np.ndarray:

@@ -233,7 +233,7 @@ def _center_px(volume: Volume, recipe: Recipe, masks: LabelMap | None) -> tuple[
         if center is None:
             raise InputError(f"crop_center {recipe.crop_center}: none of these organs is present")
         return center
-    center = body_center_px(volume.zyx, volume.spacing_mm)
+    center = body_center_px(volume.zyx, volume.spacing_mm, volume.grid.planes)
     if center is None:
         size = " x ".join(f"{mm:.4g}" for mm in volume.spacing_mm)
         raise InputError(

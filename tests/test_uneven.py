@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from structure_cases import by_plastimatch, needs_dciodvfy, needs_plastimatch, validated
 from test_metrics import box, small_masks, surface_points
 
-from segthor import audit, figures, metrics, nifti, scans
+from segthor import audit, body, figures, metrics, nifti, scans
 from segthor.dicom import headers, segmentation, stacks, steps, structure_writer, structures
 from segthor.dicom.series import read_stack
 from segthor.errors import InputError
@@ -111,6 +111,24 @@ def test_the_even_grid_gives_every_plane_back(lengths):
     places = np.linspace(0, planes.offsets_mm[-1], planes.even_count)
     apart = abs(places[:, None] - np.array(planes.offsets_mm))
     np.testing.assert_allclose(apart[np.arange(len(places)), planes.to_even], apart.min(1))
+
+
+@pytest.mark.parametrize("step_mm, lacking", [(3, 1), (3, 2), (2.5, 1), (4, 1), (1.25, 3)])
+def test_slices_that_lack_do_not_move_the_box_about_the_body(step_mm, lacking):
+    """The places that are looked at are those of all slices, as long as these are there."""
+    z = np.arange(60)
+    every = max(1, round(9 / step_mm))
+    kept = z[(z % (2 * every) != lacking) & ((z < 20) | (z % every != lacking))]
+    planes = Planes.from_positions(step_mm * kept)
+    np.testing.assert_array_equal(kept[planes.choose_every(9)], z[::every])
+    rng = np.random.default_rng(0)
+    hu = np.full((60, 64, 64), -1000, np.int16)
+    for k in z:
+        row, column = rng.integers(8, 20, 2)
+        hu[k, row : row + 36, column : column + 36] = 0
+    expected = body.body_center_px(hu, (step_mm, 2.0, 2.0))
+    mean_mm = planes.offsets_mm[-1] / (len(kept) - 1)
+    assert body.body_center_px(hu[kept], (mean_mm, 2.0, 2.0), planes) == expected
 
 
 def test_a_part_of_a_grid_has_the_planes_of_its_slices():

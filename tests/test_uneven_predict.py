@@ -191,7 +191,7 @@ def test_the_segmenter_gives_the_planes_and_refuses_gaps(model, given, tmp_path)
     with pytest.raises(InputError, match="slices are missing: 1 between"):
         segmenter(given[0] / "gap")
     result = segmenter(given[0] / "feet")
-    assert result.planes_mm == planes_of(given, "feet").places_mm
+    assert result.planes_mm == planes_of(given, "feet").offsets_mm
     np.testing.assert_array_equal(result.labels, given[1]["feet"])
     with pytest.raises(InputError, match="--resample_z"):
         result.write(tmp_path / "out")
