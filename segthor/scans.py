@@ -19,6 +19,8 @@ from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import Grid, LabelMap, Volume
 
+_LATEST = 253370764800  # the first second of the year 9999
+
 
 def is_dicom(path: str) -> bool:
     """Whether the path is one of DICOM images; opens no file."""
@@ -109,7 +111,9 @@ def read_month(contours: str) -> str:
             return f"{date[:4]}-{date[4:6]}"
     if files.is_url(contours):
         return ""
-    return time.strftime("%Y-%m", time.localtime(os.path.getmtime(contours)))
+    changed = os.path.getmtime(contours)
+    is_known = 0 < changed < _LATEST  # the clock of a disk may be wrong
+    return time.strftime("%Y-%m", time.localtime(changed)) if is_known else ""
 
 
 def size(path: str, among=()) -> int:

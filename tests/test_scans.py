@@ -1,5 +1,7 @@
 """Reading label maps: on the scan's grid, in this project's labels, or an error that says why."""
 
+import os
+
 import nibabel
 import numpy as np
 import pytest
@@ -110,3 +112,9 @@ def test_the_header_alone_gives_the_grid_that_reading_gives(tmp_path):
     grid = scans.read_grid(path)
     assert grid.shape == scans.read(path).grid.shape == file_order.read(path).array.shape
     np.testing.assert_array_equal(grid.affine, scans.read(path).grid.affine)
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 1e11 * 3, 1e18])
+def test_a_time_of_change_that_no_calendar_has_is_no_month(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(os.path, "getmtime", lambda _: seconds)
+    assert scans.read_month(str(tmp_path / "GT.nii.gz")) == ""
