@@ -377,6 +377,36 @@ def test_a_disk_that_is_full_in_the_middle_is_answered(tmp_path, monkeypatch):
         assert len(one.spool.images(*wait_for_jobs(one, 1)[0])) == 3
 
 
+def test_a_disk_that_is_full_after_the_prediction_only_delays_the_result(
+    tmp_path, monkeypatch, receiver
+):
+    move, calls = Spool.move, []
+
+    def full(self, name, source, target, job=None):
+        if target == OUTBOX and not calls:
+            calls.append(name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return move(self, name, source, target, job)
+
+    monkeypatch.setattr(Spool, "move", full)
+    with node(tmp_path, **to(receiver)) as (one, port):
+        send(port, write_series(tmp_path / "ct", "a"))
+        assert wait_for_jobs(one, 1) == [(SENT, calls[0])]
+        assert len(receiver.held) == 1
+
+
+def test_a_job_that_was_moved_without_an_order_holds_up_no_other(tmp_path):
+    scout = nodes.phantoms.write_localizer(tmp_path / "scout", nodes.AFFINE)
+    with node(tmp_path) as (one, port):
+        send(port, scout)
+        ((_, name),) = wait_for_jobs(one, 1, DISCARDED)
+        (tmp_path / "spool" / DISCARDED / name).rename(tmp_path / "spool" / READY / name)
+        (tmp_path / "spool" / SENT / "x-1").mkdir()  # without a job.json
+        send(port, write_series(tmp_path / "ct", "a"))
+        wait_for(lambda: len(one.spool.names(SENT)) == 2)
+        assert "damaged: sent/x-1" in status.describe(one.spool.root)
+
+
 def test_more_than_a_series_or_a_patient_may_hold_is_answered(tmp_path):
     paths = write_series(tmp_path / "ct", "a", slices=6)
     with node(tmp_path, most_instances=4) as (_, port):
@@ -437,7 +467,7 @@ def test_a_job_that_ends_the_process_again_and_again_fails(tmp_path):
     Path(spool.folder("incoming", "x")).touch()
     spool.deliver(spool.folder("incoming", "x"), instance, "CT1", "127.0.0.1")
     order = rules.Order(2, ("m",), ("rtstruct",), "tensorflow", (), 0, False)
-    state, name = spool.close_series(
+    _, name, _ = spool.close_series(
         spool.names(INBOX)[0],
         lambda job, _: (READY, replace(job, order=order, starts=3)),
     )

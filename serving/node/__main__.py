@@ -1,7 +1,6 @@
 """Receives DICOM series over the network, predicts them, and sends the results back.
 
-  python -m serving.node --flagfile=configs/node.flags --spool=SPOOL --rules=RULES.csv \
-    --peers=PEERS.csv
+  python -m serving.node --spool=SPOOL --rules=RULES.csv --peers=PEERS.csv
 
 The process may be killed at any moment: what was acknowledged is in the spool, and the next start
 goes on with it. docs/node.md says how the node is set up beside a PACS.

@@ -4,6 +4,7 @@ An object that a receiver stored is not sent again. A refused one is sent again 
 minutes, then to the second destination in the same way; then the job fails.
 """
 
+import contextlib
 import os
 import shutil
 import threading
@@ -14,6 +15,7 @@ from pynetdicom import AE
 
 from segthor import files, guard
 from segthor.dicom import received
+from segthor.errors import InputError
 from serving.node import tls
 from serving.node.events import Events
 from serving.node.jobs import Job, Object
@@ -44,14 +46,22 @@ class Sender:
         self._settings, self._peers, self._spool = settings, peers, spool
         self._events, self._retries_s = events, retries_s
         self._tls = tls.client_context(settings)
+        self._later: dict[str, float] = {}  # job to when it is due, so that few files are read
         self._busy: dict[str, threading.Thread] = {}  # destination to the thread that sends there
 
     def start_due(self) -> None:
         """Starts to send the jobs that are due."""
         due: dict[str, list[str]] = {}
-        for name, job in self._spool.jobs(OUTBOX):
-            if job.due <= time.time():
-                due.setdefault(_destination(job), []).append(name)
+        names = self._spool.names(OUTBOX)
+        self._later = {name: moment for name, moment in self._later.items() if name in names}
+        for name in names:
+            if self._later.get(name, 0.0) > time.time():
+                continue
+            with contextlib.suppress(InputError):  # it was sent meanwhile, or its file is damaged
+                job = self._spool.read(OUTBOX, name)
+                self._later[name] = job.due
+                if job.due <= time.time():
+                    due.setdefault(_destination(job), []).append(name)
         self._busy = {to: one for to, one in self._busy.items() if one.is_alive()}
         for destination in due.keys() - self._busy.keys():
             arguments = (destination, due[destination])

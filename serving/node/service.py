@@ -1,5 +1,6 @@
 """The node: its threads, and the steps of a job. All state that lasts is in the spool."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -20,7 +21,7 @@ from serving.node.spool import DISCARDED, FAILED, OUTBOX, READY, SENT, WORK, Spo
 from serving.node.watch import Watcher
 
 MOST_STARTS = 3  # of a job whose prediction ends the process
-_PAUSE_S = 0.2
+_PAUSE_S, _SWEEP_S = 0.2, 5.0
 
 
 class Node:
@@ -52,6 +53,7 @@ class Node:
             self._watcher = Watcher(folder, self.spool, self._completion, self.events, quiet_s)
         self._sender = Sender(settings, known, self.spool, self.events, retries_s)
         self._stopped = threading.Event()
+        self._next_sweep = 0.0
         self._said = ""
 
     def start(self) -> None:
@@ -82,9 +84,11 @@ class Node:
 
     def predict_next(self) -> bool:
         """Predicts the first job of the queue; returns whether there was one."""
+        self.spool.requeue()  # after an error, such as a full disk
         if not self._has_space():
             return False
-        ready = self.spool.jobs(READY)
+        # A job without an order was moved here by hand.
+        ready = [one for one in self.spool.jobs(READY) if one[1].order]
         if not ready:
             return False
         name, job = min(ready, key=lambda one: (-one[1].order.priority, one[1].received, one[0]))
@@ -119,9 +123,12 @@ class Node:
         """Looks at the watched folder, closes series, sends what is due, removes what is old."""
         idle = self._completion.idle().items()
         steps = [functools.partial(self._close_complete, *one) for one in idle]
-        steps += [self._sender.start_due, self._receiver.sweep, self._remove_old]
+        steps.append(self._sender.start_due)
         if self._watcher and self._has_space():
             steps.insert(0, self._watcher.look)
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + _SWEEP_S
+            steps += [self._receiver.sweep, self._remove_old]
         for step in steps:
             try:
                 step()
@@ -149,14 +156,10 @@ class Node:
             series, lambda job, images: complete.decide(job, images, current)
         )
         if closed:
-            state, name = closed
+            state, name, job = closed
             self._receiver.forget(series)
             self._counts.forget(series)
-            job = self.spool.read(*closed)
-            images = len(self.spool.images(*closed))
-            line = f"{images} files, {state}"
-            if job.order:
-                line += f" by line {job.order.line} of the rules"
+            line = f"{state} by line {job.order.line} of the rules" if job.order else state
             line += f", replaces {job.replaces}" if job.replaces else ""
             line += f": {job.reason}" if job.reason else ""
             self._report("complete", name, job, line)
@@ -191,8 +194,9 @@ class Node:
         oldest = time.time() - self.settings.keep_days * 86400
         for state in (SENT, FAILED, DISCARDED):
             for name in self.spool.names(state):
-                if self.spool.changed(state, name) < oldest:
-                    self.spool.remove(state, name)
+                with contextlib.suppress(FileNotFoundError):  # its job.json, or all of it
+                    if self.spool.changed(state, name) < oldest:
+                        self.spool.remove(state, name)
 
     def _has_space(self) -> bool:
         has_space = self.spool.free_bytes() >= self.settings.least_free_gb * 1e9

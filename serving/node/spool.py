@@ -48,11 +48,11 @@ class Spool:
           InputError: the folder holds something else.
         """
         self.root = files.absolute(root)
-        held = os.listdir(self.root) if os.path.isdir(self.root) else []
+        held = files.listdir(self.root) if os.path.isdir(self.root) else []
         if held and _KEY not in held:
             raise InputError(
-                f"--spool={root}: expected a new folder or a spool, found {sorted(held)[0]} in it; "
-                "name another folder"
+                f"--spool={root}: expected a new folder or a spool, found {held[0]} in it; name "
+                "another folder"
             )
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         self._key = self._read_key()
@@ -68,6 +68,10 @@ class Spool:
         """Cleans up after a process that was killed."""
         shutil.rmtree(self.folder(INCOMING))
         os.makedirs(self.folder(INCOMING), mode=0o700)
+        self.requeue()
+
+    def requeue(self) -> None:
+        """Moves jobs whose prediction did not end back to `ready`; none may be at work."""
         for name in self.names(WORK):
             self.move(name, WORK, READY)
 
@@ -153,13 +157,13 @@ class Spool:
         self.write(INBOX, series, job)
         files.sync(self.folder(INBOX))
 
-    def close_series(self, series: str, decide) -> tuple[str, str] | None:
+    def close_series(self, series: str, decide) -> tuple[str, str, Job] | None:
         """Makes a job of a series in the inbox.
 
         decide: Function of the job and the paths of its slices, with those of an earlier job;
         returns the folder that the job goes to, and the changed job.
 
-        Returns (folder, name); None if the earlier job is being predicted or a slice arrived.
+        Returns (folder, name, job); None if the earlier job is being predicted or a slice arrived.
         """
         with self._lock:
             earlier = self._last(series)
@@ -184,7 +188,7 @@ class Spool:
             if earlier and earlier[0] == READY:
                 late = replace(self.read(*earlier), reason=f"slices came late; see {name}")
                 self.move(earlier[1], READY, DISCARDED, late)
-        return state, name
+        return state, name, job
 
     def remove(self, state: str, name: str) -> None:
         """Deletes a job."""

@@ -22,12 +22,19 @@ def describe(root: str) -> str:
     spool, now = Spool(root), time.time()
     counts = [f"{state} {len(spool.names(state))}" for state in (INBOX, *STATES)]
     lines = [", ".join(counts), _oldest(spool, now)]
-    ended = [spool.changed(state, name) for state in (SENT, FAILED) for name in spool.names(state)]
+    ended = [
+        spool.changed(state, name) for state in (SENT, FAILED) for name, _ in spool.jobs(state)
+    ]
     last_day = sum(now - moment < _DAY_S for moment in ended)
     lines.append(f"{last_day} jobs ended within the last 24 hours")
+    damaged = [
+        f"damaged: {state}/{name}: its job.json cannot be read"
+        for state in (INBOX, *STATES)
+        for name in sorted({*spool.names(state)} - {name for name, _ in spool.jobs(state)})
+    ]
     failed = sorted(spool.jobs(FAILED), key=lambda one: spool.changed(FAILED, one[0]))
     lines += [f"failed: {name}: {job.reason}" for name, job in failed[-_SHOWN:]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *damaged])
 
 
 def _oldest(spool: Spool, now: float) -> str:
