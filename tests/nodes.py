@@ -30,6 +30,7 @@ from serving.node.work import Predicted
 TITLE, SENDER, RECEIVER = "SEGTHOR", "CT1", "PACS"
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
 RETRIES_S = (0.1, 0.1, 0.1)
+VANISH = -1
 
 
 def write_series(folder, name: str, slices: int = 4, **options) -> list[str]:
@@ -138,8 +139,8 @@ class Receiver:
     """A store that keeps what it gets, and answers as given.
 
     held: UID of every object that was offered, with the answer. answers: Statuses for the next
-    objects, then success. delay_s: Time before each answer. count: Instances that it says a series
-    has.
+    objects, or VANISH to end the association, then success. delay_s: Time before each answer.
+    count: Instances that it says a series has.
     """
 
     def __init__(
@@ -180,6 +181,8 @@ class Receiver:
         time.sleep(self._delay_s)
         status = self._answers.pop(0) if self._answers else 0
         self.held.append((str(event.request.AffectedSOPInstanceUID), status))
+        if status == VANISH:
+            event.assoc.abort()
         return status
 
 

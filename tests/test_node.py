@@ -281,6 +281,15 @@ def test_a_result_that_no_receiver_takes_fails_and_can_be_sent_again(tmp_path):
             assert receiver.stored == [job.objects[0].uid]
 
 
+def test_a_receiver_that_vanishes_in_the_middle_gets_the_same_object_again(tmp_path):
+    with nodes.Receiver(answers=[nodes.VANISH]) as receiver:
+        with node(tmp_path, **to(receiver)) as (one, port):
+            send(port, write_series(tmp_path / "ct", "a"))
+            ((state, name),) = wait_for_jobs(one, 1)
+            (uid,) = [one.uid for one in one.spool.read(state, name).objects]
+            assert state == SENT and receiver.held == [(uid, nodes.VANISH), (uid, 0)]
+
+
 def test_a_receiver_that_does_not_answer_is_left_and_holds_up_no_other(tmp_path, receiver):
     with nodes.Receiver(title="SLOW", delay_s=3) as slow:
         peers = [("SLOW", "127.0.0.1", slow.port), (RECEIVER, "127.0.0.1", receiver.port)]
