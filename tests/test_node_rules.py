@@ -190,7 +190,7 @@ runpy.run_module("serving.node", run_name="__main__", alter_sys=True)
 
 def test_without_the_extra_the_node_says_what_to_install(tmp_path, model):
     rules_path = write_rules(tmp_path / "rules.csv", {"model": model})
-    words = [f"--spool={tmp_path / 'spool'}", f"--rules={rules_path}"]
+    words = [f"--spool={tmp_path / 'spool'}", f"--rules={rules_path}", "--peers=peers.csv"]
     done = run(["-c", WITHOUT_EXTRA, *words], cold=True)
     assert done.returncode == 2
     assert done.stderr == (

@@ -71,7 +71,7 @@ MISSING = {
     "serving.evaluate": ["--predictions=nowhere", "--labels=nowhere", "--output=OUT"],
     "serving.export": ["--workdir=nowhere", "--output=OUT"],
     "serving.follow": ["--drafts=nowhere", "--approved=nowhere", "--output=OUT"],
-    "serving.node": ["--spool=OUT", "--rules=nowhere"],
+    "serving.node": ["--spool=OUT", "--rules=nowhere", "--peers=nowhere"],
     "serving.predict": ["--model=nowhere", "--input=SCAN", "--output=OUT"],
     "serving.report": ["--predictions=nowhere", "--scans=nowhere", "--output=OUT"],
     "serving.submission": ["--predictions=nowhere", "--scans=nowhere", "--output=OUT.zip"],

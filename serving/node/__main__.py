@@ -50,6 +50,10 @@ def _check(settings: Settings) -> None:
     _require_rules(settings)
     if not settings.port and not settings.watch:
         raise InputError("--port=0: expected --watch=FOLDER with it, or a port to listen on")
+    if settings.port and not settings.peers:
+        raise InputError(
+            "--peers=: expected a CSV of who may call, found nothing; see docs/node.md"
+        )
 
 
 def _require_rules(settings: Settings) -> None:
