@@ -151,7 +151,7 @@ def _read_slice(patient: Built, z: int) -> np.ndarray | None:
         hu = scans.read(patient.ct).zyx
     except InputError:
         return None
-    if hu.shape != patient.placement.shape_zyx:  # another scan is there now
+    if hu.shape != patient.placement.shape_zyx:  # the scan was replaced after the build
         return None
     slices = patient.placement.image_to_model(hu)
     return window(next(itertools.islice(slices, z, None)), _WIDE_LEVEL_HU, _WIDE_WIDTH_HU)

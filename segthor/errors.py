@@ -14,12 +14,12 @@ from absl import app, flags
 
 from segthor import configs, memory
 
-# The system refuses a file. The user has to act, as for bad input; it is no fault of the program.
+# Errors of the system that the user has to resolve, like bad input: it refuses a file, ...
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _REFUSALS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _REFUSALS |= {errno.EFBIG}  # a limit of the shell (ulimit -f)
 _REFUSALS |= {errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.ENOLCK}
-# A disk or a network fails. Libraries for other file systems give no number.
+# ... or a disk or network fails. None: libraries for remote file systems set no number.
 _REFUSALS |= {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
 _REFUSALS |= {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, None}
 _REMOTE = {"aiohttp", "botocore", "gcsfs", "google", "requests", "s3fs", "urllib3"}

@@ -1,4 +1,4 @@
-"""Whether the figures in a manifest can be computed with."""
+"""Checks that the figures of a manifest can be used in computations."""
 
 from dataclasses import dataclass, field
 
@@ -6,17 +6,17 @@ from segthor import fields
 from segthor.errors import InputError
 from segthor.figures import OrganFigures
 
-_MAX_NUMBER = 1e9  # of a figure in mm, HU or cm3
+_MAX_NUMBER = 1e9  # larger figures in mm, HU or cm3 are damaged
 
 
 @dataclass(frozen=True)
 class Statistics:
     """The statistics of a dataset; each field may be missing.
 
-    slices: Organ, or 'all', to its number of slices.
-    hu_percentiles: Organ to percentile to HU.
+    slices: Organ, or 'all', to number of slices.
+    hu_percentiles: Organ to percentile ('5', '50', '95') to HU.
     spacing_in_plane_mm: 'min', 'median' and 'max' over the patients.
-    spacing_between_slices_mm: The same.
+    spacing_between_slices_mm: As spacing_in_plane_mm.
     """
 
     slices: dict[str, int] = field(default_factory=dict)
@@ -31,11 +31,11 @@ class Statistics:
 
 
 def find_odd_figures(statistics: dict, patients):
-    """Yields a line for figures that are missing, of another type, or too large to compute with.
+    """Yields a line for each figure that is missing, of another type, or implausibly large.
 
     Args:
-      statistics: Those of the manifest.
-      patients: Its rows, `manifest.Built`.
+      statistics: The statistics of the manifest.
+      patients: The rows of the manifest (`manifest.Built`).
     """
     try:
         fields.from_json(Statistics, statistics, "statistics")
@@ -51,9 +51,9 @@ def find_odd_figures(statistics: dict, patients):
         figures = row.level_hu, row.grey_shares, vars(row.placement), row.audit.organs
         for number in _numbers(figures):
             if abs(number) > _MAX_NUMBER:
-                yield f"{where}: no scan measures {number:g}"
+                yield f"{where}: expected at most {_MAX_NUMBER:g}, found {number:g}"
     if len({len(row.grey_shares) for row in patients if row.grey_shares}) > 1:
-        yield "grey_shares: expected as many of each patient"
+        yield "grey_shares: expected equally many for each patient"
 
 
 def _numbers(value):

@@ -102,7 +102,7 @@ class Placement:
         if self.planes_mm is not None:
             steps = np.diff(self.planes_mm)
             if len(self.planes_mm) != self.shape_zyx[0] or not len(steps) or min(steps) <= 0:
-                raise InputError("planes_mm: expected the ascending place of each plane")
+                raise InputError("planes_mm: expected an ascending offset for each plane")
 
     @classmethod
     def centred(

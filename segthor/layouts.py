@@ -196,7 +196,7 @@ def _in_part(folder: str, without) -> list[Patient]:
 def _one_patient(folder: str) -> list[Patient]:
     try:
         names, folders = files.entries(folder)
-    except (InputError, OSError) as error:  # the other patients must not suffer
+    except (InputError, OSError) as error:  # must not stop the other patients
         fault = f"{folder}: cannot be opened ({getattr(error, 'strerror', None) or error})"
         return [Patient(stem(folder), folder, fault=fault, fault_code="file_missing")]
     images, masks = _split_names(names)

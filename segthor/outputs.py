@@ -17,7 +17,7 @@ from segthor.errors import InputError
 
 SOFTWARE = "segthor"  # written into each picture and page, so that programs recognize their own
 _HEAD_BYTES = 1 << 16
-_MOST_PATH_BYTES = 4000  # Linux takes 4096, with the names of files in the folder
+_MOST_PATH_BYTES = 4000  # Linux allows 4096, which include the names of files in the folder
 DATASET, PHANTOMS, RUN, PREDICTIONS = "a dataset", "phantoms", "a run", "predictions"
 MODEL = "a model"
 
@@ -241,7 +241,9 @@ def _check_named(path: str | None, flag: str, expected: str) -> None:
         raise InputError(f"--{flag}={path!r}: expected the name of {expected}, found a zero byte")
     if len(path.encode(errors="surrogatepass")) > _MOST_PATH_BYTES:
         found = f"{path[:40]}... of {len(path)} characters"
-        raise InputError(f"--{flag}: expected a path that a system can hold, found {found}")
+        raise InputError(
+            f"--{flag}: expected a path of at most {_MOST_PATH_BYTES} bytes, found {found}"
+        )
 
 
 def _check_inputs(path: str, inputs: Mapping, flag: str, written: Iterable[str] = ()) -> None:

@@ -144,10 +144,10 @@ def drop(kind, key):
         (put("statistics", {"hu_percentiles": {"heart": {"5": 1}}}), "heart: expected 5, 50 and"),
         (put("patients", 0, "placement", {}), r"patients\[0\].placement.*: missing"),
         (put("patients", 0, "placement", "step_px", 0, 0), "sizes above 0, found 0"),
-        (put("patients", 0, "placement", "planes_mm", [0, 3]), "the ascending place of each"),
-        (put("patients", 0, "placement", "planes_mm", [0] * 10), "the ascending place of each"),
-        (put("patients", 0, "placement", "first_px", 0, 1e300), "no scan measures 1e.300"),
-        (put("patients", 0, "level_hu", -1e12), "no scan measures -1e.12"),
+        (put("patients", 0, "placement", "planes_mm", [0, 3]), "an ascending offset for each"),
+        (put("patients", 0, "placement", "planes_mm", [0] * 10), "an ascending offset for each"),
+        (put("patients", 0, "placement", "first_px", 0, 1e300), "found 1e.300"),
+        (put("patients", 0, "level_hu", -1e12), "found -1e.12"),
         (put("patients", 0, "audit", "organs", "heart", {}), "heart.*: missing"),
         (put("patients", 0, "audit", "organs", "heart", "mean_hu", "x"), "mean_hu: expected a fin"),
         (
@@ -155,7 +155,7 @@ def drop(kind, key):
                 put("patients", 0, "grey_shares", [1.0])(value)
                 or put("patients", 1, "grey_shares", [0.5, 0.5])(value)
             ),
-            "grey_shares: expected as many",
+            "grey_shares: expected equally many",
         ),
         (put("shards", 0, "file", "/etc/passwd"), "inside the dataset's folder"),
         (put("shards", 0, "file", "../x.tfrecord"), "inside the dataset's folder"),

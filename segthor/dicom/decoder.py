@@ -251,7 +251,7 @@ def _decoders() -> dict:
 
 
 def _decode_run_lengths(decode, frame: bytes):
-    """The values of a frame; its head says how many segments there are, one a byte of a value."""
+    """Decodes RLE; the frame starts with its number of segments, one for each byte of a value."""
     dtype = f"<u{int.from_bytes(frame[:4], 'little')}"
     return np.frombuffer(decode(frame, dtype), dtype)
 
