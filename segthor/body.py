@@ -6,7 +6,7 @@ from scipy import ndimage
 from segthor.boxes import Box, around
 from segthor.planes import Planes
 
-_EVERY_MM = 9  # between the slices that are looked at
+_EVERY_MM = 9  # distance between the slices that are examined
 TISSUE_HU = -400  # lung and air are below, fat and other tissue above
 
 
@@ -19,8 +19,8 @@ def body_center_px(
     removes thin objects (couch, tubes). The result is the median over slices of the centres of its
     bounding boxes, so neither couch nor arms matter. None where no slice shows tissue.
 
-    planes: The planes where they lie at uneven steps; slices are then chosen by their place, so
-      that the centre is that of the same scan with all slices.
+    planes: The planes at uneven steps; None at even steps. Slices are then chosen by position, so
+      that missing slices do not move the centre.
     """
     steps = [
         max(1, round(mm / spacing))

@@ -49,7 +49,7 @@ class Planes:
         return np.interp(index, np.arange(len(self.offsets_mm)), self.offsets_mm)
 
     def choose_every(self, step_mm: float) -> np.ndarray:
-        """Numbers of planes that lie about `step_mm` apart, rounded to the smallest step."""
+        """Numbers of planes about `step_mm` apart, rounded to a multiple of the least step."""
         least = self.steps_mm.min()
         step = max(1, round(step_mm / least)) * least
         offsets = np.arange(0, self.offsets_mm[-1] + least / 2, step)
@@ -72,6 +72,7 @@ class Planes:
 
     @property
     def _middles_mm(self) -> np.ndarray:
+        """Offsets halfway between neighbouring planes, float64 [Z - 1]."""
         return np.add(self.offsets_mm[1:], self.offsets_mm[:-1]) / 2
 
     @property
