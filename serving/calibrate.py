@@ -7,7 +7,7 @@ Each patient is predicted by the fold that was not trained on it, as it is and w
 ways. The calibration is stored with the models that --model names, by default with the models of
 the folds, which are exported to OUTPUT/models. serving.predict then expects scores and marks the
 cases that a person should look at. Repeat the same command to continue an interrupted one. Exit
-status: 0, or 1 where a patient could not be read.
+status: 0, or 1 if a patient could not be read.
 """
 
 import subprocess
@@ -66,7 +66,7 @@ def main(_):
     print(tables.align(list(calibration.table[0]), lines))
     stored = MODEL.value or [files.parent(model) for model in models]
     if failed:
-        print(f"{failed} patients FAILED and are not part of it; see the lines above.")
+        print(f"{failed} patients FAILED and are not part of the calibration; see above.")
     print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
     return 1 if failed else 0
 
@@ -128,9 +128,9 @@ def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[s
             print(f"[{done}/{len(dataset.patients)}] {patient}", flush=True)
             try:
                 if patient not in contoured:
-                    raise InputError(f"{DATA.value}: names no contours of the patient")
+                    raise InputError(f"{DATA.value}: has no contours of the patient")
                 rows += cases.make_rows(contoured[patient], ensemble, folder)
-            except Exception as error:  # whatever it is, the other patients must not suffer
+            except Exception as error:  # an unforeseen error must not stop the other patients
                 failed += 1
                 print(f"FAILED: {patient}: {guard.describe(error)}", flush=True)
     return rows, names, failed

@@ -52,7 +52,7 @@ ORGAN_TABLE = flags.DEFINE_string(
     "SegTHOR's four).",
 )
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace existing objects.")
-_LATEST = 253402300799  # the last second of the year 9999, in which DICOM's dates end
+_LATEST = 253402300799  # last second of the year 9999, the last year of a DICOM date
 
 
 def main(argv):
@@ -152,7 +152,7 @@ def _origin(label_map: str) -> dict:
     # Time and digest of the label map: a second conversion gives the same bytes.
     remote = files.is_url(label_map)
     changed = time.time() if remote else os.path.getmtime(label_map)
-    made = time.gmtime(min(max(changed, 0), _LATEST))  # the clock of a disk may be wrong
+    made = time.gmtime(min(max(changed, 0), _LATEST))  # file times may be wrong
     digest = files.sha256(label_map)[:16]
     return {
         "version": importlib.metadata.version("segthor"),

@@ -4,8 +4,8 @@
     --output=raw
   python -m serving.tune --model=M --predictions=raw --labels=data/dataset
 
-serving.predict then applies it, unless --nopostprocess is given. Exit status: 0, or 1 where a
-patient could not be read.
+serving.predict then applies it, unless --nopostprocess is given. Exit status: 0, or 1 if a patient
+could not be read.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def main(_):
     print(hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
     failed = len(pairs) - len(scored)
     if failed:
-        print(f"{failed} patients FAILED and took no part in it; see the lines above.")
+        print(f"{failed} patients FAILED and were not scored; see the lines above.")
     return 1 if failed else 0
 
 
@@ -87,7 +87,7 @@ def _score(pairs, predictions, organs: Organs) -> list:
             predictable = facts.read_of_table(PREDICTIONS.value, labels.name, organs).organs
             names = [name for name in truth.contoured if name in predictable]
             patients.append(candidates.score_candidates(predicted, truth, names))
-        except Exception as error:  # whatever it is, the other patients must not suffer
+        except Exception as error:  # an unforeseen error must not stop the other patients
             print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
             continue
         print(line, flush=True)

@@ -150,11 +150,11 @@ def read_of_fold(runs: str, fold: int, data: str, dataset: Dataset) -> RunRecord
     record = read(folder)
     if record.config.fold != fold or record.data.digest != dataset.digest():
         raise InputError(
-            f"--runs={runs}: {folder} is no run of fold {fold} of {data} as it is now, so that its "
-            "network may have seen the patients; cross-validate again"
+            f"--runs={runs}: {folder} is not a run of fold {fold} of {data} as it is now, so its "
+            "network may have been trained on the patients; cross-validate again"
         )
     if record.config.task == CLASSIFY:
-        raise InputError(f"--runs={runs}: classifiers outline no organs")
+        raise InputError(f"--runs={runs}: expected a segmentation task, found classifiers")
     return record
 
 
@@ -194,7 +194,7 @@ def latest_checkpoint(folder: str) -> str | None:
 
     logger = logging.getLogger("tensorflow")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # TensorFlow would report in lines of its own
+    logger.setLevel(logging.CRITICAL)  # TensorFlow would print lines of its own
     try:
         latest = tf.train.latest_checkpoint(folder)
     except ValueError:  # an empty list

@@ -9,7 +9,7 @@ from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.organs import Organs
 
-# The evidence of an organ that is there; see `serving.review.evidence`.
+# Names of the evidence of an organ that was found; see `serving.review.evidence`.
 _OF_ORGAN = (
     *("uncertainty", "border_uncertainty", "expected_loss", "weak_share", "weak_slices"),
     *("disagreement", "disagreeing_slices", "slices", "removed_share", "surplus_pieces"),
@@ -45,7 +45,7 @@ class Evidence:
     def __post_init__(self):
         for organ, row in self.organs.items():
             for name in _OF_ORGAN if row else ():
-                if name not in row or not _is_sound(name, row[name]):
+                if name not in row or not _is_valid(name, row[name]):
                     found = repr(row.get(name, "nothing"))[:40]
                     raise InputError(
                         f"evidence of {organ}: {name}: expected a number, found {found}"
@@ -143,8 +143,8 @@ class Facts:
         json_files.write(target, {k: value for k, value in values.items() if value is not None})
 
 
-def _is_sound(name: str, value) -> bool:
-    """Whether the evidence of this name may have such a value."""
+def _is_valid(name: str, value) -> bool:
+    """Whether a value is valid for the evidence of this name."""
     if name == "slices":
         return isinstance(value, list | tuple) and all(type(z) is int and z > 0 for z in value)
     if name == "disagreement" and value is None:

@@ -53,7 +53,18 @@ def make_rows(patient: Patient, models: Ensemble, folder: str) -> list[dict]:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of `measure_scan`."""
+    """Evidence and scores of one organ in one scan; see `measure_scan`.
+
+    patient: Name of the patient.
+    kind: AS_IT_IS, or the kind of the worsening.
+    organ: Name of the organ.
+    found: Whether the prediction holds the organ.
+    drawn: Whether the contours hold the organ.
+    dice: True Dice.
+    surface_dice: True surface Dice at 2 mm.
+    scan: Evidence of the scan.
+    evidence: Evidence of the organ.
+    """
 
     patient: str
     kind: str
@@ -66,7 +77,7 @@ class Row:
     evidence: dict
 
     def __post_init__(self):
-        Evidence(self.scan, {self.organ: self.evidence})  # raises InputError for odd values
+        Evidence(self.scan, {self.organ: self.evidence})  # raises InputError for invalid values
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Cache:
 
 
 def read_cache(path: str) -> Cache | None:
-    """Reads the cached rows of a patient; None where there are none, or the file is damaged."""
+    """Reads the cached rows of a patient; None if there are none or the file is damaged."""
     try:
         return fields.from_json(Cache, json_files.read(path), path)
     except InputError:
