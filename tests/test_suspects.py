@@ -276,11 +276,11 @@ def test_runs_of_another_dataset_or_fold_are_refused_in_one_line(folder, tmp_pat
         assert not (tmp_path / "out").exists()
 
     slices.make(tmp_path / "other", size=96, folds=FOLDS, seed=1)
-    refused("its network may have seen", data=tmp_path / "other")
+    refused("its network may have been trained on", data=tmp_path / "other")
     (tmp_path / "runs").mkdir()
     for fold in range(FOLDS):  # the folds exchanged
         (tmp_path / "runs" / f"fold_{fold}").symlink_to(folder / "runs" / f"fold_{1 - fold}")
-    refused("is no run of fold 0", runs=tmp_path / "runs")
+    refused("is not a run of fold 0", runs=tmp_path / "runs")
     refused("expected a run of trainer.main", runs=tmp_path / "nowhere")
     done = suspects(folder, "data")
     assert done.returncode == 2 and "--data is read there" in done.stderr
@@ -322,7 +322,7 @@ def test_a_damaged_run_is_one_line(folder, tmp_path, program):
         path.write_bytes(healthy)
     given["data"] = tmp_path / "other"
     slices.make(tmp_path / "other", size=96, folds=FOLDS, seed=1)
-    refuse("is no run of fold 0")
+    refuse("is not a run of fold 0")
     if program == "serving.calibrate":
         given["data"] = folder / "data"
         (tmp_path / "runs" / "fold_1" / "summary.json").unlink()
