@@ -135,6 +135,7 @@ def _network(record) -> dict:
     config = record.config
     summary = record.summary if isinstance(record.summary, dict) else {}
     best = summary.get("best") if isinstance(summary.get("best"), dict) else {}
+    flips = ("left_right", "front_back")
     return {
         "task": config.task,
         "architecture": f"{config.decoder}-{config.backbone}",
@@ -143,9 +144,8 @@ def _network(record) -> dict:
         "loss": config.loss,
         "steps": summary.get("steps"),
         "best_step": best.get("step"),
-        "flips": [name for name in ("left_right", "front_back")
-                  if getattr(config.augment, f"flip_{name}")],
-    }  # fmt: skip
+        "flips": [name for name in flips if getattr(config.augment, f"flip_{name}")],
+    }
 
 
 def _dataset_of(record) -> tuple[Dataset | None, str]:

@@ -126,9 +126,9 @@ def _conclude(rows: list[Row], months: list[Group]) -> str:
     """Summarises the comparison in one line."""
     changed = sum(row.changed for row in rows)
     conclusion = f"{changed} of {len(rows)} organs were changed, {len(rows) - changed} were not"
-    raised = [f"{group.organ} in {group.month or 'an unknown month'}" for group in months
-              if group.alarm]  # fmt: skip
-    if raised:
+    alarms = [group for group in months if group.alarm]
+    if alarms:
+        raised = (f"{group.organ} in {group.month or 'an unknown month'}" for group in alarms)
         return f"{conclusion}. ALARM: changed more than the review expected: {', '.join(raised)}."
     if all(row.lower_dice is None for row in rows):
         return (
@@ -138,8 +138,7 @@ def _conclude(rows: list[Row], months: list[Group]) -> str:
 
 
 def _table(overall: list[Group]) -> str:
-    header = ("organ", "approved", "changed", "slices", "added path mm", "sDice 3 mm", "Dice",
-              "expected", "bound")  # fmt: skip
+    header = ("organ", "approved", "changed", "slices", "added path mm", "sDice 3 mm")
     rows = [
         (
             group.organ,
@@ -152,7 +151,8 @@ def _table(overall: list[Group]) -> str:
         )
         for group in overall
     ]
-    return f"Medians of the changed organs\n{tables.align(header, rows)}"
+    table = tables.align((*header, "Dice", "expected", "bound"), rows)
+    return f"Medians of the changed organs\n{table}"
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def _of_patients(rows, organs) -> dict:
 
 def _of_organ(rows, name: str) -> dict:
     contoured = [row for row in rows if name in row.organs]
-    measured = [OrganFigures(**row.audit.organs[name]) for row in contoured
-                if name in row.audit.organs]  # fmt: skip
+    figures = (row.audit.organs.get(name) for row in contoured)
+    measured = [OrganFigures(**values) for values in figures if values]
     return {
         "patients": len(contoured),
         "volume_cm3": _levels(one.volume_cm3 for one in measured),

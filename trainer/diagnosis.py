@@ -8,9 +8,8 @@ _AUGMENTING = 0.3  # share of augmentation in a step above which it is the bottl
 _GAIN = 1.5  # factor of slices/s above which a larger batch is advised
 _GPU_RATE = 1000  # slices/s of a fast GPU, as an example
 _FEWEST_SHUFFLED = 4  # batches that the shuffle buffer should hold
-READING, DECODING, AUGMENTING, BATCH, NETWORK = BOTTLENECKS = (
-    *("reading", "decoding and mixing", "augmentation", "a small batch", "the network"),
-)
+BOTTLENECKS = ("reading", "decoding and mixing", "augmentation", "a small batch", "the network")
+READING, DECODING, AUGMENTING, BATCH, NETWORK = BOTTLENECKS
 
 
 @dataclass(frozen=True)

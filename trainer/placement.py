@@ -16,9 +16,8 @@ from pathlib import Path
 from tensorflow.python.framework import kernels
 
 LARGE = 4096  # elements above which copying a tensor to the host takes longer than a launch
-AUGMENTATION, NETWORK, LOSS, GRADIENTS, UPDATE, REST = PARTS = (
-    *("augmentation", "network", "loss", "gradients", "update", "rest"),
-)
+PARTS = ("augmentation", "network", "loss", "gradients", "update", "rest")
+AUGMENTATION, NETWORK, LOSS, GRADIENTS, UPDATE, REST = PARTS
 _UNKNOWN_SIDE = 16  # assumed size of a dimension without a static size
 _ROOT = str(Path(__file__).resolve().parents[1]) + "/"
 # The stop flag and the clock run on the host on purpose, and read nothing from the device.

@@ -11,10 +11,10 @@ from segthor.organs import Organs
 
 # Names of the evidence of an organ that was found; see `serving.review.evidence`.
 _OF_ORGAN = (
-    *("uncertainty", "border_uncertainty", "expected_loss", "weak_share", "weak_slices"),
-    *("disagreement", "disagreeing_slices", "slices", "removed_share", "surplus_pieces"),
-    *("gap_share", "gaps", "volume_z", "length_z", "hu_z", "place_z"),
-)
+    "uncertainty border_uncertainty expected_loss weak_share weak_slices disagreement "
+    "disagreeing_slices slices removed_share surplus_pieces gap_share gaps volume_z length_z hu_z "
+    "place_z"
+).split()
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def _groups(groups: list[Group], with_month: bool) -> str:
 
 
 def _rows(rows: list[Row]) -> str:
-    header = ("patient", "organ", "month", "slices changed", "added path mm", "Dice", "expected",
-              "at least", "draft cm3", "approved cm3", "marked by review")  # fmt: skip
+    scores = ("slices changed", "added path mm", "Dice", "expected", "at least")
+    header = ("patient", "organ", "month", *scores, "draft cm3", "approved cm3", "marked by review")
     lines = [
         (
             (
