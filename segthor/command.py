@@ -69,7 +69,7 @@ _segthor() {
   elif [ "${word#-}" != "$word" ]; then
     COMPREPLY=($(compgen -W "$(segthor "${COMP_WORDS[1]}" --help 2> /dev/null |
       sed -n "$flag=.*/--\\2=/p; $flag\\$/--\\2/p")" -- "$word"))
-    case ${COMPREPLY[0]} in *=) compopt -o nospace 2> /dev/null ;; esac
+    case ${COMPREPLY[0]-} in *=) compopt -o nospace 2> /dev/null ;; esac
   fi
 }
 complete -o default -F _segthor segthor
