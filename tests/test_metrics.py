@@ -535,7 +535,7 @@ LABELS = np.zeros((4, 5, 6), np.uint8)
     [
         ((LABELS[0], LABELS[0], (1, 1, 1), [1]), "predicted: expected a label map"),
         ((LABELS, LABELS.astype(float), (1, 1, 1), [1]), "truth: expected a label map.*float64"),
-        ((LABELS, LABELS[:3], (1, 1, 1), [1]), r"one shape, got \(4, 5, 6\) and \(3, 5, 6\)"),
+        ((LABELS, LABELS[:3], (1, 1, 1), [1]), r"one shape, found \(4, 5, 6\) and \(3, 5, 6\)"),
         ((LABELS, LABELS, (1, 1), [1]), "spacing_mm: expected three positive lengths"),
         ((LABELS, LABELS, (1, 0, 1), [1]), "spacing_mm: expected three positive lengths"),
         ((LABELS, LABELS, (1, math.nan, 1), [1]), "spacing_mm: expected three positive lengths"),
