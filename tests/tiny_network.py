@@ -36,8 +36,9 @@ def network(backbone, input_shape, classes, activation, encoder_weights) -> tf.k
     # The deepest features, by the names that resnet18 has with the decoders unet and pspnet.
     x = layers.Activation("relu", name="relu1")(x)
     x = layers.Activation("linear", name="aggregation_relu")(x)
-    x = layers.UpSampling2D(4)(x)
-    return tf.keras.Model(images, layers.Conv2D(classes, 3, padding="same", name="final_conv")(x))
+    # Outlined on a coarse grid, as by PSPNet: sums over fewer pixels have smaller rounding errors.
+    x = layers.Conv2D(classes, 3, padding="same", name="final_conv")(x)
+    return tf.keras.Model(images, layers.UpSampling2D(4)(x))
 
 
 if __name__ == "__main__":
