@@ -19,6 +19,7 @@ PROGRAMS = {
     "serving.convert": ("output", "", ("predictions", "scans"), ()),
     "serving.evaluate": ("output", "", ("predictions", "labels", "scans", "compare"), ()),
     "serving.export": ("output", "", ("workdir",), ()),
+    "serving.follow": ("output", "", ("drafts", "approved"), ()),
     "serving.node": ("spool", "", ("rules", "peers", "watch"), ()),
     "serving.predict": ("output", "", ("model", "input", "gate", "level_model"), ()),
     "serving.report": ("output", "", ("predictions", "scans", "labels"), ()),
@@ -48,6 +49,7 @@ OWN = {
 }
 # Files of the names that programs write, by somebody else.
 FOREIGN = (
+    *("approved.csv", "follow.csv", "follow.html", "months.csv", "unchanged.csv"),
     *("audit.csv", "audit.html", "comparison.json", "cross_validation.csv", "dataset.json"),
     *("entry.zip", "histograms.png", "learning_curve.csv", "learning_curve.png", "letter.txt"),
     *("overlay.png", "patients.csv", "phantoms.json", "predictions.csv", "predictions.json"),
@@ -99,7 +101,7 @@ def test_no_program_writes_where_it_must_not(program, tmp_path):
     for case, path in bad_outputs(program, tmp_path).items():
         done = run(["-m", program, *given, *others, f"--{flag}={path}"], cwd=tmp_path)
         if (program, case) == ("serving.convert", "foreign"):  # found patient by patient
-            assert done.returncode == 1 and "scan_rtstruct.dcm: is there" in done.stdout
+            assert done.returncode == 1 and "scan_rtstruct.dcm: exists" in done.stdout
             continue
         assert done.returncode == 2 and done.stderr.startswith("error: "), (case, done.stderr)
         assert len(done.stderr.splitlines()) == 1, (case, done.stderr)
@@ -109,7 +111,7 @@ def test_no_program_writes_where_it_must_not(program, tmp_path):
 
 def test_every_program_with_an_output_is_tried():
     """Those that write nothing, or into the model that they are given, are named here."""
-    nothing = {"beam_jobs.verify", "trainer.doctor", "serving.tune"}
+    nothing = {"beam_jobs.verify", "segthor.doctor", "serving.tune", "trainer.doctor"}
     entries = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for package in ("segthor", "beam_jobs", "trainer", "serving")
