@@ -1,13 +1,19 @@
 """A dataset of a few made-up slices, for the trainer's tests: quick to write, possible to learn."""
 
+import dataclasses
+
 import numpy as np
 
 from segthor import files, organs, records
 from segthor.geometry import Placement
 from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Shard
 from segthor.recipe import Recipe
+from trainer.strengths import Strengths
 
 FOLDS = 3
+# Flags of trainings that augment nothing, for laws about everything else: to trace augmentation is
+# a quarter of what a short training takes.
+NO_AUGMENTATION = [f"--augment_{field.name}=0" for field in dataclasses.fields(Strengths)]
 NAMES = organs.SEGTHOR.names
 
 

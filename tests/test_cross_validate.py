@@ -13,7 +13,7 @@ from programs import LIMIT_S, finish, start
 from test_trainer import NETWORK
 
 FOLDS = 2
-FLAGS = ["--steps=2", "--surface_distances", "--organs=heart,aorta", "--augment_probability=0.0"]
+FLAGS = ["--steps=2", "--surface_distances", "--organs=heart,aorta", *slices.NO_AUGMENTATION]
 
 
 def rows(path):
@@ -91,7 +91,7 @@ def until(reached, process):
 def long(tmp_path):
     """A cross-validation that does not end by itself, and its folder."""
     slices.make(tmp_path / "data", size=96, folds=FOLDS)
-    flags = ["--steps=1000", "--steps_per_call=2", "--checkpoint_every=2"]
+    flags = ["--steps=1000", "--steps_per_call=2", "--checkpoint_every=2", *slices.NO_AUGMENTATION]
     command = ["-m", "trainer.cross_validate", f"--data={tmp_path / 'data'}", *NETWORK, *flags]
     return [*command, f"--workdir={tmp_path / 'runs'}"], tmp_path / "runs"
 

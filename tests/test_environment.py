@@ -15,7 +15,9 @@ from trainer.config import Config
 from segthor import plots, startup
 startup.load_tensorflow()
 import tensorflow as tf
+from tests import tiny_network
 from trainer import model
+tiny_network.install()
 tf.keras.utils.set_random_seed(1)
 config = Config(organs=("heart",), backbone="resnet18", decoder="pspnet", encoder_weights="none")
 network = model.build(config, 96, 3, load_published=False)

@@ -112,7 +112,7 @@ def program(folder, workdir, *flags):
 
 def test_killed_and_repeated_it_ends_with_one_table_and_a_picture(folder, tmp_path):
     flags = ["--sizes=1,2,4", "--draws=1", "--steps=1", "--decoder=pspnet", "--backbone=resnet18"]
-    flags += ["--batch_size=4", "--organs=heart,aorta"]
+    flags += ["--batch_size=4", "--organs=heart,aorta", *slices.NO_AUGMENTATION]
     process = start(program(folder, tmp_path / "runs", *flags), tiny=True)
     while process.poll() is None and not (tmp_path / "runs/2_0/run.json").exists():
         time.sleep(0.05)

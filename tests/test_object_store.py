@@ -60,7 +60,7 @@ def upload(local, url):
 
 def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_path):
     local = str(tmp_path / "patients")
-    phantom.write_dataset(local, 6, 1, "tiny", 3, report=lambda line: None)
+    phantom.write_dataset(local, 4, 1, "tiny", 3, report=lambda line: None)
     upload(local, "s3://clinic/raw")
     on_disk = build(local, tmp_path / "dataset")
     workers = "--direct_num_workers=2"

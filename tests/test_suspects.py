@@ -140,7 +140,7 @@ def folder(tmp_path_factory):
     slices.make(folder / "data", size=96, folds=FOLDS, contoured={"Patient_02": ("heart",)})
     command = ["-m", "trainer.cross_validate", f"--data={folder / 'data'}", *NETWORK]
     flags = ["--steps=2", "--organs=heart,aorta", f"--workdir={folder / 'runs'}"]
-    finish([start([*command, *flags], tiny=True)])
+    finish([start([*command, *flags, *slices.NO_AUGMENTATION], tiny=True)])
     return folder
 
 

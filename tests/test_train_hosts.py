@@ -19,6 +19,7 @@ NETWORK = ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=2", "--shuff
 # AdamW would divide tiny gradients by themselves and blow up their rounding.
 EXACT = ["--steps=20", "--deterministic", "--optimizer=sgd", "--learning_rate=0.01"]
 EXACT += ["--clip_norm=1", "--ema=0.9", "--checkpoint_every=2", "--validate_every=10"]
+EXACT += slices.NO_AUGMENTATION
 WAIT_S = 400
 KILLS = int(os.environ.get("SEGTHOR_TEST_KILLS", "2"))
 
