@@ -86,3 +86,24 @@ def test_a_checkpoint_of_another_network_is_damaged(tmp_path):
     other.model.others = tf.Variable(tf.zeros([1000]))
     with pytest.raises(InputError, match="every checkpoint is damaged"):
         Checkpoints(str(tmp_path), other, True).restore()
+
+
+@pytest.mark.parametrize("name", [run.LAST, run.BEST])
+@pytest.mark.parametrize("content", [b"", b"{{{", b"\xff\xfe\0"])
+def test_a_damaged_list_of_checkpoints_is_one_line(tmp_path, name, content):
+    Checkpoints(str(tmp_path), TinyLearner(), True).save()
+    (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / name / "checkpoint").write_bytes(content)
+    with pytest.raises(InputError, match=f"{tmp_path}/{name}/checkpoint: damaged; copy the run"):
+        Checkpoints(str(tmp_path), TinyLearner(), True)
+
+
+def test_where_the_files_of_the_last_checkpoint_are_gone_the_one_before_is_taken(tmp_path):
+    learner = TinyLearner()
+    checkpoints = Checkpoints(str(tmp_path), learner, True)
+    for _ in range(2):
+        learner.train()
+        checkpoints.save()
+    (tmp_path / run.LAST / "ckpt-2.index").unlink()
+    again = TinyLearner()
+    assert Checkpoints(str(tmp_path), again, True).restore() and again.step == 1

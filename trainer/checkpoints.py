@@ -41,6 +41,8 @@ class Checkpoints:
         # chief's files are kept.
         self._discarded = None if chief else tempfile.TemporaryDirectory()
         target = workdir if chief else self._discarded.name
+        for name in (run.LAST, run.BEST):
+            run.latest_checkpoint(files.join(target, name))  # refuses a damaged list
         self._last = tf.train.CheckpointManager(self._whole, files.join(target, run.LAST), 2)
         scored = tf.train.Checkpoint(model=learner.scored_model)
         self._best = tf.train.CheckpointManager(scored, files.join(target, run.BEST), 1)

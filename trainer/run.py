@@ -196,14 +196,14 @@ def latest_checkpoint(folder: str) -> str | None:
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # TensorFlow would print lines of its own
     try:
-        latest = tf.train.latest_checkpoint(folder)
-    except ValueError:  # an empty list
-        latest = None
+        state = tf.train.get_checkpoint_state(folder)
+        latest = state and tf.train.latest_checkpoint(folder)
+    except ValueError:  # an empty list, or no text
+        state = latest = None
     finally:
         logger.setLevel(level)
-    path = files.join(folder, _LIST)
-    if latest is None and files.exists(path):
-        raise InputError(f"{path}: damaged; copy the run again")
+    if state is None and files.exists(files.join(folder, _LIST)):
+        raise InputError(f"{files.join(folder, _LIST)}: damaged; copy the run again")
     return latest
 
 
