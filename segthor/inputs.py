@@ -134,7 +134,8 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
         label_maps = find_predictions(path)
         predicted = [Patient(name, "", file) for name, file in label_maps.items()]
         # NIfTI cannot hold uneven planes, so such scans may have a structure set only.
-        rest = [one for one in dicom if one.name not in label_maps]
+        volumes = rename_to_volumes(dicom, label_maps)
+        rest = [one for one in volumes if one.name not in label_maps]
         predicted += scans.drawn_on(objects, rest) if rest and has_objects else []
     return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}
 
