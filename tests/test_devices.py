@@ -53,3 +53,15 @@ def test_what_makes_no_sense_is_one_line(monkeypatch, text):
     with pytest.raises(InputError, match="^TF_CONFIG: expected JSON such as ") as caught:
         devices.is_chief()
     assert len(str(caught.value)) < 400
+
+
+def test_an_address_that_is_taken_is_one_line(monkeypatch):
+    import tensorflow as tf
+
+    def refuse():
+        raise tf.errors.UnknownError(None, None, "Could not start gRPC server")
+
+    monkeypatch.setenv("TF_CONFIG", config({"worker": HOSTS}))
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", refuse)
+    with pytest.raises(InputError, match="^TF_CONFIG: .*Could not start gRPC server"):
+        devices.strategy()

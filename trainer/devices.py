@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from segthor.errors import InputError
+from segthor.errors import InputError, message_line
 
 _KINDS = ("chief", "worker")
 _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -18,7 +18,13 @@ def strategy():
     import tensorflow as tf  # slow import: an invalid TF_CONFIG is reported first
 
     if _hosts():
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"TF_CONFIG: this process cannot join the others ({message_line(error)}); expected "
+                "an address of its own that is free, and each index on one host alone"
+            ) from error
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
