@@ -174,13 +174,26 @@ def test_without_resample_z_dicom_is_written_and_nifti_refused_in_one_line(model
     assert said.returncode == 0 and "4 of them done before" in said.stdout
 
 
-def test_dicom_alone_is_no_failure(model, given, tmp_path):
+def test_dicom_alone_is_no_failure_and_is_scored_by_its_structure_sets(model, given, tmp_path):
     flags = dict(formats="rtstruct", allow_gaps=True)
     said = predict(model, given, tmp_path / "out", **flags)
     assert said.returncode == 0, said.stdout
     assert said.stdout.count("--resample_z") == 3
     said = predict(model, given, tmp_path / "out", **flags)
     assert said.returncode == 0 and "4 of them done before" in said.stdout
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    for name in given[1]:
+        shutil.copy(tmp_path / f"out/dicom/{name}_rtstruct.dcm", drawn / f"{name}.dcm")
+    flags = dict(predictions=tmp_path / "out", labels=drawn_table(drawn, given), scans=given[0])
+    said = run_entry("serving.evaluate", output=tmp_path / "scores", **flags)
+    assert said.returncode == 0, said.stdout + said.stderr
+    scores = json.loads((tmp_path / "scores/scores.json").read_text())
+    assert set(scores["patients"]) == set(given[1])
+    assert scores["mean"]["dice"] == 1
+
+
+def test_without_any_format_that_holds_the_planes_nothing_is_computed(model, given, tmp_path):
     said = predict(model, given, tmp_path / "none")
     assert said.returncode == 1 and said.stdout.count("failed: ") == 3
     assert not (tmp_path / "none/dicom").exists()
@@ -262,21 +275,6 @@ def test_report_and_convert_take_uneven_scans(done, given, tmp_path):
         np.testing.assert_array_equal(found.zyx, stack.grid.to_zyx(labels))
 
 
-def test_scans_without_a_label_map_are_scored_by_their_structure_sets(model, given, tmp_path):
-    said = predict(model, given, tmp_path / "out", formats="rtstruct", allow_gaps=True)
-    assert said.returncode == 0, said.stdout
-    drawn = tmp_path / "drawn"
-    drawn.mkdir()
-    for name in given[1]:
-        shutil.copy(tmp_path / f"out/dicom/{name}_rtstruct.dcm", drawn / f"{name}.dcm")
-    flags = dict(predictions=tmp_path / "out", labels=drawn_table(drawn, given), scans=given[0])
-    said = run_entry("serving.evaluate", output=tmp_path / "scores", **flags)
-    assert said.returncode == 0, said.stdout + said.stderr
-    scores = json.loads((tmp_path / "scores/scores.json").read_text())
-    assert set(scores["patients"]) == set(given[1])
-    assert scores["mean"]["dice"] == 1
-
-
 def drawn_table(folder, given):
     rows = [f"{name},{given[0] / name},{folder / name}.dcm" for name in given[1]]
     (folder / "list.csv").write_text("\n".join(["patient,ct,labels", *rows]))
@@ -347,6 +345,7 @@ def build_whole(tree, tmp_path):
     return slices, dataset
 
 
+@pytest.mark.thorough
 def test_a_gap_is_built_where_its_severity_allows(tree, tmp_path):
     arguments = [("severity", "series_gap=warn")]
     dataset, _ = build(tree, tmp_path / "out", *arguments, status=0)
