@@ -122,7 +122,7 @@ def questions(entry: dict, asked) -> list[dict]:
     ]
 
 
-def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels, box) -> dict:
+def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels, box=None) -> dict:
     """The part of an entry with pictures and label maps of the slices of a box."""
     truth = truth if truth is None else without(left_out, truth)
     slices, *plane = box or box_about(predicted, truth, spacing_mm)
