@@ -134,9 +134,10 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
         label_maps = find_predictions(path)
         predicted = [Patient(name, "", file) for name, file in label_maps.items()]
         # NIfTI cannot hold uneven planes, so such scans may have a structure set only.
-        volumes = rename_to_volumes(dicom, label_maps)
-        rest = [one for one in volumes if one.name not in label_maps]
-        predicted += scans.drawn_on(objects, rest) if rest and has_objects else []
+        names = files.listdir(objects) if has_objects else ()
+        cases = {name.rpartition("_")[0] for name in names}  # as serving.predict names objects
+        rest = [one for one in dicom if one.name in cases - label_maps.keys()]
+        predicted += scans.drawn_on(objects, rest) if rest else []
     return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}
 
 
