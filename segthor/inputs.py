@@ -123,8 +123,12 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
     if not files.is_dir(path):
         predicted = _in_csv(path, "labels", organs)
     elif not layouts.named_files(path) and layouts.has_dicom(path):
-        root, names = objects if has_objects else path, organs.names
-        predicted = scans.drawn_on(root, dicom) if dicom else scans.dicom_patients(path, names)
+        if has_objects:
+            predicted = scans.drawn_on(objects, _with_objects(objects, dicom))
+        elif dicom:
+            predicted = scans.drawn_on(path, dicom)
+        else:
+            predicted = scans.dicom_patients(path, organs.names)
         if not any(one.labels or one.fault for one in predicted):
             raise InputError(
                 f"{path}: expected label maps (.nii or .nii.gz) or structure sets of these "
@@ -134,11 +138,16 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
         label_maps = find_predictions(path)
         predicted = [Patient(name, "", file) for name, file in label_maps.items()]
         # NIfTI cannot hold uneven planes, so such scans may have a structure set only.
-        names = files.listdir(objects) if has_objects else ()
-        cases = {name.rpartition("_")[0] for name in names}  # as serving.predict names objects
-        rest = [one for one in dicom if one.name in cases - label_maps.keys()]
+        rest = [one for one in dicom if one.name not in label_maps]
+        rest = _with_objects(objects, rest) if has_objects else []
         predicted += scans.drawn_on(objects, rest) if rest else []
     return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}
+
+
+def _with_objects(folder: str, patients) -> list[Patient]:
+    """The patients that DICOM objects of `serving.predict` are named after."""
+    names = {name.rpartition("_")[0] for name in files.listdir(folder)}
+    return [one for one in patients if one.name in names]
 
 
 def read_predicted_organs(folder: str) -> Organs | None:
