@@ -176,7 +176,9 @@ def test_every_flag_file_stays_on_the_device(source, name, precision):
         except flags.UnrecognizedFlagError:
             pytest.skip("of the data job")
         chosen = flags_of.read(Config).of_table(source.organs)
-    small = {"encoder_weights": "none", "batch_size": BATCH, "precision": precision}
+    # Oversampling concerns the order of the slices, and needs counts that this dataset lacks.
+    small = {"encoder_weights": "none", "batch_size": BATCH, "oversample": 0.0}
+    small["precision"] = precision
     check_step_and_evaluation(source, dataclasses.replace(chosen, **small))
 
 
