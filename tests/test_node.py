@@ -404,6 +404,18 @@ def test_a_disk_that_is_full_after_the_prediction_only_delays_the_result(
         assert len(receiver.held) == 1
 
 
+def test_a_series_whose_first_slice_was_killed_halfway_holds_up_no_start(tmp_path):
+    paths = write_series(tmp_path / "ct", "a")
+    with node(tmp_path) as (one, _):
+        series = one.spool.hash("series", pydicom.dcmread(paths[0]).SeriesInstanceUID)
+    for name in (series, "another"):  # a folder, and no job.json yet
+        (tmp_path / "spool" / INBOX / name).mkdir()
+    with node(tmp_path) as (one, port):
+        assert send(port, paths) == [0] * 4
+        assert len(one.spool.images(*wait_for_jobs(one, 1)[0])) == 4
+        wait_for(lambda: not one.spool.names(INBOX))
+
+
 def test_a_job_that_was_moved_without_an_order_holds_up_no_other(tmp_path):
     scout = nodes.phantoms.write_localizer(tmp_path / "scout", nodes.AFFINE)
     with node(tmp_path) as (one, port):

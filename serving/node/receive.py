@@ -266,12 +266,12 @@ class _Usage:
         self._spool, self._settings = spool, settings
         self._lock = threading.Lock()
         self._instances, self._bytes, self._patients = Counter(), Counter(), {}
-        for series in spool.names(INBOX):
+        # Without folders that a killed process left before it wrote their job.json.
+        for series, job in spool.jobs(INBOX):
             paths = spool.images(INBOX, series)
-            patient = spool.read(INBOX, series).patient
             self._instances[series] = len(paths)
             self._bytes[series] = sum(map(os.path.getsize, paths))
-            self._patients[series] = patient
+            self._patients[series] = job.patient
 
     def has_room(self, series: str, patient: str, size: int) -> bool:
         """Whether one more instance may be stored."""
