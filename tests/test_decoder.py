@@ -102,6 +102,16 @@ def test_damaged_frames_are_refused_or_decoded(slices, name):
     assert decoded(slices[name]).shape == (48, 48)
 
 
+@pytest.mark.parametrize("name", ["jpeg_ls", "rle"])
+def test_a_frame_of_more_pixels_than_its_headers_say_is_refused_at_once(slices, name):
+    syntax, frame = frame_of(slices[name])
+    began = time.monotonic()
+    with pytest.raises(DecodeError, match="another number of pixels"):
+        decoder.decode(syntax, frame, Codestream(24, 48, 16))
+    assert time.monotonic() - began < decoder._GRACE_SECONDS
+    assert decoded(slices[name]).shape == (48, 48)
+
+
 def test_a_frame_that_ends_the_child_is_refused_and_the_next_is_decoded(slices, monkeypatch):
     before = decoded(slices["jpeg_ls"])
     send = decoder._Child.decode

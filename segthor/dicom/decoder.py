@@ -224,10 +224,14 @@ def serve(descriptor: int) -> None:
             signal.alarm(FRAME_SECONDS + _GRACE_SECONDS)  # also where the parent has ended
             try:
                 values = decoders[syntax.rstrip(b"\0").decode()](frame)
+                # The parent takes no more bytes, and would wait for the end of this process.
+                if values.size != rows * columns:
+                    raise DecodeError("another number of pixels")
                 values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
                 kind = values.dtype.str
             except BaseException as error:
-                connection.send_bytes(type(error).__name__.encode("ascii", "replace")[:100])
+                reason = str(error) if isinstance(error, DecodeError) else type(error).__name__
+                connection.send_bytes(reason.encode("ascii", "replace")[:100])
                 return
             signal.alarm(0)
             connection.send_bytes(kind.encode())
