@@ -59,7 +59,7 @@ node-demo: $(STAMP)  ## send a phantom through an Orthanc and the node, with the
 	$(PY) scripts/node_demo.py $(DEMO)/model $(DEMO)/node
 
 # Two files at a time, those that take longest first (tests/conftest.py); the tests of a file share
-# fixtures. Most of the fuzzing and all networks but two run in test-all only, since there are many.
+# fixtures. Most of the fuzzing and all networks but one run in test-all only, since there are many.
 TESTS := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test: $(STAMP)  ## run the tests

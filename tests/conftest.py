@@ -13,11 +13,15 @@ REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 os.environ |= {name: os.environ.get(name, "1") for name in THREADS}
 
+# Else each of the many programs would compile the project's modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The files that take longest, in their order: one that started last would run alone at the end.
 FIRST = """
-train_hosts trainer demo cross_validate start replicas learning_curve suspects export build memory
-predict own_organs hints names dicom_build flink networks doctor startup predict_safety length
-training_reference mirrored_training ignored_training placement update viewer programs
+trainer flink demo build dicom_trees train_hosts startup start node model phantom memory
+structures_write dicom_damage object_store networks doctor hints processes viewer phantom_organs
+dicom_build learner augment programs cross_validate learning_curve outputs predict_safety
+uneven_predict dicom_series predict damaged_shards manifest data replicas own_organs suspects run
 """.split()
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -137,6 +137,7 @@ def test_a_length_that_no_memory_holds_does_not_crash_the_trainer(tmp_path, spli
     path = replace_shard(folder, dataset, split, with_a_length_that_no_memory_holds)
     command = ["-m", "trainer.main", f"--data={folder}", f"--workdir={tmp_path / 'run'}"]
     command += ["--decoder=pspnet", "--backbone=resnet18", "--batch_size=4", "--steps=2"]
+    command += slices.NO_AUGMENTATION
     # Also at the end of an interpreter with threads.
     done = run(command, cold=split == "train", tiny=True)
     assert done.returncode == 2, done.stderr[-2000:]

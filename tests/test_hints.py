@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import slices
 from cases import TINY_RECIPE, save_patients
 from programs import ROOT, run
 from test_export import RECIPE, save_run
@@ -22,7 +23,8 @@ from segthor.recipe import Recipe
 from trainer.config import Config
 
 NAME = """Jane's "CT" $(touch obeyed), 2"""
-SMALL = "--decoder=pspnet --backbone=resnet18 --steps=1 --batch_size=4 --encoder_weights=none"
+SMALL = "--decoder=pspnet --backbone=resnet18 --steps=1 --batch_size=4 --encoder_weights=none "
+SMALL += " ".join(slices.NO_AUGMENTATION)
 
 
 def shell(command: str, cwd, tiny=False) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import slices
 import tensorflow as tf
-from programs import finish, run_entry, start
+from programs import as_flags, finish, start
+from programs import run as program
 from segmentation_models.backbones.backbones_factory import Backbones
 from test_export import save_run
 from test_trainer import command, last_step
@@ -32,12 +33,16 @@ THERE = Config(**NETWORK, organs=("aorta", "heart", "trachea"), encoder_weights=
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory):
     """(run, model exported of it), both of `THERE`, scaled as published weights want it."""
-    folder = tmp_path_factory.mktemp("earlier")
+    return save_earlier(tmp_path_factory.mktemp("earlier"))
+
+
+def save_earlier(folder, tiny=False):
     save_run(folder / "run", dataclasses.replace(THERE, encoder_weights="none"), RECIPE)
     record = json.loads((folder / "run" / run.RUN).read_text())
     record["config"]["encoder_weights"] = "imagenet"
     (folder / "run" / run.RUN).write_text(json.dumps(record))
-    done = run_entry("serving.export", workdir=folder / "run", output=folder / "model")
+    flags = as_flags(workdir=folder / "run", output=folder / "model")
+    done = program(["-m", "serving.export", *flags], tiny=tiny)
     assert done.returncode == 0, done.stderr
     return folder / "run", folder / "model"
 
@@ -219,12 +224,14 @@ def test_a_model_from_before_weights_had_names_keeps_its_digest():
     )
 
 
-def test_the_trainer_starts_from_a_model_says_so_and_goes_on_without_it(earlier, tmp_path):
+def test_the_trainer_starts_from_a_model_says_so_and_goes_on_without_it(tiny, tmp_path):
     slices.make(tmp_path / "data", size=96)
+    earlier = save_earlier(tmp_path / "earlier", tiny=True)
     shutil.copytree(earlier[1], tmp_path / "model")
     flags = ["--organs=heart,esophagus", f"--start_from={tmp_path}/model", "--steps=2"]
-    flags += ["--checkpoint_every=1", "--learning_rate=1e-9"]
-    (output,) = finish([start(command(tmp_path / "data", tmp_path / "run", *flags))])
+    flags += ["--checkpoint_every=1", "--learning_rate=1e-9", *slices.NO_AUGMENTATION]
+    train = command(tmp_path / "data", tmp_path / "run", *flags)
+    (output,) = finish([start(train, tiny=True)])
     assert "organs known there: heart; new organs: esophagus" in output
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["start"]["fresh_organs"] == ["esophagus"] and record["start"]["fresh"] == []
@@ -233,5 +240,5 @@ def test_the_trainer_starts_from_a_model_says_so_and_goes_on_without_it(earlier,
     found = layers.weights_by_name(run.restore(str(tmp_path / "run"))[0])["conv0/kernel"].numpy()
     np.testing.assert_allclose(found, there, atol=1e-6)
     shutil.rmtree(tmp_path / "model")
-    (output,) = finish([start(command(tmp_path / "data", tmp_path / "run", *flags))])
+    (output,) = finish([start(train, tiny=True)])
     assert "Continuing at step 2" in output and last_step(tmp_path / "run") == 2

@@ -232,7 +232,8 @@ def end(status: int) -> None:
 
 
 if __name__ == "__main__":
-    with startup.quiet():
-        load()
+    if os.environ.get("SEGTHOR_TESTS_LOAD") != "0":
+        with startup.quiet():
+            load()
     if request := serve(socket.socket(fileno=int(sys.argv[1]))):
         become(request)
