@@ -43,8 +43,11 @@ def test_an_organ_is_as_high_as_its_planes_are_thick_and_a_click_finds_its_plane
         assert found == pytest.approx([across.start, top, across.stop, bottom], abs=0.5)
         beside = across.start + 2  # the crosshair
         assert opened.grey_at(beside, (top + bottom) / 2, plane=plane) > 250
-        for row in (count - HEART[0].stop - 1, count - HEART[0].start):  # above, below
-            assert opened.grey_at(beside, edges[row : row + 2].mean(), plane=plane) < 5
+        for row in (
+            count - HEART[0].stop - 1,
+            count - HEART[0].start,
+        ):  # above, below; rows are smoothed
+            assert opened.grey_at(beside, edges[row : row + 2].mean(), plane=plane) < 40
         where = opened.script("return geometry[arguments[0]]", plane)
         assert where["sy"] / where["sx"] == pytest.approx(planes.thickness_mm.mean())
     for z in range(count):
