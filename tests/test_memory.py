@@ -182,7 +182,7 @@ def training():
     from trainer.strengths import Strengths
     tiny_network.install()
     source = sources.open_source(DATA, None)
-    config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16, batch_size=8,
+    config = Config(decoder="pspnet", backbone="resnet18", shuffle_buffer=16, batch_size=12,
                     augment=Strengths.none(), ema=0.0)
     config = config.of_table(source.organs)
     learner = Learner(config, source, devices.strategy(), 100)
@@ -198,7 +198,7 @@ def in_threads():
 
 def main(_):
     work = {"numpy": numpy_arrays, "training": training, "threads": in_threads}[KIND]()
-    for _ in range(5):
+    for _ in range(20):
         work()
     before = memory.page_faults()
     for _ in range(10):
