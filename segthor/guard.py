@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 import traceback
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future, TimeoutError, wait
 
 from absl import logging
 
@@ -87,6 +87,40 @@ def within(seconds: float, what: str, function, *arguments, **named):
             raise
         message = f"{what}: took longer than {seconds:g} s to read; check its disk or network"
         raise ReadError("file_missing", message) from error
+
+
+def map_within(seconds: float, function, items, instead) -> list:
+    """Calls a function for one item after the other, each with a time limit; returns the results.
+
+    One thread makes many calls, since to start one takes as long as to read a small file.
+
+    Args:
+      seconds: The limit of each call.
+      function: The function of an item.
+      items: The items.
+      instead: Makes the result of an item whose call exceeds the limit.
+    """
+    items, results = list(items), []
+    while len(results) < len(items):
+        rest, part = items[len(results) :], []
+        future = start(_call_each, function, rest, part)
+        before = -1
+        while not future.done() and len(part) > before:
+            before = len(part)
+            wait([future], seconds)
+        if future.done():
+            future.result()  # raises what the thread raised
+            results += part
+        else:
+            rest.clear()  # a thread that comes back late calls nothing more
+            results += part[:before]
+            results.append(instead(items[len(results)]))
+    return results
+
+
+def _call_each(function, items: list, results: list) -> None:
+    for item in items:
+        results.append(function(item))
 
 
 def start(function, *arguments, **named) -> Future:

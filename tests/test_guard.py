@@ -179,3 +179,16 @@ def test_a_deflated_file_fills_a_limited_memory(tmp_path):
         elements.open_dataset(stream, str(path))
     assert caught.value.code == "file_too_large"
     assert headers.read(str(path)).kind == headers.DAMAGED
+
+
+def test_calls_of_one_thread_have_a_limit_each():
+    def double(item):
+        if item in (2, 5):
+            time.sleep(1.5)
+        return 2 * item
+
+    found = guard.map_within(0.3, double, range(1, 6), lambda item: f"{item} is late")
+    assert found == [2, "2 is late", 6, 8, "5 is late"]
+    assert guard.map_within(0.3, double, [], str) == []
+    with pytest.raises(ZeroDivisionError):
+        guard.map_within(0.3, lambda item: 1 / item, [1, 0], str)

@@ -136,14 +136,14 @@ def headers(paths) -> list[Header]:
     """
     if any(map(files.is_url, paths)):
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            return list(pool.map(_read_in_time, paths))
+            return [header for (header,) in pool.map(lambda path: _read_in_time([path]), paths)]
     stamps = {path: stamp(path) for path in paths}
     known = [path for path in paths if path in _cache]
     if len(_cache) > _MOST_CACHED or any(_cache[path][0] != stamps[path] for path in known):
         _cache.clear()
-    for path in stamps:
-        if path not in _cache:
-            _cache[path] = stamps[path], _read_in_time(path)
+    missing = [path for path in stamps if path not in _cache]
+    for path, header in zip(missing, _read_in_time(missing), strict=True):
+        _cache[path] = stamps[path], header
     return [_cache[path][1] for path in paths]
 
 
@@ -152,9 +152,13 @@ def clear_cache() -> None:
     _cache.clear()
 
 
-def _read_in_time(path: str) -> Header:
+def _read_in_time(paths) -> list[Header]:
+    return guard.map_within(guard.SECONDS, _read, paths, lambda path: Header(path, UNREADABLE))
+
+
+def _read(path: str) -> Header:
     try:
-        return guard.within(guard.SECONDS, path, read, path)
+        return read(path)
     except InputError:
         return Header(path, UNREADABLE)
 
