@@ -75,12 +75,12 @@ def _series(made, syntax: str) -> Path:
 
 def _read(folder: Path):
     """Reads headers and pixels, as the data job does."""
-    index._cache.clear()
+    index.clear_cache()
     return scans.read(str(folder))
 
 
 def _index(folder: Path):
-    index._cache.clear()
+    index.clear_cache()
     return index.index_folder(str(folder))
 
 

@@ -145,8 +145,8 @@ def test_a_transfer_that_was_cut_off_is_completed_by_the_next(tmp_path, receiver
         assert len(set(receiver.stored)) == 2
 
 
-def test_slices_that_come_late_reopen_a_job_that_waits(tmp_path):
-    paths = write_series(tmp_path / "ct", "a")
+def waiting_predictor():
+    """A predictor that waits in each call; events: it has begun, it may go on."""
     begun, go_on = threading.Event(), threading.Event()
 
     def predict(folder, order):
@@ -154,6 +154,12 @@ def test_slices_that_come_late_reopen_a_job_that_waits(tmp_path):
         go_on.wait(20)
         return nodes.predict_stub(folder, order)
 
+    return predict, begun, go_on
+
+
+def test_slices_that_come_late_reopen_a_job_that_waits(tmp_path):
+    paths = write_series(tmp_path / "ct", "a")
+    predict, begun, go_on = waiting_predictor()
     with node(tmp_path, predict) as (one, port):
         send(port, write_series(tmp_path / "other", "b"))
         begun.wait(20)
@@ -172,13 +178,7 @@ def test_slices_that_come_late_reopen_a_job_that_waits(tmp_path):
 
 def test_slices_that_come_while_their_series_is_predicted_wait_for_its_end(tmp_path):
     paths = write_series(tmp_path / "ct", "a")
-    begun, go_on = threading.Event(), threading.Event()
-
-    def predict(folder, order):
-        begun.set()
-        go_on.wait(20)
-        return nodes.predict_stub(folder, order)
-
+    predict, begun, go_on = waiting_predictor()
     with node(tmp_path, predict) as (one, port):
         send(port, paths[:2])
         begun.wait(20)

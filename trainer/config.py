@@ -79,8 +79,9 @@ class Config:
     steps: int = option(0, "Training steps; 0: see --epochs.", (0, 10**9))
     minutes: float = option(
         0.0,
-        "Time limit: the first steps are measured, and the run and its learning rate schedule get "
-        "the number of steps that fits; 0: see --steps and --epochs.",
+        "Time limit: the first steps, and those before each validation, are measured, and the run "
+        "and its learning rate schedule get the number of steps that fits; 0: see --steps and "
+        "--epochs.",
         (0, 100_000),
     )
     batch_size: int = option(16, "Slices per step and device.", (1, 65_536))

@@ -58,7 +58,8 @@ def build(
       all weights are replaced anyway. Images are scaled for these weights in any case.
 
     Raises:
-      InputError: Decoder or backbone do not support this size, or the weights not this context.
+      InputError: Decoder or backbone do not support this size, or the weights file is damaged or
+        of another backbone.
     """
     _check_size(config, size_px)
     pretrained = config.encoder_weights != weights.NONE
