@@ -137,13 +137,9 @@ def predict(learner, source, slices: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         version = bundle.save(
             folder,
-            network=lambda images: {bundle.PROBABILITIES: network(images, training=False)[SEGMENT]},
-            variables=network.variables,
-            recipe=recipe,
-            names=learner.config.organs,
-            training={},
-            versions={},
-            organs=source.organs,
+            lambda images: {bundle.PROBABILITIES: network(images, training=False)[SEGMENT]},
+            network.variables,
+            bundle.Contents(recipe, learner.config.organs, source.organs),
         )
         model = bundle.load(version)
     images = np.zeros([slices, recipe.size_px, recipe.size_px, recipe.context], np.uint8)

@@ -101,13 +101,9 @@ def try_one(backbone, decoder, folder):
     with tempfile.TemporaryDirectory() as target:
         version = bundle.save(
             target,
-            network=lambda x: {bundle.PROBABILITIES: learner.model(x, training=False)["segment"]},
-            variables=learner.model.variables,
-            recipe=source.dataset.recipe,
-            names=config.organs,
-            training={},
-            versions={},
-            organs=SEGTHOR,
+            lambda x: {bundle.PROBABILITIES: learner.model(x, training=False)["segment"]},
+            learner.model.variables,
+            bundle.Contents(source.dataset.recipe, config.organs, SEGTHOR),
         )
         bundle.load(version)  # tries the stored example
     return {

@@ -165,9 +165,8 @@ def model_folder(number: int) -> str:
                 "probabilities": 0.02 * network(images, training=False)["segment"] + 0.98 * discs
             }
 
-        bundle.save(
-            str(folder), mixed, network.variables, recipe, table.names, {}, {}, organs=table
-        )
+        contents = bundle.Contents(recipe, table.names, table)
+        bundle.save(str(folder), mixed, network.variables, contents)
     return str(folder)
 
 

@@ -160,3 +160,9 @@ def doubts(findings) -> list[str]:
 def is_rejected(findings) -> bool:
     """Whether one of the findings rejects the patient."""
     return any(finding.severity == REJECT for finding in findings)
+
+
+def print_warnings(findings) -> None:
+    """Prints each finding as a warning."""
+    for finding in findings:
+        print(f"warning: {finding.message}", flush=True)

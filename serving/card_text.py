@@ -1,6 +1,7 @@
 """The model card in Markdown, of the values that `serving.card` gathers."""
 
 from segthor.manifest import TRAIN, VALIDATION
+from serving.prediction.postprocess import describe_rule
 
 _DOES = {
     "segment": "outlines the organs below",
@@ -222,6 +223,7 @@ def _always(card: dict) -> list[str]:
 def _technical(card: dict) -> str:
     network, recipe, rules = card["network"], card["recipe"], card["postprocess"]
     pixel = f"{recipe['pixel_mm']:g} mm" if recipe["pixel_mm"] else "the scan's own"
+    described = [f"{name}: {describe_rule(rule)}" for name, rule in rules.items()]
     lines = [
         f"Network: {network['architecture']} ({network['task']}), loss {network['loss']}, "
         f"{network['steps'] or 'an unknown number of'} steps, the best one "
@@ -231,18 +233,9 @@ def _technical(card: dict) -> str:
         f"A scan becomes slices of pixels of {pixel} in a box of {recipe['crop_mm']:g} mm, "
         f"{recipe['context']} neighbouring slices at a time, in a window of level "
         f"{recipe['window_level']} and width {recipe['window_width_hu']:g} HU.",
-        "Post-processing: "
-        + ("; ".join(f"{name}: {_rule(rule)}" for name, rule in rules.items()) or "none stored")
-        + ".",
+        f"Post-processing: {'; '.join(described) or 'none stored'}.",
     ]
     return _list(lines)
-
-
-def _rule(rule: dict) -> str:
-    words = ["the largest piece"] if rule["largest"] else []
-    words += [f"pieces from {rule['min_cm3']:g} cm3"] if rule["min_cm3"] else []
-    words += ["holes filled"] if rule["fill_holes"] else []
-    return ", ".join(words) or "nothing"
 
 
 def _versions(card: dict) -> str:

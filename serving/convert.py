@@ -27,7 +27,7 @@ from segthor import (
     scans,
 )
 from segthor.errors import InputError, run
-from segthor.findings import doubts
+from segthor.findings import doubts, print_warnings
 from segthor.organs import Organs
 from serving.scoring import pairs
 
@@ -113,8 +113,7 @@ def _convert_one(scan, label_map: str, organs: Organs) -> str:
         return "is there already"
     ct = scans.read(scan.ct, among=scan.ct_files)
     labels = scans.read_labels(label_map, (scan.ct, ct.grid), organs=organs)
-    for finding in labels.findings:
-        print(f"warning: {finding.message}", flush=True)
+    print_warnings(labels.findings)
     doubts_text = _describe_doubts(ct, labels)
     with outputs.Staging() as staging:
         staged = {kind: staging.path(path) for kind, path in paths.items()}

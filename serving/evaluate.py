@@ -94,23 +94,14 @@ def main(_):
         if other is not None:
             _compare(scored, other, organs)
         unpictured = _draw(scored, match.pairs, cts, organs, roi_names) if SCANS.value else 0
-    missing = len(match.missing)
     print(
         f"\nWrote scores.csv, scores.json to {OUTPUT.value}; {len(failed)} patients failed, "
-        f"{missing} have no prediction."
+        f"{len(match.missing)} have no prediction."
     )
     if not ORGAN_TABLE.value and not roi_names:  # serving.report has no such flags
-        print(
-            hint(
-                "serving.report",
-                predictions=PREDICTIONS.value,
-                labels=LABELS.value,
-                scans=SCANS.value or "SCANS",
-                split=SPLIT.value,
-                output=OUTPUT.value,
-            )
-        )
-    return 1 if failed or missing or unpictured else 0
+        given = {flag.name: flag.value for flag in (PREDICTIONS, LABELS, SPLIT, OUTPUT)}
+        print(hint("serving.report", **given, scans=SCANS.value or "SCANS"))
+    return 1 if failed or match.missing or unpictured else 0
 
 
 def _tables() -> tuple[Organs, tuple[tuple[str, str], ...]]:
@@ -148,29 +139,20 @@ def _match(organs: Organs, scanned) -> pairs.Match:
 def _score(
     matched, cts: dict[str, Patient], organs: Organs, roi_names
 ) -> tuple[list[PatientScores], dict[str, str]]:
-    """Scores all pairs and prints a line each; returns scores, and failed patients to reasons."""
-    scored, failed = [], {}
-    for number, (contours, prediction) in enumerate(matched, 1):
-        line = f"[{number}/{len(matched)}] {contours.name}"
-        try:
-            ct = pairs.uneven_ct(cts[contours.name]) if contours.name in cts else None
-            predicted, truth = pairs.read(
-                contours, prediction, ct, organs=organs, roi_names=roi_names
-            )
-            predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
-            named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
-            names = [name for name in organs.names if name in named]
-            scores = evaluation.score_pair(predicted, truth, names)
-        except Exception as error:  # an unforeseen error must not stop the other patients
-            failed[contours.name] = guard.describe(error)
-            print(f"{line}  FAILED: {failed[contours.name]}", flush=True)
-            continue
-        scored.append(PatientScores(contours.name, scores))
-        print(line if names else f"{line}  no organ is wanted, contoured and predicted", flush=True)
+    """Scores all pairs; returns scores, and failed patients to the reasons."""
+
+    def score(contours: Patient, prediction: Patient):
+        ct = pairs.uneven_ct(cts[contours.name]) if contours.name in cts else None
+        predicted, truth = pairs.read(contours, prediction, ct, organs=organs, roi_names=roi_names)
+        predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
+        named = set(ORGANS.value or organs.names) & set(predictable) & set(truth.contoured)
+        names = [name for name in organs.names if name in named]
+        scores = PatientScores(contours.name, evaluation.score(predicted, truth, names))
+        text = "" if names else "no organ is wanted, contoured and predicted"
         doubts = [finding.message for finding in (*predicted.findings, *truth.findings)]
-        for warning in (*doubts, *_missing_contours(predicted, names)):
-            print(f"warning: {warning}", flush=True)
-    return scored, failed
+        return scores, text, [*doubts, *_missing_contours(predicted, names)]
+
+    return pairs.for_each(matched, score)
 
 
 def _missing_contours(predicted, names):
@@ -216,8 +198,7 @@ def _draw(scored, matched, cts, organs: Organs, roi_names) -> int:
             ct = scans.read(cts[name].ct, among=cts[name].ct_files)
             like = cts[name].ct, ct.grid
             predicted, truth = pairs.read(*matched[name], like, organs=organs, roi_names=roi_names)
-            maps = truth.zyx, predicted.zyx
-            tiles += picture.tiles(name, ct, *maps, patient.organs, organs, truth.left_out)
+            tiles += picture.tiles(name, ct, truth, predicted, patient.organs)
         except Exception as error:
             failed += 1
             print(f"No picture of {name}: {guard.describe(error)}")

@@ -40,21 +40,7 @@ def main(_):
     network, record = run.restore(WORKDIR.value, which=CHECKPOINT.value)
     texts = INTENDED_USE.value, KNOWN_LIMITS.value
     described = card.make(record, WORKDIR.value, CHECKPOINT.value, *texts)
-    names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    version = bundle.save(
-        OUTPUT.value,
-        network=lambda images: {
-            names[task]: output for task, output in network(images, training=False).items()
-        },
-        variables=network.variables,
-        recipe=record.recipe,
-        names=record.organs,
-        training=record.to_json(),
-        versions={"python": platform.python_version(), **versions},
-        organs=record.organ_table,
-        weight_names=run.weight_names(network),
-    )
+    version = _save_model(network, record)
     card.save(version, described)
     written = bundle.load(version)  # fails unless it gives the stored output
     print(f"Wrote {version}: organs {', '.join(record.organs)}; the stored example agrees.")
@@ -64,6 +50,28 @@ def main(_):
     if record.recipe.needs_masks:
         models["level_model"] = "LEVEL_MODEL"
     print(errors.hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
+
+
+def _save_model(network, record: run.RunRecord) -> str:
+    """Writes the network of a run as the next version of the model; returns its folder."""
+    from serving.prediction import bundle
+
+    names = {run.SEGMENT: bundle.PROBABILITIES, run.CLASSIFY: bundle.PRESENCE}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    contents = bundle.Contents(
+        recipe=record.recipe,
+        names=record.organs,
+        organs=record.organ_table,
+        training=record.to_json(),
+        versions={"python": platform.python_version(), **versions},
+        weight_names=run.weight_names(network),
+    )
+
+    def compute(images):
+        outputs = network(images, training=False)
+        return {names[task]: output for task, output in outputs.items()}
+
+    return bundle.save(OUTPUT.value, compute, network.variables, contents)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import dataclasses
 
 from absl import flags
 
-from segthor import csv_files, files, guard, json_files, outputs, patient_table, scans
+from segthor import csv_files, files, json_files, outputs, patient_table, scans
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
 from segthor.patients import Patient
@@ -72,28 +72,21 @@ def main(_):
 
 def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bool]], int]:
     """Compares all sets; returns rows, patients with whether they changed, and failures."""
-    rows, sets, failed = [], [], 0
-    for number, (approved, draft) in enumerate(matched, 1):
-        line = f"[{number}/{len(matched)}] {approved.name}"
-        try:
-            drafted, truth = pairs.read(approved, draft, organs=organs)
-            case_facts = facts.read_of_table(DRAFTS.value, approved.name, organs)
-            month = scans.read_month(approved.labels)
-            set_rows = follow_up.compare(
-                approved.name, month, drafted, truth, approved.labels, case_facts
-            )
-        except Exception as error:  # an unforeseen error must not stop the other patients
-            failed += 1
-            print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
-            continue
-        changed = [row.organ for row in set_rows if row.changed]
-        print(f"{line}  changed: {', '.join(changed) or 'nothing'}", flush=True)
-        for finding in truth.findings:
-            print(f"warning: {finding.message}", flush=True)
+
+    def compare(approved: Patient, draft: Patient):
+        drafted, truth = pairs.read(approved, draft, organs=organs)
+        case_facts = facts.read_of_table(DRAFTS.value, approved.name, organs)
+        month = scans.read_month(approved.labels)
+        rows = follow_up.compare(approved.name, month, drafted, truth, approved.labels, case_facts)
+        changed = ", ".join(row.organ for row in rows if row.changed)
         ct = approved.ct or (case_facts.scan or {}).get("path", "")
-        sets.append((dataclasses.replace(approved, ct=ct, organs=truth.contoured), bool(changed)))
-        rows += set_rows
-    return rows, sets, failed
+        patient = dataclasses.replace(approved, ct=ct, organs=truth.contoured)
+        warnings = [finding.message for finding in truth.findings]
+        return (rows, (patient, bool(changed))), f"changed: {changed or 'nothing'}", warnings
+
+    compared, failed = pairs.for_each(matched, compare)
+    rows = [row for rows, _ in compared for row in rows]
+    return rows, [patient for _, patient in compared], len(failed)
 
 
 def _write(rows: list[Row], months: list[Group], sets, organs: Organs) -> None:

@@ -113,7 +113,7 @@ class Segmenter:
         else:
             case = _find(scan, name)
             volume, stamp = steps.read_scan(case, worker.plan.most_scan_bytes)
-            steps.check_gaps(volume, case.ct, worker.plan.allow_gaps)
+            steps.check_gaps(volume, case.ct, worker.plan)
         given = steps.add_level_masks(worker, volume, steps.prepare(worker, volume))
         segmented, observer = steps.run_networks(worker, given, probabilities)
         prediction = steps.finish(worker, volume, segmented, observer)
@@ -199,28 +199,25 @@ class Result:
         Raises:
           InputError: the folder holds something else, or a format that the scan does not allow.
         """
+        output, plan = files.absolute(os.fspath(folder)), self._segmenter._worker.plan
         with _input_errors(), self._segmenter._writing:
-            self._write(files.absolute(os.fspath(folder)), tuple(formats), overwrite, resample_z)
+            own = {"formats": tuple(formats), "overwrite": overwrite, "resample_z": resample_z}
+            self._write(replace(plan, output=output, **own))
 
-    def _write(self, folder: str, formats: tuple[str, ...], overwrite: bool, resample_z) -> None:
+    def _write(self, plan: Plan) -> None:
         from serving.prediction import case as steps
 
-        worker, case = self._segmenter._worker, self._case
-        kinds = Plan(output=folder, models=("-",), formats=formats).dicom_formats
-        steps.check_formats(case, kinds)
-        steps.check_planes(self._volume, case.ct, resample_z, kinds)
-        outputs.check_folder(folder, {"input": case.ct}, own=outputs.PREDICTIONS)
-        if "rtstruct" in kinds:
+        case, worker = self._case, self._segmenter._worker.for_plan(plan)
+        steps.check_formats(case, plan)
+        steps.check_planes(self._volume, case.ct, plan)
+        outputs.check_folder(plan.output, {"input": case.ct}, own=outputs.PREDICTIONS)
+        if plan.wants_probabilities:
             self._require_maps()
-        results = worker.results_in(folder, overwrite)
-        with locks.lock_folder(folder):
-            results.claim(overwrite, kinds)
-            card.copy((one.folder for one in worker.models.bundles), folder)
-            results.require_uncorrected(case)
-            about = case, self._stamp, self._prediction
-            lacking = steps.write(worker, results, *about, kinds, {}, resample_z)
-        if lacking and "nifti" in formats:
-            raise InputError(f"{case.ct}: {lacking}")
+        with locks.lock_folder(plan.output):
+            worker.results.claim(plan.overwrite, plan.dicom_formats)
+            card.copy((one.folder for one in worker.models.bundles), plan.output)
+            worker.results.require_uncorrected(case)
+            steps.write(worker, case, self._stamp, self._prediction)
 
     def _require_maps(self) -> None:
         """Runs the networks again for the maps if they were not requested before."""

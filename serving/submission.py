@@ -12,6 +12,7 @@ from absl import flags
 
 from segthor import files, inputs, nifti, outputs, scans
 from segthor.errors import InputError, run
+from segthor.findings import print_warnings
 from segthor.organs import Organs
 from segthor.patients import Patient
 from serving.scoring import pairs, tables
@@ -70,8 +71,7 @@ def _add(archive: zipfile.ZipFile, scan: Patient, path: str, organs: Organs) -> 
     """Adds one label map; returns its volumes as text, in which empty organs are marked."""
     grid = scans.read_grid(scan.ct)
     predicted = scans.read_labels(path, like=(scan.ct, grid), organs=organs)
-    for finding in predicted.findings:
-        print(f"warning: {finding.message}", flush=True)
+    print_warnings(predicted.findings)
     nifti.write(_IN_MEMORY, predicted.zyx, grid)
     entry = zipfile.ZipInfo(_entry_name(scan), _TIME)
     entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16

@@ -14,10 +14,9 @@ import hashlib
 import numpy as np
 from absl import flags
 
-from segthor import csv_files, files, folds, ignored, outputs, startup
+from segthor import csv_files, files, folds, outputs, startup
 from segthor.errors import InputError, hint, run
 from segthor.manifest import VALIDATION, Built, Dataset
-from segthor.metrics import without
 from segthor.organs import Organs
 from serving.prediction import out_of_fold
 from serving.scoring import page, suspect_page, suspicion, tables
@@ -89,17 +88,12 @@ def _compare(dataset: Dataset, fold: int, organs: Organs) -> tuple[list[suspicio
                 print(f"FAILED: {row.patient}: {stored}", flush=True)
                 continue
             prediction = _predict(row, stored.images, network, organs)
-            # Ignored voxels are not annotated, so nothing there is in dispute.
-            predicted = without(_left_out(dataset, stored), prediction.predicted)
-            maps = stored.truth, predicted, prediction.sure, stored.spacing_mm
-            contoured = [organ for organ in organs if organ.name in row.organs]
-            disputes += [suspicion.measure(row.patient, *maps, one, organs) for one in contoured]
+            disputes += [
+                suspicion.measure(row.patient, stored.labels, prediction, organ, organs)
+                for organ in organs
+                if organ.name in row.organs
+            ]
     return disputes, failed
-
-
-def _left_out(dataset: Dataset, stored):
-    """Ignored voxels of a patient, bool [Z, Y, X]; None if the dataset has none."""
-    return stored.truth == ignored.LABEL if dataset.has_ignored else None
 
 
 def _predict(row: Built, images, network, organs: Organs) -> out_of_fold.SurePrediction:
@@ -168,8 +162,7 @@ def _write_page(dataset: Dataset, ranked, organs: Organs) -> tuple[str, int]:
                         raise stored
                     prediction = out_of_fold.load(OUTPUT.value, row.patient, _run_digest(row.fold))
                     shown = row, stored, prediction.predicted, own
-                    left_out = _left_out(dataset, stored)
-                    entries[row.patient] = suspect_page.entry(*shown, organs, left_out)
+                    entries[row.patient] = suspect_page.entry(*shown, organs)
     path = files.join(OUTPUT.value, PAGE)
     source = f"suspects in {files.name(files.absolute(DATA.value))}"
     return path, page.write(path, [entries[name] for name in names], source, organs)

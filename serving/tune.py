@@ -13,16 +13,14 @@ import math
 
 from absl import flags
 
-from segthor import files, guard, inputs, locks
+from segthor import files, inputs, locks
 from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.organs import Organs
 from segthor.patients import Patient
 from serving import card
 from serving.prediction import candidates, facts, postprocess, results
-from serving.scoring import tables
-from serving.scoring.pairs import contours_of, table_of
-from serving.scoring.pairs import read as read_pair
+from serving.scoring import pairs, tables
 
 MODEL = flags.DEFINE_list("model", None, "Models of the predictions.", required=True)
 PREDICTIONS = flags.DEFINE_string(
@@ -38,23 +36,13 @@ def main(_):
         raise InputError("--model=: expected model directories, found nothing")
     versions = [directory.newest(folder) for folder in MODEL.value]
     head = _check_raw([directory.digest(version) for version in versions])
-    organs = table_of(PREDICTIONS.value, LABELS.value)
-    predictions = inputs.find_predictions(PREDICTIONS.value)
-    pairs = [e for e in contours_of(LABELS.value, organs=organs) if e.name in predictions]
-    if len(pairs) < FEWEST:
-        raise InputError(
-            f"{len(pairs)} patients have both predictions and contours; expected at least {FEWEST}"
-        )
+    organs = pairs.table_of(PREDICTIONS.value, LABELS.value)
+    matched = _match(organs)
     with contextlib.ExitStack() as stack:
         for version in sorted(set(map(files.absolute, versions))):
             stack.enter_context(locks.lock_folder(version))
             postprocess.clear_leftovers(version)
-        scored = _score(pairs, predictions, organs)
-        if len(scored) < FEWEST:
-            raise InputError(
-                f"{len(scored)} of {len(pairs)} patients could be scored, expected at least "
-                f"{FEWEST}; see the lines above"
-            )
+        scored, failed = _score(matched, organs)
         rules, table = candidates.choose(scored, organs)
         if not rules:
             raise InputError("no organ is both contoured and predicted; nothing to choose for")
@@ -63,37 +51,51 @@ def main(_):
         for version in versions:
             postprocess.save(version, rules, rows)
             card.refresh(version)
-    chosen = ", ".join(f"{name}: {_describe_rule(rule.to_json())}" for name, rule in rules.items())
-    print(f"Stored with {', '.join(versions)}: {chosen}.")
+    chosen = (f"{name}: {postprocess.describe_rule(vars(rule))}" for name, rule in rules.items())
+    print(f"Stored with {', '.join(versions)}: {', '.join(chosen)}.")
     level_model = "LEVEL_MODEL" if head.get("level_models") else None
     models = {"model": MODEL.value, "level_model": level_model}
     print(hint("serving.predict", **models, input="SCANS", output="PREDICTIONS"))
-    failed = len(pairs) - len(scored)
     if failed:
         print(f"{failed} patients FAILED and were not scored; see the lines above.")
     return 1 if failed else 0
 
 
-def _score(pairs, predictions, organs: Organs) -> list:
-    """Scores all candidate rules, patient by patient; see `candidates.score_candidates`."""
-    patients = []
-    for number, labels in enumerate(pairs, 1):
-        line = f"[{number}/{len(pairs)}] {labels.name}"
-        try:
-            if labels.fault:
-                raise InputError(labels.fault)
-            prediction = Patient(labels.name, "", predictions[labels.name])
-            predicted, truth = read_pair(labels, prediction, organs=organs)
-            predictable = facts.read_of_table(PREDICTIONS.value, labels.name, organs).organs
-            names = [name for name in truth.contoured if name in predictable]
-            patients.append(candidates.score_candidates(predicted, truth, names))
-        except Exception as error:  # an unforeseen error must not stop the other patients
-            print(f"{line}  FAILED: {guard.describe(error)}", flush=True)
-            continue
-        print(line, flush=True)
-        for finding in (*predicted.findings, *truth.findings):
-            print(f"warning: {finding.message}", flush=True)
-    return patients
+def _match(organs: Organs) -> list[tuple[Patient, Patient]]:
+    """Finds the patients that have contours and a prediction."""
+    predictions = inputs.find_predictions(PREDICTIONS.value)
+    matched = [
+        (contours, Patient(contours.name, "", predictions[contours.name]))
+        for contours in pairs.contours_of(LABELS.value, organs=organs)
+        if contours.name in predictions
+    ]
+    if len(matched) < FEWEST:
+        raise InputError(
+            f"{len(matched)} patients have both predictions and contours; expected at least "
+            f"{FEWEST}"
+        )
+    return matched
+
+
+def _score(matched, organs: Organs) -> tuple[list[dict], int]:
+    """Scores all candidates on each patient; returns the scores and the number of failures."""
+
+    def score(contours: Patient, prediction: Patient):
+        if contours.fault:
+            raise InputError(contours.fault)
+        predicted, truth = pairs.read(contours, prediction, organs=organs)
+        predictable = facts.read_of_table(PREDICTIONS.value, contours.name, organs).organs
+        names = [name for name in truth.contoured if name in predictable]
+        warnings = [finding.message for finding in (*predicted.findings, *truth.findings)]
+        return candidates.score_candidates(predicted, truth, names), "", warnings
+
+    scored, failed = pairs.for_each(matched, score)
+    if len(scored) < FEWEST:
+        raise InputError(
+            f"{len(scored)} of {len(matched)} patients could be scored, expected at least "
+            f"{FEWEST}; see the lines above"
+        )
+    return scored, len(failed)
 
 
 def _check_raw(digests: list[str]) -> dict:
@@ -116,7 +118,7 @@ def _format_table(table: list[dict]) -> str:
     rows = [
         (
             row["organ"],
-            _describe_rule(row),
+            postprocess.describe_rule(row),
             tables.format_number(row["dice"], "{:.4f}"),
             tables.format_number(row["average_hausdorff_mm"], "{:.3f}"),
             "<- chosen" if row["chosen"] else "",
@@ -124,15 +126,6 @@ def _format_table(table: list[dict]) -> str:
         for row in table
     ]
     return tables.align(("organ", "rule", "Dice", "average HD mm", ""), rows)
-
-
-def _describe_rule(rule: dict) -> str:
-    parts = [
-        "largest piece" if rule["largest"] else "",
-        f"pieces from {rule['min_cm3']:g} cm3" if rule["min_cm3"] else "",
-        "holes filled" if rule["fill_holes"] else "",
-    ]
-    return ", ".join(part for part in parts if part) or "as predicted"
 
 
 if __name__ == "__main__":

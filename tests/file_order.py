@@ -41,3 +41,10 @@ def label_map(array, affine, organs=SEGTHOR, contoured=None) -> LabelMap:
     """A label map of an array in the order of axes of `affine`."""
     grid = Grid(array.shape, affine)
     return LabelMap(grid.to_zyx(array), grid, organs, contoured)
+
+
+def on_grid(zyx, spacing_mm, organs=SEGTHOR, planes=None) -> LabelMap:
+    """A label map [Z, Y, X] with this spacing along z, y and x."""
+    z_mm, y_mm, x_mm = spacing_mm
+    grid = Grid(zyx.shape[::-1], np.diag([-x_mm, -y_mm, z_mm, 1.0]), planes=planes)
+    return LabelMap(zyx, grid, organs)

@@ -132,7 +132,7 @@ def test_calibration_and_rules_come_in_later(folder, tmp_path):
     text = (tmp_path / "model" / "1" / "assets" / "model_card.md").read_text()
     assert "Calibrated on 9 patients (90 scans" in text
     assert "| heart | all | 9 | 0.900 | none |" in text
-    assert "Post-processing: heart: the largest piece, holes filled." in text
+    assert "Post-processing: heart: largest piece, holes filled." in text
     assert "For trials." in text and "The exported checkpoint is the last one." in text
 
 

@@ -35,16 +35,8 @@ def networks(tmp_path_factory):
         found = network(images, training=False)
         return {"probabilities": found["segment"], "presence": found["classify"]}
 
-    bundle.save(
-        folder,
-        both,
-        network.variables,
-        Recipe(crop_mm=64, pixel_mm=1),
-        NAMES,
-        {},
-        {},
-        organs=SEGTHOR,
-    )
+    contents = bundle.Contents(Recipe(crop_mm=64, pixel_mm=1), NAMES, SEGTHOR)
+    bundle.save(folder, both, network.variables, contents)
     return [bundle.load(folder, name) for name in engine.ENGINES]
 
 

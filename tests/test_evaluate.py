@@ -164,10 +164,7 @@ def test_scores_do_not_depend_on_the_files_axis_order(tmp_path):
         contours = Patient(name, "", str(tmp_path / f"t/{name}.nii.gz"), organs=SEGTHOR.names)
         predicted = Patient(name, "", str(tmp_path / f"p/{name}.nii.gz"), organs=SEGTHOR.names)
         found, true = pairs.read(contours, predicted, organs=SEGTHOR)
-        spacing_mm = true.grid.spacing_mm
-        rows.append(
-            evaluation.score(found.zyx, true.zyx, spacing_mm, organs.SEGTHOR.names, organs=SEGTHOR)
-        )
+        rows.append(evaluation.score(found, true, SEGTHOR.names))
     for organ in organs.SEGTHOR.names:
         for score, value in rows[0][organ].as_dict().items():
             assert rows[1][organ].as_dict()[score] == pytest.approx(value), score
@@ -233,8 +230,8 @@ def test_the_picture_shows_the_worst_slice_with_its_contours_in_the_organs_colou
     affine = AFFINE[:, [*axes, 3]]
     hu, *maps = (array.transpose(axes) for array in (np.zeros(SHAPE, np.int16), truth, predicted))
     ct = file_order.volume(hu, affine)
-    maps = [ct.grid.to_zyx(array) for array in maps]
-    (worst, caption), (typical, _) = picture.tiles("A", ct, *maps, ("heart",), organs.SEGTHOR)
+    maps = [file_order.label_map(array, affine) for array in maps]
+    (worst, caption), (typical, _) = picture.tiles("A", ct, *maps, ("heart",))
     assert caption == "A, worst slice 6 of 12, Dice 0.00"
     rgb = np.array(organs.SEGTHOR["heart"].rgb)
     scale = worst.shape[0] // 36 or 1
@@ -252,8 +249,8 @@ def test_the_typical_slice_is_the_middling_one_of_those_that_hold_most_organs():
     predicted[12:15, 10:15, 5] = 0  # half of the heart is missed there
     hu = np.zeros(SHAPE, np.int16)
     ct = file_order.volume(hu, AFFINE)
-    maps = ct.grid.to_zyx(truth), ct.grid.to_zyx(predicted)
-    _, (_, caption) = picture.tiles("A", ct, *maps, organs.SEGTHOR.names, organs.SEGTHOR)
+    maps = file_order.label_map(truth, AFFINE), file_order.label_map(predicted, AFFINE)
+    _, (_, caption) = picture.tiles("A", ct, *maps, organs.SEGTHOR.names)
     assert caption.startswith("A, typical slice 5 of 12")
 
 

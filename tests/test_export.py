@@ -33,16 +33,9 @@ def every_grey_level_counts(images):
 def folder(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("model"))
     training = {"config": {"backbone": "resnet18"}, "score": 0.9}
-    bundle.save(
-        folder,
-        every_grey_level_counts,
-        [],
-        RECIPE,
-        organs.SEGTHOR.names,
-        training,
-        {"numpy": "2"},
-        organs=organs.SEGTHOR,
-    )
+    table = organs.SEGTHOR
+    contents = bundle.Contents(RECIPE, table.names, table, training, {"numpy": "2"})
+    bundle.save(folder, every_grey_level_counts, [], contents)
     return folder
 
 
@@ -118,16 +111,8 @@ def test_the_digest_names_the_weights(tmp_path):
     def save(name, weight):
         variable = tf.Variable([weight, 1.0])
         network = lambda images: {"presence": tf.sigmoid(images[:, 0, 0, :2] * variable)}  # noqa: E731
-        saved = bundle.save(
-            str(tmp_path / name),
-            network,
-            [variable],
-            RECIPE,
-            ("heart", "aorta"),
-            {},
-            {},
-            organs=organs.SEGTHOR,
-        )
+        contents = bundle.Contents(RECIPE, ("heart", "aorta"), organs.SEGTHOR)
+        saved = bundle.save(str(tmp_path / name), network, [variable], contents)
         return bundle.load(saved).digest
 
     assert save("a", 1.0) == save("b", 1.0) != save("c", 1.001)
@@ -137,9 +122,8 @@ def test_a_classifier_gives_presence_and_no_labels(tmp_path):
     def network(images):
         return {"presence": tf.reduce_mean(images, [1, 2])[:, :2] / 255}
 
-    saved = bundle.save(
-        str(tmp_path), network, [], RECIPE, ("heart", "aorta"), {}, {}, organs=organs.SEGTHOR
-    )
+    contents = bundle.Contents(RECIPE, ("heart", "aorta"), organs.SEGTHOR)
+    saved = bundle.save(str(tmp_path), network, [], contents)
     loaded = bundle.load(saved)
     assert set(loaded.signatures) == {"serving_default", "presence"}
     assert loaded.presence(np.full((3, 32, 32, 3), 255, np.uint8)).tolist() == [[1, 1]] * 3
@@ -153,28 +137,16 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
         variable = tf.Variable([1.0])  # a variable made in a graph is an error
         return {"probabilities": images * variable}
 
+    contents = bundle.Contents(RECIPE, organs.SEGTHOR.names, organs.SEGTHOR)
     with pytest.raises(ValueError):
-        bundle.save(
-            str(tmp_path),
-            breaks_in_the_middle,
-            [],
-            RECIPE,
-            organs.SEGTHOR.names,
-            {},
-            {},
-            organs=organs.SEGTHOR,
-        )
+        bundle.save(str(tmp_path), breaks_in_the_middle, [], contents)
     untracked = tf.Variable(tf.ones([5]))
     with pytest.raises(AssertionError):  # found only while the SavedModel is written
         bundle.save(
             str(tmp_path),
             lambda images: {"probabilities": tf.nn.softmax(images[..., :1] * untracked)},
             [],
-            RECIPE,
-            organs.SEGTHOR.names,
-            {},
-            {},
-            organs=organs.SEGTHOR,
+            contents,
         )
     assert list(tmp_path.iterdir()) == []
 

@@ -38,8 +38,8 @@ def trained(augment):
 
 def save(folder, network, table, names=None, augment=LEFT_RIGHT, recipe=CODED_RECIPE):
     names = names or table.names
-    training = trained(augment)
-    return bundle.load(bundle.save(str(folder), network, [], recipe, names, training, {}, table))
+    contents = bundle.Contents(recipe, names, table, trained(augment))
+    return bundle.load(bundle.save(str(folder), network, [], contents))
 
 
 def by_side(images):

@@ -19,8 +19,9 @@ from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from segthor.recipe import Recipe, prepare
 from segthor.volume import Grid, LabelMap, Volume
-from serving.prediction import candidates
+from serving.prediction import candidates, out_of_fold
 from serving.scoring import pairs, suspicion, viewer
+from tests import file_order
 
 STORED = 9  # the value of ignored voxels in the files of these tests
 NNUNET = {"background": 0, "esophagus": 1, "heart": 2, "trachea": 3, "aorta": 4, "ignore": STORED}
@@ -366,9 +367,11 @@ def test_nothing_is_in_dispute_in_ignored_voxels():
     predicted, sure = truth.copy(), np.ones(truth.shape, bool)
     predicted[:, 12:18, 12:18] = 2
     heart = SEGTHOR["heart"]
-    assert suspicion.measure("P", truth, predicted, sure, (3, 1, 1), heart, SEGTHOR).share > 0.4
+    prediction, mm = out_of_fold.SurePrediction(predicted, sure), (3, 1, 1)
+    dispute = suspicion.measure("P", file_order.on_grid(truth, mm), prediction, heart, SEGTHOR)
+    assert dispute.share > 0.4
     marked_truth = truth.copy()
     marked_truth[:, 10:, 10:] = ignored.LABEL
-    predicted = metrics.without(marked_truth == ignored.LABEL, predicted)
-    dispute = suspicion.measure("P", marked_truth, predicted, sure, (3, 1, 1), heart, SEGTHOR)
+    contours = file_order.on_grid(marked_truth, mm)
+    dispute = suspicion.measure("P", contours, prediction, heart, SEGTHOR)
     assert dispute.share == 0 and dispute.slices == ()

@@ -65,15 +65,11 @@ def test_only_enclosed_background_is_filled():
     labels[6, 6, 6] = 4  # enclosed, but another organ's
     labels[1:3, 4, 4] = 0  # opens the hole to the outside
     before = labels.copy()
-    assert (
-        postprocess.apply(labels, SPACING_MM, {"heart": Rule(fill_holes=True)}, organs=SEGTHOR)
-        == {}
-    )
+    made = file_order.on_grid(labels, SPACING_MM)
+    assert postprocess.apply(made, {"heart": Rule(fill_holes=True)}) == {}
     np.testing.assert_array_equal(labels, before)
     labels[1, 4, 4] = 2
-    changes = postprocess.apply(
-        labels, SPACING_MM, {"heart": Rule(fill_holes=True)}, organs=SEGTHOR
-    )
+    changes = postprocess.apply(made, {"heart": Rule(fill_holes=True)})
     assert changes == {"heart": Change(removed_cm3=0.0, filled_cm3=(18 + 1) * 0.002)}
     assert labels[6, 6, 6] == 4
     assert np.count_nonzero(labels == 2) == 7**3 - 1
@@ -82,7 +78,8 @@ def test_only_enclosed_background_is_filled():
 def test_organs_without_a_rule_are_left_as_they_are():
     labels = (blobs(1) * 2 + (blobs(2) & ~blobs(1)) * 4).astype(np.uint8)
     before = labels.copy()
-    changes = postprocess.apply(labels, SPACING_MM, {"heart": Rule(largest=True)}, organs=SEGTHOR)
+    made = file_order.on_grid(labels, SPACING_MM)
+    changes = postprocess.apply(made, {"heart": Rule(largest=True)})
     np.testing.assert_array_equal(labels == 4, before == 4)
     removed = np.count_nonzero((before == 2) & (labels == 0))
     assert changes["heart"].removed_cm3 == pytest.approx(removed * 0.002)
@@ -93,15 +90,15 @@ def test_rules_are_the_same_in_every_axis_order():
     labels = (blobs(5) * 3).astype(np.uint8)
     turned = np.ascontiguousarray(labels.transpose(2, 0, 1))
     rules = {"trachea": Rule(min_cm3=0.01, fill_holes=True)}
-    postprocess.apply(labels, SPACING_MM, rules, organs=SEGTHOR)
-    postprocess.apply(turned, (2.0, 1.0, 1.0), rules, organs=SEGTHOR)
+    postprocess.apply(file_order.on_grid(labels, SPACING_MM), rules)
+    postprocess.apply(file_order.on_grid(turned, (2.0, 1.0, 1.0)), rules)
     np.testing.assert_array_equal(turned, labels.transpose(2, 0, 1))
 
 
 def test_nothing_stays_nothing():
     labels = np.zeros((5, 5, 5), np.uint8)
     rule = Rule(largest=True, min_cm3=1, fill_holes=True)
-    assert postprocess.apply(labels, SPACING_MM, {"aorta": rule}, organs=SEGTHOR) == {}
+    assert postprocess.apply(file_order.on_grid(labels, SPACING_MM), {"aorta": rule}) == {}
     assert not postprocess.clean(np.zeros((3, 3, 3), bool), rule, 1.0).any()
 
 

@@ -166,9 +166,8 @@ def test_hu_are_read_whatever_they_are_stored_as(worker, tmp_path, dtype, slope,
 
 
 def save_network(folder, network, names=organs.SEGTHOR.names, recipe=CODED_RECIPE, training=None):
-    return bundle.load(
-        bundle.save(str(folder), network, [], recipe, names, training or {}, {}, organs=SEGTHOR)
-    )
+    contents = bundle.Contents(recipe, names, SEGTHOR, training or {})
+    return bundle.load(bundle.save(str(folder), network, [], contents))
 
 
 def constant(*shares):

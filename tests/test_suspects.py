@@ -19,6 +19,7 @@ from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR
 from serving.prediction import out_of_fold
 from serving.scoring import suspicion
+from tests import file_order
 
 MM = (3.0, 1.5, 1.0)
 ORGAN = organs.Organ("a", 1, (9, 9, 9), tolerance_mm=2.0)
@@ -27,7 +28,9 @@ TABLE = organs.Organs((ORGAN, organs.Organ("b", 2, (8, 8, 8))))
 
 def measure(truth, predicted, sure=None, spacing_mm=MM):
     sure = np.ones(truth.shape, bool) if sure is None else sure
-    return suspicion.measure("P", truth, predicted, sure, spacing_mm, ORGAN, TABLE)
+    prediction = out_of_fold.SurePrediction(predicted, sure)
+    contours = file_order.on_grid(truth, spacing_mm, TABLE)
+    return suspicion.measure("P", contours, prediction, ORGAN, TABLE)
 
 
 def block(z=(2, 8), y=(5, 15), x=(4, 16), label=1):
@@ -113,9 +116,10 @@ def test_planted_errors_are_the_first_suspects_with_their_slices_and_reason():
             wanted |= {(name, organ) for organ in wrong}
             changed = (truth != made.labels.transpose(2, 1, 0)).any((1, 2))
             true_slices[name] = set(np.flatnonzero(changed).tolist())
+        prediction = out_of_fold.SurePrediction(network, edges == 0)
+        contours = file_order.on_grid(truth, spacing_mm)
         disputes += [
-            suspicion.measure(name, truth, network, edges == 0, spacing_mm, organ, SEGTHOR)
-            for organ in SEGTHOR
+            suspicion.measure(name, contours, prediction, organ, SEGTHOR) for organ in SEGTHOR
         ]
     ranked = suspicion.rank(disputes)
     assert len(wanted) == 5  # the swap is two contours: the esophagus, and the aorta that is gone
@@ -200,8 +204,12 @@ def test_a_shard_of_many_patients_is_decoded_once(tmp_path, monkeypatch):
     assert len(decoded) == sum(row.slices for row in dataset.patients)
     assert [row.patient for row, _ in together] == list(names)
     for row, stored in together:
-        for name, value in vars(alone[row.patient]).items():
-            np.testing.assert_array_equal(getattr(stored, name), value)
+        other = alone[row.patient]
+        np.testing.assert_array_equal(stored.images, other.images)
+        np.testing.assert_array_equal(stored.labels.zyx, other.labels.zyx)
+        np.testing.assert_array_equal(stored.labels.grid.affine, other.labels.grid.affine)
+        assert stored.labels.organs == other.labels.organs == dataset.organs
+        assert (stored.level_hu, stored.width_hu) == (other.level_hu, other.width_hu)
 
     (row, _), *rest = together
     rows = [dataclasses.replace(one, slices=99) if one == row else one for one in dataset.patients]
@@ -215,7 +223,7 @@ def by_hand(folder, output, key, wrong):
     """Predictions as sure as can be: the truth, but for one patient whose aorta is elsewhere."""
     dataset = Dataset.load(str(folder / "data"))
     for patient, stored in read_all(folder / "data", dataset):
-        truth = stored.truth
+        truth = stored.labels.zyx
         if patient.patient == wrong:
             truth = np.where(truth == 4, 0, truth).astype(np.uint8)
             truth[:, :8, :8][truth[:, :8, :8] == 0] = 4

@@ -21,6 +21,7 @@ from segthor.planes import Planes, voxel_cm3
 from segthor.volume import Grid, LabelMap, Volume
 from serving.prediction import candidates, postprocess
 from serving.prediction.postprocess import Rule
+from tests import file_order
 
 THIRDS = [k for k in range(12) if k % 3 == 2]  # what is left has steps of 3, 6, 3, 6 mm
 
@@ -241,7 +242,8 @@ def test_post_processing_weighs_pieces_by_their_volume():
     labels[0:3, 0, 0] = 2  # three thin voxels: 3 mm long
     labels[5:7, 2, 2] = 2  # two thick ones: 12 mm
     rules = {"heart": Rule(largest=True)}
-    changes = postprocess.apply(labels, (3.5, 10.0, 10.0), rules, SEGTHOR, planes)
+    made = file_order.on_grid(labels, (3.5, 10.0, 10.0), planes=planes)
+    changes = postprocess.apply(made, rules)
     assert labels[0, 0, 0] == 0 and labels[5, 2, 2] == 2
     assert changes["heart"].removed_cm3 == pytest.approx(0.3)
     cm3 = voxel_cm3((3.5, 10.0, 10.0), planes)

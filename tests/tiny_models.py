@@ -34,9 +34,8 @@ def reads_codes(recipe=CODED_RECIPE, names=organs.SEGTHOR.names, level_hu=40.0):
 def save_coded(folder, recipe=CODED_RECIPE, names=organs.SEGTHOR.names, training=None) -> str:
     """A model directory that finds the labels of `coded_scan` again, voxel for voxel."""
     network, variables = reads_codes(recipe, names)
-    return bundle.save(
-        str(folder), network, variables, recipe, names, training or {}, {}, organs=SEGTHOR
-    )
+    contents = bundle.Contents(recipe, names, SEGTHOR, training or {})
+    return bundle.save(str(folder), network, variables, contents)
 
 
 def coded_scan(labels: np.ndarray) -> np.ndarray:

@@ -19,10 +19,7 @@ from trainer import child, devices, run
 _DATA = flags.DEFINE_string("data", DEFAULT_DATASET, "Folder of the dataset.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, one in each fold_K.")
 _TABLE, _SCORES = "cross_validation.csv", "patients.csv"
-_WRITTEN = {
-    _TABLE: outputs.csv_with("", "mean"),
-    _SCORES: outputs.csv_with("fold", "patient"),
-}
+_WRITTEN = {_TABLE: outputs.csv_with("", "mean"), _SCORES: outputs.csv_with("fold", "patient")}
 
 
 def main(argv):

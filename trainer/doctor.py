@@ -24,12 +24,7 @@ flags_of.define(Config)
 
 def main(_):
     """Checks flags and dataset as the trainer does, measures, prints advice."""
-    config = flags_of.read(Config)
-    which = (config.held_out_fold, config.train_patients, config.draw)
-    source = sources.open_source(_DATA.value, *which)
-    config = config.of_table(source.organs)
-    sources.require_contours(source, config.organs)
-    sources.steps_per_epoch(source, config.batch_size)
+    source, config, _ = sources.open_run(_DATA.value, flags_of.read(Config))
     startup.load_tensorflow()
     from trainer import failures, stopwatch
 
@@ -39,10 +34,7 @@ def main(_):
         with startup.quiet():  # TensorFlow warns if devices share an input
             times = stopwatch.measure(config, source, strategy, _SECONDS.value)
     print(_format_table(times, strategy.num_replicas_in_sync))
-    for line in (
-        *diagnosis.advise(times, config),
-        *diagnosis.advise_for_gpu(times, os.cpu_count()),
-    ):
+    for line in diagnosis.advise(times, config) + diagnosis.advise_for_gpu(times, os.cpu_count()):
         print(line[0].upper() + line[1:])
     print(_estimate_duration(times, config, source))
     return 0

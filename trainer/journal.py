@@ -23,9 +23,9 @@ _COLUMNS = "step epoch loss learning_rate slices_per_s input_wait memory_gb dice
 class Journal:
     """Reports one run. The loop calls `begin` first and `end` last, the other methods between."""
 
-    def __init__(self, workdir: str, config, profile: bool = False, *, organs: Organs):
-        self._workdir, self._config, self._profile = workdir, config, profile
-        self._organs = organs
+    def __init__(self, workdir: str, config, organs: Organs, profile: bool = False):
+        self._workdir, self._config, self._organs = workdir, config, organs
+        self._profile = profile
         self._rows: list[dict] = []
         self._losses, self._busy_s, self._waited_s, self._slices = [], 0.0, 0.0, 0
         self._printed_s = 0.0
@@ -139,13 +139,7 @@ class Journal:
         csv_files.write_table(files.join(self._workdir, run.LOG), self._rows)
         if better:
             csv_files.write_table(files.join(self._workdir, run.PATIENTS), _patient_rows(scores))
-        with self._writer.as_default(step=learner.step):
-            for key, value in row.items():
-                if key not in ("step", "epoch") and np.isfinite(value):
-                    tf.summary.scalar(_TAGS.get(key, key.replace("dice_", "dice/")), value)
-            if (worst := pictures.worst_slices(learner, source, scores)) is not None:
-                tf.summary.image("worst slices", worst[None])
-        self._writer.flush()
+        self._write_summary(row, pictures.worst_slices(learner, source, scores))
         organs = "  ".join(
             f"{name} {format_score(value)}" for name, value in scores.by_organ.items()
         )
@@ -153,6 +147,16 @@ class Journal:
             f"{self._progress(learner)}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
             f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
         )
+
+    def _write_summary(self, row: dict, worst: np.ndarray | None) -> None:
+        """Writes a row of the log and the worst slices, uint8 [H, W, 3], for TensorBoard."""
+        with self._writer.as_default(step=row["step"]):
+            for key, value in row.items():
+                if key not in ("step", "epoch") and np.isfinite(value):
+                    tf.summary.scalar(_TAGS.get(key, key.replace("dice_", "dice/")), value)
+            if worst is not None:
+                tf.summary.image("worst slices", worst[None])
+        self._writer.flush()
 
     def end(self, finished: bool) -> dict:
         """Writes summary.json and the learning curve; returns the summary, {} if there is none."""
@@ -177,6 +181,7 @@ class Journal:
         return f"step {learner.step}/{self._steps or '?'}"
 
     def _rate(self) -> float:
+        """Slices per second, without those of the first call."""
         return self._slices / self._busy_s if self._busy_s else 0.0
 
     def _speed(self, learner) -> str:

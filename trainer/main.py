@@ -35,14 +35,10 @@ flags_of.define(Config)
 
 def main(_):
     """Checks flags and dataset, trains, prints the result."""
-    began_s = time.monotonic()
-    run.check_folder(_WORKDIR.value, DATA.value)
-    config = flags_of.read(Config)
-    which = (config.held_out_fold, config.train_patients, config.draw)
-    source = sources.open_source(DATA.value, *which)
-    config = start.resolve_start(config.of_table(source.organs), _WORKDIR.value)
-    unscored = sources.require_contours(source, config.organs)
-    sources.steps_per_epoch(source, config.batch_size)
+    began_s, workdir = time.monotonic(), _WORKDIR.value
+    run.check_folder(workdir, DATA.value)
+    source, config, unscored = sources.open_run(DATA.value, flags_of.read(Config))
+    config = start.resolve_start(config, workdir)
     chief, several = devices.is_chief(), devices.several_processes()
     startup.load_tensorflow()
     from trainer import failures, loop, surfaces  # slow imports: report bad input first
@@ -51,22 +47,17 @@ def main(_):
     strategy = _devices(config)
     replicas = strategy.num_replicas_in_sync
     with (
-        run.claim(_WORKDIR.value, config, source, replicas, chief),
-        failures.as_input_errors(source, _WORKDIR.value, several),
+        run.claim(workdir, config, source, replicas, chief),
+        failures.as_input_errors(source, workdir, several),
     ):
         stop_asked, stop_status = _handle_signals()
-        plan = length.read_length(config, source, _WORKDIR.value, config.batch_size * replicas)
-        _print_plan(config, source, replicas, plan, unscored)
-        journal = Silent()
-        if chief:
-            journal = Journal(_WORKDIR.value, config, _PROFILE.value, organs=source.organs)
-        job = loop.Job(
-            config, source, _WORKDIR.value, strategy, journal, stop_asked, chief, began_s
-        )
+        _print_plan(config, source, replicas, unscored)
+        journal = Journal(workdir, config, source.organs, _PROFILE.value) if chief else Silent()
+        job = loop.Job(config, source, workdir, strategy, journal, stop_asked, chief, began_s)
         finished = loop.train(job)
         summary = journal.end(finished)
         if finished and chief and config.surface_distances:
-            surfaces.score(_WORKDIR.value, source)
+            surfaces.score(workdir, source)
     if not finished:
         print("Stopped after a checkpoint, as asked; the same command continues.")
         return stop_status()
@@ -88,8 +79,9 @@ def _devices(config):
     return devices.strategy()
 
 
-def _print_plan(config, source, replicas: int, plan, unscored: list[str]) -> None:
+def _print_plan(config, source, replicas: int, unscored: list[str]) -> None:
     batch = config.batch_size * replicas
+    plan = length.read_length(config, source, _WORKDIR.value, batch)
     steps = f"{plan.steps} steps" if plan else f"steps that fit into {config.minutes:g} minutes"
     print(
         f"{source.train_slices} training slices, {source.count(source.validation)} held out "

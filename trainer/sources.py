@@ -9,6 +9,7 @@ from segthor import files, reference
 from segthor.errors import InputError
 from segthor.manifest import FILE_NAME, TRAIN, VALIDATION, Dataset, Shard
 from segthor.organs import Organs
+from trainer.config import Config
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Source:
 
     def reference(self) -> reference.Reference | None:
         """Measures of the training patients; None if the manifest has none."""
-        trained = {patient for shard in self.train for patient in shard.patients}
+        trained = patients_of(self.train)
         return reference.compute_reference(p for p in self.dataset.patients if p.patient in trained)
 
     def count(self, shards) -> int:
@@ -92,6 +93,23 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
     for shard in (*source.train, *source.validation):
         _check_shard(files.join(folder, shard.file), shard, slices)
     return source
+
+
+def open_run(folder: str, config: Config) -> tuple[Source, Config, list[str]]:
+    """Opens the dataset of a run and checks that the run can be trained on it.
+
+    Returns the dataset, the configuration for its table of organs, and the organs that are trained
+    without a score.
+
+    Raises:
+      InputError: As `open_source`, `Config.of_table` and `require_contours`; or there are too few
+        slices for a batch.
+    """
+    source = open_source(folder, config.held_out_fold, config.train_patients, config.draw)
+    config = config.of_table(source.organs)
+    unscored = require_contours(source, config.organs)
+    steps_per_epoch(source, config.batch_size)
+    return source, config, unscored
 
 
 def _subset(source: Source, count: int, draw: int) -> Source:

@@ -24,21 +24,13 @@ def measure(config, source: sources.Source, strategy, seconds: float) -> Times:
     batch = config.batch_size * strategy.num_replicas_in_sync
     learner = Learner(config, source, strategy, total_steps=10**6)
     slices = data.training(source, config, batch)
-    run, ready = (
-        _distribute(strategy, slices, config.batch_size),
-        _repeat_batches(strategy, slices, config),
-    )
     waits_s = []
-    step_s = _time_steps(learner, iter(ready), each)
+    step_s = _time_steps(learner, iter(_repeat_batches(strategy, slices, config)), each)
     before, first = memory.page_faults(), learner.step
-    iterator = iter(run)
+    iterator = iter(_distribute(strategy, slices, config.batch_size))
     whole_s = _time_steps(learner, iterator, each, waits_s)
     audit = placement.audit(learner.trace_training(iterator))
     faults = (memory.page_faults() - before) / (learner.step - first)
-    held_out = _distribute(strategy, data.evaluation(source, batch), config.batch_size)
-    start = time.perf_counter()
-    validate.validate(learner, source, held_out)
-    validation_s = time.perf_counter() - start
     return Times(
         batch=batch,
         read_s=_time_batches(_read_serialized(source).batch(batch), each),
@@ -49,7 +41,7 @@ def measure(config, source: sources.Source, strategy, seconds: float) -> Times:
         waiting=float(np.mean(waits_s)) / whole_s,
         larger=_LARGER,
         larger_s=_time_larger_step(learner, slices, each),
-        validation_s=validation_s,
+        validation_s=_time_validation(learner, source, batch),
         faults_per_step=faults,
         memory_gb=journal.memory_gb(),
         launches=audit.launches.total(),
@@ -66,6 +58,15 @@ def _repeat_batches(strategy, slices, config, times: int = 1):
     count = strategy.num_replicas_in_sync
     cached = slices.batch(config.batch_size * times, drop_remainder=True).take(count).cache()
     return strategy.distribute_datasets_from_function(lambda _: cached.repeat())
+
+
+def _time_validation(learner, source, batch: int) -> float:
+    """Seconds of a validation, compilation included."""
+    slices = data.evaluation(source, batch)
+    held_out = _distribute(learner.strategy, slices, learner.config.batch_size)
+    start = time.perf_counter()
+    validate.validate(learner, source, held_out)
+    return time.perf_counter() - start
 
 
 def _time_steps(learner, iterator, seconds: float, waits_s: list | None = None) -> float:

@@ -1,7 +1,7 @@
 """Published ImageNet weights of the encoders, and the image scaling that each expects.
 
-Files, addresses and checksums are those of classification_models, keras_applications and
-efficientnet, with which a test compares them. Combinations that are not listed were not published.
+Files, addresses and checksums are those of classification_models, efficientnet and
+keras_applications; a test compares them. Combinations that are not listed were not published.
 """
 
 import hashlib
@@ -9,49 +9,22 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from classification_models.weights import WEIGHTS_COLLECTION
+from efficientnet.model import BASE_WEIGHTS_PATH, WEIGHTS_HASHES
 
 from segthor import files
 from segthor.errors import InputError
 
-_QUBVEL = "https://github.com/qubvel/classification_models/releases/download/0.0.1/"
 _CHOLLET = "https://github.com/fchollet/deep-learning-models/releases/download/"
 _KERAS = "https://github.com/keras-team/keras-applications/releases/download/densenet/"
 _MOBILE = "https://github.com/JonathanCMitchell/mobilenet_v2_keras/releases/download/v1.1/"
-_EFFICIENT = "https://github.com/Callidior/keras-applications/releases/download/efficientnet/"
 _ORDER = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_RESNETS = (
-    ("resnet18_imagenet_1000", "318e3ac0cd98d51e917526c9f62f0b50"),
-    ("resnet34_imagenet_1000", "8caaa0ad39d927cb8ba5385bf945d582"),
-    ("resnet50_imagenet_1000", "db3b217156506944570ac220086f09b6"),
-    ("resnet50_imagenet11k-places365ch_11586", "d8bf4e7ea082d9d43e37644da217324a"),
-    ("resnet101_imagenet_1000", "1016e7663980d5597a4e224d915c342d"),
-    ("resnet152_imagenet_1000", "5867b94098df4640918941115db93734"),
-    ("resnet152_imagenet11k_11221", "25ab66dec217cb774a27d0f3659cafb3"),
-    ("resnext50_imagenet_1000", "7ade5c8aac9194af79b1724229bdaa50"),
-    ("resnext101_imagenet_1000", "91fe0126320e49f6ee607a0719828c7e"),
-    ("seresnet50_imagenet_1000", "043777781b0d5ca756474d60bf115ef1"),
-    ("seresnet101_imagenet_1000", "1c373b0c196918713da86951d1239007"),
-    ("seresnet152_imagenet_1000", "f58d4c1a511c7445ab9a2c2b83ee4e7b"),
-    ("seresnext50_imagenet_1000", "b0f23d2e1cd406d67335fb92d85cc279"),
-    ("seresnext101_imagenet_1000", "e48708cbe40071cc3356016c37f6c9c7"),
-    ("senet154_imagenet_1000", "d854ff2cd7e6a87b05a8124cd283e0f2"),
-    ("seresnet18_imagenet_1000", "a46e5cd4114ac946ecdc58741e8d92ea"),
-    ("seresnet34_imagenet_1000", "3348fd049f1f9ad307c070ff2b6ec4cb"),
-)
-_EFFICIENT_SHA256 = (
-    "c1421ad80a9fc67c2cc4000f666aa50789ce39eedb4e06d531b0c593890ccff3",  # b0
-    "75de265d03ac52fa74f2f510455ba64f9c7c5fd96dc923cd4bfefa3d680c4b68",  # b1
-    "433b60584fafba1ea3de07443b74cfd32ce004a012020b07ef69e22ba8669333",  # b2
-    "c5d42eb6cfae8567b418ad3845cfd63aa48b87f1bd5df8658a49375a9f3135c7",  # b3
-    "7942c1407ff1feb34113995864970cd4d9d91ea64877e8d9c38b6c1e0767c411",  # b4
-    "9d197bc2bfe29165c10a2af8c2ebc67507f5d70456f09e584c71b822941b1952",  # b5
-    "1d0923bb038f2f8060faaf0a0449db4b96549a881747b7c7678724ac79f427ed",  # b6
-    "60b56ff3a8daccc8d96edfd40b204c113e51748da657afd58034d54d3cec2bac",  # b7
-)
 # (backbone, weights) to (file, URL of its folder, checksum). The checksum is an md5; a sha256 for
 # efficientnet; '' for the mobilenets, whose library has none.
 PUBLISHED = {
-    tuple(stem.split("_")[:2]): (f"{stem}_no_top.h5", _QUBVEL, md5) for stem, md5 in _RESNETS
+    (row["model"], row["dataset"]): (row["name"], row["url"].removesuffix(row["name"]), row["md5"])
+    for row in WEIGHTS_COLLECTION
+    if not row["include_top"]
 }
 for _name, _folder, _md5 in (
     ("vgg16", _CHOLLET + "v0.1/", "6d6bbae143d832006294945121d1f1fc"),
@@ -63,9 +36,11 @@ for _name, _folder, _md5 in (
     ("inception_resnet_v2", _CHOLLET + "v0.7/", "d19885ff4a710c122648d3b5c3b684e4"),
 ):
     PUBLISHED[_name.replace("_", ""), "imagenet"] = (_name + _ORDER, _folder, _md5)
-for _number, _sha256 in enumerate(_EFFICIENT_SHA256):
-    _name = f"efficientnet-b{_number}" + _ORDER.replace("notop", "autoaugment_notop")
-    PUBLISHED[f"efficientnetb{_number}", "imagenet"] = (_name, _EFFICIENT, _sha256)
+for _number in range(8):
+    _name = f"efficientnet-b{_number}"
+    _file = _name + _ORDER.replace("notop", "autoaugment_notop")
+    _sha256 = WEIGHTS_HASHES[_name][1]
+    PUBLISHED[f"efficientnetb{_number}", "imagenet"] = (_file, BASE_WEIGHTS_PATH, _sha256)
 _name = "mobilenet_1_0_224_tf_no_top.h5"
 PUBLISHED["mobilenet", "imagenet"] = (_name, _CHOLLET + "v0.6/", "")
 _name = "mobilenet_v2" + _ORDER.replace("notop", "1.0_224_no_top")

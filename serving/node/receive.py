@@ -46,12 +46,7 @@ class Receiver:
     """The server of one node."""
 
     def __init__(
-        self,
-        settings: Settings,
-        peers: Peers,
-        spool: Spool,
-        completion: Completion,
-        events: Events,
+        self, settings: Settings, peers: Peers, spool: Spool, completion: Completion, events: Events
     ):
         """Raises InputError where TLS's files cannot be used."""
         self._settings, self._peers, self._spool = settings, peers, spool

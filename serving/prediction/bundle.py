@@ -29,10 +29,9 @@ from segthor.errors import InputError, message_line
 from segthor.organs import BACKGROUND, Organs
 from segthor.recipe import Recipe
 from serving.prediction import engine as engines
-from serving.prediction import example, postprocess
+from serving.prediction import example, postprocess, signatures
 from serving.prediction.fitting import AdaptiveBatches
-
-PROBABILITIES, PRESENCE = "probabilities", "presence"  # names of signatures and of their outputs
+from serving.prediction.signatures import PRESENCE, PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -94,50 +93,63 @@ def label_values(names, organs: Organs) -> np.ndarray:
     return np.array([BACKGROUND, *organs.labels(names)], np.uint8)
 
 
-def save(
-    folder,
-    network,
-    variables,
-    recipe: Recipe,
-    names,
-    training: dict,
-    versions: dict,
-    organs: Organs,
-    weight_names: list[str] | None = None,
-) -> str:
-    """Writes the next FOLDER/<version>/ under a temporary name, then renames it.
+@dataclass(frozen=True)
+class Contents:
+    """What a model directory holds beside its network.
+
+    recipe: How scans are prepared.
+    names: Names of the network's classes 1 to K - 1.
+    organs: The dataset's table.
+    training: Content of training.json.
+    versions: Library to its version.
+    weight_names: Names of the variables, for runs that start from the model; None: not known.
+    """
+
+    recipe: Recipe
+    names: tuple[str, ...]
+    organs: Organs
+    training: dict = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+    weight_names: list[str] | None = None
+
+    def digest(self, variables) -> str:
+        """Digest of the weights and of what belongs to them."""
+        arrays = (variable.numpy() for variable in variables)
+        known = self.recipe, self.names, self.organs, self.weight_names
+        return directory.weights_digest(arrays, *known)
+
+    def assets(self, digest: str) -> dict[str, bytes]:
+        """Name to content of the files in assets/, but for example.npz."""
+        training = _json(self.training)
+        model = {
+            "format": directory.FORMAT,
+            "digest": digest,
+            "training": directory.bytes_digest(training),
+            "versions": self.versions,
+        }
+        assets = {
+            directory.RECIPE: _json(self.recipe.to_json()),
+            directory.ORGANS: _json(_organ_rows(self.names, self.organs)),
+            directory.TABLE: _json(self.organs.to_json()),
+            directory.TRAINING: training,
+            directory.MODEL: _json(model),
+        }
+        if self.weight_names is not None:
+            assets[directory.WEIGHTS] = _json(self.weight_names)
+        return assets
+
+
+def save(folder: str, network, variables, contents: Contents) -> str:
+    """Writes the next FOLDER/<version>/ under a temporary name, then renames it; returns its path.
 
     network: Callable from float32 [N, H, W, C] of 0..255 to a dict of its outputs, float32:
       'probabilities' [N, H, W, K] that sum to 1, or 'presence' [N, K - 1], or both.
     variables: All tf.Variables that `network` reads.
-    recipe: How scans are prepared.
-    names: Names of the classes 1 to K - 1.
-    training: Content of training.json.
-    versions: Library to its version.
-    organs: The dataset's table.
-    weight_names: Names of `variables`, for runs that start from the model.
-
-    Returns the folder of the version.
     """
-    signatures = _signatures(network, recipe, label_values(names, organs))
-    digest = directory.weights_digest(_arrays(variables), recipe, names, organs, weight_names)
-    assets = {
-        directory.RECIPE: _json(recipe.to_json()),
-        directory.ORGANS: _json(_organ_rows(names, organs)),
-        directory.TABLE: _json(organs.to_json()),
-        directory.TRAINING: _json(training),
-        directory.MODEL: _json(
-            {
-                "format": directory.FORMAT,
-                "digest": digest,
-                "training": directory.bytes_digest(_json(training)),
-                "versions": versions,
-            }
-        ),
-        directory.EXAMPLE: example.make(recipe, signatures, (PROBABILITIES, PRESENCE)),
-    }
-    if weight_names is not None:
-        assets[directory.WEIGHTS] = _json(weight_names)
+    recipe = contents.recipe
+    made = signatures.make(network, recipe, label_values(contents.names, contents.organs))
+    assets = contents.assets(contents.digest(variables))
+    assets[directory.EXAMPLE] = example.make(recipe, made, (PROBABILITIES, PRESENCE))
     with tempfile.TemporaryDirectory() as source:
         servable = tf.Module(name="segthor")  # holds the variables; a Keras object would need Keras
         servable.weights, servable.assets = list(variables), []
@@ -146,9 +158,7 @@ def save(
                 stream.write(content)
             servable.assets.append(tf.saved_model.Asset(stream.name))
         try:
-            return directory.publish(
-                folder, lambda path: tf.saved_model.save(servable, path, signatures)
-            )
+            return directory.publish(folder, lambda path: tf.saved_model.save(servable, path, made))
         except tf.errors.OpError as error:  # a full or read-only disk
             reason = message_line(error)
             raise InputError(f"{folder}: the model cannot be written there ({reason})") from error
@@ -164,32 +174,22 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
     """
     version = directory.newest(folder)
     digest = directory.digest(version)
-    organs, weight_names = directory.table(version), directory.weight_names(version)
-    recipe, names, training = _read_assets(version, organs)
-    try:
-        with directory.local(version) as path:
-            loaded = tf.saved_model.load(path)
-            others = engines.with_openvino(path) if engine == engines.OPENVINO else {}
-    except InputError:
-        raise
-    except Exception as error:  # TensorFlow raises many classes for a damaged file
-        reason = message_line(error)
-        raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
-    weights = _arrays(getattr(loaded, "weights", ()))
-    if digest != directory.weights_digest(weights, recipe, names, organs, weight_names):
+    contents = _read_contents(version)
+    loaded, others = _load_network(version, engine)
+    if digest != contents.digest(getattr(loaded, "weights", ())):
         raise InputError(
             f"{version}: weights, recipe.json, organs.json, organ_table.json or weights.json are "
             "not those that were exported; export the model again"
         )
     bundle = Bundle(
         folder=version,
-        recipe=recipe,
-        organs=names,
+        recipe=contents.recipe,
+        organs=contents.names,
         digest=digest,
-        training=training,
+        training=contents.training,
         signatures={name: _bind_owner(call, loaded) for name, call in loaded.signatures.items()},
-        rules=postprocess.load(version, organs),
-        table=organs,
+        rules=postprocess.load(version, contents.organs),
+        table=contents.organs,
         engine=engine,
         other_engine=others,
     )
@@ -197,8 +197,22 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
     return bundle
 
 
-def _read_assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...], dict]:
-    """Reads recipe, organs and training record; raises InputError if one is invalid."""
+def _load_network(version: str, engine: str):
+    """Loads the SavedModel; returns it, and what another engine computes, by output."""
+    try:
+        with directory.local(version) as path:
+            loaded = tf.saved_model.load(path)
+            return loaded, engines.with_openvino(path) if engine == engines.OPENVINO else {}
+    except InputError:
+        raise
+    except Exception as error:  # TensorFlow raises many classes for a damaged file
+        reason = message_line(error)
+        raise InputError(f"{version}: the SavedModel cannot be loaded ({reason})") from error
+
+
+def _read_contents(version: str) -> Contents:
+    """Reads the files in assets/, without versions; raises InputError if one is invalid."""
+    organs = directory.table(version)
 
     def asset(name):
         return json_files.read(directory.asset(version, name))
@@ -226,51 +240,8 @@ def _read_assets(version: str, organs: Organs) -> tuple[Recipe, tuple[str, ...],
         raise InputError(
             f"{version}: training.json is not of this very model; export the model again"
         )
-    return recipe, names, training
-
-
-def _signatures(network, recipe: Recipe, values: np.ndarray) -> dict:
-    """Makes the signatures by name, as concrete functions.
-
-    values: uint8 [K], label value of each class.
-    """
-    size, channels = recipe.size_px, recipe.context
-    scale = np.float32(255 / recipe.window_width_hu)
-
-    def predict(images):
-        # Batch normalisation on a CPU fails for an empty batch, so a slice is added to it.
-        count = tf.shape(images)[0]
-        filler = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), size, size, channels])
-        outputs = network(tf.concat([tf.cast(images, tf.float32), filler], 0))
-        return {name: tf.identity(value[:count], name) for name, value in outputs.items()}
-
-    def labels_from_hu(hu, level_hu):
-        # The same operations as segthor.recipe.window, in the same precision.
-        offset = 127.5 - tf.cast(level_hu, tf.float64) * 255 / recipe.window_width_hu
-        scaled = hu * scale + tf.cast(offset, tf.float32)[:, None, None, None]
-        images = tf.cast(tf.clip_by_value(scaled, 0.0, 255.0) + 0.5, tf.uint8)
-        classes = tf.argmax(predict(images)[PROBABILITIES], -1, tf.int32)
-        # GatherV2 has no GPU kernel for uint8.
-        labels = tf.gather(tf.constant(values, tf.float32), classes)
-        return {"labels": tf.cast(labels, tf.uint8)}
-
-    def signature(function, **specs):
-        specs = [tf.TensorSpec(*spec, name) for name, spec in specs.items()]
-        return tf.function(function, input_signature=specs).get_concrete_function()
-
-    slices = [None, size, size, channels]
-    outputs = signature(predict, images=(slices, tf.uint8)).structured_outputs
-    signatures = {
-        name: signature(lambda images, n=name: {n: predict(images)[n]}, images=(slices, tf.uint8))
-        for name in outputs
-    }
-    if PROBABILITIES in outputs:
-        signatures["labels_from_hu"] = signature(
-            labels_from_hu, hu=(slices, tf.float32), level_hu=([None], tf.float32)
-        )
-    first = PROBABILITIES if PROBABILITIES in outputs else PRESENCE
-    signatures["serving_default"] = signatures[first]
-    return signatures
+    weight_names = directory.weight_names(version)
+    return Contents(recipe, names, organs, training, weight_names=weight_names)
 
 
 def _bind_owner(function, owner):
@@ -283,10 +254,6 @@ def _organ_rows(names, organs: Organs) -> list[dict]:
     rows = [{"name": "background", "label": BACKGROUND, "rgb": [0, 0, 0]}]
     known = (organs[name] for name in names)
     return rows + [{"name": o.name, "label": o.label, "rgb": list(o.rgb)} for o in known]
-
-
-def _arrays(variables):
-    return (variable.numpy() for variable in variables)
 
 
 def _json(value) -> bytes:

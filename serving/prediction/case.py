@@ -14,8 +14,10 @@ from segthor.patients import Patient
 from segthor.volume import LabelMap, Volume
 from serving.prediction import postprocess
 from serving.prediction.facts import Facts
+from serving.prediction.plan import Plan
 from serving.prediction.predictor import Segmentation
-from serving.prediction.results import explain_no_label_map, stamp_of
+from serving.prediction.results import stamp_of
+from serving.prediction.uneven import explain_no_label_map
 from serving.review.evidence import Observer
 
 
@@ -44,11 +46,11 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
     # The note names the case if the process is killed while a part runs.
     plan = worker.plan
     with worker.results.keep_note(case):
-        check_formats(case, plan.dicom_formats)
+        check_formats(case, plan)
         worker.results.require_uncorrected(case)
         scan, stamp = read_scan(case, plan.most_scan_bytes)
-        check_gaps(scan, case.ct, plan.allow_gaps)
-        check_planes(scan, case.ct, plan.resample_z, plan.dicom_formats)
+        check_gaps(scan, case.ct, plan)
+        check_planes(scan, case.ct, plan)
         inputs = prepare(worker, scan)
     yield
     with worker.results.keep_note(case):
@@ -57,20 +59,15 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
         del inputs  # large, and not needed to write
     yield
     with worker.results.keep_note(case):
-        prediction = finish(worker, scan, segmented, observer)
-        maps = segmented.probabilities if plan.probabilities else {}
-        formats, resample_z = plan.dicom_formats, plan.resample_z
-        lacking = write(worker, worker.results, case, stamp, prediction, formats, maps, resample_z)
-        if lacking and plan.wants_nifti:
-            raise InputError(f"{case.ct}: {lacking}")
+        write(worker, case, stamp, finish(worker, scan, segmented, observer))
 
 
-def check_formats(case: Patient, dicom_formats) -> None:
-    """Raises InputError if the case cannot be written in these DICOM formats."""
+def check_formats(case: Patient, plan: Plan) -> None:
+    """Raises InputError if the case cannot be written in the plan's DICOM formats."""
     if case.fault:
         raise InputError(case.fault)
-    if dicom_formats and not scans.is_dicom(case.ct):
-        named = ", ".join(dicom_formats)
+    if plan.dicom_formats and not scans.is_dicom(case.ct):
+        named = ", ".join(plan.dicom_formats)
         raise InputError(f"{case.ct}: --formats={named} needs DICOM images to refer to")
 
 
@@ -96,16 +93,16 @@ def check_finite(scan: Volume, name: str) -> None:
         raise InputError(f"{name}: {finding.message}")
 
 
-def check_gaps(scan: Volume, name: str, allow_gaps: bool) -> None:
+def check_gaps(scan: Volume, name: str, plan: Plan) -> None:
     """Raises InputError if slices are missing; `name` starts the message."""
     for finding in scan.findings:
-        if finding.code == "series_gap" and not allow_gaps:
+        if finding.code == "series_gap" and not plan.allow_gaps:
             raise InputError(f"{name}: {finding.message}; export the series again, or --allow_gaps")
 
 
-def check_planes(scan: Volume, name: str, resample_z: bool, dicom_formats) -> None:
-    """Raises InputError where uneven planes leave nothing to write; `name` opens the message."""
-    if scan.grid.planes and not (resample_z or dicom_formats):
+def check_planes(scan: Volume, name: str, plan: Plan) -> None:
+    """Raises InputError where uneven planes leave nothing to write; `name` starts the message."""
+    if scan.grid.planes and not (plan.resample_z or plan.dicom_formats):
         raise InputError(f"{name}: {explain_no_label_map(scan.grid)}")
 
 
@@ -118,9 +115,9 @@ def add_level_masks(worker, scan: Volume, inputs: dict) -> dict:
     """Runs the level models, if any, and prepares the scan by their organs; returns the inputs."""
     if not worker.level:
         return inputs
-    labels, table = worker.level.segment(inputs).labels, worker.level.table
-    postprocess.apply(labels, scan.spacing_mm, worker.level_rules, table, scan.grid.planes)
-    return worker.models.inputs(scan, LabelMap(labels, scan.grid, table))
+    masks = LabelMap(worker.level.segment(inputs).labels, scan.grid, worker.level.table)
+    postprocess.apply(masks, worker.level_rules)
+    return worker.models.inputs(scan, masks)
 
 
 def run_networks(worker, inputs: dict, probabilities: bool) -> tuple[Segmentation, Observer]:
@@ -134,11 +131,9 @@ def run_networks(worker, inputs: dict, probabilities: bool) -> tuple[Segmentatio
 
 def finish(worker, scan: Volume, segmented: Segmentation, observer: Observer) -> CasePrediction:
     """Post-processes, measures and judges the label map; changes `segmented.labels`."""
-    models, planes = worker.models, scan.grid.planes
-    changes = postprocess.apply(
-        segmented.labels, scan.spacing_mm, worker.rules, models.table, planes
-    )
+    models = worker.models
     labels = LabelMap(segmented.labels, scan.grid, models.table)
+    changes = postprocess.apply(labels, worker.rules)
     measured, findings = audit.measure_prediction(scan, labels, models.organs)
     evidence = observer.finish(measured, changes)
     known = Facts(
@@ -156,37 +151,27 @@ def finish(worker, scan: Volume, segmented: Segmentation, observer: Observer) ->
     return CasePrediction(labels, known, segmented.probabilities)
 
 
-def write(
-    worker,
-    results,
-    case: Patient,
-    stamp,
-    prediction: CasePrediction,
-    dicom_formats,
-    maps,
-    resample_z: bool = False,
-) -> str:
-    """Writes a case into a folder of results (`results.Results`), all of its files or none.
+def write(worker, case: Patient, stamp: dict, prediction: CasePrediction) -> None:
+    """Writes a case into the folder of the worker's plan, all of its files or none.
 
-    dicom_formats: DICOM formats to write beside the label map.
-    maps: Organ to the map of its probability to write; {}: none.
-    resample_z: Whether to resample a label map with uneven planes for NIfTI.
+    stamp: As returned by `read_scan`.
 
-    Returns:
-      Why a scan with uneven planes has no label map in NIfTI; '' if it has one.
+    Raises:
+      InputError: The plan wants a label map in NIfTI, which cannot hold uneven planes.
     """
-    labels, known = prediction.labels, prediction.known
+    results, plan, known = worker.results, worker.plan, prediction.known
     with outputs.Staging() as staging:
-        if dicom_formats:
+        if plan.dicom_formats:
             made = results.origin("; ".join(doubts(known.findings)))
-            paths = {
-                kind: staging.path(results.object_path(case.name, kind)) for kind in dicom_formats
-            }
+            kinds = plan.dicom_formats
+            paths = {kind: staging.path(results.object_path(case.name, kind)) for kind in kinds}
             written = _write_dicom(worker.models, case, prediction, paths, made)
             known = replace(known, objects=written)
-        lacking = results.write(case, stamp, labels, known, maps, resample_z)
+        maps = prediction.probabilities if plan.probabilities else {}
+        lacking = results.write(case, stamp, prediction.labels, known, maps, plan.resample_z)
         staging.publish()
-    return lacking
+    if lacking and plan.wants_nifti:
+        raise InputError(f"{case.ct}: {lacking}")
 
 
 def _write_dicom(

@@ -14,7 +14,8 @@ import numpy as np
 from segthor import files, records
 from segthor.errors import InputError
 from segthor.manifest import Built, Dataset, Shard
-from segthor.planes import Planes
+from segthor.organs import Organs
+from segthor.volume import Grid, LabelMap, Volume
 
 SURE = 0.9  # probability from which the network is sure of a voxel
 _BATCH = 8  # slices
@@ -26,25 +27,22 @@ class StoredPatient:
     """One patient's slices as the dataset stores them.
 
     images: uint8 [Z, H, W, C], windowed, with neighbours as channels.
-    truth: uint8 [Z, H, W], label values.
-    spacing_mm: Spacing of z, y, x; of uneven planes the mean.
-    planes: The planes of the scan where their steps are uneven.
+    labels: The contours. The grid has spacing and planes of the slices, but no place in the scan.
     level_hu: Window level.
     width_hu: Window width.
     """
 
     images: np.ndarray
-    truth: np.ndarray
-    spacing_mm: tuple[float, float, float]
+    labels: LabelMap
     level_hu: float
     width_hu: float
-    planes: Planes | None = None
 
     @property
-    def hu(self) -> np.ndarray:
-        """int16 [Z, H, W], clipped to the window."""
+    def scan(self) -> Volume:
+        """The slices in HU, int16, clipped to the window."""
         grey = self.images[..., self.images.shape[-1] // 2] / 255
-        return np.rint((grey - 0.5) * self.width_hu + self.level_hu).astype(np.int16)
+        hu = np.rint((grey - 0.5) * self.width_hu + self.level_hu).astype(np.int16)
+        return Volume(hu, self.labels.grid)
 
 
 @dataclass(frozen=True)
@@ -72,25 +70,25 @@ def read(
         damage = error
     for name in shard.patients:
         try:
-            yield rows[name], damage or _stack(rows[name], slices.pop(name, []), path)
+            own = slices.pop(name, [])
+            yield rows[name], damage or _stack(rows[name], own, dataset.organs, path)
         except InputError as error:
             yield rows[name], error
 
 
-def _stack(row: Built, slices: list[records.Slice], path: str) -> StoredPatient:
+def _stack(row: Built, slices: list[records.Slice], organs: Organs, path: str) -> StoredPatient:
     slices.sort(key=lambda one: one.z)
     if [one.z for one in slices] != list(range(row.slices)):
         raise InputError(
             f"{path}: expected {row.slices} slices of {row.patient} as the manifest says, "
             f"found {len(slices)}; build the dataset again"
         )
-    placement = row.placement
-    z_mm, *plane_mm = placement.spacing_zyx_mm
-    pixel_mm = (mm * step for mm, step in zip(plane_mm, placement.step_px, strict=True))
     images, truth = (np.stack([getattr(s, key) for s in slices]) for key in ("image", "labels"))
+    z_mm, y_mm, x_mm = row.placement.spacing_mm
+    affine = np.diag([-x_mm, -y_mm, z_mm, 1])
+    grid = Grid(truth.shape[::-1], affine, planes=row.placement.scan_planes)
     first = slices[0]
-    spacing_mm, planes = (z_mm, *pixel_mm), placement.scan_planes
-    return StoredPatient(images, truth, spacing_mm, first.level_hu, first.width_hu, planes)
+    return StoredPatient(images, LabelMap(truth, grid, organs), first.level_hu, first.width_hu)
 
 
 def predict(network, images: np.ndarray, values: np.ndarray) -> SurePrediction:

@@ -10,7 +10,8 @@ from segthor import model_directory as directory
 from segthor.boxes import label_boxes
 from segthor.errors import InputError
 from segthor.organs import BACKGROUND, Organs
-from segthor.planes import Planes, volume_cm3, voxel_cm3
+from segthor.planes import volume_cm3, voxel_cm3
+from segthor.volume import LabelMap
 from serving.prediction.facts import Change
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # voxels that touch at a corner are connected
@@ -67,28 +68,20 @@ def clear_leftovers(version: str) -> None:
     files.remove_partial(files.parent(path), f"-{directory.RULES}")
 
 
-def apply(
-    labels: np.ndarray,
-    spacing_mm,
-    rules: dict[str, Rule],
-    organs: Organs,
-    planes: Planes | None = None,
-) -> dict[str, Change]:
-    """Applies the rules to labels uint8 [Z, Y, X], in place; returns the changes by organ.
+def apply(labels: LabelMap, rules: dict[str, Rule]) -> dict[str, Change]:
+    """Applies the rules in place, to `labels.zyx`; returns the changes by organ.
 
-    Neighbouring planes of the array are neighbours, whatever their distance.
-
-    planes: Positions of uneven planes, for the volumes; None: the planes are even.
+    Neighbouring planes of the array are neighbours, whatever their distance. `labels.boxes` must
+    not have been used, since it keeps its first result.
     """
-    scan_cm3 = voxel_cm3(spacing_mm, planes)
-    boxes = label_boxes(labels)
-    changes = {}
+    scan_cm3 = voxel_cm3(labels.grid.spacing_mm, labels.grid.planes)
+    boxes, changes = label_boxes(labels.zyx), {}
     for name, rule in rules.items():
-        value = organs[name].label
+        value = labels.organs[name].label
         if value not in boxes:
             continue
-        part = labels[boxes[value]]
-        cm3 = scan_cm3 if planes is None else scan_cm3[boxes[value][0]]
+        part = labels.zyx[boxes[value]]
+        cm3 = scan_cm3[boxes[value][0]] if np.ndim(scan_cm3) else scan_cm3
         before = part == value
         after = clean(before, rule, cm3)
         filled = after & ~before & (part == BACKGROUND)
@@ -120,3 +113,13 @@ def clean(mask: np.ndarray, rule: Rule, cm3: float | np.ndarray) -> np.ndarray:
         keep[1:] &= volumes_cm3[1:] >= rule.min_cm3
         mask = keep[pieces]
     return ndimage.binary_fill_holes(mask) if rule.fill_holes else mask
+
+
+def describe_rule(rule: dict) -> str:
+    """Describes a rule for people; rule: Plain values, as `Rule.to_json` returns them."""
+    parts = [
+        "largest piece" if rule["largest"] else "",
+        f"pieces from {rule['min_cm3']:g} cm3" if rule["min_cm3"] else "",
+        "holes filled" if rule["fill_holes"] else "",
+    ]
+    return ", ".join(part for part in parts if part) or "as predicted"

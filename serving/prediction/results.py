@@ -29,9 +29,8 @@ from segthor.errors import InputError
 from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import Organs
 from segthor.patients import Patient
-from segthor.planes import Planes
-from segthor.volume import Grid, LabelMap
-from serving.prediction import corrections, facts
+from segthor.volume import LabelMap
+from serving.prediction import corrections, facts, uneven
 from serving.prediction.facts import Facts
 
 FORMAT = 1
@@ -73,17 +72,7 @@ class Results:
         """
         path, made = files.join(self.folder, FILE_NAME), None
         if files.exists(path):
-            there, here = settings_of(self.folder), self.settings
-            there.pop(ORGANS, None)  # follow from the models
-            made = there.pop(MADE, None)
-            differing = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
-            if differing and not overwrite:
-                raise InputError(
-                    f"{self.folder}: holds predictions made with another {', '.join(differing)}; "
-                    "choose another --output, or --overwrite them"
-                )
-            if differing:
-                self._clear()
+            made = self._take_over(overwrite)
         elif files.exists(self.folder) and files.listdir(self.folder):
             raise InputError(
                 f"{self.folder}: expected an empty folder or one with {FILE_NAME}, found "
@@ -96,6 +85,21 @@ class Results:
             made = time.strftime("%Y%m%d %H%M%S")
         more = {ORGANS: self._organs.to_json()} | ({MADE: made} if made else {})
         json_files.write(path, self.settings | more)
+
+    def _take_over(self, overwrite: bool):
+        """Prepares a folder of results; returns the value of MADE in its file, if any."""
+        there, here = settings_of(self.folder), self.settings
+        there.pop(ORGANS, None)  # follow from the models
+        made = there.pop(MADE, None)
+        differing = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
+        if differing and not overwrite:
+            raise InputError(
+                f"{self.folder}: holds predictions made with another {', '.join(differing)}; "
+                "choose another --output, or --overwrite them"
+            )
+        if differing:
+            self._clear()
+        return made
 
     def _clear(self) -> None:
         """Removes the results of another job, also of scans that this job does not predict."""
@@ -183,19 +187,12 @@ class Results:
         return label_map.get("sha256", "") if label_map.get("file") == scan.label_map else ""
 
     def write(
-        self,
-        scan: Patient,
-        stamp,
-        labels: LabelMap,
-        known: Facts,
-        probabilities: dict,
-        resample_z: bool = False,
+        self, scan: Patient, stamp, labels: LabelMap, known: Facts, maps: dict, resample_z=False
     ) -> str:
         """Writes the results of one case; returns why it has no label map in NIfTI, or ''.
 
         stamp: `stamp_of` from before the scan was read.
-        known: Facts of the case.
-        probabilities: Organ to uint8 [Z, Y, X] on the grid of the labels.
+        maps: Organ to its probability, uint8 [Z, Y, X] on the grid of the labels.
         resample_z: Whether to resample uneven planes to an even grid, which always happens if a
           label map of the scan exists.
         """
@@ -203,31 +200,31 @@ class Results:
             raise InputError(
                 f"{scan.ct}: its label map would take its place; choose another --output"
             )
-        planes, lacking = labels.grid.planes, ""
-        if planes and (resample_z or files.exists(self.path(scan))):
-            probabilities = {name: zyx[planes.to_even] for name, zyx in probabilities.items()}
-            labels = replace(labels, zyx=labels.zyx[planes.to_even], grid=labels.grid.even())
-            known = replace(known, uneven=_describe_resampling(planes))
-        elif planes:
-            lacking = explain_no_label_map(labels.grid)
-            known, probabilities = replace(known, uneven=lacking), {}
+        resample_z = resample_z or files.exists(self.path(scan))
+        labels, known, maps = uneven.fit_to_nifti(labels, known, maps, resample_z)
         with outputs.Staging() as staging:
-            for name, array in probabilities.items():
-                file = nifti.stem(scan.label_map) + f"_{name}.nii.gz"
-                path = files.inside(files.join(self.folder, "probabilities"), file)
-                nifti.write(staging.path(path), array, labels.grid, slope=_PROBABILITY_STEP)
-            place, digest, label_map = staging.path(facts.path(self.folder, scan.name)), "", None
-            if not lacking:
-                written = staging.path(self.path(scan))
-                nifti.write(written, labels.zyx, labels.grid)
-                digest = files.sha256(written)
-                label_map = {"file": scan.label_map, "sha256": digest}
+            for name, array in maps.items():
+                path = staging.path(self._probability_path(scan, name))
+                nifti.write(path, array, labels.grid, slope=_PROBABILITY_STEP)
+            place = staging.path(facts.path(self.folder, scan.name))  # renamed before the label map
+            label_map = self._stage_label_map(scan, labels, staging) if labels else None
             replace(known, job=self.job, scan=stamp, label_map=label_map).write(place)
-            self.require_uncorrected(scan, digest)  # a person may have corrected it meanwhile
+            # A person may have corrected it meanwhile.
+            self.require_uncorrected(scan, label_map["sha256"] if label_map else "")
             self.forget(scan)  # an older label map must not exist beside newer facts
             self._forget_objects(scan.name)
             staging.publish()
-        return lacking
+        return "" if labels else known.uneven
+
+    def _probability_path(self, scan: Patient, organ: str) -> str:
+        name = f"{nifti.stem(scan.label_map)}_{organ}.nii.gz"
+        return files.inside(files.join(self.folder, "probabilities"), name)
+
+    def _stage_label_map(self, scan: Patient, labels: LabelMap, staging: outputs.Staging) -> dict:
+        """Writes the label map to its temporary path; returns its name and digest."""
+        path = staging.path(self.path(scan))
+        nifti.write(path, labels.zyx, labels.grid)
+        return {"file": scan.label_map, "sha256": files.sha256(path)}
 
     def facts(self, scan: Patient) -> Facts:
         """Reads the facts of the case."""
@@ -260,22 +257,6 @@ class Results:
 def _is_dicom_alone(known: Facts) -> bool:
     """Whether a case has uneven planes and DICOM objects, but no label map in NIfTI."""
     return bool(known.uneven and known.objects and not known.label_map)
-
-
-def explain_no_label_map(grid: Grid) -> str:
-    """Explains why a scan with uneven planes has no label map in NIfTI, and what to do."""
-    return (
-        f"no label map in NIfTI: it cannot hold planes at steps of {grid.planes.step_range}; "
-        "--resample_z writes one on an even grid, --formats=rtstruct,seg the planes as they are"
-    )
-
-
-def _describe_resampling(planes: Planes) -> str:
-    return (
-        f"label map in NIfTI resampled from {len(planes.offsets_mm)} planes at steps of "
-        f"{planes.step_range} to {planes.even_count} slices of {planes.even_step_mm:.4g} mm, each "
-        "that of the nearest plane"
-    )
 
 
 def stamp_of(scan: Patient) -> dict:

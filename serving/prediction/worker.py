@@ -27,7 +27,6 @@ class Worker:
 
     def __init__(self, plan: Plan):
         """Loads the models; raises InputError if one is missing or does not fit the others."""
-        self.plan = plan
         fitting.limit_memory(plan.gpu_memory_gb)
 
         def loaded(paths):
@@ -44,20 +43,16 @@ class Worker:
             pieces = dict.fromkeys(self.level.organs, postprocess.Rule(largest=True))
             self.level_rules = pieces | (self.level.rules() if plan.postprocess else {})
         self.judge = Judge.of_models(self.models, plan.review_recall)
-        self.results = self.results_in(plan.output, plan.overwrite)
+        self._set_plan(plan)
 
-    def results_in(self, folder: str, overwrite: bool) -> Results:
-        """A folder of results of this worker's job.
-
-        overwrite: Whether label maps that a person corrected may be replaced.
-        """
-        return Results(folder, self._settings(), self.models.table, overwrite)
+    def _set_plan(self, plan: Plan) -> None:
+        self.plan = plan
+        self.results = Results(plan.output, self._settings(), self.models.table, plan.overwrite)
 
     def for_plan(self, plan: Plan) -> "Worker":
         """The same loaded models for a plan with another output or other formats."""
         other = copy.copy(self)
-        other.plan = plan
-        other.results = other.results_in(plan.output, plan.overwrite)
+        other._set_plan(plan)
         return other
 
     def is_finished(self, case: Patient) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from segthor import audit, fields, files, json_files, metrics, scans
 from segthor.errors import InputError
+from segthor.findings import print_warnings
 from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import LabelMap, Volume
@@ -107,8 +108,7 @@ def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str
     truth = scans.read_labels(
         patient.labels, like, patient.label_values, organs=organs, ct=patient.ct
     )
-    for finding in truth.findings:
-        print(f"warning: {finding.message}", flush=True)
+    print_warnings(truth.findings)
     contoured = patient.organs if truth.contoured is None else truth.contoured
     return scan, truth, tuple(name for name in patient.organs if name in contoured)
 
@@ -116,26 +116,15 @@ def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str
 def measure_scan(
     models: Ensemble, scan: Volume, labels: LabelMap, names, patient: str, kind: str
 ) -> list[dict]:
-    """Predicts one scan; returns a row per organ of `names` with evidence and true scores.
-
-    'found' and 'drawn' of a row are whether prediction and contours hold the organ.
+    """Predicts one scan; returns a row per organ of `names`, with the fields of `Row`.
 
     labels: The contours.
     kind: Kind of the worsening, for the rows.
     """
-    # Recipes that take level or centre from organs get the contours in place of a level model's.
-    masks = labels if models.needs_masks else None
-    inputs, organs = models.inputs(scan, masks), models.table
-    observer = Observer.of_case(models.organs, models.first(inputs), reference_of(models))
-    predicted = models.segment(inputs, observe=observer.add)
-    planes = scan.grid.planes
-    changes = postprocess.apply(predicted.labels, scan.spacing_mm, models.rules(), organs, planes)
-    label_map = LabelMap(predicted.labels, scan.grid, organs)
-    measured, _ = audit.measure_prediction(scan, label_map, models.organs)
-    evidence = observer.finish(measured, changes)
-    names = [name for name in models.organs if name in names]
-    maps = label_map.zyx, labels.zyx, scan.spacing_mm
-    scores = metrics.score(*maps, organs.labels(names), labels.left_out, planes)
+    predicted, evidence = _predict(models, scan, labels)
+    organs, names = models.table, [name for name in models.organs if name in names]
+    maps = predicted.zyx, labels.zyx, scan.spacing_mm
+    scores = metrics.score(*maps, organs.labels(names), labels.left_out, scan.grid.planes)
     return [
         {
             "patient": patient,
@@ -150,3 +139,15 @@ def measure_scan(
         }
         for name, score in zip(names, scores.values(), strict=True)
     ]
+
+
+def _predict(models: Ensemble, scan: Volume, contours: LabelMap) -> tuple[LabelMap, Evidence]:
+    """Predicts a scan; returns the label map after post-processing, and its evidence."""
+    # Recipes that take level or centre from organs get the contours in place of a level model's.
+    inputs = models.inputs(scan, contours if models.needs_masks else None)
+    observer = Observer.of_case(models.organs, models.first(inputs), reference_of(models))
+    segmented = models.segment(inputs, observe=observer.add)
+    labels = LabelMap(segmented.labels, scan.grid, models.table)
+    changes = postprocess.apply(labels, models.rules())
+    measured, _ = audit.measure_prediction(scan, labels, models.organs)
+    return labels, observer.finish(measured, changes)

@@ -7,15 +7,7 @@ from sklearn.model_selection import GroupKFold
 from segthor.errors import InputError
 from serving.review.cases import AS_IT_IS
 from serving.review.evidence import FEATURES, OF_SCAN, features
-from serving.review.expectation import (
-    BAD_DICE,
-    COVERAGE,
-    FORMAT,
-    Calibration,
-    Fit,
-    OrganFit,
-    Tree,
-)
+from serving.review.expectation import BAD_DICE, COVERAGE, FORMAT, Calibration, Fit, OrganFit, Tree
 
 FEWEST = 40  # rows of an organ
 _SETTINGS = {

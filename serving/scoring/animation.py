@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image
 
 from segthor import drawing, files, outputs
+from segthor.metrics import without
 from segthor.organs import Organs
-from segthor.volume import Volume
+from segthor.volume import LabelMap, Volume
 from serving.scoring import viewer
 
 FRAMES = 80  # most frames; of more slices some are left out
@@ -15,18 +16,10 @@ _COLOURS = 256  # of a GIF
 _MOST_GREYS, _FEWEST_GREYS = 240, 64
 
 
-def write(
-    path: str,
-    scan: Volume,
-    predicted: np.ndarray,
-    truth: np.ndarray | None,
-    organs: Organs,
-) -> None:
-    """Writes the GIF.
-
-    predicted, truth: uint8 [Z, Y, X] on the scan's grid; truth may be None.
-    """
-    slices, *plane = viewer.box_about(predicted, truth, scan.spacing_mm)
+def write(path: str, scan: Volume, predicted: LabelMap, truth: LabelMap | None) -> None:
+    """Writes the GIF; label maps on the scan's grid, without ignored voxels."""
+    organs, true = predicted.organs, truth and without(truth.left_out, truth.zyx)
+    slices, *plane = viewer.box_about(predicted.zyx, true, scan.spacing_mm)
     chosen = np.arange(slices.start, slices.stop)[::-1]
     chosen = chosen[:: -(-len(chosen) // FRAMES)]
     palette = Image.new("P", (1, 1))
@@ -36,8 +29,8 @@ def write(
         view = (z, *plane)
         image = drawing.mediastinum(scan.zyx[view])
         scale = max(1, round(SIDE_PX / max(image.shape)))
-        true = None if truth is None else truth[view]
-        rgb = drawing.overlay(image, true, predicted[view], scale, organs=organs)
+        maps = None if true is None else true[view], predicted.zyx[view]
+        rgb = drawing.overlay(image, *maps, scale, organs=organs)
         frames.append(Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE))
     with files.atomic_write(path) as stream:
         settings = {"duration": FRAME_MS, "loop": 0, "comment": outputs.SOFTWARE.encode()}

@@ -7,7 +7,6 @@ import numpy as np
 from segthor import csv_files, effort, metrics, statistics
 from segthor.metrics import OrganScore
 from segthor.organs import Organs
-from segthor.planes import Planes
 from segthor.volume import LabelMap
 
 
@@ -38,32 +37,16 @@ class PatientScores:
     organs: dict[str, Scores]
 
 
-def score_pair(predicted: LabelMap, truth: LabelMap, names) -> dict[str, Scores]:
-    """Scores the named organs of two label maps on one grid; see `score`."""
-    grid, maps = truth.grid, (predicted.zyx, truth.zyx)
-    return score(*maps, grid.spacing_mm, names, truth.organs, truth.left_out, grid.planes)
+def score(predicted: LabelMap, truth: LabelMap, names) -> dict[str, Scores]:
+    """Scores the named organs of two label maps on one grid; returns organ to its scores.
 
-
-def score(
-    predicted: np.ndarray,
-    truth: np.ndarray,
-    spacing_mm,
-    names,
-    organs: Organs,
-    left_out: np.ndarray | None = None,
-    planes: Planes | None = None,
-) -> dict[str, Scores]:
-    """Scores the named organs; returns organ to its scores.
-
-    predicted, truth: uint8 [Z, Y, X], label values.
-    spacing_mm: Spacing of z, y, x.
     names: Names of the organs that are predicted and contoured.
-    organs: The table of the label values.
-    left_out, planes: As in `metrics.score`.
     """
-    scores = metrics.score(predicted, truth, spacing_mm, organs.labels(names), left_out, planes)
+    organs, left_out, grid = truth.organs, truth.left_out, truth.grid
+    maps = predicted.zyx, truth.zyx, grid.spacing_mm
+    scores = metrics.score(*maps, organs.labels(names), left_out, grid.planes)
     tolerances_mm = {organs[name].label: organs[name].tolerance_mm for name in names}
-    efforts = effort.measure(predicted, truth, spacing_mm, tolerances_mm, left_out)
+    efforts = effort.measure(*maps, tolerances_mm, left_out)
     return {
         name: Scores(**vars(scores[label]), **vars(efforts[label]))
         for name, label in zip(names, tolerances_mm, strict=True)
@@ -92,10 +75,7 @@ def summarise(
 
 
 def to_json(
-    patients: list[PatientScores],
-    missing: dict[str, str],
-    failed: dict[str, str],
-    organs: Organs,
+    patients: list[PatientScores], missing: dict[str, str], failed: dict[str, str], organs: Organs
 ) -> dict:
     """Makes the content of scores.json.
 

@@ -92,7 +92,7 @@ def compare(
     """
     organs, spacing_mm = draft.organs, draft.grid.spacing_mm
     names = [name for name in facts.organs if name in approved.contoured]
-    scores = evaluation.score_pair(draft, approved, names)
+    scores = evaluation.score(draft, approved, names)
     maps = draft.zyx, approved.zyx, spacing_mm
     within_mm = 0.0 if nifti.is_nifti(file) else max(spacing_mm[1:])
     moved = effort.measure(*maps, dict.fromkeys(organs.labels(names), within_mm), approved.left_out)

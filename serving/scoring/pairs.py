@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from segthor import configs, files, ignored, inputs, organ_table, scans
+from segthor import configs, files, guard, ignored, inputs, organ_table, scans
 from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR, Organs
@@ -64,12 +64,7 @@ def table_of(folder: str, contours: str | None = None, table: str | None = None)
 
 
 def match(
-    contours: str,
-    folder: str,
-    split: str | None = None,
-    *,
-    organs: Organs,
-    scanned=(),
+    contours: str, folder: str, split: str | None = None, *, organs: Organs, scanned=()
 ) -> Match:
     """Pairs the contours of a folder, CSV or dataset with the predictions in `folder`.
 
@@ -134,6 +129,30 @@ def read(
     held = contours.organs if truth.contoured is None else truth.contoured
     contoured = tuple(name for name in contours.organs if name in held)
     return prediction, replace(truth, contoured=contoured)
+
+
+def for_each(pairs, step) -> tuple[list, dict[str, str]]:
+    """Calls `step` with the contours and the prediction of each patient, and prints a line of each.
+
+    step: Returns a result, a text for the line, and warnings.
+
+    Returns:
+      The results, and failed patients to the reasons. An error does not stop the other patients.
+    """
+    results, failed = [], {}
+    for number, (contours, prediction) in enumerate(pairs, 1):
+        line = f"[{number}/{len(pairs)}] {contours.name}"
+        try:
+            result, text, warnings = step(contours, prediction)
+        except Exception as error:
+            failed[contours.name] = guard.describe(error)
+            print(f"{line}  FAILED: {failed[contours.name]}", flush=True)
+            continue
+        results.append(result)
+        print(f"{line}  {text}".rstrip(), flush=True)
+        for warning in warnings:
+            print(f"warning: {warning}", flush=True)
+    return results, failed
 
 
 def uneven_ct(one: Patient) -> tuple[str, Grid] | None:

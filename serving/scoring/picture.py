@@ -5,49 +5,39 @@ import numpy as np
 from segthor import drawing
 from segthor.boxes import nonzero_box, with_margin
 from segthor.metrics import without
-from segthor.organs import MOST_LABEL, Organs
-from segthor.volume import Volume
+from segthor.organs import MOST_LABEL
+from segthor.volume import LabelMap, Volume
 
 TILE_PX = 300
 _MARGIN_MM = 30
 
 
 def tiles(
-    patient: str,
-    ct: Volume,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    names,
-    organs: Organs,
-    left_out: np.ndarray | None = None,
+    patient: str, ct: Volume, truth: LabelMap, predicted: LabelMap, names
 ) -> list[tuple[np.ndarray, str]]:
     """Draws the slice with the lowest Dice and a typical one; returns pictures with captions.
 
     The typical slice has the median Dice of those that hold most organs.
 
-    truth, predicted: uint8 [Z, Y, X] on the CT's grid.
+    truth, predicted: Label maps on the CT's grid.
     names: Names of the contoured organs.
-    left_out: As in `metrics.score`.
     """
-    values = organs.labels(names)
-    predicted = np.where(np.isin(predicted, values), predicted, 0)
-    truth = np.where(np.isin(truth, values), truth, 0)
-    dice = slice_dice(truth, without(left_out, predicted), values)
+    organs, values = truth.organs, truth.organs.labels(names)
+    true, drawn = (np.where(np.isin(one.zyx, values), one.zyx, 0) for one in (truth, predicted))
+    dice = slice_dice(true, without(truth.left_out, drawn), values)
     filled = np.flatnonzero(~np.isnan(dice))
     if not len(filled):
         return []
     order = filled[np.argsort(dice[filled], kind="stable")]
-    held = np.sum([((truth == v) | (predicted == v)).any((1, 2)) for v in values], axis=0)
+    held = np.sum([((true == v) | (drawn == v)).any((1, 2)) for v in values], axis=0)
     fullest = order[held[order] == held.max()]
-    shown = truth | predicted
     margins_px = [_MARGIN_MM / mm for mm in ct.spacing_mm]
-    plane = with_margin(nonzero_box(shown), margins_px, shown.shape)[1:]
+    plane = with_margin(nonzero_box(true | drawn), margins_px, true.shape)[1:]
     pictures = []
     for word, z in (("worst", order[0]), ("typical", fullest[len(fullest) // 2])):
-        view = (z, *plane)
-        image = drawing.mediastinum(ct.zyx[view])
+        image, *maps = (one[(z, *plane)] for one in (ct.zyx, true, drawn))
         scale = max(1, round(TILE_PX / max(image.shape)))
-        picture = drawing.overlay(image, truth[view], predicted[view], scale, organs=organs)
+        picture = drawing.overlay(drawing.mediastinum(image), *maps, scale, organs=organs)
         caption = f"{patient}, {word} slice {z + 1} of {len(ct.zyx)}, Dice {dice[z]:.2f}"
         pictures.append((picture, caption))
     return pictures

@@ -14,8 +14,10 @@ import numpy as np
 from scipy import ndimage
 
 from segthor.boxes import nonzero_box
-from segthor.metrics import TOLERANCE_SLACK_MM
+from segthor.metrics import TOLERANCE_SLACK_MM, without
 from segthor.organs import Organ, Organs
+from segthor.volume import LabelMap
+from serving.prediction.out_of_fold import SurePrediction
 
 _SLICE_SHARE = 0.1  # share in dispute from which a slice is listed
 _CALLED_SHARE = 0.5  # share of disputed voxels with one other label from which that is mentioned
@@ -83,31 +85,20 @@ class Suspect:
 
 
 def measure(
-    patient: str,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    sure: np.ndarray,
-    spacing_mm: tuple[float, float, float],
-    organ: Organ,
-    organs: Organs,
+    patient: str, truth: LabelMap, prediction: SurePrediction, organ: Organ, organs: Organs
 ) -> Dispute:
-    """Compares an organ's contour with a prediction.
+    """Compares an organ's contour with a prediction; ignored voxels are not in dispute.
 
     patient: Name of the patient.
-    truth, predicted: uint8 [Z, Y, X], label values.
-    sure: bool [Z, Y, X], where the network is sure of its prediction.
-    spacing_mm: Spacing of z, y, x.
+    truth: The contours; the prediction has the same grid.
     organ: The organ to compare, which is contoured.
     organs: The organs that the network knows.
     """
-    box = nonzero_box((truth == organ.label) | (predicted == organ.label))
-    first, truth, predicted, sure = box[0].start, truth[box], predicted[box], sure[box]
-    true, positive = truth == organ.label, predicted == organ.label
-    disputed = sure & (true != positive)
-    tolerance_mm = max(organ.tolerance_mm, *spacing_mm[1:]) + TOLERANCE_SLACK_MM
-    for z in np.flatnonzero(disputed.any((1, 2))):
-        to_true, to_positive = (_distance_mm(mask[z], spacing_mm[1:]) for mask in (true, positive))
-        disputed[z] &= np.where(true[z], to_positive, to_true) > tolerance_mm
+    predicted = without(truth.left_out, prediction.predicted)
+    box = nonzero_box((truth.zyx == organ.label) | (predicted == organ.label))
+    true, positive = truth.zyx[box] == organ.label, predicted[box] == organ.label
+    disputed = prediction.sure[box] & (true != positive)
+    _accept_near_voxels(disputed, true, positive, organ, truth.grid.spacing_mm[1:])
     counts, total = disputed.sum((1, 2)), (true | positive).sum((1, 2))
     questioned = counts >= _SLICE_SHARE * np.maximum(total, 1)
     has_true, has_positive = true.any((1, 2)), positive.any((1, 2))
@@ -116,11 +107,19 @@ def measure(
         organ.name,
         float(counts.sum() / max(total.sum(), 1)),
         *(
-            tuple(int(first + z) for z in np.flatnonzero(questioned & kind))
+            tuple(int(box[0].start + z) for z in np.flatnonzero(questioned & kind))
             for kind in (~has_true, has_true & ~has_positive, has_true & has_positive)
         ),
-        called=_other_organ(predicted[disputed & true], organs),
+        called=_other_organ(predicted[box][disputed & true], organs),
     )
+
+
+def _accept_near_voxels(disputed, true, positive, organ: Organ, pixel_mm) -> None:
+    """Ends the dispute, in place, where the other map has the organ within the tolerance."""
+    tolerance_mm = max(organ.tolerance_mm, *pixel_mm) + TOLERANCE_SLACK_MM
+    for z in np.flatnonzero(disputed.any((1, 2))):
+        to_true, to_positive = (_distance_mm(mask[z], pixel_mm) for mask in (true, positive))
+        disputed[z] &= np.where(true[z], to_positive, to_true) > tolerance_mm
 
 
 def rank(disputes: Sequence[Dispute]) -> list[Suspect]:

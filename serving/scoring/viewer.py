@@ -16,8 +16,7 @@ from segthor import audit, files
 from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.metrics import without
-from segthor.organs import Organ, Organs
-from segthor.planes import Planes
+from segthor.organs import Organ
 from segthor.volume import LabelMap, Volume
 from serving.prediction.facts import Facts, Judgement
 from serving.review import overview
@@ -52,10 +51,7 @@ def patient(
     """
     measured, findings = audit.measure_prediction(scan, predicted, facts.organs)
     volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
-    arrays = scan.zyx, predicted.zyx, truth and truth.zyx
-    about = scan.spacing_mm, scores, facts, volumes_cm3
-    left_out = truth and truth.left_out
-    shown = entry(name, *arrays, *about, predicted.organs, left_out, scan.grid.planes, box)
+    shown = entry(name, scan, predicted, truth, scores, facts, volumes_cm3, box)
     return shown | {
         "findings": [{"severity": one.severity, "message": one.message} for one in findings]
     }
@@ -63,28 +59,20 @@ def patient(
 
 def entry(
     name: str,
-    hu: np.ndarray,
-    predicted: np.ndarray,
-    truth: np.ndarray | None,
-    spacing_mm: tuple[float, float, float],
+    scan: Volume,
+    predicted: LabelMap,
+    truth: LabelMap | None,
     scores: dict[str, Scores],
     facts: Facts,
     volumes_cm3: dict[str, float],
-    organs: Organs,
-    left_out: np.ndarray | None = None,
-    planes: Planes | None = None,
     box: Box | None = None,
 ) -> dict:
     """Makes an entry as `patient` does, but without the findings of an audit.
 
-    hu: [Z, Y, X].
-    predicted, truth: uint8 [Z, Y, X]; truth may be None.
-    spacing_mm: Spacing of z, y, x.
     volumes_cm3: Organ to its predicted volume.
-    left_out, planes: As in `metrics.score`.
-    box: As in `patient`.
     """
-    pictures = _pictures(hu, predicted, truth, left_out, spacing_mm, organs.labels(scores), box)
+    organs, planes = predicted.organs, scan.grid.planes
+    pictures = _pictures(scan, predicted.zyx, truth, organs.labels(scores), box)
     if planes:
         first = pictures["first"]
         thickness = planes.thickness_mm[first : first + len(pictures["slices"])]
@@ -122,27 +110,29 @@ def questions(entry: dict, asked) -> list[dict]:
     ]
 
 
-def _pictures(hu, predicted, truth, left_out, spacing_mm, scored_labels, box=None) -> dict:
+def _pictures(scan: Volume, predicted, contours: LabelMap | None, scored_labels, box) -> dict:
     """The part of an entry with pictures and label maps of the slices of a box."""
-    truth = truth if truth is None else without(left_out, truth)
-    slices, *plane = box or box_about(predicted, truth, spacing_mm)
-    z_mm, y_mm, x_mm = spacing_mm
+    truth = contours and without(contours.left_out, contours.zyx)
+    slices, *plane = box or box_about(predicted, truth, scan.spacing_mm)
+    z_mm, y_mm, x_mm = scan.spacing_mm
     step = -(-max(part.stop - part.start for part in plane) // LARGEST_PX)
     view = (slices, *(slice(part.start, part.stop, step) for part in plane))
-    annotated = without(left_out, predicted)
-    dice = slice_dice(truth, annotated, scored_labels)[slices] if scored_labels else None
-    _, height, width = hu[view].shape
+    dice = None
+    if scored_labels:
+        annotated = without(contours.left_out, predicted)
+        dice = slice_dice(truth, annotated, scored_labels)[slices]
+    _, height, width = scan.zyx[view].shape
     return {
         "first": slices.start,
-        "depth": len(hu),
+        "depth": len(scan.zyx),
         "sliceMm": z_mm,
         "width": width,
         "height": height,
         "pixelMm": [x_mm * step, y_mm * step],
-        "slices": [_jpeg(one) for one in hu[view]],
+        "slices": [_jpeg(one) for one in scan.zyx[view]],
         "predicted": [_runs(one) for one in predicted[view]],
-        "truth": None if truth is None else [_runs(one) for one in truth[view]],
-        "sliceDice": None if dice is None else [_rounded(value) for value in dice],
+        "truth": truth if truth is None else [_runs(one) for one in truth[view]],
+        "sliceDice": dice if dice is None else [_rounded(value) for value in dice],
     }
 
 
