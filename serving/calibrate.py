@@ -41,12 +41,7 @@ def main(_):
     input_paths = {"runs": RUNS.value, "data": DATA.value, "model": MODEL.value}
     outputs.check_folder(OUTPUT.value, input_paths, written={PLOT: outputs.picture})
     dataset = folds.load_dataset(DATA.value)
-    for fold in range(dataset.folds):
-        if runs.read_of_fold(RUNS.value, fold, DATA.value, dataset).summary is None:
-            raise InputError(
-                f"{folds.run_folder(RUNS.value, fold)}: expected a finished run of every fold; "
-                "repeat the command of trainer.cross_validate"
-            )
+    _require_finished(dataset)
     targets = [directory.newest(folder) for folder in MODEL.value]
     with outputs.lock_folder(OUTPUT.value, (PLOT,)):
         models = [_export_fold(fold) for fold in range(dataset.folds)]
@@ -69,6 +64,15 @@ def main(_):
         print(f"{failed} patients FAILED and are not part of the calibration; see above.")
     print(hint("serving.predict", model=stored, input="SCANS", output="PREDICTIONS"))
     return 1 if failed else 0
+
+
+def _require_finished(dataset: Dataset) -> None:
+    for fold in range(dataset.folds):
+        if runs.read_of_fold(RUNS.value, fold, DATA.value, dataset).summary is None:
+            raise InputError(
+                f"{folds.run_folder(RUNS.value, fold)}: expected a finished run of every fold; "
+                "repeat the command of trainer.cross_validate"
+            )
 
 
 def _format_cell(value) -> str:
@@ -117,11 +121,7 @@ def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[s
     for fold, version in enumerate(models):
         ensemble = Ensemble([bundle.load(version)])
         names = names or ensemble.organs
-        if ensemble.organs != names:
-            raise InputError(
-                f"{version}: expected the organs {', '.join(names)} of the other folds, found "
-                f"{', '.join(ensemble.organs)}"
-            )
+        _require_organs(ensemble, version, names)
         shards = dataset.shards_of(VALIDATION, fold)
         for patient in sorted(name for shard in shards for name in shard.patients):
             done += 1
@@ -134,6 +134,14 @@ def _make_rows(dataset: Dataset, models: list[str]) -> tuple[list[dict], tuple[s
                 failed += 1
                 print(f"FAILED: {patient}: {guard.describe(error)}", flush=True)
     return rows, names, failed
+
+
+def _require_organs(ensemble, version: str, names: tuple[str, ...]) -> None:
+    if ensemble.organs != names:
+        raise InputError(
+            f"{version}: expected the organs {', '.join(names)} of the other folds, found "
+            f"{', '.join(ensemble.organs)}"
+        )
 
 
 if __name__ == "__main__":

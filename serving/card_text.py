@@ -108,28 +108,6 @@ def _population(card: dict) -> str:
     )
     if population["train_patients"]:
         said += f" Of the training patients, {population['train_patients']} were used."
-    rows = [
-        (text, _range(train["scans"][name]), _range(held_out["scans"][name]))
-        for name, text in _SCANS.items()
-    ]
-    scans = _table(("lowest, median, highest", "training", "held out"), rows)
-    organs = _table(
-        (
-            *("organ", "training patients", "held out", "volume, cm3"),
-            *("mean HU", "with 100 HU or more"),
-        ),
-        [
-            (
-                name,
-                row["patients"],
-                held_out["organs"][name]["patients"],
-                _range(row["volume_cm3"]),
-                _range(row["mean_hu"]),
-                row["above_contrast_hu"],
-            )
-            for name, row in train["organs"].items()
-        ],
-    )
     contrast = (
         "Contrast agent: organs that are filled with blood have 30 to 60 HU without it and mostly "
         "100 HU or more with it; the last column counts the training patients."
@@ -139,7 +117,32 @@ def _population(card: dict) -> str:
         f"Findings of the audit in training patients: {counts or 'none'}. docs/data.md explains "
         "the codes."
     )
-    return "\n\n".join([said, scans, organs, contrast, findings, _acquisition(train)])
+    tables = _scan_table(train, held_out), _organ_table(train, held_out)
+    return "\n\n".join([said, *tables, contrast, findings, _acquisition(train)])
+
+
+def _scan_table(train: dict, held_out: dict) -> str:
+    rows = [
+        (text, _range(train["scans"][name]), _range(held_out["scans"][name]))
+        for name, text in _SCANS.items()
+    ]
+    return _table(("lowest, median, highest", "training", "held out"), rows)
+
+
+def _organ_table(train: dict, held_out: dict) -> str:
+    header = ("organ", "training patients", "held out", "volume, cm3", "mean HU")
+    rows = [
+        (
+            name,
+            row["patients"],
+            held_out["organs"][name]["patients"],
+            _range(row["volume_cm3"]),
+            _range(row["mean_hu"]),
+            row["above_contrast_hu"],
+        )
+        for name, row in train["organs"].items()
+    ]
+    return _table((*header, "with 100 HU or more"), rows)
 
 
 def _acquisition(train: dict) -> str:

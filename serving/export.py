@@ -32,7 +32,7 @@ PACKAGES = ("segthor", "tensorflow", "numpy")
 def main(_):
     """Restores the run, writes the model, loads it and compares its example."""
     outputs.check_folder(OUTPUT.value, {"workdir": WORKDIR.value}, own=outputs.MODEL)
-    run.check_trained(WORKDIR.value, CHECKPOINT.value)
+    run.read_trained(WORKDIR.value, CHECKPOINT.value)
     startup.load_tensorflow()
     from serving import card  # slow imports: report a missing run first
     from serving.prediction import bundle

@@ -6,7 +6,6 @@ Repeat the same command to predict the cases that are missing. Scans that cannot
 listed at the end with the reason, and the exit status is 1.
 """
 
-import functools
 import time
 
 from absl import flags
@@ -16,7 +15,7 @@ from segthor import model_directory as directory
 from segthor.errors import InputError, hint, run
 from segthor.findings import REJECT
 from serving import card
-from serving.prediction import engine, walk
+from serving.prediction import engine
 from serving.prediction.plan import Plan
 from serving.review import overview
 
@@ -125,14 +124,10 @@ def _without_calibration(patients, worker) -> str:
 
 def _walk(todo, worker) -> None:
     """Predicts in this process, with a line per case."""
-    from serving.prediction.case import predict_case
+    from serving.prediction.case import predict_cases
 
     began = time.monotonic()
-    predict = functools.partial(predict_case, worker)
-    outcomes = walk.walk(todo, predict, worker.plan.case_timeout_s)
-    for number, outcome in enumerate(outcomes, 1):
-        if outcome.reason:
-            worker.results.write_failure(outcome.case, outcome.reason)
+    for number, outcome in enumerate(predict_cases(worker, todo), 1):
         findings = worker.results.facts(outcome.case).findings or ()
         odd = [finding.message for finding in findings if finding.severity == REJECT]
         look = f"  look at it: {odd[0]}" if odd else ""

@@ -41,18 +41,10 @@ def as_input_errors(source: sources.Source, workdir: str, several_processes: boo
             "command on every host: it continues from the last checkpoint"
         ) from error
     except _REFUSED as error:
-        if any(words in str(error) for words in _MEMORY):
-            raise InputError(
-                "out of memory; lower --batch_size, or choose --precision=bfloat16 or a smaller "
-                "--backbone"
-            ) from error
-        reason = next((words for words in _DISK if words in str(error)), None)
+        reason = _explain_refusal(str(error), workdir)
         if not reason:
             raise
-        raise InputError(
-            f"--workdir={workdir}: {reason}; make room, then repeat the command: it continues from "
-            "the last checkpoint"
-        ) from error
+        raise InputError(reason) from error
     except _UNREADABLE as error:
         print("Looking for the shard that cannot be read", flush=True)
         damage = find_damage(source)
@@ -60,6 +52,20 @@ def as_input_errors(source: sources.Source, workdir: str, several_processes: boo
             raise
         command = f"python -m beam_jobs.verify --data={shlex.quote(source.folder)}"
         raise InputError(f"{damage}; {command} checks all shards") from error
+
+
+def _explain_refusal(message: str, workdir: str) -> str | None:
+    """Explains what memory or disk refused, and what to do; None for another error."""
+    if any(words in message for words in _MEMORY):
+        return (
+            "out of memory; lower --batch_size, or choose --precision=bfloat16 or a smaller "
+            "--backbone"
+        )
+    reason = next((words for words in _DISK if words in message), None)
+    return reason and (
+        f"--workdir={workdir}: {reason}; make room, then repeat the command: it continues from "
+        "the last checkpoint"
+    )
 
 
 def find_damage(source: sources.Source) -> str | None:

@@ -146,8 +146,7 @@ def read_of_fold(runs: str, fold: int, data: str, dataset: Dataset) -> RunRecord
         have been trained on the patients of the fold.
     """
     folder = folds.run_folder(runs, fold)
-    check_trained(folder, "best")
-    record = read(folder)
+    record = read_trained(folder)
     if record.config.fold != fold or record.data.digest != dataset.digest():
         raise InputError(
             f"--runs={runs}: {folder} is not a run of fold {fold} of {data} as it is now, so its "
@@ -176,12 +175,12 @@ def read_patients(workdir: str) -> list[dict[str, str]]:
     return rows
 
 
-def check_trained(workdir: str, which: str) -> None:
-    """Raises InputError if there is no run or no such checkpoint; `which` as in `restore`."""
-    read(workdir)
-    folder = files.join(workdir, _FOLDERS[which])
+def read_trained(workdir: str, which: str = "best") -> RunRecord:
+    """Reads run.json; raises InputError if there is no such checkpoint; `which` as in `restore`."""
+    record, folder = read(workdir), files.join(workdir, _FOLDERS[which])
     if not files.exists(files.join(folder, _LIST)):
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
+    return record
 
 
 def latest_checkpoint(folder: str) -> str | None:
@@ -220,11 +219,9 @@ def restore(workdir: str, which: str = "best"):
     """
     import tensorflow as tf  # slow import: the checks of this module come first
 
-    from trainer import model
-    from trainer.failures import DAMAGED
+    from trainer import failures, model
 
-    check_trained(workdir, which)
-    record, folder = read(workdir), files.join(workdir, _FOLDERS[which])
+    record, folder = read_trained(workdir, which), files.join(workdir, _FOLDERS[which])
     path = latest_checkpoint(folder)
     if path is None:
         raise InputError(f"{folder}: expected a checkpoint, found none; train first")
@@ -234,7 +231,7 @@ def restore(workdir: str, which: str = "best"):
     reader = tf.train.Checkpoint(**{key: network})
     try:
         reader.restore(path).expect_partial().assert_existing_objects_matched()
-    except (*DAMAGED, AssertionError, ValueError) as error:
+    except (*failures.DAMAGED, AssertionError, ValueError) as error:
         raise InputError(
             f"{path}: damaged, or of another network than {RUN} describes ({message_line(error)})"
         ) from error

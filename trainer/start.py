@@ -51,18 +51,15 @@ def load_weights(network, config: Config) -> dict:
     channels = {name: channel for channel, name in enumerate(record.organs)}
     fresh, organs = [], set()
     for name, variable in layers.weights_by_name(network).items():
-        stored, layer = weights.get(name), name.partition("/")[0]
-        is_head = layer in layers.BEFORE_ORGANS
-        shape = variable.shape[:-1] if is_head else variable.shape
-        if stored is None or (stored.shape[:-1] if is_head else stored.shape) != tuple(shape):
+        stored, before = weights.get(name), layers.BEFORE_ORGANS.get(name.partition("/")[0])
+        is_head = before is not None
+        if stored is None or not _fits(stored, variable, is_head):
             fresh.append(name)
-        elif is_head:
-            before = layers.BEFORE_ORGANS[layer]
-            value = _copy_channels(variable.numpy(), stored, config.organs, channels, before)
-            variable.assign(value)
-            organs |= set(config.organs) & set(channels)
-        else:
-            variable.assign(stored)
+            continue
+        if is_head:
+            stored = _copy_channels(variable.numpy(), stored, config.organs, channels, before)
+            organs = set(channels)
+        variable.assign(stored)
     return {
         "from": config.start_from,
         "digest": digest,
@@ -86,6 +83,12 @@ def describe_start(start: dict) -> str:
     return "; ".join(lines)
 
 
+def _fits(stored: np.ndarray, variable, is_head: bool) -> bool:
+    """Whether the shapes are equal; those of a head but for the last axis, its channels."""
+    axes = slice(None, -1 if is_head else None)
+    return stored.shape[axes] == tuple(variable.shape[axes])
+
+
 def _copy_channels(value, stored, organs, channels: dict[str, int], before: int) -> np.ndarray:
     """Returns `value` [..., before + organs] with the stored channels of organs in `channels`.
 
@@ -102,8 +105,7 @@ def _copy_channels(value, stored, organs, channels: dict[str, int], before: int)
 def _read_record(path: str) -> run.RunRecord:
     """Reads the record of a run, or of the run that a model was exported from."""
     if files.exists(files.join(path, run.RUN)):
-        run.check_trained(path, "best")
-        return run.read(path)
+        return run.read_trained(path)
     try:
         version = model_directory.newest(path)
     except InputError as error:

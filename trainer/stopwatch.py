@@ -15,20 +15,18 @@ _LARGER = 4
 _WARM_UP = 2
 
 
-def measure(config, source: sources.Source, strategy, seconds: float) -> Times:
-    """Times each part for about `seconds` / 6, on a network of its own; writes nothing.
-
-    strategy: tf.distribute.Strategy of the devices.
-    """
+def measure(
+    config, source: sources.Source, strategy: tf.distribute.Strategy, seconds: float
+) -> Times:
+    """Times each part for about `seconds` / 6, on a network of its own; writes nothing."""
     each = seconds / 6
     batch = config.batch_size * strategy.num_replicas_in_sync
     learner = Learner(config, source, strategy, total_steps=10**6)
     slices = data.training(source, config, batch)
-    waits_s = []
-    step_s = _time_steps(learner, iter(_repeat_batches(strategy, slices, config)), each)
+    step_s, _ = _time_steps(learner, iter(_repeat_batches(strategy, slices, config)), each)
     before, first = memory.page_faults(), learner.step
     iterator = iter(_distribute(strategy, slices, config.batch_size))
-    whole_s = _time_steps(learner, iterator, each, waits_s)
+    whole_s, wait_s = _time_steps(learner, iterator, each)
     audit = placement.audit(learner.trace_training(iterator))
     faults = (memory.page_faults() - before) / (learner.step - first)
     return Times(
@@ -38,7 +36,7 @@ def measure(config, source: sources.Source, strategy, seconds: float) -> Times:
         augment_s=_time_augmentation(config, slices, batch, each),
         step_s=step_s,
         whole_s=whole_s,
-        waiting=float(np.mean(waits_s)) / whole_s,
+        waiting=wait_s / whole_s,
         larger=_LARGER,
         larger_s=_time_larger_step(learner, slices, each),
         validation_s=_time_validation(learner, source, batch),
@@ -69,26 +67,26 @@ def _time_validation(learner, source, batch: int) -> float:
     return time.perf_counter() - start
 
 
-def _time_steps(learner, iterator, seconds: float, waits_s: list | None = None) -> float:
-    """Seconds per step in calls of one step; appends the wait of each step to `waits_s`."""
+def _time_steps(learner, iterator, seconds: float) -> tuple[float, float]:
+    """Seconds per step in calls of one step, and how many of them the step waits for input."""
+    waits_s = []
 
     def step():
         losses, waited = learner.train(iterator, tf.constant(1))
         losses.numpy()
-        if waits_s is not None:
-            waits_s.append(float(waited))
+        waits_s.append(float(waited))
 
     for _ in range(_WARM_UP):
         step()
-    if waits_s:
-        waits_s.clear()
-    return _time_mean(step, seconds)
+    waits_s.clear()
+    step_s = _time_mean(step, seconds)
+    return step_s, float(np.mean(waits_s))
 
 
 def _time_larger_step(learner, slices, seconds: float) -> float | None:
     ready = _repeat_batches(learner.strategy, slices, learner.config, _LARGER)
     try:
-        return _time_steps(learner, iter(ready), seconds)
+        return _time_steps(learner, iter(ready), seconds)[0]
     except tf.errors.ResourceExhaustedError:
         return None
 

@@ -1,10 +1,9 @@
 """Queries the source of a series for its number of instances (C-FIND at series level)."""
 
-from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as MODEL
 
 from segthor.dicom import received
-from serving.node import tls
+from serving.node.call import Caller
 from serving.node.peers import Peers
 from serving.node.settings import Settings
 from serving.node.spool import INBOX, Spool
@@ -18,8 +17,8 @@ class SourceCounts:
     """Whether series in the inbox are complete, for peers with `count` in their row."""
 
     def __init__(self, settings: Settings, peers: Peers, spool: Spool):
-        self._settings, self._peers, self._spool = settings, peers, spool
-        self._tls = tls.client_context(settings)
+        self._peers, self._spool = peers, spool
+        self._caller = Caller(settings)
         self._is_used = any(peer.counts for peer in peers.rows)
         self._asked: dict[str, tuple[int, bool]] = {}  # series to (files held, whether all)
         self._waits: dict[str, int] = {}
@@ -55,14 +54,7 @@ class SourceCounts:
         """The number that the source returns; None if it returns none."""
         images = self._spool.images(INBOX, series)
         query = received.make_count_query(images[0])
-        entity = AE(self._settings.title)
-        entity.connection_timeout = entity.acse_timeout = _TIMEOUT_S
-        entity.dimse_timeout = entity.network_timeout = _TIMEOUT_S
-        entity.add_requested_context(MODEL)
-        secure = (self._tls, peer.address) if self._tls and peer.has_tls else None
-        association = entity.associate(
-            peer.address, peer.port, ae_title=peer.title, tls_args=secure
-        )
+        association = self._caller.call(peer, [(MODEL,)], _TIMEOUT_S, _TIMEOUT_S)
         if not association.is_established:
             return None
         counts = [

@@ -1,5 +1,6 @@
 """Explains which rule matches the series of a folder, and why the rules before it do not."""
 
+import contextlib
 import os
 from collections import defaultdict
 
@@ -21,14 +22,7 @@ def explain(folder: str, current_rules, calling: str = "") -> str:
     job = os.path.join(folder, FILE_NAME)
     if os.path.exists(job):
         calling = fields.from_json(Job, json_files.read(job), job).calling
-    by_series = defaultdict(list)
-    for path in index.find(folder):
-        try:
-            by_series[received.read_instance(path).series_uid].append(path)
-        except InputError:  # no DICOM, or damaged
-            continue
-    if not by_series:
-        raise InputError(f"--explain={folder}: expected DICOM files, found none")
+    by_series = _group_by_series(folder)
     lines = []
     for number, uid in enumerate(sorted(by_series), 1):
         series = received.read_series(by_series[uid])
@@ -41,6 +35,17 @@ def explain(folder: str, current_rules, calling: str = "") -> str:
         lines += [f"  {one}" for one in results]
         lines.append(f"  {_outcome(order)}")
     return "\n".join(lines)
+
+
+def _group_by_series(folder: str) -> dict[str, list[str]]:
+    """Series UID to the paths of its files; raises InputError if there is no DICOM file."""
+    by_series = defaultdict(list)
+    for path in index.find(folder):
+        with contextlib.suppress(InputError):  # no DICOM, or damaged
+            by_series[received.read_instance(path).series_uid].append(path)
+    if not by_series:
+        raise InputError(f"--explain={folder}: expected DICOM files, found none")
+    return by_series
 
 
 def _outcome(order: rules.Order | None) -> str:

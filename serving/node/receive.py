@@ -61,14 +61,6 @@ class Receiver:
         settings = self._settings
         # Where pynetdicom writes what it receives: a rename into the inbox must be possible.
         tempfile.tempdir = self._spool.folder(INCOMING)
-        entity = AE(settings.title)
-        entity.maximum_pdu_size = _MOST_PDU_BYTES
-        entity.maximum_associations = settings.associations
-        entity.require_called_aet = True
-        entity.acse_timeout = entity.network_timeout = settings.stall_s
-        entity.add_supported_context(Verification)
-        for sop_class in received.CLASSES:
-            entity.add_supported_context(sop_class, list(received.SYNTAXES))
         handlers = [
             (evt.EVT_CONN_OPEN, self._open),
             (evt.EVT_REQUESTED, self._request),
@@ -78,7 +70,7 @@ class Receiver:
         ]
         place = (settings.address, settings.port)
         try:
-            self._server = entity.make_server(
+            self._server = _make_entity(settings).make_server(
                 place, ssl_context=self._tls, evt_handlers=handlers, server_class=_Server
             )
         except OSError as error:
@@ -187,6 +179,19 @@ class Receiver:
                 calling=requestor.ae_title,
                 address=requestor.address,
             )
+
+
+def _make_entity(settings: Settings) -> AE:
+    """Makes the application entity that accepts C-ECHO and C-STORE."""
+    entity = AE(settings.title)
+    entity.maximum_pdu_size = _MOST_PDU_BYTES
+    entity.maximum_associations = settings.associations
+    entity.require_called_aet = True
+    entity.acse_timeout = entity.network_timeout = settings.stall_s
+    entity.add_supported_context(Verification)
+    for sop_class in received.CLASSES:
+        entity.add_supported_context(sop_class, list(received.SYNTAXES))
+    return entity
 
 
 class _Server(ThreadedAssociationServer):

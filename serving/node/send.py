@@ -11,12 +11,10 @@ import threading
 import time
 from dataclasses import replace
 
-from pynetdicom import AE
-
 from segthor import files, guard
 from segthor.dicom import received
 from segthor.errors import InputError
-from serving.node import tls
+from serving.node.call import Caller
 from serving.node.events import Events
 from serving.node.jobs import Job, Object
 from serving.node.peers import Peer, Peers
@@ -43,9 +41,9 @@ class Sender:
         retries_s: tuple[float, ...] = RETRIES_S,
     ):
         """Raises InputError where TLS's files cannot be used."""
-        self._settings, self._peers, self._spool = settings, peers, spool
+        self._peers, self._spool, self._answer_s = peers, spool, settings.answer_s
         self._events, self._retries_s = events, retries_s
-        self._tls = tls.client_context(settings)
+        self._caller = Caller(settings)
         self._later: dict[str, float] = {}  # job to when it is due, so that few files are read
         self._busy: dict[str, threading.Thread] = {}  # destination to the thread that sends there
 
@@ -104,15 +102,8 @@ class Sender:
 
     def _store(self, peer: Peer, paths: dict[Object, str]) -> tuple[dict[Object, int], str]:
         """Object to the status of its response, and the problems in words."""
-        entity = AE(self._settings.title)
-        entity.connection_timeout = entity.acse_timeout = _CONNECT_S
-        entity.dimse_timeout = entity.network_timeout = self._settings.answer_s
-        for sop_class, syntax in sorted({received.read_classes(path) for path in paths.values()}):
-            entity.add_requested_context(sop_class, syntax)
-        secure = (self._tls, peer.address) if self._tls and peer.has_tls else None
-        association = entity.associate(
-            peer.address, peer.port, ae_title=peer.title, tls_args=secure
-        )
+        contexts = sorted({received.read_classes(path) for path in paths.values()})
+        association = self._caller.call(peer, contexts, _CONNECT_S, self._answer_s)
         if not association.is_established:
             why = "refused the association" if association.is_rejected else "cannot be reached"
             return {}, why

@@ -100,24 +100,25 @@ class Node:
         if job.starts > MOST_STARTS:
             reason = f"the process ended {MOST_STARTS} times while it predicted this series"
             self._fail(name, job, reason)
-            return True
+        else:
+            self._predict_job(name, job)
+        return True
+
+    def _predict_job(self, name: str, job: Job) -> None:
         began = time.monotonic()
         try:
             predicted = self._predict(self.spool.folder(WORK, name), job.order)
         except Exception as error:  # of any kind: other jobs go on
-            self._fail(name, job, guard.describe(error))
-            return True
+            return self._fail(name, job, guard.describe(error))
         reason = "; ".join(predicted.reasons)
         # Reset, for a job that failed before and was moved back.
         job = replace(job, model=predicted.model, objects=(), refused=False, destination=0)
         job = replace(job, attempts=0, due=0.0)
         if reason and not predicted.objects:
-            self._fail(name, job, reason)
-            return True
+            return self._fail(name, job, reason)
         done = replace(job, objects=predicted.objects, reason=reason)
         self._report("predicted", name, done, f"{time.monotonic() - began:.1f} s")
         self.spool.move(name, WORK, OUTBOX, done)
-        return True
 
     def attend(self) -> None:
         """Looks at the watched folder, closes series, sends what is due, removes what is old."""

@@ -109,8 +109,7 @@ class Spool:
         """Writes `job.json`; raises FileNotFoundError if the job is not there."""
         if not os.path.isdir(self.folder(state, name)):
             raise FileNotFoundError(2, "no such job", self.folder(state, name))
-        shown = {field: getattr(job, field) for field in Job.__dataclass_fields__}
-        json_files.write(self.folder(state, name, FILE_NAME), shown)
+        json_files.write(self.folder(state, name, FILE_NAME), vars(job))
 
     def move(self, name: str, source: str, target: str, job: Job | None = None) -> None:
         """Moves a job from one folder to another; writes `job` first."""
@@ -172,10 +171,7 @@ class Spool:
             if not self.images(INBOX, series):  # the process was killed before the first one
                 self.remove(INBOX, series)
                 return None
-            job = self.read(INBOX, series)
-            if earlier:
-                job = replace(job, replaces=earlier[1])
-                self._link_images(*earlier, series)
+            job = self._read_with_earlier(series, earlier)
             images = self.images(INBOX, series)
         state, job = decide(job, images)  # reads headers; slices may come meanwhile
         with self._lock:
@@ -206,11 +202,15 @@ class Spool:
         """Free bytes of the spool's disk."""
         return shutil.disk_usage(self.root).free
 
-    def _link_images(self, state: str, name: str, series: str) -> None:
-        """Adds the slices of an earlier job to a series; slices that are there stay."""
-        for path in self.images(state, name):
+    def _read_with_earlier(self, series: str, earlier: tuple[str, str] | None) -> Job:
+        """Reads the job of a series, and adds the slices of an earlier job that it lacks."""
+        job = self.read(INBOX, series)
+        if not earlier:
+            return job
+        for path in self.images(*earlier):
             with contextlib.suppress(FileExistsError):
                 os.link(path, self.folder(INBOX, series, os.path.basename(path)))
+        return replace(job, replaces=earlier[1])
 
     def _find(self, series: str, name: str) -> str:
         """Path of an instance that was received before, or ''."""

@@ -1,6 +1,5 @@
 """Predicts jobs with the code of `serving.predict` and models that stay in memory."""
 
-import functools
 import os
 from dataclasses import dataclass
 
@@ -9,7 +8,6 @@ from segthor.dicom import index, received
 from serving.node.jobs import Object
 from serving.node.rules import Order
 from serving.prediction.plan import Plan
-from serving.prediction.walk import walk
 
 RESULTS = "predictions"  # folder of a job that holds what serving.predict writes
 
@@ -56,16 +54,12 @@ class Predictor:
             overwrite=True,
         )
         worker = self._worker(plan.with_absolute_paths())
+        from serving.prediction.case import predict_cases
+
         cases = inputs.find(folder, organs=None)
         worker.results.claim(plan.overwrite, plan.dicom_formats)
         todo = [case for case in cases if not worker.is_finished(case)]
-        from serving.prediction.case import predict_case
-
-        reasons = []
-        for outcome in walk(todo, functools.partial(predict_case, worker), plan.case_timeout_s):
-            if outcome.reason:
-                worker.results.write_failure(outcome.case, outcome.reason)
-                reasons.append(outcome.reason)
+        reasons = [one.reason for one in predict_cases(worker, todo) if one.reason]
         finished = [case for case in cases if worker.is_finished(case)]
         paths = [path for case in finished for path in _written(worker, case)]
         objects = [_object(folder, path) for path in paths]

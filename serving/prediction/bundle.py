@@ -115,8 +115,8 @@ class Contents:
     def digest(self, variables) -> str:
         """Digest of the weights and of what belongs to them."""
         arrays = (variable.numpy() for variable in variables)
-        known = self.recipe, self.names, self.organs, self.weight_names
-        return directory.weights_digest(arrays, *known)
+        names, organs = self.names, self.organs
+        return directory.weights_digest(arrays, self.recipe, names, organs, self.weight_names)
 
     def assets(self, digest: str) -> dict[str, bytes]:
         """Name to content of the files in assets/, but for example.npz."""
@@ -173,8 +173,7 @@ def load(folder: str, engine: str = engines.TENSORFLOW) -> Bundle:
       InputError: There is no model, or one of another format, or it is damaged.
     """
     version = directory.newest(folder)
-    digest = directory.digest(version)
-    contents = _read_contents(version)
+    digest, contents = directory.digest(version), _read_contents(version)
     loaded, others = _load_network(version, engine)
     if digest != contents.digest(getattr(loaded, "weights", ())):
         raise InputError(
@@ -232,16 +231,22 @@ def _read_contents(version: str) -> Contents:
             f"{version}: organs.json does not list organs as the table numbers them "
             f"({', '.join(organs.names)}); export the model again"
         )
+    _check_training(version, training)
+    weight_names = directory.weight_names(version)
+    return Contents(recipe, names, organs, training, weight_names=weight_names)
+
+
+def _check_training(version: str, training) -> None:
+    """Raises InputError if training.json is invalid or of another model."""
     if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
         raise InputError(f"{version}: training.json is invalid; export the model again")
     # It holds the measures of the training patients, so one of another model misleads reviews.
-    stored = files.read_bytes(directory.asset(version, directory.TRAINING))
-    if asset(directory.MODEL).get("training") != directory.bytes_digest(stored):
+    digest = directory.bytes_digest(files.read_bytes(directory.asset(version, directory.TRAINING)))
+    model = json_files.read(directory.asset(version, directory.MODEL))
+    if model.get("training") != digest:
         raise InputError(
             f"{version}: training.json is not of this very model; export the model again"
         )
-    weight_names = directory.weight_names(version)
-    return Contents(recipe, names, organs, training, weight_names=weight_names)
 
 
 def _bind_owner(function, owner):

@@ -4,6 +4,7 @@
 (`distributed`). `serving.Segmenter` calls the same steps for one scan.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from serving.prediction.plan import Plan
 from serving.prediction.predictor import Segmentation
 from serving.prediction.results import stamp_of
 from serving.prediction.uneven import explain_no_label_map
+from serving.prediction.walk import Outcome, walk
 from serving.review.evidence import Observer
 
 
@@ -60,6 +62,15 @@ def predict_case(worker, case: Patient) -> Iterator[None]:
     yield
     with worker.results.keep_note(case):
         write(worker, case, stamp, finish(worker, scan, segmented, observer))
+
+
+def predict_cases(worker, cases: list[Patient]) -> Iterator[Outcome]:
+    """Predicts cases one after the other; records failures in the folder of results."""
+    predict = functools.partial(predict_case, worker)
+    for outcome in walk(cases, predict, worker.plan.case_timeout_s):
+        if outcome.reason:
+            worker.results.write_failure(outcome.case, outcome.reason)
+        yield outcome
 
 
 def check_formats(case: Patient, plan: Plan) -> None:

@@ -3,13 +3,10 @@
 Elements are a few paths: every worker reads and writes files itself, so no voxel is sent.
 """
 
-import functools
-
 import apache_beam as beam
 
 from segthor import memory, runners
-from serving.prediction import walk
-from serving.prediction.case import predict_case
+from serving.prediction.case import predict_cases
 from serving.prediction.plan import Plan
 from serving.prediction.worker import Worker
 
@@ -32,10 +29,7 @@ class Predict(beam.DoFn):
         worker = self._worker
         # A runner may process an element twice; finished cases are not predicted again.
         todo = [c for c in cases if self._plan.overwrite or not worker.is_finished(c)]
-        predict = functools.partial(predict_case, worker)
-        for outcome in walk.walk(todo, predict, self._plan.case_timeout_s):
-            if outcome.reason:
-                worker.results.write_failure(outcome.case, outcome.reason)
+        for outcome in predict_cases(worker, todo):
             print(outcome.line, flush=True)
             yield outcome.case.name, outcome.reason
 

@@ -1,7 +1,7 @@
 """From a scan in memory to its label map: prepare, run the networks in batches, place."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 
@@ -158,28 +158,33 @@ class Ensemble:
         observe: Called with slices, organs, mean and members of each batch and group, see
           `GroupProbabilities`, before the batch is placed.
         """
-        groups = [(n, group, inputs[group[0].recipe.digest()]) for n, group in self.groups.items()]
-        gate_input = self.gate and inputs[self.gate.recipe.digest()]
         first, width_hu = self.first(inputs), self.segmenters[0].recipe.window_width_hu
         mapped = self.organs if probabilities else ()
         result = Prediction(first.placement.shape_zyx, mapped)
-        engine, number = self.segmenters[0].engine, len(result.labels)
-        size, running = BATCH_SLICES[engine], deque()
-        # Batches are placed while the next ones run. One more than there are threads is queued, so
-        # that no thread waits. Memory beyond the result is that of these batches.
-        most_running = BATCHES_AT_ONCE[engine] + 1
+        for slices, groups in self._run_ahead(inputs, len(result.labels)):
+            for one in groups if observe else ():
+                observe(slices, one.organs, one.values, one.members)
+            result.place(slices, groups)
+        return Segmentation(result.labels, first.level_hu, width_hu, result.maps)
+
+    def _run_ahead(
+        self, inputs: dict[str, Input], count: int
+    ) -> Iterator[tuple[range, list[GroupProbabilities]]]:
+        """Yields some slices and their probabilities at a time, while the next batches run."""
+        groups = [(n, group, inputs[group[0].recipe.digest()]) for n, group in self.groups.items()]
+        gate_input = self.gate and inputs[self.gate.recipe.digest()]
+        engine, running = self.segmenters[0].engine, deque()
+        # One more than there are threads is queued, so that no thread waits. Memory beyond the
+        # result is that of these batches.
+        most_running, size = BATCHES_AT_ONCE[engine] + 1, BATCH_SLICES[engine]
         # The threads of an executor would keep the process alive after a case was abandoned.
         with ThreadPool(BATCHES_AT_ONCE[engine]) as pool:
-            for start in range(0, number, size):
-                slices = range(start, min(start + size, number))
+            for start in range(0, count, size):
+                slices = range(start, min(start + size, count))
                 running.append((slices, pool.apply_async(self._run, (groups, gate_input, slices))))
-                while len(running) > (most_running if slices.stop < number else 0):
-                    placed, batch = running.popleft()
-                    results = batch.get()
-                    for one in results if observe else ():
-                        observe(placed, one.organs, one.values, one.members)
-                    result.place(placed, results)
-        return Segmentation(result.labels, first.level_hu, width_hu, result.maps)
+                while len(running) > (most_running if slices.stop < count else 0):
+                    done, batch = running.popleft()
+                    yield done, batch.get()
 
     @property
     def organs(self) -> tuple[str, ...]:

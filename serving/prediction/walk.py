@@ -9,7 +9,6 @@ from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass
 
 from segthor import guard
-from segthor.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,17 @@ def walk(cases: list, predict: Callable, timeout_s: float) -> Iterator[Outcome]:
         current, reading = reading, None
         if index + 1 < len(cases):
             reading = _start_part(predict(cases[index + 1]))
-        began, reason = time.monotonic(), ""
-        try:
-            current.wait(timeout_s)
+        began = time.monotonic()
+        reason = current.wait(timeout_s)
+        if not reason:
             current = _start_part(current.parts)
-            current.wait(timeout_s)
-        except Exception as error:  # an unforeseen error must not stop the other cases
-            reason = guard.describe(error)
+            reason = current.wait(timeout_s)
         seconds = time.monotonic() - began
         if writing:
             yield _wait_for_last(*writing, timeout_s)
-            writing = None
+        writing = None if reason else (case, seconds, _start_part(current.parts))
         if reason:
             yield Outcome(case, seconds, reason)
-        else:
-            writing = case, seconds, _start_part(current.parts)
     if writing:
         yield _wait_for_last(*writing, timeout_s)
 
@@ -79,14 +74,15 @@ class _Part:
     future: Future
     began: float
 
-    def wait(self, timeout_s: float) -> None:
-        left = max(0.0, self.began + timeout_s - time.monotonic())
+    def wait(self, timeout_s: float) -> str:
+        """Waits for the end of the part; returns why it failed, or ''."""
         try:
-            self.future.result(left)
-        except TimeoutError as error:
-            if self.future.done():
-                raise
-            raise InputError(f"took longer than --case_timeout ({timeout_s:g} s)") from error
+            self.future.result(max(0.0, self.began + timeout_s - time.monotonic()))
+        except Exception as error:  # an unforeseen error must not stop the other cases
+            if isinstance(error, TimeoutError) and not self.future.done():
+                return f"took longer than --case_timeout ({timeout_s:g} s)"
+            return guard.describe(error)
+        return ""
 
 
 def _start_part(parts: Iterator) -> _Part:
@@ -95,8 +91,4 @@ def _start_part(parts: Iterator) -> _Part:
 
 
 def _wait_for_last(case, seconds: float, last: _Part, timeout_s: float) -> Outcome:
-    try:
-        last.wait(timeout_s)
-    except Exception as error:
-        return Outcome(case, seconds, guard.describe(error))
-    return Outcome(case, seconds)
+    return Outcome(case, seconds, last.wait(timeout_s))

@@ -4,19 +4,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from segthor import fields
 from segthor.findings import doubts
 from segthor.reference import Reference
 from serving.prediction.facts import Judgement, OrganJudgement
 from serving.review import expectation, trust
 from serving.review.evidence import Observer, features
-from serving.review.expectation import BAD_DICE, Calibration
+from serving.review.expectation import BAD_DICE, Calibration, OrganFit
 
 _FAR, _VERY_FAR = 3.0, 6.0  # z-scores that are mentioned; that mark a scan without a calibration
 _BEYOND = 1.5  # z-score by which a scan may exceed the range of the calibration
 # Disagreement of models and flips that marks an organ whatever the calibration expects: they cannot
 # all be right, and their average need not be.
 _TORN = 1 - BAD_DICE
+_EXPECTED = ("expected_dice", "lower_dice", "expected_surface_dice", "lower_surface_dice")
 _SCAN_WORDS = {
     "slice_mm": "slices of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
     "pixel_mm": "pixels of {value:.3g} mm, training {low:.3g} to {high:.3g} mm",
@@ -119,33 +122,39 @@ class Judge:
         """Judges one organ; scan, row: Evidence of scan and organ, {} if it was not found."""
         fit = self.calibrations.get(name)
         fit = fit and fit.organs.get(name)
-        scores = dict.fromkeys(
-            ("expected_dice", "lower_dice", "expected_surface_dice", "lower_surface_dice")
-        )
         if not row:
-            scores = scores | dict.fromkeys(scores, 0.0 if fit else None)
+            scores = dict.fromkeys(_EXPECTED, 0.0 if fit else None)
             return OrganJudgement(**scores, review=True, reason="not found", slices=())
-        review, threshold = False, None
+        against = "" if fit else self.reasons_against.get(name, "")
+        review = _is_torn(row) or bool(against)
+        words = [against] * bool(against) + _describe_organ(row)
+        scores = dict.fromkeys(_EXPECTED)
         if fit:
-            apart = row["disagreement"] or 0.0
-            for score, one in (("dice", fit.dice), ("surface_dice", fit.surface_dice)):
-                fitted = one.expected(features(scan, row))
-                expected, lower = fitted, one.lower(fitted)
-                if score == "dice":
-                    expected, lower = (average_dice(dice, apart) for dice in (expected, lower))
-                scores[f"expected_{score}"] = round(expected, 3)
-                scores[f"lower_{score}"] = round(min(expected, lower), 3)
+            scores = _expect_scores(fit, features(scan, row), row["disagreement"] or 0.0)
             threshold = fit.threshold(self.recall)
             # Without enough bad cases to set a threshold, the lower bound decides.
             limit, score = (threshold, "expected_dice") if threshold else (BAD_DICE, "lower_dice")
-            review = scores[score] <= round(limit, 3)
-        against = "" if fit else self.reasons_against.get(name, "")
-        review = review or _is_torn(row) or bool(against)
-        words = [against] * bool(against) + _describe_organ(row)
-        if scores["expected_dice"] is not None:
-            words += [f"expected {scores['expected_dice']:.2f}"]
+            review = review or scores[score] <= round(limit, 3)
+            words.append(f"expected {scores['expected_dice']:.2f}")
         slices = tuple(row["slices"])
         return OrganJudgement(**scores, review=review, reason="; ".join(words), slices=slices)
+
+
+def _expect_scores(fit: OrganFit, values: np.ndarray, apart: float) -> dict[str, float]:
+    """Expected scores of an organ and their lower bounds; names as in `_EXPECTED`.
+
+    values: The features, see `evidence.features`.
+    apart: As in `average_dice`.
+    """
+    scores = {}
+    for score, one in (("dice", fit.dice), ("surface_dice", fit.surface_dice)):
+        fitted = one.expected(values)
+        expected, lower = fitted, one.lower(fitted)
+        if score == "dice":
+            expected, lower = (average_dice(dice, apart) for dice in (expected, lower))
+        scores[f"expected_{score}"] = round(expected, 3)
+        scores[f"lower_{score}"] = round(min(expected, lower), 3)
+    return scores
 
 
 def reference_of(models) -> Reference | None:

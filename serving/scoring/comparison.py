@@ -42,19 +42,22 @@ def compare(this: dict, other: dict, organs: Organs) -> list[dict]:
         )
     rows = []
     for name in organs.names:
-        both = [p for p in shared if name in this[p] and name in other[p]]
-        for score in COMPARED if both else ():
-            pairs = [(this[p][name].get(score), other[p][name].get(score)) for p in both]
-            known = [(a, b) for a, b in pairs if a is not None and b is not None]
-            a, b = ([pair[i] for pair in known] for i in (0, 1))
-            test = statistics.paired_test(*zip(*pairs, strict=True))
-            rows.append(
-                {
-                    "organ": name,
-                    "score": score,
-                    "mean": statistics.summarise(a).mean,
-                    "other_mean": statistics.summarise(b).mean,
-                    **dataclasses.asdict(test),
-                }
-            )
+        common = [p for p in shared if name in this[p] and name in other[p]]
+        both = [(this[p][name], other[p][name]) for p in common]
+        rows += [_compare_score(name, score, both) for score in COMPARED if both]
     return rows
+
+
+def _compare_score(organ: str, score: str, both: list[tuple[dict, dict]]) -> dict:
+    """Makes the row of one score, from the scores of each patient in this and the other run."""
+    pairs = [(ours.get(score), theirs.get(score)) for ours, theirs in both]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    means = [statistics.summarise([pair[i] for pair in known]).mean for i in (0, 1)]
+    test = statistics.paired_test(*zip(*pairs, strict=True))
+    return {
+        "organ": organ,
+        "score": score,
+        "mean": means[0],
+        "other_mean": means[1],
+        **dataclasses.asdict(test),
+    }

@@ -12,8 +12,9 @@ import numpy as np
 from segthor import effort, nifti
 from segthor.organs import Organs
 from segthor.volume import LabelMap
-from serving.prediction.facts import Facts
+from serving.prediction.facts import Facts, OrganJudgement
 from serving.scoring import evaluation
+from serving.scoring.evaluation import Scores
 
 FEWEST = 5  # changed organs of a month; the median of fewer is not meaningful
 
@@ -97,30 +98,33 @@ def compare(
     within_mm = 0.0 if nifti.is_nifti(file) else max(spacing_mm[1:])
     moved = effort.measure(*maps, dict.fromkeys(organs.labels(names), within_mm), approved.left_out)
     judged = facts.review.organs if facts.review else {}
-    rows = []
-    for name in names:
-        score, slices = scores[name], moved[organs[name].label].slices_to_touch
-        review = judged.get(name)
-        rows.append(
-            Row(
-                patient=patient,
-                organ=name,
-                month=month,
-                changed=slices > 0,
-                slices_changed=slices,
-                dice=score.dice,
-                surface_dice_3mm=score.surface_dice_3mm,
-                added_path_mm=score.added_path_mm,
-                slices_to_touch=score.slices_to_touch,
-                draft_cm3=score.predicted_cm3,
-                approved_cm3=score.truth_cm3,
-                difference_cm3=score.difference_cm3,
-                expected_dice=review and review.expected_dice,
-                lower_dice=review and review.lower_dice,
-                review=bool(review and review.review),
-            )
-        )
-    return rows
+    slices = {name: moved[organs[name].label].slices_to_touch for name in names}
+    return [
+        _make_row(patient, name, month, scores[name], slices[name], judged.get(name))
+        for name in names
+    ]
+
+
+def _make_row(
+    patient: str, organ: str, month: str, score: Scores, slices: int, review: OrganJudgement | None
+) -> Row:
+    return Row(
+        patient=patient,
+        organ=organ,
+        month=month,
+        changed=slices > 0,
+        slices_changed=slices,
+        dice=score.dice,
+        surface_dice_3mm=score.surface_dice_3mm,
+        added_path_mm=score.added_path_mm,
+        slices_to_touch=score.slices_to_touch,
+        draft_cm3=score.predicted_cm3,
+        approved_cm3=score.truth_cm3,
+        difference_cm3=score.difference_cm3,
+        expected_dice=review and review.expected_dice,
+        lower_dice=review and review.lower_dice,
+        review=bool(review and review.review),
+    )
 
 
 def summarise(rows: list[Row], organs: Organs) -> list[Group]:

@@ -50,6 +50,11 @@ def table_of(folder: str, contours: str | None = None, table: str | None = None)
         return organ_table.read(files.absolute(configs.resolve(table)))
     if not predicted or not contoured:
         return predicted or contoured or SEGTHOR
+    return _merge_tables(predicted, folder, contoured, contours)
+
+
+def _merge_tables(predicted: Organs, folder: str, contoured: Organs, contours: str) -> Organs:
+    """Adds the organs of a dataset that the predictions do not have to their table."""
     for name in predicted.names:
         label = predicted[name].label
         other = contoured.numbers.get(name, label)

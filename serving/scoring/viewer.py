@@ -17,6 +17,7 @@ from segthor.boxes import Box, nonzero_box, with_margin
 from segthor.findings import REJECT
 from segthor.metrics import without
 from segthor.organs import Organ
+from segthor.planes import Planes
 from segthor.volume import LabelMap, Volume
 from serving.prediction.facts import Facts, Judgement
 from serving.review import overview
@@ -71,15 +72,10 @@ def entry(
 
     volumes_cm3: Organ to its predicted volume.
     """
-    organs, planes = predicted.organs, scan.grid.planes
-    pictures = _pictures(scan, predicted.zyx, truth, organs.labels(scores), box)
-    if planes:
-        first = pictures["first"]
-        thickness = planes.thickness_mm[first : first + len(pictures["slices"])]
-        pictures |= {"thicknessMm": thickness.tolist(), "sliceMm": float(thickness.mean())}
+    organs = predicted.organs
     return {
         "name": name,
-        **pictures,
+        **_pictures(scan, predicted.zyx, truth, organs.labels(scores), box),
         "organs": {
             name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
@@ -133,7 +129,16 @@ def _pictures(scan: Volume, predicted, contours: LabelMap | None, scored_labels,
         "predicted": [_runs(one) for one in predicted[view]],
         "truth": truth if truth is None else [_runs(one) for one in truth[view]],
         "sliceDice": dice if dice is None else [_rounded(value) for value in dice],
+        **_thickness(scan.grid.planes, slices),
     }
+
+
+def _thickness(planes: Planes | None, slices: slice) -> dict:
+    """The part of an entry about uneven planes; {} for even ones."""
+    if planes is None:
+        return {}
+    thickness = planes.thickness_mm[slices]
+    return {"thicknessMm": thickness.tolist(), "sliceMm": float(thickness.mean())}
 
 
 def phases(name: str, entries: list[dict], words) -> dict:

@@ -25,22 +25,12 @@ def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()
     """
     every = [entry for patient in patients for entry in patient.get("phases", [patient])]
     names = {name for entry in every for name in entry.get("organs", ())}
-    organs = organs.select(names or organs.names)
     data = {
         "source": source,
         "patients": patients,
         "levels": viewer.LEVELS,
         "windows": drawing.WINDOWS_HU,
-        "organs": [
-            {
-                "name": o.name,
-                "label": o.label,
-                "rgb": o.rgb,
-                "pale": drawing.pale(o.rgb),
-                "key": key,
-            }
-            for o, key in zip(organs, _keys(organs.names), strict=True)
-        ],
+        "organs": _make_legend(organs.select(names or organs.names)),
     }
     parts = {
         "style": (_HERE / "page.css").read_text(),
@@ -50,11 +40,17 @@ def write(path: str, patients: list[dict], source: str, organs: Organs, cards=()
     }
     html = (_HERE / "page.html").read_text()
     # One pass, so that a part is never searched for names of parts.
-    html = re.sub("@@(.+?)@@", lambda match: parts[match[1]], html)
-    content = html.encode()
+    content = re.sub("@@(.+?)@@", lambda match: parts[match[1]], html).encode()
     with files.atomic_write(path) as stream:
         stream.write(content)
     return len(content)
+
+
+def _make_legend(organs: Organs) -> list[dict]:
+    return [
+        {"name": o.name, "label": o.label, "rgb": o.rgb, "pale": drawing.pale(o.rgb), "key": key}
+        for o, key in zip(organs, _keys(organs.names), strict=True)
+    ]
 
 
 def _folded(html: str) -> str:
