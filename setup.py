@@ -85,7 +85,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["segthor*", "beam_jobs*", "trainer*", "serving*"]),
-    package_data={"serving.scoring.page": ["*.html", "*.css", "*.js"]},
+    package_data={"serving": ["*.md"], "serving.scoring.page": ["*.html", "*.css", "*.js"]},
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["segthor = segthor.command:main"]},
     install_requires=RUNTIME,

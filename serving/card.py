@@ -23,6 +23,7 @@ from serving.review.trust import FEWEST_PATIENTS
 JSON, TEXT = "model_card.json", "model_card.md"
 _PREFIX = "model_card_"  # of a card in a folder of predictions
 FORMAT = 1
+_OF_ORGAN = ("name", "label", "tg263", "snomed", "contouring", "tolerance_mm")
 _SCORES = ("hausdorff95_mm", "mean_surface_distance_mm", "surface_dice_3mm")
 
 
@@ -42,7 +43,10 @@ def make(record, workdir: str, checkpoint: str, intended_use: str, known_limits:
         "intended_use": intended_use,
         "known_limits": known_limits,
         "checkpoint": checkpoint,
-        "organs": [_organ(record.organ_table[name]) for name in record.organs],
+        "organs": [
+            {field: getattr(record.organ_table[name], field) for field in _OF_ORGAN}
+            for name in record.organs
+        ],
         "network": _network(record),
         "recipe": record.recipe.to_json(),
         "population": population.describe(dataset, record) if dataset else {"unknown": why_not},
@@ -120,20 +124,8 @@ def of_predictions(folder: str) -> list[dict]:
     return [_checked(json_files.read(path), path) for path in paths]
 
 
-def _organ(organ) -> dict:
-    return {
-        "name": organ.name,
-        "label": organ.label,
-        "tg263": organ.tg263,
-        "snomed": organ.snomed,
-        "contouring": organ.contouring,
-        "tolerance_mm": organ.tolerance_mm,
-    }
-
-
 def _network(record) -> dict:
-    config = record.config
-    summary = record.summary if isinstance(record.summary, dict) else {}
+    config, summary = record.config, record.summary or {}
     best = summary.get("best") if isinstance(summary.get("best"), dict) else {}
     flips = ("left_right", "front_back")
     return {

@@ -1,5 +1,8 @@
 """The model card in Markdown, of the values that `serving.card` gathers."""
 
+import re
+from pathlib import Path
+
 from segthor.manifest import TRAIN, VALIDATION
 from serving.prediction.postprocess import describe_rule
 
@@ -11,11 +14,6 @@ _DOES = {
 _USE = (
     "It {does} on CT of the kind described under **Training population**, as "
     "drafts that a trained person checks and corrects before any use in planning."
-)
-_NOT_FOR = (
-    "It is no medical device and not for use without a check by a trained person. It is not for "
-    "other modalities than CT, for scans unlike the training population, for organs that are not "
-    "listed, for targets, or for diagnosis."
 )
 _SCANS = {
     "slice_mm": "slice distance, mm",
@@ -31,52 +29,34 @@ _SCORES = {
     "hausdorff95_mm": ("HD95, mm", "{:.1f}"),
     "mean_surface_distance_mm": ("surface distance, mm", "{:.2f}"),
 }
-_CHECKS = (
-    "Predict 10 or more of your own patients that have contours, with the scanners, protocols and "
-    "positions that you use; score them with serving.evaluate. Compare the scores with those "
-    "above, organ by organ.",
-    "Compare your rule of contouring with the one above: most differences at the upper and lower "
-    "end of an organ come from there.",
-    "Look at every scan that the review marks as unlike the training data, and at some that it "
-    "does not mark.",
-    "Check that structure sets arrive in your planning system on the right images, with left and "
-    "right, names and colours as you expect.",
-    "Compare the doses to the organs of drafts and of corrected contours for some plans.",
-    "Follow the corrections of approved contours with serving.follow, and stop where it raises an "
-    "alarm. Repeat all of this after a change of model, scanner or protocol.",
-)
+# Lines of a paragraph or an item are joined when the template is filled.
+_TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def markdown(card: dict) -> str:
     """The whole card."""
-    parts = [
-        "# Model card",
-        f"Model `{card['digests']['model']}`: {', '.join(row['name'] for row in card['organs'])}.",
-        "## What it is for",
-        card["intended_use"] or _USE.format(does=_DOES[card["network"]["task"]]),
-        "## What it is not for",
-        _NOT_FOR,
-        "## Organs",
-        _organs(card["organs"]),
-        "The rules are those of the table of organs with which the dataset was built; no program "
-        "checks that the contours follow them. A contour that is off by less than the tolerance "
-        "needs no correction.",
-        "## Training population",
-        _population(card),
-        "## Scores on held-out patients",
-        _scores(card),
-        "## Reviews",
-        _calibration(card["calibration"]),
-        "## Known limits",
-        _list([card["known_limits"]] * bool(card["known_limits"]) + card["limits"] + _always(card)),
-        "## What to check before use",
-        _list(_CHECKS),
-        "## How it computes",
-        _technical(card),
-        "## Versions and digests",
-        _versions(card),
-    ]
-    return "\n\n".join(parts) + "\n"
+    network, recipe = card["network"], card["recipe"]
+    limits = [card["known_limits"], *card["limits"]]
+    rules = (f"{name}: {describe_rule(rule)}" for name, rule in card["postprocess"].items())
+    template = re.sub(r"(?<!\n)\n(?=[^\n-])", " ", _TEMPLATE.read_text())
+    return template.format(
+        **card
+        | {
+            "names": ", ".join(row["name"] for row in card["organs"]),
+            "use": card["intended_use"] or _USE.format(does=_DOES[network["task"]]),
+            "organs": _organs(card["organs"]),
+            "population": _population(card),
+            "scores": _scores(card),
+            "reviews": _calibration(card["calibration"]),
+            "limits": "".join(f"- {limit}\n" for limit in limits if limit),
+            "steps": network["steps"] or "an unknown number of",
+            "best_step": network["best_step"] or "not known",
+            "start_from": f", weights of {network['start_from']}" if network["start_from"] else "",
+            "pixel": f"{recipe['pixel_mm']:g} mm" if recipe["pixel_mm"] else "the scan's own",
+            "rules": "; ".join(rules) or "none stored",
+            "versions": _versions(card),
+        }
+    )
 
 
 def _organs(rows) -> str:
@@ -211,44 +191,9 @@ def _calibration(found: dict | None) -> str:
     )
 
 
-def _always(card: dict) -> list[str]:
-    """Limits that every model of this project has."""
-    return [
-        "Training and held-out patients come from one dataset: how the model does on patients of "
-        "other hospitals is not known.",
-        "It sees a few slices at a time and not the whole scan, so that it may find a part of an "
-        "organ far from the organ.",
-        f"It sees nothing outside a box of {card['recipe']['crop_mm']:g} mm about the centre "
-        f"({card['recipe']['crop_center']}).",
-    ]
-
-
-def _technical(card: dict) -> str:
-    network, recipe, rules = card["network"], card["recipe"], card["postprocess"]
-    pixel = f"{recipe['pixel_mm']:g} mm" if recipe["pixel_mm"] else "the scan's own"
-    described = [f"{name}: {describe_rule(rule)}" for name, rule in rules.items()]
-    lines = [
-        f"Network: {network['architecture']} ({network['task']}), loss {network['loss']}, "
-        f"{network['steps'] or 'an unknown number of'} steps, the best one "
-        f"{network['best_step'] or 'not known'}.",
-        f"It began with: encoder weights {network['encoder_weights']}"
-        + (f", weights of {network['start_from']}." if network["start_from"] else "."),
-        f"A scan becomes slices of pixels of {pixel} in a box of {recipe['crop_mm']:g} mm, "
-        f"{recipe['context']} neighbouring slices at a time, in a window of level "
-        f"{recipe['window_level']} and width {recipe['window_width_hu']:g} HU.",
-        f"Post-processing: {'; '.join(described) or 'none stored'}.",
-    ]
-    return _list(lines)
-
-
 def _versions(card: dict) -> str:
     rows = [(name, f"`{value}`") for name, value in card["digests"].items()]
-    rows += [(name, value) for name, value in card["versions"].items()]
-    return (
-        f"{_table(('what', 'digest or version'), rows)}\n\n"
-        "serving.predict checks the model's digest when it loads it, and notes it in "
-        "predictions.json and in DICOM objects."
-    )
+    return _table(("what", "digest or version"), [*rows, *card["versions"].items()])
 
 
 def _range(levels) -> str:
@@ -261,10 +206,6 @@ def _cell(value) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "none" if value is None else form.format(value)
-
-
-def _list(sentences) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _table(header, rows) -> str:

@@ -14,21 +14,11 @@ import time
 import numpy as np
 from absl import flags
 
-from segthor import (
-    audit,
-    dicom,
-    files,
-    guard,
-    inputs,
-    locks,
-    outputs,
-    patient_table,
-    progress,
-    scans,
-)
+from segthor import audit, dicom, files, guard, inputs, locks, outputs, patient_table, scans
 from segthor.errors import InputError, run
 from segthor.findings import doubts, print_warnings
 from segthor.organs import Organs
+from segthor.progress import duration
 from serving.scoring import pairs
 
 PREDICTIONS = flags.DEFINE_string(
@@ -87,7 +77,7 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
             failed, state = failed + 1, f"FAILED: {guard.describe(error)}"
         left_s = (time.monotonic() - began) / number * (len(todo) - number)
         print(
-            f"[{number}/{len(todo)}] {scan.name}  {state}  ({progress.duration(left_s)} left)",
+            f"[{number}/{len(todo)}] {scan.name}  {state}  ({duration(left_s)} left)",
             flush=True,
         )
     for name in sorted(set(label_maps) - {scan.name for scan in todo}):

@@ -8,19 +8,10 @@ comparison.json. Status 1 if a patient with contours has no prediction or cannot
 
 from absl import flags
 
-from segthor import (
-    drawing,
-    files,
-    guard,
-    inputs,
-    json_files,
-    organ_table,
-    outputs,
-    patient_table,
-    scans,
-)
+from segthor import drawing, files, guard, inputs, json_files, outputs, patient_table, scans
 from segthor.errors import InputError, hint, run
 from segthor.manifest import TRAIN, VALIDATION
+from segthor.organ_table import read_roi_names
 from segthor.organs import SEGTHOR, Organs
 from segthor.patients import Patient
 from serving.prediction import facts
@@ -109,7 +100,7 @@ def _tables() -> tuple[Organs, tuple[tuple[str, str], ...]]:
     organs = pairs.table_of(PREDICTIONS.value, LABELS.value, ORGAN_TABLE.value)
     if ROI_NAMES.value is None:
         return organs, ()
-    return organs, organ_table.read_roi_names(files.absolute(ROI_NAMES.value), organs)
+    return organs, read_roi_names(files.absolute(ROI_NAMES.value), organs)
 
 
 def _check_organs(organs: Organs) -> None:

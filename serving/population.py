@@ -1,5 +1,6 @@
 """What the patients of a dataset are, for the model card: counts, and ranges over the patients."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -70,8 +71,7 @@ def _levels(values: Iterable[float]) -> list[float] | None:
 
 
 def _count(codes) -> dict[str, int]:
-    codes = list(codes)
-    return {code: codes.count(code) for code in sorted(set(codes))}
+    return dict(sorted(Counter(codes).items()))
 
 
 def _are_phantoms(dataset: Dataset) -> bool:

@@ -13,6 +13,7 @@ from segthor.dicom.received import TEXTS, Series, read_series
 from segthor.errors import InputError
 from serving.node import explain, peers, rules
 from serving.node.peers import Peer, Peers
+from serving.node.settings import Settings
 
 PACS = Peers((Peer("PACS", "127.0.0.1", 104, True),))
 SERIES = Series(dict.fromkeys(TEXTS, "") | {"modality": "CT"}, 100, 2.5, False, {})
@@ -136,7 +137,7 @@ def test_rules_that_are_spoilt_while_the_node_runs_leave_those_from_before(tmp_p
 )
 def test_a_mistake_among_the_peers_is_one_line(tmp_path, row, words):
     with pytest.raises(InputError, match=words):
-        peers.read(write_peers(tmp_path / "peers.csv", row), False, False)
+        peers.read(Settings("spool", peers=write_peers(tmp_path / "peers.csv", row)))
 
 
 def test_a_series_is_described_by_its_headers(tmp_path):

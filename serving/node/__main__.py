@@ -67,10 +67,8 @@ def _describe(settings: Settings) -> str:
     if STATUS.value:
         return status.describe(settings.spool)
     _require_rules(settings)
-    known = peers.Peers()
-    if settings.peers:
-        known = peers.read(settings.peers, settings.has_tls, settings.without_tls)
-    return explain.explain(EXPLAIN.value, rules.read(settings.rules, known), CALLING.value)
+    current = rules.read(settings.rules, peers.read(settings))
+    return explain.explain(EXPLAIN.value, current, CALLING.value)
 
 
 def _load():

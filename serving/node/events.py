@@ -28,11 +28,10 @@ class Events:
         with self._lock, contextlib.suppress(OSError, ValueError):  # stdout is closed
             print(f"{stamp}  {event}  {line}", flush=True)
         with self._lock, contextlib.suppress(OSError):  # a full disk must not end an association
-            self._append(json.dumps(row).encode() + b"\n")
+            with open(self._path, "ab", buffering=0, opener=_open_private) as stream:
+                stream.write(json.dumps(row).encode() + b"\n")
 
-    def _append(self, line: bytes) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+
+def _open_private(path: str, how: int) -> int:
+    """Opens a file that only its owner may read if it is new."""
+    return os.open(path, how, 0o600)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from segthor import csv_files
 from segthor.errors import InputError
-from serving.node.settings import is_loopback
+from serving.node.rows import Row
+from serving.node.settings import Settings, is_loopback
 
 _COLUMNS = ("title", "address", "port", "tls", "count")
 
@@ -60,54 +61,46 @@ class Peers:
         return peer if peer and peer.counts else None
 
 
-def read(path: str, has_tls: bool, without_tls: bool) -> Peers:
-    """The table of a file.
+def read(settings: Settings) -> Peers:
+    """The table of `--peers`; without rows where there is no file.
 
     Raises:
       InputError: a row makes no sense, or sends to another machine without TLS unless
-        `without_tls`; the message names file, line and column.
+        `--without_tls`; the message names file, line and column.
     """
-    peers = []
-    for line, row in csv_files.read_table(path, _COLUMNS, needed=("title", "address")):
-        where = f"{path}, line {line}"
-        peer = _read_row(row, where)
-        is_plain = peer.port and not (has_tls and peer.has_tls) and not is_loopback(peer.address)
-        if is_plain and not without_tls:
+    path, peers = settings.peers, []
+    for line, cells in csv_files.read_table(path, _COLUMNS, _COLUMNS[:2]) if path else ():
+        row = Row(cells, line, path)
+        peer = _read_row(row)
+        uses_tls = settings.has_tls and peer.has_tls
+        is_plain = peer.port and not uses_tls and not is_loopback(peer.address)
+        if is_plain and not settings.without_tls:
             raise InputError(
-                f"{where}: {peer.title} receives without TLS on another machine; expected "
+                f"{row.where}: {peer.title} receives without TLS on another machine; expected "
                 "--tls_certificate ..., or --without_tls for a network that is closed otherwise"
             )
         if peer.port and any(one.title == peer.title and one.port for one in peers):
-            raise InputError(f"{where}, column port: {peer.title} receives in two rows; remove one")
+            raise row.error("port", f"{peer.title} receives in two rows; remove one")
         peers.append(peer)
     return Peers(tuple(peers))
 
 
-def _read_row(row: dict[str, str], where: str) -> Peer:
-    title, address, port = row["title"], row["address"], row.get("port", "")
+def _read_row(row: Row) -> Peer:
+    title, address, port = (row.text(column) for column in ("title", "address", "port"))
     if not (title.isascii() and title.isprintable() and 0 < len(title) <= 16):
-        raise InputError(
-            f"{where}, column title: expected 1 to 16 ASCII characters, found {title!r}"
-        )
+        raise row.unexpected("title", "1 to 16 ASCII characters")
     if address != "*":
         try:
             network = ipaddress.ip_network(address)
         except ValueError:
-            raise InputError(
-                f"{where}, column address: expected an IP address, a network such as 10.1.2.0/24 "
-                f"or *, found {address!r}"
-            ) from None
+            expected = "an IP address, a network such as 10.1.2.0/24 or *"
+            raise row.unexpected("address", expected) from None
     if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise InputError(f"{where}, column port: expected 1 to 65535 or nothing, found {port!r}")
+        raise row.unexpected("port", "1 to 65535 or nothing")
     if port and (address == "*" or network.num_addresses > 1):
-        raise InputError(
-            f"{where}, column address: expected one IP address, since results are sent to port "
-            f"{port}; found {address!r}"
-        )
-    for column in ("tls", "count"):
-        if row.get(column, "") not in ("", "yes", "no"):
-            message = f"expected yes or no, found {row[column]!r}"
-            raise InputError(f"{where}, column {column}: {message}")
-    if row.get("count") == "yes" and not port:
-        raise InputError(f"{where}, column count: expected a port to ask at, found none")
-    return Peer(title, address, int(port or 0), row.get("tls") != "no", row.get("count") == "yes")
+        expected = f"one IP address, since results are sent to port {port}"
+        raise row.unexpected("address", expected)
+    has_tls, counts = row.text("tls") == "" or row.yes("tls"), row.yes("count")
+    if counts and not port:
+        raise row.error("count", "expected a port to ask at, found none")
+    return Peer(title, address, int(port or 0), has_tls, counts)

@@ -18,6 +18,7 @@ from segthor import model_directory as directory
 from segthor.dicom.received import TEXTS, Series
 from segthor.errors import InputError
 from serving.node.peers import Peers
+from serving.node.rows import Row
 from serving.prediction.engine import ENGINES, TENSORFLOW
 from serving.prediction.engine import require as require_engine
 from serving.prediction.plan import NIFTI
@@ -85,7 +86,7 @@ def read(path: str, peers: Peers) -> tuple[Rule, ...]:
     rows = csv_files.read_table(path, _COLUMNS, needed=("model",), comment="#")
     if not rows:
         raise InputError(f"{path}: expected at least one rule, found none")
-    return tuple(_read_rule(_Row(cells, line, path), peers) for line, cells in rows)
+    return tuple(_read_rule(Row(cells, line, path), peers) for line, cells in rows)
 
 
 def choose(rules, series: Series, calling: str) -> tuple[Order | None, list[str]]:
@@ -148,40 +149,7 @@ def _has_form(pattern: str, text: str) -> bool:
     return bool(re.compile(f"(?:{last})\\Z", re.DOTALL).search(text, at))
 
 
-class _Row:
-    """The cells of one row, and errors that name the row and a column."""
-
-    def __init__(self, cells: dict[str, str], line: int, path: str):
-        self.cells, self.line, self._where = cells, line, f"{path}, line {line}"
-
-    def error(self, column: str, message: str) -> InputError:
-        return InputError(f"{self._where}, column {column}: {message}")
-
-    def unexpected(self, column: str, expected: str) -> InputError:
-        return self.error(column, f"expected {expected}, found {self.text(column) or 'nothing'}")
-
-    def text(self, column: str) -> str:
-        return self.cells.get(column, "")
-
-    def names(self, column: str) -> tuple[str, ...]:
-        return tuple(filter(None, (one.strip() for one in self.text(column).split(","))))
-
-    def number(self, column: str, kind: type):
-        try:
-            value = kind(self.text(column) or 0)
-        except ValueError:
-            value = -1
-        if not 0 <= value < 1e6:
-            raise self.unexpected(column, "a number from 0 on")
-        return value
-
-    def yes(self, column: str) -> bool:
-        if self.text(column) not in ("", "yes", "no"):
-            raise self.unexpected(column, "yes or no")
-        return self.text(column) == "yes"
-
-
-def _read_rule(row: _Row, peers: Peers) -> Rule:
+def _read_rule(row: Row, peers: Peers) -> Rule:
     return Rule(
         patterns={name: row.text(name) for name in _PATTERNS if row.text(name)},
         least_slices=row.number("least_slices", int),
@@ -199,7 +167,7 @@ def _read_rule(row: _Row, peers: Peers) -> Rule:
     )
 
 
-def _read_models(row: _Row) -> tuple[str, ...]:
+def _read_models(row: Row) -> tuple[str, ...]:
     models = row.names("model")
     for model in models:
         try:
@@ -209,14 +177,14 @@ def _read_models(row: _Row) -> tuple[str, ...]:
     return models
 
 
-def _read_formats(row: _Row) -> tuple[str, ...]:
+def _read_formats(row: Row) -> tuple[str, ...]:
     formats = row.names("formats") or (dicom.RTSTRUCT,)
     if set(formats) - set(_FORMATS):
         raise row.unexpected("formats", f"some of {', '.join(_FORMATS)}, with commas between")
     return formats
 
 
-def _read_engine(row: _Row) -> str:
+def _read_engine(row: Row) -> str:
     engine = row.text("engine") or TENSORFLOW
     if engine not in ENGINES:
         raise row.unexpected("engine", " or ".join(ENGINES))
@@ -224,7 +192,7 @@ def _read_engine(row: _Row) -> str:
     return engine
 
 
-def _read_destinations(row: _Row, peers: Peers) -> tuple[str, ...]:
+def _read_destinations(row: Row, peers: Peers) -> tuple[str, ...]:
     destinations = []
     for column in ("destination", "second_destination"):
         destination = row.text(column)

@@ -38,9 +38,7 @@ class Node:
           InputError: rules, peers or TLS's files cannot be used.
         """
         self.settings, self._predict = settings, predict
-        known = peers.Peers()
-        if settings.peers:
-            known = peers.read(settings.peers, settings.has_tls, settings.without_tls)
+        known = peers.read(settings)
         self._rules = rules.RuleBook(settings.rules, known, self._say)
         self.spool = Spool(settings.spool)
         self.events = Events(self.spool.root)

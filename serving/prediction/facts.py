@@ -1,10 +1,9 @@
 """The facts about one predicted case: `cases/PATIENT.json` beside the label maps."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
-from segthor import fields as json_fields
-from segthor import files, json_files
+from segthor import fields, files, json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.organs import Organs
@@ -139,8 +138,7 @@ class Facts:
 
     def write(self, target: str) -> None:
         """Writes the facts to a file, without those that are None."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        json_files.write(target, {k: value for k, value in values.items() if value is not None})
+        json_files.write(target, {k: v for k, v in vars(self).items() if v is not None})
 
 
 def _is_valid(name: str, value) -> bool:
@@ -163,7 +161,7 @@ def read(folder: str, patient: str) -> Facts:
     if not files.exists(source):
         return Facts()
     where = f"{source}: not the facts of {patient} that serving.predict writes; predict it again"
-    return json_fields.from_json(Facts, json_files.read(source), where)
+    return fields.from_json(Facts, json_files.read(source), where)
 
 
 def read_of_table(folder: str, patient: str, organs: Organs) -> Facts:
