@@ -60,3 +60,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def case_line(number: int, total: int, text: str, began_s: float) -> str:
+    """'[3/9] TEXT  (2 min left)'. began_s: Start of the first case, by time.monotonic()."""
+    left_s = (time.monotonic() - began_s) / number * (total - number)
+    return f"[{number}/{total}] {text}  ({duration(left_s)} left)"

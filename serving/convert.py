@@ -18,7 +18,7 @@ from segthor import audit, dicom, files, guard, inputs, locks, outputs, patient_
 from segthor.errors import InputError, run
 from segthor.findings import doubts, print_warnings
 from segthor.organs import Organs
-from segthor.progress import duration
+from segthor.progress import case_line
 from serving.scoring import pairs
 
 PREDICTIONS = flags.DEFINE_string(
@@ -45,9 +45,8 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace existing objects."
 _LATEST = 253402300799  # last second of the year 9999, the last year of a DICOM date
 
 
-def main(argv):
+def main(_):
     """Converts case by case; a case that cannot be converted does not stop the others."""
-    del argv
     if not FORMATS.value or set(FORMATS.value) - set(dicom.FORMATS):
         known, found = ", ".join(dicom.FORMATS), ",".join(FORMATS.value)
         raise InputError(f"--formats: expected some of {known}; found {found!r}")
@@ -75,11 +74,7 @@ def _convert(todo, label_maps: dict[str, str], organs: Organs) -> int:
             state = _convert_one(scan, label_maps[scan.name], organs)
         except Exception as error:  # an unforeseen error must not stop the other scans
             failed, state = failed + 1, f"FAILED: {guard.describe(error)}"
-        left_s = (time.monotonic() - began) / number * (len(todo) - number)
-        print(
-            f"[{number}/{len(todo)}] {scan.name}  {state}  ({duration(left_s)} left)",
-            flush=True,
-        )
+        print(case_line(number, len(todo), f"{scan.name}  {state}", began), flush=True)
     for name in sorted(set(label_maps) - {scan.name for scan in todo}):
         failed += 1
         print(f"MISSING: {name}: no scan of this name in {SCANS.value}")

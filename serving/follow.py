@@ -33,6 +33,18 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=
 ALARM_STATUS = 3
 ROWS, MONTHS, PAGE = "follow.csv", "months.csv", "follow.html"
 CHANGED, UNCHANGED, TABLE = "approved.csv", "unchanged.csv", "organ_table.json"
+# Title, field of `Group` and format.
+_COLUMNS = (
+    ("organ", "organ", "{}"),
+    ("approved", "approved", "{}"),
+    ("changed", "changed", "{}"),
+    ("slices", "slices_changed", "{:.0f}"),
+    ("added path mm", "added_path_mm", "{:.0f}"),
+    ("sDice 3 mm", "surface_dice_3mm", "{:.3f}"),
+    ("Dice", "dice", "{:.3f}"),
+    ("expected", "expected_dice", "{:.3f}"),
+    ("bound", "bound", "{:.3f}"),
+)
 _PATIENTS = outputs.csv_with("patient", "ct", "labels")
 WRITTEN = {
     ROWS: outputs.csv_with("patient", "organ", "changed"),
@@ -91,10 +103,9 @@ def _compare(matched, organs: Organs) -> tuple[list[Row], list[tuple[Patient, bo
 
 def _write(rows: list[Row], months: list[Group], sets, organs: Organs) -> None:
     """Writes the tables, and the lists of patients for `beam_jobs.build`."""
-    for name, values, kind in ((ROWS, rows, Row), (MONTHS, months, Group)):
-        columns = [field.name for field in dataclasses.fields(kind)]
+    for name, values in ((ROWS, rows), (MONTHS, months)):
         table = [{key: _plain(value) for key, value in vars(one).items()} for one in values]
-        csv_files.write_table(files.join(OUTPUT.value, name), table, columns)
+        csv_files.write_table(files.join(OUTPUT.value, name), table)
     for name, wanted in ((CHANGED, True), (UNCHANGED, False)):
         lines = [
             {
@@ -131,20 +142,11 @@ def _conclude(rows: list[Row], months: list[Group]) -> str:
 
 
 def _table(overall: list[Group]) -> str:
-    header = ("organ", "approved", "changed", "slices", "added path mm", "sDice 3 mm")
     rows = [
-        (
-            group.organ,
-            group.approved,
-            group.changed,
-            tables.format_number(group.slices_changed, "{:.0f}"),
-            tables.format_number(group.added_path_mm, "{:.0f}"),
-            *(tables.format_number(value) for value in (group.surface_dice_3mm, group.dice)),
-            *(tables.format_number(value) for value in (group.expected_dice, group.bound)),
-        )
+        [tables.format_number(getattr(group, name), form) for _, name, form in _COLUMNS]
         for group in overall
     ]
-    table = tables.align((*header, "Dice", "expected", "bound"), rows)
+    table = tables.align([title for title, _, _ in _COLUMNS], rows)
     return f"Medians of the changed organs\n{table}"
 
 

@@ -131,11 +131,7 @@ def _walk(todo, worker) -> None:
         findings = worker.results.facts(outcome.case).findings or ()
         odd = [finding.message for finding in findings if finding.severity == REJECT]
         look = f"  look at it: {odd[0]}" if odd else ""
-        left_s = (time.monotonic() - began) / number * (len(todo) - number)
-        print(
-            f"[{number}/{len(todo)}] {outcome.line}{look}  ({progress.duration(left_s)} left)",
-            flush=True,
-        )
+        print(progress.case_line(number, len(todo), outcome.line + look, began), flush=True)
 
 
 def _conclude(todo, worker, output: str) -> int:

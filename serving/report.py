@@ -172,14 +172,13 @@ def _make_entry(case: _Case, organs: Organs, box: Box | None) -> dict:
 
     box: As in `viewer.patient`.
     """
-    scan, prediction, labels = case.scan, case.prediction, case.labels
     try:
         return _show(case, organs, box)
     except Exception as error:  # an unforeseen error must not stop the other patients
-        reason = guard.describe(error)
-        print(f"FAILED: {scan.name}: {reason}", flush=True)
-        paths = [one.labels for one in (prediction, labels) if one]
-        return viewer.failed(scan.name, reason, (scan.ct, *paths, PREDICTIONS.value))
+        name, reason = case.scan.name, guard.describe(error)
+        print(f"FAILED: {name}: {reason}", flush=True)
+        paths = [one.labels for one in (case.prediction, case.labels) if one]
+        return viewer.failed(name, reason, (case.scan.ct, *paths, PREDICTIONS.value))
 
 
 def _show(case: _Case, organs: Organs, box: Box | None) -> dict:

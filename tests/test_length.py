@@ -12,6 +12,7 @@ import tensorflow as tf
 from programs import finish, start
 from test_trainer import command, last_step
 
+from segthor import fields
 from segthor.errors import InputError
 from trainer import length, loop, run, schedules, sources
 from trainer.config import Config
@@ -58,7 +59,7 @@ def test_a_timed_run_keeps_the_steps_that_it_chose_when_it_is_killed_and_goes_on
     summary = json.loads((workdir / run.SUMMARY).read_text())
     assert summary["finished"] and summary["steps"] == record["length"]["steps"] > 26
     source = sources.open_source(str(tmp_path / "data"), None)
-    config = Config.from_json(record["config"])
+    config = fields.from_json(Config, record["config"], "config")
     known = length.read_length(config, source, str(workdir), 4)
     assert known.steps == record["length"]["steps"]
     assert length.read_length(config, source, str(tmp_path / "other"), 4) is None

@@ -13,6 +13,7 @@ import tensorflow as tf
 from classification_models.weights import WEIGHTS_COLLECTION
 from segmentation_models.backbones.backbones_factory import Backbones
 
+from segthor import fields
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
 from trainer import layers, model, schedules, weights
@@ -282,7 +283,7 @@ def test_the_organs_are_the_datasets_and_all_of_them_where_none_is_named():
 
 def test_a_configuration_survives_json():
     config = Config(organs=("heart",), ema=0.5, augment=Strengths(noise=0.3))
-    assert Config.from_json(config.to_json()) == config
+    assert fields.from_json(Config, config.to_json(), "config") == config
 
 
 def rates(total=100, **chosen):

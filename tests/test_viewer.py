@@ -457,7 +457,15 @@ def test_the_page_opens_at_what_is_in_question_and_leads_to_the_rest(browser, tm
         ("aorta", "40% in dispute", "no contour in 3 slices", [(3, 3), (12, 14)]),
         ("heart", "9% in dispute", "another outline", [(6, 7)]),
     ]
-    entry["questions"] = viewer.questions(entry, asked)
+    entry["questions"] = [
+        {
+            "organ": organ,
+            "short": short,
+            "reason": reason,
+            "slices": [[low - entry["first"], high - entry["first"]] for low, high in runs],
+        }
+        for organ, short, reason, runs in asked
+    ]
     page.write(str(tmp_path / "report.html"), [entry], "suspects", organs=SEGTHOR)
     shown = Page(browser, tmp_path / "report.html")
     shown.wait_until("whole", "true")

@@ -92,7 +92,6 @@ def _finish(source: sources.Source, config: Config):
     """Makes a function from step and batch of `data.training` to what `dataset` yields."""
     classes = _classes(source, config.organs)
     columns = source.organs.places(config.organs)
-    all_columns = columns == list(range(len(source.organs)))
 
     def finish(step, batch):
         images, labels, contoured = (batch[part] for part in _PARTS)
@@ -103,8 +102,7 @@ def _finish(source: sources.Source, config: Config):
             labels, contoured = exchange_sides(labels, contoured, *draw, source.organs)
         if classes is not None:
             labels = tf.gather(classes, tf.cast(labels, tf.int32))
-        if not all_columns:
-            contoured = tf.gather(contoured, columns, axis=1)
+        contoured = tf.gather(contoured, columns, axis=1)
         return images, labels, tf.cast(contoured, tf.float32)
 
     return finish

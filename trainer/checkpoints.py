@@ -30,12 +30,10 @@ class Checkpoints:
         self.stale = tf.Variable(0, dtype=tf.int64)
         self.since_drop = tf.Variable(0, dtype=tf.int64)
         parts = {"model": learner.model, "optimizer": learner.optimizer, "drop": learner.drop}
+        parts |= {"best": self.best, "stale": self.stale, "since_drop": self.since_drop}
         if learner.averaged:
             parts["averaged"] = learner.averaged
-        remembered = ("best", "stale", "since_drop")
-        self._whole = tf.train.Checkpoint(
-            **parts, **{name: getattr(self, name) for name in remembered}
-        )
+        self._whole = tf.train.Checkpoint(**parts)
         self._folder = files.join(workdir, run.LAST)
         # Every process must take part in saving, which sums values over the replicas. Only the
         # chief's files are kept.

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from segthor import fields, sides
+from segthor import sides
 from segthor.options import SEEDS, check, option, part, require
 from segthor.organs import Organs
 from trainer.strengths import Strengths
@@ -146,12 +146,8 @@ class Config:
             require(not self.surface_distances, "surface_distances", "a segmentation task", True)
         for other in ("steps", "freeze_encoder_steps") if self.minutes else ():
             require(not getattr(self, other), "minutes", f"0 beside --{other}", self.minutes)
-        require(
-            self.steps or self.epochs or self.minutes,
-            "steps",
-            "steps or epochs above 0",
-            self.steps,
-        )
+        ends = self.steps or self.epochs or self.minutes
+        require(ends, "steps", "steps or epochs above 0", self.steps)
 
     @property
     def held_out_fold(self) -> int | None:
@@ -177,8 +173,3 @@ class Config:
         """Returns plain values, in the order of the fields."""
         value = dataclasses.asdict(self)
         return value | {"organs": list(self.organs)}
-
-    @classmethod
-    def from_json(cls, value: dict) -> "Config":
-        """Inverse of `to_json`; raises InputError for unknown fields and invalid values."""
-        return fields.from_json(cls, value, "config")

@@ -41,23 +41,23 @@ def main(_):
 
 
 def _format_table(times, count: int) -> str:
+    def batch(seconds: float | None) -> str:
+        return "does not fit" if seconds is None else f"{seconds * 1000:10.1f} ms per batch"
+
     rows = {
-        "reading the shards": times.read_s,
-        "the whole input (reading, decoding, mixing)": times.input_s,
-        "augmentation": times.augment_s,
-        "step on a batch in memory": times.step_s,
-        "step of the run": times.whole_s,
-        f"step on a batch in memory, {times.larger} times as large": times.larger_s,
+        "reading the shards": batch(times.read_s),
+        "the whole input (reading, decoding, mixing)": batch(times.input_s),
+        "augmentation": batch(times.augment_s),
+        "step on a batch in memory": batch(times.step_s),
+        "step of the run": batch(times.whole_s),
+        f"step on a batch in memory, {times.larger} times as large": batch(times.larger_s),
+        "validation": f"{times.validation_s:10.1f} s, compilation included",
+        "waiting for input": f"{times.waits:10.0%} of the time",
+        "page faults": f"{times.faults_per_step:10.0f} per step",
+        "peak memory": f"{times.memory_gb:10.1f} GB",
     }
-    lines = [f"{count} device(s), {times.batch} slices per step"]
-    for name, seconds in rows.items():
-        cell = "does not fit" if seconds is None else f"{seconds * 1000:10.1f} ms per batch"
-        lines.append(f"  {name:52}{cell}")
-    lines.append(f"  {'validation':52}{times.validation_s:10.1f} s, compilation included")
-    lines.append(f"  {'waiting for input':52}{times.waits:10.0%} of the time")
-    lines.append(f"  {'page faults':52}{times.faults_per_step:10.0f} per step")
-    lines.append(f"  {'peak memory':52}{times.memory_gb:10.1f} GB")
-    return "\n".join(lines)
+    title = f"{count} device(s), {times.batch} slices per step"
+    return "\n".join([title, *(f"  {name:52}{text}" for name, text in rows.items())])
 
 
 def _estimate_duration(times, config, source) -> str:

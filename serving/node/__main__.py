@@ -20,9 +20,8 @@ EXPLAIN = flags.DEFINE_string(
 CALLING = flags.DEFINE_string("calling", "", "With --explain: title of the sender.")
 
 
-def main(argv):
+def main(_):
     """Checks the settings, then serves until the process is ended."""
-    del argv
     settings = flags_of.read(Settings)
     if STATUS.value or EXPLAIN.value:
         _load()

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import defaultdict
 from dataclasses import replace
 
 from segthor.dicom import received
@@ -22,29 +21,23 @@ class Completion:
         self._spool, self._quiet_s = spool, quiet_s
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}  # series to when its last slice arrived
-        self._senders = defaultdict(set)  # series to the associations that sent slices of it
+        self._senders: set[tuple[str, threading.Thread]] = set()  # series, association
 
     def note_slice(self, series: str, association: threading.Thread | None = None) -> None:
         """Notes that a slice arrived. association: Its thread, which is alive while it is open."""
         with self._lock:
             self._last[series] = time.monotonic()
             if association:
-                self._senders[series].add(association)
+                self._senders.add((series, association))
 
     def idle(self) -> dict[str, bool]:
         """Series that no open association sends, to whether each is complete."""
         names, now = self._spool.names(INBOX), time.monotonic()
         with self._lock:
             self._last = {name: self._last.get(name, now) for name in names}
-            for name, senders in list(self._senders.items()):
-                self._senders[name] = {one for one in senders if one.is_alive()}
-                if not self._senders[name]:
-                    del self._senders[name]
-            return {
-                name: now - self._last[name] >= self._quiet_s
-                for name in names
-                if name not in self._senders
-            }
+            self._senders = {one for one in self._senders if one[1].is_alive()}
+            idle = set(names) - {series for series, _ in self._senders}
+            return {name: now - self._last[name] >= self._quiet_s for name in sorted(idle)}
 
     def wait_again(self, series: str) -> None:
         """Waits `quiet_s` again for a series."""

@@ -10,6 +10,8 @@ import os
 import threading
 import time
 
+from serving.node.jobs import Job
+
 FILE_NAME = "audit.jsonl"
 
 
@@ -30,6 +32,11 @@ class Events:
         with self._lock, contextlib.suppress(OSError):  # a full disk must not end an association
             with open(self._path, "ab", buffering=0, opener=_open_private) as stream:
                 stream.write(json.dumps(row).encode() + b"\n")
+
+    def report_job(self, event: str, name: str, job: Job, line: str, **facts) -> None:
+        """Reports an event of a job, as `report`."""
+        known = {"job": name, "patient": job.patient, "study": job.study}
+        self.report(event, f"job {name}: {line}", **known, **facts)
 
 
 def _open_private(path: str, how: int) -> int:

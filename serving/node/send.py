@@ -166,17 +166,11 @@ class Sender:
         self._report("not_sent", name, job, destination, f"{destination} {why}; {later}")
 
     def _report(self, event: str, name: str, job: Job, destination: str, line: str) -> None:
-        self._events.report(
-            event,
-            f"job {name}: {line}",
-            job=name,
-            patient=job.patient,
-            study=job.study,
-            destination=destination,
-            objects=[
-                {"uid": one.uid, "sha256": one.sha256, "status": one.status} for one in job.objects
-            ],
-        )
+        objects = [
+            {"uid": one.uid, "sha256": one.sha256, "status": one.status} for one in job.objects
+        ]
+        facts = {"destination": destination, "objects": objects}
+        self._events.report_job(event, name, job, line, **facts)
 
 
 def _destinations(job: Job) -> tuple[str, ...]:

@@ -47,8 +47,7 @@ class Node:
         self._counts = SourceCounts(settings, known, self.spool)
         self._watcher = None
         if settings.watch:
-            folder, quiet_s = settings.watch, settings.quiet_s
-            self._watcher = Watcher(folder, self.spool, self._completion, self.events, quiet_s)
+            self._watcher = Watcher(settings, self.spool, self._completion, self.events)
         self._sender = Sender(settings, known, self.spool, self.events, retries_s)
         self._stopped = threading.Event()
         self._next_sweep = 0.0
@@ -207,15 +206,8 @@ class Node:
         return has_space
 
     def _report(self, event: str, name: str, job: Job, line: str) -> None:
-        self.events.report(
-            event,
-            f"job {name}: {line}",
-            job=name,
-            patient=job.patient,
-            study=job.study,
-            rule=job.order.line if job.order else None,
-            model=job.model,
-        )
+        rule = job.order.line if job.order else None
+        self.events.report_job(event, name, job, line, rule=rule, model=job.model)
 
     def _say(self, line: str) -> None:
         self.events.report("note", line)

@@ -63,20 +63,13 @@ class Settings:
     def __post_init__(self):
         check(self)
         tls = (self.tls_certificate, self.tls_key, self.tls_authority)
-        require(
-            all(tls) or not any(tls),
-            "tls_certificate",
-            "--tls_certificate, --tls_key and --tls_authority together",
-            "some of them",
-        )
+        expected = "--tls_certificate, --tls_key and --tls_authority together"
+        require(all(tls) or not any(tls), "tls_certificate", expected, "some of them")
         fits = self.title.isascii() and self.title.isprintable() and 0 < len(self.title) <= 16
         require(fits and "\\" not in self.title, "title", "1 to 16 ASCII characters", self.title)
-        require(
-            bool(self.tls_certificate) or self.without_tls or is_loopback(self.address),
-            "address",
-            "127.0.0.1, or TLS (--tls_certificate ...), or --without_tls",
-            self.address,
-        )
+        is_private = self.has_tls or self.without_tls or is_loopback(self.address)
+        expected = "127.0.0.1, or TLS (--tls_certificate ...), or --without_tls"
+        require(is_private, "address", expected, self.address)
 
     @property
     def has_tls(self) -> bool:

@@ -127,7 +127,8 @@ class Spool:
         Returns STORED, KNOWN (the same bytes were there; the file is removed) or CONFLICT (other
         bytes were there; the file is put aside).
         """
-        series, name = self.hash("series", instance.series_uid), f"{self._name(instance)}.dcm"
+        series = self.hash("series", instance.series_uid)
+        name = f"{self.hash('instance', instance.sop_instance_uid)}.dcm"
         folder = self.folder(INBOX, series)
         with self._lock:
             known = self._find(series, name)
@@ -231,9 +232,6 @@ class Spool:
                 if os.path.exists(self.folder(state, name, FILE_NAME)):
                     return state, name
         return None
-
-    def _name(self, instance: Instance) -> str:
-        return self.hash("instance", instance.sop_instance_uid)
 
     def _read_key(self) -> bytes:
         """The key of the hashes, which is made with the spool."""

@@ -8,10 +8,12 @@ import os
 import shutil
 import time
 
+from segthor import files
 from segthor.dicom import DicomError, index, received
 from segthor.errors import InputError
 from serving.node.complete import Completion
 from serving.node.events import Events
+from serving.node.settings import Settings
 from serving.node.spool import INCOMING, Spool
 
 ADDRESS = "folder"
@@ -21,23 +23,19 @@ _NOTES = "watched"  # a line for each file that was taken
 class Watcher:
     """Watches one folder."""
 
-    def __init__(
-        self, folder: str, spool: Spool, completion: Completion, events: Events, stable_s: float
-    ):
+    def __init__(self, settings: Settings, spool: Spool, completion: Completion, events: Events):
         """Raises InputError where there is no such folder, or the spool lies in it."""
+        folder, self._stable_s = settings.watch, settings.quiet_s
         self._folder = os.path.abspath(folder)
         if not os.path.isdir(self._folder):
             raise InputError(f"--watch={folder}: expected a folder, found none")
         if os.path.commonpath([self._folder, spool.root]) == self._folder:
             raise InputError(f"--watch={folder}: the spool lies in it; expected another folder")
         self._spool, self._completion, self._events = spool, completion, events
-        self._stable_s = stable_s
         self._seen: dict[str, tuple[str, float]] = {}  # path to stamp, and when it was first seen
         self._notes = spool.folder(_NOTES)
-        self._taken = set()
-        if os.path.exists(self._notes):
-            with open(self._notes) as stream:
-                self._taken = set(stream.read().split())
+        notes = files.read_bytes(self._notes) if os.path.exists(self._notes) else b""
+        self._taken = set(notes.decode().split())
 
     def look(self) -> None:
         """Takes the files that did not change for `stable_s`."""
@@ -60,7 +58,8 @@ class Watcher:
         """Whether the file need not be looked at again."""
         copy = self._spool.folder(INCOMING, f"watched-{os.getpid()}.dcm")
         try:
-            _copy_synced(path, copy)
+            shutil.copyfile(path, copy)
+            files.sync(copy)
         except OSError:  # not readable, or removed; tried again
             return False
         try:
@@ -77,10 +76,3 @@ class Watcher:
         self._taken.add(stamp)
         with open(self._notes, "a") as stream:
             stream.write(f"{stamp}\n")
-
-
-def _copy_synced(source: str, target: str) -> None:
-    with open(source, "rb") as original, open(target, "wb") as copy:
-        shutil.copyfileobj(original, copy, 1 << 20)
-        copy.flush()
-        os.fsync(copy.fileno())

@@ -129,9 +129,7 @@ def load(output: str, patient: str, key: str) -> SurePrediction | None:
 
 def clear_leftovers(output: str) -> None:
     """Removes temporary files of killed jobs; the caller must hold the lock of the folder."""
-    folder = files.join(output, _FOLDER)
-    if files.exists(folder):
-        files.remove_partial(folder)
+    files.remove_partial(files.join(output, _FOLDER))
 
 
 def _path(output: str, patient: str) -> str:

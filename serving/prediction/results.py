@@ -30,7 +30,7 @@ from segthor.layouts import PREDICTIONS as FILE_NAME
 from segthor.organs import Organs
 from segthor.patients import Patient
 from segthor.volume import LabelMap
-from serving.prediction import corrections, facts, uneven
+from serving.prediction import facts, uneven
 from serving.prediction.facts import Facts
 
 FORMAT = 1
@@ -147,7 +147,7 @@ class Results:
             return False
         known = self._readable_facts(scan)
         if files.exists(self.path(scan)):
-            if corrections.is_damaged(self.path(scan), self._recorded_digest(scan)):
+            if _is_damaged(self.path(scan), self._recorded_digest(scan)):
                 return False
         elif wants_nifti or not _is_dicom_alone(known):
             return False
@@ -167,7 +167,7 @@ class Results:
         """
         is_own = self._readable_facts(scan).job is not None
         expected = self._recorded_digest(scan) or ("" if is_own else digest)
-        if not self._overwrite and corrections.differs(self.path(scan), expected):
+        if not self._overwrite and _differs(self.path(scan), expected):
             raise InputError(
                 f"{self.path(scan)}: was corrected or put there by hand, and the scan or the "
                 "--formats are others than when it was made; move it away, or --overwrite it "
@@ -252,6 +252,24 @@ class Results:
         for kind in dicom.FORMATS:
             if files.exists(self.object_path(name, kind)):
                 files.remove(self.object_path(name, kind))
+
+
+def _differs(path: str, digest: str) -> bool:
+    """Whether a readable label map exists whose digest differs; the digest '' matches all."""
+    if not digest or not files.exists(path) or files.sha256(path) == digest:
+        return False
+    return not _is_damaged(path, digest)
+
+
+def _is_damaged(path: str, digest: str) -> bool:
+    """Whether the label map cannot be read; one with this digest is not read."""
+    if files.size(path) and files.sha256(path) == digest:
+        return False
+    try:
+        nifti.read(path)
+    except InputError:
+        return True
+    return False
 
 
 def _is_dicom_alone(known: Facts) -> bool:

@@ -21,6 +21,7 @@ from serving.prediction.predictor import Ensemble
 from serving.review.evidence import Observer
 from serving.review.judge import reference_of
 from serving.review.worsen import KINDS, worsen_scan
+from serving.scoring import pairs
 
 AS_IT_IS = "as it is"
 VERSION = 4  # to be raised whenever the rows of the same patient and model change
@@ -103,14 +104,10 @@ def read_cache(path: str) -> Cache | None:
 
 def _read(patient: Patient, organs: Organs) -> tuple[Volume, LabelMap, tuple[str, ...]]:
     """Reads the scan and its contours, and the names of the contoured organs."""
-    scan = scans.read(patient.ct)
-    like = patient.ct, scan.grid
-    truth = scans.read_labels(
-        patient.labels, like, patient.label_values, organs=organs, ct=patient.ct
-    )
+    scan = scans.read(patient.ct, among=patient.ct_files)
+    truth = pairs.read_contours(patient, (patient.ct, scan.grid), organs)
     print_warnings(truth.findings)
-    contoured = patient.organs if truth.contoured is None else truth.contoured
-    return scan, truth, tuple(name for name in patient.organs if name in contoured)
+    return scan, truth, truth.contoured
 
 
 def measure_scan(

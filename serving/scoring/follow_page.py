@@ -15,21 +15,29 @@ td, th { border-top: 1px solid #3f3f46; padding: .3em .6em; text-align: right }
 td:first-child, th:first-child { text-align: left }
 .alarm { color: #f87171; font-weight: 600 }
 """
-_COLUMNS = (
-    ("approved", "{}"),
-    ("changed", "{}"),
-    ("slices_changed", "{:.0f}"),
-    ("added_path_mm", "{:.0f}"),
-    ("surface_dice_3mm", "{:.3f}"),
-    ("difference_cm3", "{:+.1f}"),
-    ("dice", "{:.3f}"),
-    ("expected_dice", "{:.3f}"),
-    ("bound", "{:.3f}"),
-    ("marked", "{}"),
+# Title of a column, field of `Group` or `Row`, and format.
+_PATIENT, _ORGAN, _MONTH = ((name, name, "{}") for name in ("patient", "organ", "month"))
+_MEDIANS = (
+    ("approved", "approved", "{}"),
+    ("changed", "changed", "{}"),
+    ("slices changed", "slices_changed", "{:.0f}"),
+    ("added path mm", "added_path_mm", "{:.0f}"),
+    ("surface Dice 3 mm", "surface_dice_3mm", "{:.3f}"),
+    ("draft - approved cm3", "difference_cm3", "{:+.1f}"),
+    ("Dice", "dice", "{:.3f}"),
+    ("expected", "expected_dice", "{:.3f}"),
+    ("bound", "bound", "{:.3f}"),
+    ("marked by review", "marked", "{}"),
 )
-_TITLES = (
-    *("approved", "changed", "slices changed", "added path mm", "surface Dice 3 mm"),
-    *("draft - approved cm3", "Dice", "expected", "bound", "marked by review"),
+_SCORES = (
+    ("slices changed", "slices_changed", "{}"),
+    ("added path mm", "added_path_mm", "{:.0f}"),
+    ("Dice", "dice", "{:.3f}"),
+    ("expected", "expected_dice", "{:.3f}"),
+    ("at least", "lower_dice", "{:.3f}"),
+    ("draft cm3", "draft_cm3", "{:.1f}"),
+    ("approved cm3", "approved_cm3", "{:.1f}"),
+    ("marked by review", "review", "{}"),
 )
 
 
@@ -45,12 +53,12 @@ def write(
         "been checked. bound: the median of the review's lower bounds; a month with at least "
         f"{FEWEST} changed organs and a median Dice below it raises an alarm.</p>",
         "<h2>Each organ</h2>",
-        _groups(overall, with_month=False),
+        _table((_ORGAN, *_MEDIANS), overall, lambda group: group.alarm),
         "<h2>By month</h2>",
-        _groups(months, with_month=True),
+        _table((_ORGAN, _MONTH, *_MEDIANS), months, lambda group: group.alarm),
         f"<h2>Changed organs, lowest Dice first ({min(len(changed), MOST_ROWS)} of "
         f"{len(changed)})</h2>",
-        _rows(changed[:MOST_ROWS]),
+        _table((_PATIENT, _ORGAN, _MONTH, *_SCORES), changed[:MOST_ROWS], _is_worse),
     ]
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -63,48 +71,22 @@ def write(
         stream.write(page.encode(errors="backslashreplace"))
 
 
-def _groups(groups: list[Group], with_month: bool) -> str:
-    lines = []
-    for group in groups:
-        cells = [_cell(getattr(group, name), form) for name, form in _COLUMNS]
-        cells = [group.organ, *([group.month or "not known"] if with_month else []), *cells]
-        lines.append((cells, group.alarm))
-    return _table(("organ", *(["month"] if with_month else []), *_TITLES), lines)
+def _is_worse(row: Row) -> bool:
+    """Whether the Dice is below the lower bound of the review."""
+    return row.lower_dice is not None and row.dice < row.lower_dice
 
 
-def _rows(rows: list[Row]) -> str:
-    scores = ("slices changed", "added path mm", "Dice", "expected", "at least")
-    header = ("patient", "organ", "month", *scores, "draft cm3", "approved cm3", "marked by review")
-    lines = [
-        (
-            (
-                row.patient,
-                row.organ,
-                row.month,
-                row.slices_changed,
-                _cell(row.added_path_mm, "{:.0f}"),
-                _cell(row.dice, "{:.3f}"),
-                _cell(row.expected_dice, "{:.3f}"),
-                _cell(row.lower_dice, "{:.3f}"),
-                _cell(row.draft_cm3, "{:.1f}"),
-                _cell(row.approved_cm3, "{:.1f}"),
-                "yes" if row.review else "no",
-            ),
-            row.lower_dice is not None and row.dice < row.lower_dice,
-        )
-        for row in rows
-    ]
-    return _table(header, lines)
+def _table(columns, rows: list[Group] | list[Row], is_marked) -> str:
+    """Formats a table; is_marked: Function of a row, whether to mark it."""
+    lines = [f"<tr>{''.join(f'<th>{html.escape(title)}</th>' for title, _, _ in columns)}</tr>"]
+    for row in rows:
+        cells = (_format(getattr(row, name), form) for _, name, form in columns)
+        inner = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        lines.append(f'<tr class="alarm">{inner}</tr>' if is_marked(row) else f"<tr>{inner}</tr>")
+    return f"<table>\n{chr(10).join(lines)}\n</table>"
 
 
-def _cell(value, form: str) -> str:
-    return "" if value is None else form.format(value)
-
-
-def _table(header, lines) -> str:
-    """Formats a table; lines: Pairs of cells and whether to mark the row."""
-    rows = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in header)}</tr>"]
-    for cells, marked in lines:
-        inner = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        rows.append(f'<tr class="alarm">{inner}</tr>' if marked else f"<tr>{inner}</tr>")
-    return f"<table>\n{chr(10).join(rows)}\n</table>"
+def _format(value, form: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not known" if value == "" else "" if value is None else form.format(value)

@@ -130,10 +130,17 @@ def read(
     """
     ct = ct or uneven_ct(contours) or uneven_ct(predicted)
     prediction = labels_of(predicted, ct, organs, roi_names)
-    truth = labels_of(contours, (predicted.labels, prediction.grid), organs, roi_names)
+    like = predicted.labels, prediction.grid
+    return prediction, read_contours(contours, like, organs, roi_names)
+
+
+def read_contours(
+    contours: Patient, like: tuple[str, Grid], organs: Organs, roi_names=()
+) -> LabelMap:
+    """Reads the contours of a patient, as `labels_of`; `contoured` holds the contoured organs."""
+    truth = labels_of(contours, like, organs, roi_names)
     held = contours.organs if truth.contoured is None else truth.contoured
-    contoured = tuple(name for name in contours.organs if name in held)
-    return prediction, replace(truth, contoured=contoured)
+    return replace(truth, contoured=tuple(name for name in contours.organs if name in held))
 
 
 def for_each(pairs, step) -> tuple[list, dict[str, str]]:

@@ -36,13 +36,22 @@ def entry(
     volumes = {o.name: round(float(volume_cm3(predicted == o.label, cm3)), 2) for o in organs}
     facts = Facts(organs=organs.names, level_hu=stored.level_hu, width_hu=stored.width_hu)
     shown = viewer.entry(row.patient, stored.scan, prediction, truth, scores, facts, volumes)
-    asked = []
-    for one in suspects:
-        runs = suspicion.group_runs(one.dispute.slices)
-        if runs:
-            short = f"{one.dispute.share:.0%} in dispute"
-            asked.append((one.dispute.organ, short, one.reason, runs))
-    return shown | {"questions": viewer.questions(shown, asked)}
+    asked = [_ask(one, shown["first"]) for one in suspects if one.dispute.slices]
+    return shown | {"questions": asked}
+
+
+def _ask(suspect: suspicion.Suspect, first: int) -> dict:
+    """Makes a question: slices that the page marks; it opens at those of the first question.
+
+    first: Number of the page's first slice in the scan.
+    """
+    dispute = suspect.dispute
+    return {
+        "organ": dispute.organ,
+        "short": f"{dispute.share:.0%} in dispute",
+        "reason": suspect.reason,
+        "slices": [[a - first, b - first] for a, b in suspicion.group_runs(dispute.slices)],
+    }
 
 
 def _select_organs(labels: LabelMap, organs: Organs) -> LabelMap:

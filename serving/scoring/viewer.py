@@ -7,6 +7,7 @@ Grey levels are not linear in HU (`LEVELS`), so that eight bits suffice for ever
 import base64
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from segthor import audit, files
 from segthor.boxes import Box, nonzero_box, with_margin
-from segthor.findings import REJECT
+from segthor.findings import REJECT, Finding
 from segthor.metrics import without
 from segthor.organs import Organ
 from segthor.planes import Planes
@@ -52,10 +53,7 @@ def patient(
     """
     measured, findings = audit.measure_prediction(scan, predicted, facts.organs)
     volumes_cm3 = {name: one.volume_cm3 for name, one in measured.items()}
-    shown = entry(name, scan, predicted, truth, scores, facts, volumes_cm3, box)
-    return shown | {
-        "findings": [{"severity": one.severity, "message": one.message} for one in findings]
-    }
+    return entry(name, scan, predicted, truth, scores, facts, volumes_cm3, findings, box)
 
 
 def entry(
@@ -66,11 +64,13 @@ def entry(
     scores: dict[str, Scores],
     facts: Facts,
     volumes_cm3: dict[str, float],
+    findings: Iterable[Finding] = (),
     box: Box | None = None,
 ) -> dict:
-    """Makes an entry as `patient` does, but without the findings of an audit.
+    """Makes an entry as `patient` does, of figures that are measured already.
 
     volumes_cm3: Organ to its predicted volume.
+    findings: Findings of the audit.
     """
     organs = predicted.organs
     return {
@@ -80,30 +80,12 @@ def entry(
             name: _organ(organs[name], volumes_cm3.get(name, 0.0), scores.get(name))
             for name in facts.organs
         },
-        "findings": [],
+        "findings": [{"severity": one.severity, "message": one.message} for one in findings],
         "postprocess": {name: vars(one) for name, one in (facts.postprocess or {}).items()},
         "review": facts.review and asdict(facts.review),
         "levelHu": facts.level_hu,
         "widthHu": facts.width_hu,
     }
-
-
-def questions(entry: dict, asked) -> list[dict]:
-    """Makes the 'questions' of an entry: slices that the page marks; it opens at the first.
-
-    asked: Tuples of organ, short text, reason, and runs of slices of the scan as (first, last); the
-      most urgent first.
-    """
-    first = entry["first"]
-    return [
-        {
-            "organ": organ,
-            "short": short,
-            "reason": reason,
-            "slices": [[low - first, high - first] for low, high in runs],
-        }
-        for organ, short, reason, runs in asked
-    ]
 
 
 def _pictures(scan: Volume, predicted, contours: LabelMap | None, scored_labels, box) -> dict:
