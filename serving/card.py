@@ -1,8 +1,8 @@
-"""The model card: what a model is for, what it was trained on, how good it is, what to check.
+"""The model card: what a model is for, what it was trained on, its scores, what to check.
 
 `serving.export` writes it into the model as model_card.json and model_card.md (docs/model_card.md).
-All of it comes from the run, the dataset's manifest and the model itself, but for two texts that
-flags give. `serving.calibrate` and `serving.tune` bring it up to date; the report shows it.
+Its values come from the run, the dataset's manifest and the model, except for two texts that flags
+give. `serving.calibrate` and `serving.tune` update it; the report shows it.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ _SCORES = ("hausdorff95_mm", "mean_surface_distance_mm", "surface_dice_3mm")
 
 
 def make(record, workdir: str, checkpoint: str, intended_use: str, known_limits: str) -> dict:
-    """The card of a run that is exported, as plain JSON values.
+    """Makes the card of a run that is exported, as plain JSON values.
 
     Args:
       record: `trainer.run.RunRecord` of the run.
       workdir: The run's folder, for the scores of its best checkpoint.
-      checkpoint: Which of the run's checkpoints it is, 'best' or 'last'.
-      intended_use: What the model is for, in the words of whoever made it; '' for the usual.
-      known_limits: What is known to go wrong, in the same way.
+      checkpoint: Which of the run's checkpoints is exported, 'best' or 'last'.
+      intended_use: What the model is for; '' for the usual text.
+      known_limits: What is known to go wrong; '' for nothing.
     """
     dataset, why_not = _dataset_of(record)
     card = {
@@ -75,26 +75,26 @@ def save(version: str, card: dict) -> None:
 
 
 def refresh(version: str) -> None:
-    """Brings a model's card up to date after it was calibrated or tuned; a model may have none."""
+    """Updates a model's card after it was calibrated or tuned; without a card does nothing."""
     card = read(version)
     if card:
         save(version, card)
 
 
 def read(version: str) -> dict | None:
-    """The card of a model's version; None where it has none.
+    """Reads the card of a model's version; None: it has none.
 
     Raises:
-      InputError: the file is no card.
+      InputError: The file is not a card.
     """
     path = directory.asset(version, JSON)
     if not files.exists(path):
         return None
-    return _checked(json_files.read(path), path)
+    return _check(json_files.read(path), path)
 
 
-def _checked(card, path: str) -> dict:
-    """The card; raises InputError for a value that is none."""
+def _check(card, path: str) -> dict:
+    """Returns the card; raises InputError if the value is not a card."""
     try:
         if card["format"] == FORMAT and card_text.markdown(card):
             return card
@@ -118,10 +118,10 @@ def copy(models: Iterable[str], folder: str) -> None:
 
 
 def of_predictions(folder: str) -> list[dict]:
-    """The cards in a folder of predictions; none where another program made them."""
+    """Reads the cards in a folder of predictions; [] if another program made these."""
     names = sorted(files.listdir(folder)) if files.is_dir(folder) else []
     paths = [files.join(folder, name) for name in names if name.startswith(_PREFIX)]
-    return [_checked(json_files.read(path), path) for path in paths]
+    return [_check(json_files.read(path), path) for path in paths]
 
 
 def _network(record) -> dict:
@@ -141,7 +141,7 @@ def _network(record) -> dict:
 
 
 def _dataset_of(record) -> tuple[Dataset | None, str]:
-    """The run's dataset, or None and why it cannot be described."""
+    """Reads the run's dataset; returns None and the reason if it cannot be described."""
     folder = record.data.folder
     try:
         dataset = Dataset.load(folder)
@@ -153,7 +153,7 @@ def _dataset_of(record) -> tuple[Dataset | None, str]:
 
 
 def _scores(workdir: str, record) -> dict:
-    """Organ to score to its summary over the held-out patients of the best checkpoint."""
+    """Summarises the scores of the best checkpoint: organ to score to summary."""
     scores = {name: {} for name in record.organs}
     rows = _rows(files.join(workdir, "best_patients.csv"), record.organs)
     for name in record.organs if rows else ():
@@ -170,9 +170,9 @@ def _scores(workdir: str, record) -> dict:
 
 
 def _rows(path: str, numbers: tuple[str, ...]) -> list[dict]:
-    """The rows of a run's table, these columns as numbers; None for an empty or infinite one.
+    """Reads a run's table, these columns as numbers; None for an empty or infinite one.
 
-    Empty where there is no such file. Raises InputError for a table that is none.
+    Returns no rows if there is no such file. Raises InputError if the file is not such a table.
     """
     table = csv_files.read_table(path, needed=numbers) if files.exists(path) else []
     rows = []
@@ -186,7 +186,7 @@ def _rows(path: str, numbers: tuple[str, ...]) -> list[dict]:
 
 
 def _calibration(version: str) -> dict | None:
-    """What `serving.calibrate` says of itself, for people; None where the model has none."""
+    """Summary of the model's calibration, for people; None: it has none."""
     stored = expectation.load(version)
     names = ("patients", "scans", "table")
     return stored and {name: getattr(stored, name) for name in names}
@@ -198,7 +198,7 @@ def _rules(version: str) -> dict:
 
 
 def _limits(card: dict) -> list[str]:
-    """What the numbers of the card themselves say against the model, in sentences."""
+    """Sentences about weaknesses of the model that the numbers of the card show."""
     limits, described = [], card["population"]
     if described.get("phantoms"):
         limits.append("The patients are phantoms. The scores say nothing about real patients.")

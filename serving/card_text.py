@@ -1,4 +1,4 @@
-"""The model card in Markdown, of the values that `serving.card` gathers."""
+"""The text of the model card, in Markdown: `model_card.md` with the values of `serving.card`."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ _TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def markdown(card: dict) -> str:
-    """The whole card."""
+    """Fills the template with the values of a card; returns the whole text."""
     network, recipe = card["network"], card["recipe"]
     limits = [card["known_limits"], *card["limits"]]
     rules = (f"{name}: {describe_rule(rule)}" for name, rule in card["postprocess"].items())
@@ -47,7 +47,7 @@ def markdown(card: dict) -> str:
             "organs": _organs(card["organs"]),
             "population": _population(card),
             "scores": _scores(card),
-            "reviews": _calibration(card["calibration"]),
+            "reviews": _reviews(card["calibration"]),
             "limits": "".join(f"- {limit}\n" for limit in limits if limit),
             "steps": network["steps"] or "an unknown number of",
             "best_step": network["best_step"] or "not known",
@@ -81,24 +81,24 @@ def _population(card: dict) -> str:
         return f"Not described: {population['unknown']}.{_reference(card)}"
     train, held_out = population[TRAIN], population[VALIDATION]
     kind = "phantoms (synthetic patients)" if population["phantoms"] else "patients"
-    said = (
+    counts = (
         f"{train['patients']} {kind} with {train['slices']} slices for training, "
         f"{held_out['patients']} with {held_out['slices']} slices held out. "
         f"The audit of the data job rejected {population['rejected'] or 'none'}."
     )
     if population["train_patients"]:
-        said += f" Of the training patients, {population['train_patients']} were used."
+        counts += f" Of the training patients, {population['train_patients']} were used."
     contrast = (
         "Contrast agent: organs that are filled with blood have 30 to 60 HU without it and mostly "
         "100 HU or more with it; the last column counts the training patients."
     )
-    counts = ", ".join(f"{code} ({n})" for code, n in train["findings"].items())
+    codes = ", ".join(f"{code} ({n})" for code, n in train["findings"].items())
     findings = (
-        f"Findings of the audit in training patients: {counts or 'none'}. docs/data.md explains "
+        f"Findings of the audit in training patients: {codes or 'none'}. docs/data.md explains "
         "the codes."
     )
     tables = _scan_table(train, held_out), _organ_table(train, held_out)
-    return "\n\n".join([said, *tables, contrast, findings, _acquisition(train)])
+    return "\n\n".join([counts, *tables, contrast, findings, _acquisition(train)])
 
 
 def _scan_table(train: dict, held_out: dict) -> str:
@@ -137,7 +137,7 @@ def _acquisition(train: dict) -> str:
 
 
 def _reference(card: dict) -> str:
-    """What the run itself recorded of the training scans."""
+    """Describes the measures of the training scans that the run recorded."""
     if not card["reference"]:
         return ""
     named = {"slice_mm": "slice distance", "pixel_mm": "pixel", "length_mm": "length"}
@@ -151,9 +151,9 @@ def _reference(card: dict) -> str:
 
 def _scores(card: dict) -> str:
     rows = []
-    for organ, found in card["scores"].items():
+    for organ, scores in card["scores"].items():
         for name, (text, form) in _SCORES.items():
-            if one := found.get(name):
+            if one := scores.get(name):
                 values = [one[key] for key in ("mean", "low", "high", "median")]
                 mean, low, high, median = (_number(value, form) for value in values)
                 lowest = _number(one.get("lowest"), form)
@@ -167,23 +167,23 @@ def _scores(card: dict) -> str:
         "hospitals may score lower still. Intervals of fewer than ten patients are too narrow."
     )
     other = "" if card["checkpoint"] == "best" else "The exported checkpoint is the last one. "
-    if not any("hausdorff95_mm" in found for found in card["scores"].values()):
+    if not any("hausdorff95_mm" in scores for scores in card["scores"].values()):
         other += "Distances in mm were not measured (trainer.main --surface_distances). "
     slices = "Dice counts slices, not voxels. " if card["network"]["task"] == "classify" else ""
     return f"{_table(header, rows)}\n\n{slices}{other}{caution}"
 
 
-def _calibration(found: dict | None) -> str:
-    if not found:
+def _reviews(calibration: dict | None) -> str:
+    if not calibration:
         return (
             "The model is not calibrated (serving.calibrate): no score is expected of a new case, "
             "and reviews mark only what is unlike the training data or implausible."
         )
     header = ("organ", "scans", "count", "mean Dice", "expected", "error", "bad", "AUROC", "bound")
-    rows = [[_cell(value) for value in line.values()] for line in found["table"]]
+    rows = [[_cell(value) for value in line.values()] for line in calibration["table"]]
     return (
-        f"Calibrated on {found['patients']} patients ({found['scans']} scans, as they are and "
-        "worsened), each predicted by a network that had not seen it.\n\n"
+        f"Calibrated on {calibration['patients']} patients ({calibration['scans']} scans, as they "
+        "are and worsened), each predicted by a network that had not seen it.\n\n"
         f"{_table(header, rows)}\n\n"
         "error: mean distance of expected and true Dice. AUROC: the chance that a bad prediction "
         "(Dice below 0.80) is expected to score less than a good one. bound: share of cases that "

@@ -1,4 +1,4 @@
-"""What the patients of a dataset are, for the model card: counts, and ranges over the patients."""
+"""Describes the patients of a dataset for the model card: counts, and ranges over the patients."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _LEVELS = (0, 50, 100)  # percentiles: lowest, median, highest
 
 
 def describe(dataset: Dataset, record) -> dict:
-    """What the training and the held-out patients are, from the manifest."""
+    """Describes the training and the held-out patients, from the manifest."""
     fold = record.config.held_out_fold
     described = {}
     for split in (TRAIN, VALIDATION):

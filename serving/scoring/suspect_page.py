@@ -36,11 +36,11 @@ def entry(
     volumes = {o.name: round(float(volume_cm3(predicted == o.label, cm3)), 2) for o in organs}
     facts = Facts(organs=organs.names, level_hu=stored.level_hu, width_hu=stored.width_hu)
     shown = viewer.entry(row.patient, stored.scan, prediction, truth, scores, facts, volumes)
-    asked = [_ask(one, shown["first"]) for one in suspects if one.dispute.slices]
-    return shown | {"questions": asked}
+    questions = [_question(one, shown["first"]) for one in suspects if one.dispute.slices]
+    return shown | {"questions": questions}
 
 
-def _ask(suspect: suspicion.Suspect, first: int) -> dict:
+def _question(suspect: suspicion.Suspect, first: int) -> dict:
     """Makes a question: slices that the page marks; it opens at those of the first question.
 
     first: Number of the page's first slice in the scan.
