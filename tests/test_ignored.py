@@ -348,10 +348,9 @@ def test_tuning_and_the_page_leave_them_out(predictions):
     predicted, truth = truth_and_prediction(predictions)
     scored = candidates.score_candidates(predicted, truth, ("heart", "aorta"))
     assert scored["heart"][0].dice == scored["aorta"][0].dice == 1
-    hu = np.zeros(truth.zyx.shape, np.int16)
-    arrays = predicted.zyx, truth.zyx, truth.left_out
-    labels, whole = SEGTHOR.labels(SEGTHOR.names), tuple(slice(0, n) for n in hu.shape)
-    shown = viewer._pictures(hu, *arrays, truth.grid.spacing_mm, labels, whole)
+    scan = Volume(np.zeros(truth.zyx.shape, np.int16), truth.grid)
+    labels, whole = SEGTHOR.labels(SEGTHOR.names), tuple(slice(0, n) for n in scan.zyx.shape)
+    shown = viewer._pictures(scan, predicted.zyx, truth, labels, whole)
     assert set(shown["sliceDice"]) <= {1.0, None}
 
 

@@ -10,13 +10,12 @@ from segthor.organs import Organs
 from segthor.planes import volume_cm3, voxel_cm3
 from segthor.volume import LabelMap
 from serving.prediction.facts import Facts
-from serving.prediction.out_of_fold import StoredPatient
 from serving.scoring import evaluation, suspicion, viewer
 
 
 def entry(
     row: Built,
-    stored: StoredPatient,
+    stored,
     predicted: np.ndarray,
     suspects: list[suspicion.Suspect],
     organs: Organs,
@@ -24,7 +23,7 @@ def entry(
     """Makes the entry of a patient, plain JSON values; see `viewer.patient`.
 
     row: The patient in the manifest.
-    stored: The patient's slices.
+    stored: The patient's slices, a `serving.prediction.out_of_fold.StoredPatient`.
     predicted: uint8 [Z, Y, X], label values.
     suspects: Suspects of this patient, the most suspicious first.
     organs: The organs that the network knows.

@@ -17,7 +17,6 @@ from segthor.boxes import nonzero_box
 from segthor.metrics import TOLERANCE_SLACK_MM, without
 from segthor.organs import Organ, Organs
 from segthor.volume import LabelMap
-from serving.prediction.out_of_fold import SurePrediction
 
 _SLICE_SHARE = 0.1  # share in dispute from which a slice is listed
 _CALLED_SHARE = 0.5  # share of disputed voxels with one other label from which that is mentioned
@@ -84,13 +83,12 @@ class Suspect:
         return "; ".join(parts)
 
 
-def measure(
-    patient: str, truth: LabelMap, prediction: SurePrediction, organ: Organ, organs: Organs
-) -> Dispute:
+def measure(patient: str, truth: LabelMap, prediction, organ: Organ, organs: Organs) -> Dispute:
     """Compares an organ's contour with a prediction; ignored voxels are not in dispute.
 
     patient: Name of the patient.
-    truth: The contours; the prediction has the same grid.
+    truth: The contours.
+    prediction: `serving.prediction.out_of_fold.SurePrediction`, on the same grid.
     organ: The organ to compare, which is contoured.
     organs: The organs that the network knows.
     """
