@@ -45,21 +45,8 @@ def load_weights(network, config: Config) -> dict:
       number of weights loaded; 'fresh', names of the others; 'organs' and 'fresh_organs', whose
       output channels were loaded and not loaded.
     """
-    from trainer import layers
-
     record, weights, digest = _read(config.start_from)
-    channels = {name: channel for channel, name in enumerate(record.organs)}
-    fresh, organs = [], set()
-    for name, variable in layers.weights_by_name(network).items():
-        stored, before = weights.get(name), layers.BEFORE_ORGANS.get(name.partition("/")[0])
-        is_head = before is not None
-        if stored is None or not _fits(stored, variable, is_head):
-            fresh.append(name)
-            continue
-        if is_head:
-            stored = _copy_channels(variable.numpy(), stored, config.organs, channels, before)
-            organs = set(channels)
-        variable.assign(stored)
+    fresh, organs = _assign_weights(network, weights, config.organs, record.organs)
     return {
         "from": config.start_from,
         "digest": digest,
@@ -68,6 +55,28 @@ def load_weights(network, config: Config) -> dict:
         "organs": [name for name in config.organs if name in organs],
         "fresh_organs": [name for name in config.organs if name not in organs],
     }
+
+
+def _assign_weights(network, weights: dict, organs, stored_organs) -> tuple[list[str], set[str]]:
+    """Assigns the weights that fit; returns the names of the others, and the organs of the rest.
+
+    organs, stored_organs: Names of the organs of the network, and of that of the weights.
+    """
+    from trainer import layers
+
+    channels = {name: channel for channel, name in enumerate(stored_organs)}
+    fresh, known = [], set()
+    for name, variable in layers.weights_by_name(network).items():
+        stored, before = weights.get(name), layers.BEFORE_ORGANS.get(name.partition("/")[0])
+        is_head = before is not None
+        if stored is None or not _fits(stored, variable, is_head):
+            fresh.append(name)
+            continue
+        if is_head:
+            stored = _copy_channels(variable, stored, organs, channels, before)
+            known = set(channels)
+        variable.assign(stored)
+    return fresh, known
 
 
 def describe_start(start: dict) -> str:
@@ -89,12 +98,12 @@ def _fits(stored: np.ndarray, variable, is_head: bool) -> bool:
     return stored.shape[axes] == tuple(variable.shape[axes])
 
 
-def _copy_channels(value, stored, organs, channels: dict[str, int], before: int) -> np.ndarray:
-    """Returns `value` [..., before + organs] with the stored channels of organs in `channels`.
+def _copy_channels(variable, stored, organs, channels: dict[str, int], before: int) -> np.ndarray:
+    """Returns the value [..., before + organs] with the stored channels of organs in `channels`.
 
     channels: Organ to its channel in `stored`, after the first `before`.
     """
-    value = value.copy()
+    value = variable.numpy()
     value[..., :before] = stored[..., :before]
     for channel, name in enumerate(organs):
         if name in channels:

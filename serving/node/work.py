@@ -43,19 +43,10 @@ class Predictor:
         Raises:
           InputError: no volume can be predicted.
         """
-        output = os.path.join(folder, RESULTS)
-        plan = Plan(
-            output,
-            order.models,
-            formats=order.formats,
-            engine=order.engine,
-            case_timeout_s=self._case_timeout_s,
-            # Results of another model, from before a restart, were not sent.
-            overwrite=True,
-        )
-        worker = self._worker(plan.with_absolute_paths())
+        worker = self._worker(os.path.join(folder, RESULTS), order)
         from serving.prediction.case import predict_cases
 
+        plan = worker.plan
         cases = inputs.find(folder, organs=None)
         worker.results.claim(plan.overwrite, plan.dicom_formats)
         todo = [case for case in cases if not worker.is_finished(case)]
@@ -69,10 +60,19 @@ class Predictor:
         digests = ",".join(worker.results.settings["models"])
         return Predicted(tuple(objects), tuple(reasons), digests)
 
-    def _worker(self, plan: Plan):
-        """The loaded models, for the results of one job."""
+    def _worker(self, output: str, order: Order):
+        """Returns the loaded models of an order, for a folder of results."""
         from serving.prediction.worker import Worker  # slow import (about 6 s)
 
+        plan = Plan(
+            output,
+            order.models,
+            formats=order.formats,
+            engine=order.engine,
+            case_timeout_s=self._case_timeout_s,
+            # Results of another model, from before a restart, were not sent.
+            overwrite=True,
+        ).with_absolute_paths()
         key = (plan.models, plan.engine)
         if key not in self._workers:
             self._workers[key] = Worker(plan)
