@@ -76,9 +76,9 @@ def _load():
         from serving.node.service import Node
         from serving.node.work import Predictor
     except ModuleNotFoundError as error:
+        package = error.name.partition(".")[0]
         raise InputError(
-            f"serving.node needs the package {error.name}; install it with pip install "
-            "segthor[node]"
+            f"serving.node needs the package {package}; install it with pip install segthor[node]"
         ) from error
     return Node, Predictor
 
