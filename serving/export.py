@@ -68,8 +68,8 @@ def _save_model(network, record: run.RunRecord) -> str:
     )
 
     def compute(images):
-        outputs = network(images, training=False)
-        return {names[task]: output for task, output in outputs.items()}
+        by_task = network(images, training=False)
+        return {names[task]: output for task, output in by_task.items()}
 
     return bundle.save(OUTPUT.value, compute, network.variables, contents)
 

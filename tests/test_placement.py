@@ -13,7 +13,7 @@ from tiny_models import CODED_RECIPE, reads_codes
 
 from segthor import flags_of
 from segthor.organs import SEGTHOR
-from serving.prediction import bundle
+from serving.prediction import bundle, signatures
 from trainer import (
     augment,
     data,
@@ -196,7 +196,7 @@ def test_every_decoder_and_family_stays_on_the_device(source, backbone, decoder)
 
 def check_signatures(network, recipe=CODED_RECIPE):
     values = bundle.label_values(slices.NAMES, SEGTHOR)
-    for signature in bundle._signatures(network, recipe, values).values():
+    for signature in signatures.make(network, recipe, values).values():
         found = placement.audit(signature)
         assert not (found.without_kernel or found.in_host_memory or found.loops)
 
