@@ -8,6 +8,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/$(LOCK).installed
 DEMO ?= demo
 
+unexport PYTHONDONTWRITEBYTECODE  # else each of the tests' processes compiles all modules again
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo node-demo test test-all lint lock newest wheels clean
 

@@ -1,5 +1,6 @@
 """Small patients on disk, for the tests of the data job."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ MEASURED = {
 }
 
 
+@functools.cache
+def tiny_patient(seed: int, **overrides) -> phantom.Phantom:
+    """`phantom.tiny`, made once in a process; nothing can be written to its arrays."""
+    made = phantom.tiny(seed, **overrides)
+    for array in (made.hu, made.labels, made.affine):
+        array.setflags(write=False)
+    return made
+
+
 def save(path, array, affine=None, grid=None) -> str:
     """Writes one NIfTI file and returns its name."""
     grid = grid or Grid(array.shape, affine)
@@ -41,7 +51,7 @@ def save_patient(folder, name: str, made, gz: bool = True) -> None:
 def save_patients(folder, count: int, first: int = 1, seed: int = 0) -> str:
     """Tiny phantoms Patient_01, ... in SegTHOR's layout; returns the folder."""
     for number in range(first, first + count):
-        save_patient(folder, f"Patient_{number:02d}", phantom.tiny(seed * 1000 + number))
+        save_patient(folder, f"Patient_{number:02d}", tiny_patient(seed * 1000 + number))
     return str(folder)
 
 

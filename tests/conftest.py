@@ -1,17 +1,20 @@
 """What all tests share: the environment of TensorFlow, and the real CT beside the project."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 
 import trainer  # noqa: F401  before tensorflow, which reads trainer's environment variables
-from segthor import children
+from segthor import children, memory
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
 # As many tests run at once as there are cores: more threads would only wait for each other.
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 os.environ |= {name: os.environ.get(name, "1") for name in THREADS}
+
+memory.keep_freed()  # as programs do: TensorFlow would take its pages again in every step
 
 # Else each of the many programs would compile the project's modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -33,12 +36,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
 
 
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # so that no collection looks at the modules of TensorFlow again
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """In this process, too, the trainer builds the network of tests/tiny_network.py."""
     import tiny_network
 
-    monkeypatch.setattr(tiny_network.model, "_decoders", tiny_network.decoders)
+    from trainer import model
+
+    monkeypatch.setattr(model, "_decoders", tiny_network.decoders)
 
 
 @pytest.fixture(params=["tiny", pytest.param("resnet18", marks=pytest.mark.thorough)])

@@ -24,10 +24,10 @@ MIDDLE, STEP_MM = 12, 9.5
 _PLAN, _DICOMDIR = "1.2.840.10008.5.1.4.1.1.481.5", "1.2.840.10008.1.3.10"
 
 
-def healthy(folder, made=None, **options) -> None:
+def healthy(folder, **options) -> None:
     """ct/*.dcm and rs.dcm in place of what is there; options: of `structure_cases.write_patient`"""
     shutil.rmtree(Path(folder) / "ct", ignore_errors=True)
-    structure_cases.write_patient(folder, made or healthy_phantom(), **options)
+    structure_cases.copy_patient(folder, healthy_phantom, 3, **options)
 
 
 def damage(code):
@@ -676,7 +676,7 @@ _rewritten("without_a_preamble", preamble=False, syntax="implicit")
 _rewritten("names_in_random_order", shuffle=1)
 _rewritten("unsigned_with_an_intercept", signed=False, intercept=-3000)
 _rewritten("step_and_shoot", acquisition=lambda k: 20 - k // 6)
-_rewritten("without_a_patients_number", without=["PatientID", "PatientName"])
+_rewritten("without_a_patients_number", without=("PatientID", "PatientName"))
 
 
 @unusual()

@@ -18,11 +18,12 @@ import numpy as np
 import pydicom
 from pydicom.dataelem import RawDataElement
 
-from segthor import files, phantom, records
+from segthor import files, records
 from segthor.dicom import headers, index
 from segthor.findings import CODES
 from segthor.manifest import Dataset
 from tests import dicom_damage, dicom_phantoms, fuzz, fuzz_runner, structure_cases
+from tests.cases import tiny_patient
 
 RUN_SECONDS, ROUNDS = 300, 3
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,7 +91,7 @@ def _healthy(folder: Path, number: int, encoding) -> Path:
     place = folder / "healthy" / f"{number}-{'-'.join(map(str, encoding.values()))}"
     if not place.exists():
         names = dict.fromkeys(("patient", "study", "series", "frame"), f"P{number}")
-        structure_cases.write_patient(place, phantom.tiny(number), **names, **encoding)
+        structure_cases.write_patient(place, tiny_patient(number), **names, **encoding)
     return place
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segthor import model_directory, nifti, organ_table, patient_table, phantom
+from segthor import model_directory, nifti, organ_table, patient_table
 from segthor.dicom import headers, index, pixels, structures
 from segthor.organs import SEGTHOR
 from tests import dicom_phantoms, file_order, fuzz, fuzz_json, fuzz_trees, structure_cases
+from tests.cases import tiny_patient
 
 SECRET = "Secret"  # stands in the phantoms' headers
 COMPRESSED = ("jpeg_lossless", "jpeg_lossless_sv1", "jpeg_ls", "jpeg_2000_lossless", "rle")
@@ -36,7 +37,7 @@ class Codecs:
     """Compressed slices."""
 
     def __init__(self, folder: Path):
-        made = phantom.tiny(3)
+        made = tiny_patient(3)
         hu, affine = dicom_phantoms.posed(made.hu[:, :, 11:13], made.affine)
         self._slices = []
         for name in COMPRESSED:
@@ -61,7 +62,7 @@ class Headers:
 
     def __init__(self, folder: Path):
         self._tree = folder / "tree"
-        structure_cases.write_patient(self._tree, phantom.tiny(0))
+        structure_cases.write_patient(self._tree, tiny_patient(0))
         self._paths = sorted(path for path in self._tree.rglob("*") if path.is_file())
         self._headers = [headers.read(str(path)) for path in self._paths]
 
@@ -90,7 +91,7 @@ class StructureSets:
     """A structure set on a CT."""
 
     def __init__(self, folder: Path):
-        structure_cases.write_patient(folder, phantom.tiny(0))
+        structure_cases.write_patient(folder, tiny_patient(0))
         self._set = folder / "rs.dcm"
         self._content = self._set.read_bytes()
         found = index.index_folder(str(folder / "ct"))
@@ -111,7 +112,7 @@ class Streams:
 
     def __init__(self, folder: Path):
         self._path = folder / "scan.nii.gz"
-        made = phantom.tiny(0)
+        made = tiny_patient(0)
         volume = file_order.volume(made.hu[:32, :32, :8].astype(np.int16), made.affine)
         nifti.write(str(self._path), volume.zyx, volume.grid)
         self._scan = self._path.read_bytes()

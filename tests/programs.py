@@ -8,7 +8,8 @@ On Linux most programs are forked from a server (tests/warm_server.py) that has 
 and the project's modules, which takes a new interpreter some four processor seconds. A program of
 which the start itself is tested (imports and their order, limits of the process, variables that
 libraries read when they are loaded, the end of the interpreter) is started in a new interpreter:
-`cold=True`. At least one test does so for each program.
+`cold=True`. At least one test does so for each program. A program that ends before it has loaded
+TensorFlow or Beam may be forked from a server that has loaded neither: `light=True`.
 """
 
 import ctypes
@@ -36,12 +37,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def start(
-    command, tf_config=None, *, cold=False, tiny=False, environment=None, **options
+    command, tf_config=None, *, cold=False, light=False, tiny=False, environment=None, **options
 ) -> subprocess.Popen:
     """Starts `python COMMAND` at the project's root.
 
     tf_config: TF_CONFIG of one of several hosts.
     cold: Whether a new interpreter runs it.
+    light: Whether it starts without TensorFlow, Beam and the modules of the project.
     tiny: Whether a network of two convolutions stands in for every network; see tiny_network.py.
     environment: Variables beside those of this process; None removes one.
     options: Those of Popen. Output is text and one stream, unless chosen otherwise.
@@ -59,7 +61,8 @@ def start(
         return children.start([sys.executable, *map(str, [*before, *command])], **chosen | options)
     python = [sys.executable, *map(str, command)]
     before = functools.partial(children.end_with, os.getpid())
-    return Forked(python, tiny=tiny, preexec_fn=before, **chosen | options)
+    server = _server("light") if light else None
+    return Forked(python, tiny=tiny, server=server, preexec_fn=before, **chosen | options)
 
 
 def finish(programs) -> list[str]:
@@ -117,8 +120,9 @@ class Forked(subprocess.Popen):
 
     server = None  # where requests go; the server of this process if None
 
-    def __init__(self, command, *, tiny=False, **options):
+    def __init__(self, command, *, tiny=False, server=None, **options):
         self._tiny = tiny
+        self._server = server or self.server
         super().__init__(command, **options)
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env,
@@ -143,7 +147,7 @@ class Forked(subprocess.Popen):
         descriptors = [0 if p2cread < 0 else p2cread, 1 if c2pwrite < 0 else c2pwrite]
         descriptors.append(2 if errwrite < 0 else errwrite)
         try:
-            server = self.server or _server()
+            server = self._server or _server("all")
             socket.send_fds(server, [pickle.dumps(request)], descriptors)
             self.pid = int(server.recv(64))
             self._child_created = True
@@ -152,11 +156,15 @@ class Forked(subprocess.Popen):
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Where the server of this process takes requests; it ends with this process."""
+def _server(libraries: str) -> socket.socket:
+    """Where a server of this process takes requests; it ends with this process.
+
+    libraries: "all" that the programs use, or the "light" ones, which load in a moment.
+    """
     adopt_orphans()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, Path(__file__).with_name("warm_server.py"), str(theirs.fileno())]
+    server = Path(__file__).with_name("warm_server.py")
+    command = [sys.executable, server, str(theirs.fileno()), libraries]
     children.start(command, cwd=ROOT, pass_fds=[theirs.fileno()])
     theirs.close()
     return ours

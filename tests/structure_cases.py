@@ -3,8 +3,10 @@
 What is read is written with pydicom alone, so that it shares no fault with the code under test.
 """
 
+import functools
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,6 +167,22 @@ def write_patient(folder, made, pose="HFS", tilt_degrees=0.0, organs=SEGTHOR, **
 
     rois = [(organ.tg263, _drawn(stack, labels == organ.label)) for organ in organs]
     structure_set(folder / "rs.dcm", stack, rois, identify)
+
+
+def copy_patient(folder, make, seed, **options) -> None:
+    """`write_patient` of the phantom `make(seed)`, whose files are made once in a process."""
+    for name, content in _patient_files(make, seed, **options).items():
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@functools.cache
+def _patient_files(make, seed, **options) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        write_patient(folder, make(seed), **options)
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def _drawn(stack, mask) -> list[Dataset]:

@@ -1,6 +1,7 @@
 """What an example gets follows from seed, step and place; strengths mean what they say."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -29,11 +30,15 @@ def batch(count=8, height=64, width=96):
     return images, (images[..., 1] // 52).astype(np.uint8)
 
 
+@functools.cache
+def graph_of(strengths):
+    """Augmentation in a graph, as the training step runs it; traced once for each shape."""
+    return tf.function(lambda *arguments: augment(*arguments, strengths))
+
+
 def run(images, labels, strengths, index=None, seed=SEED):
-    """As the training step runs it: in a graph."""
     index = np.arange(len(images)) if index is None else index
-    graph = tf.function(lambda *arguments: augment(*arguments, strengths))
-    found = graph(
+    found = graph_of(strengths)(
         tf.constant(images), tf.constant(labels), tf.constant(index, tf.int32), tf.constant(seed)
     )
     return found[0].numpy(), found[1].numpy()

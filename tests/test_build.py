@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import programs
 import pytest
-from cases import TINY_RECIPE, save, save_patient, save_patients, touch
+from cases import TINY_RECIPE, save, save_patient, save_patients, tiny_patient, touch
 from programs import ROOT
 
 from beam_jobs import checks, pipeline, shards
 from beam_jobs.driver import REJECTED_STATUS, Settings, build
 from beam_jobs.job import Job
 from beam_jobs.plan import ShardPlan
-from segthor import inputs, json_files, nifti, phantom, scans
+from segthor import inputs, json_files, nifti, scans
 from segthor.errors import InputError
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 from segthor.organs import SEGTHOR, Organs
@@ -137,8 +137,8 @@ def test_an_added_changed_or_removed_patient_touches_its_shard_alone(twelve, tmp
     source, output = copy(twelve, tmp_path / "in"), tmp_path / "out"
     run(source, output)
     steps = (
-        ("Patient_13", lambda: save_patient(source, "Patient_13", phantom.tiny(13))),
-        ("Patient_04", lambda: save_patient(source, "Patient_04", phantom.tiny(99))),
+        ("Patient_13", lambda: save_patient(source, "Patient_13", tiny_patient(13))),
+        ("Patient_04", lambda: save_patient(source, "Patient_04", tiny_patient(99))),
         ("Patient_07", lambda: shutil.rmtree(source / "train" / "Patient_07")),
     )
     for number, (name, change) in enumerate(steps):
@@ -332,10 +332,10 @@ def test_one_scan_under_two_names_is_kept_once(tmp_path):
 
 def test_of_two_names_the_kept_one_does_not_change_from_run_to_run(tmp_path):
     """The first lacks the organ that gives the level; without it, nothing else would be amiss."""
-    made = phantom.tiny(1)
+    made = tiny_patient(1)
     save_patient(tmp_path / "in", "A", made)
     save_patient(tmp_path / "in", "B", made)
-    save_patient(tmp_path / "in", "C", phantom.tiny(2))
+    save_patient(tmp_path / "in", "C", tiny_patient(2))
     esophagus = np.where(made.labels == 1, 1, 0).astype(np.uint8)
     save(tmp_path / "in/train/A/GT.nii.gz", esophagus, made.affine)
     rows = [f"{name},train/{name}/{name}.nii.gz,train/{name}/GT.nii.gz" for name in "ABC"]
@@ -352,7 +352,7 @@ def test_of_two_names_the_kept_one_does_not_change_from_run_to_run(tmp_path):
 def test_patients_without_contours_are_listed_and_never_sharded(twelve, tmp_path):
     source = copy(twelve, tmp_path / "in")
     (source / "train/Patient_05/GT.nii.gz").unlink()
-    made = phantom.tiny(41)
+    made = tiny_patient(41)
     save(source / "test/Patient_41.nii.gz", made.hu, made.affine)
     _, dataset = run(source, tmp_path / "out")
     assert [one.patient for one in dataset.unlabelled] == ["Patient_05", "Patient_41"]
@@ -364,8 +364,8 @@ def test_patients_without_contours_are_listed_and_never_sharded(twelve, tmp_path
 
 def test_patients_without_contours_are_audited_too(twelve, tmp_path):
     source = copy(twelve, tmp_path / "in")
-    made = phantom.tiny(3)
-    for number, one in ((41, made), (42, phantom.tiny(42)), (43, phantom.tiny(43))):
+    made = tiny_patient(3)
+    for number, one in ((41, made), (42, tiny_patient(42)), (43, tiny_patient(43))):
         save(source / f"test/Patient_{number}.nii.gz", one.hu, one.affine)
     cut = (source / "test/Patient_43.nii.gz").read_bytes()[:-2000]
     (source / "test/Patient_43.nii.gz").write_bytes(cut)
@@ -386,7 +386,7 @@ def test_patients_without_contours_are_audited_too(twelve, tmp_path):
 
 def test_an_earlier_models_masks_give_the_level_of_a_patient_without_contours(tmp_path):
     save_patients(tmp_path / "in", 2)
-    made = phantom.tiny(41)
+    made = tiny_patient(41)
     save(tmp_path / "in/test/Patient_41.nii.gz", made.hu, made.affine)
     own = {"recipe": {"window_level": "median:heart"}}
     _, dataset = run(tmp_path / "in", tmp_path / "out", **own)
@@ -407,7 +407,7 @@ def test_an_earlier_models_masks_give_the_level_of_a_patient_without_contours(tm
 def test_nnunets_layout_gives_the_same_shards(tmp_path):
     names = {"esophagus": 3, "heart": 1, "trachea": 2, "aorta": 9}
     for number in (1, 2, 3):
-        made, name = phantom.tiny(number), f"Patient_{number:02d}"
+        made, name = tiny_patient(number), f"Patient_{number:02d}"
         save_patient(tmp_path / "a", name, made)
         other = np.zeros_like(made.labels)
         for label, value in enumerate(names.values(), 1):
@@ -475,10 +475,20 @@ def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):
     assert not output.exists()
 
 
+# The program, whose phantoms are tiny, since small ones take a third of a second each to make.
+WITH_TINY_PHANTOMS = """
+import runpy, sys
+from segthor.phantom import dataset
+make = dataset.make
+dataset.make = lambda seed, size, organs: make(seed, "tiny", organs)
+runpy.run_module("beam_jobs.build", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_no_input_makes_and_builds_phantoms_without_a_network(tmp_path):
     environment = {"PYTHONPATH": ROOT, "http_proxy": "http://127.0.0.1:9"}
     environment["https_proxy"] = environment["http_proxy"]
-    command = ["-m", "beam_jobs.build", "--runner=DirectRunner"]
+    command = ["-c", WITH_TINY_PHANTOMS, "--runner=DirectRunner"]
     done = programs.run(command, cold=True, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     assert "No --input: making 24 phantoms" in done.stdout

@@ -7,12 +7,13 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import roc_auc_score
 
-from segthor import json_files, phantom
+from segthor import json_files
 from segthor.errors import InputError
 from serving.review import expectation as calibration
 from serving.review import fit, worsen
 from serving.review.evidence import FEATURES, OF_ORGAN, OF_SCAN, features
 from tests import file_order
+from tests.cases import tiny_patient
 
 
 def made_rows(patients=80, scans=6, seed=0, organ="heart"):
@@ -165,7 +166,7 @@ def test_a_damaged_review_json_is_one_line(calibrated, version, damage, message)
 @pytest.mark.parametrize("axcodes", ["LPS", "RAS", "ASL"])
 @pytest.mark.parametrize("kind", worsen.KINDS)
 def test_a_worsened_scan_keeps_its_organs_where_they_are(kind, axcodes):
-    made = phantom.tiny(3, axcodes=axcodes)
+    made = tiny_patient(3, axcodes=axcodes)
     scan, before = made.volume, made.hu.copy()
     worse, labels = worsen.worsen_scan(kind, scan, made.label_map, np.random.default_rng(0))
     assert worse.zyx.shape == labels.zyx.shape == worse.grid.shape_zyx == labels.grid.shape_zyx
@@ -196,7 +197,7 @@ def _mean_place(labels, affine, worse, worse_affine):
 
 
 def test_thicker_slices_are_thicker_and_a_smaller_view_smaller():
-    made = phantom.tiny(3)
+    made = tiny_patient(3)
     scan, labels = made.volume, made.label_map
     thick = worsen.worsen_scan("slices", scan, labels, np.random.default_rng(1))[0]
     assert thick.spacing_mm[0] >= 2 * scan.spacing_mm[0]

@@ -11,9 +11,9 @@ import file_order
 import numpy as np
 import pydicom
 import pytest
+from cases import tiny_patient
 from programs import run, run_entry
 
-from segthor import phantom
 from segthor.dicom import places
 from segthor.organs import SEGTHOR
 
@@ -22,7 +22,7 @@ from segthor.organs import SEGTHOR
 def given(tmp_path_factory):
     """Two DICOM series of one phantom; label maps: as drawn, and upside down."""
     folder = tmp_path_factory.mktemp("given")
-    made = phantom.tiny(40)
+    made = tiny_patient(40)
     for name, turn in (("good", slice(None)), ("upside_down", slice(None, None, -1))):
         stored, drawn = file_order.of(made.volume), file_order.of(made.label_map)
         affine = stored.grid.affine

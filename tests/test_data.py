@@ -172,7 +172,7 @@ def test_slices_with_rare_organs_are_drawn_more_often(folder):
                 holds_heart[value] = bool(one.present[1])
     chosen = config(oversample=0.16, shuffle_buffer=1000)
     per_epoch = sources.steps_per_epoch(source, BATCH) * BATCH
-    seen = Counter(value for _, value in drawn(source, 400 * per_epoch, chosen))
+    seen = Counter(value for _, value in drawn(source, 120 * per_epoch, chosen))
     often = [seen[value] for value, heart in holds_heart.items() if heart]
     seldom = [seen[value] for value, heart in holds_heart.items() if not heart]
     assert min(often) > 0 and min(seldom) > 0

@@ -23,8 +23,8 @@ from pydicom.pixels import get_decoder
 
 from segthor.dicom import DicomError, decoder, pixels
 from segthor.dicom.decoder import Codestream, DecodeError
-from segthor.phantom import tiny
 from tests import dicom_phantoms as phantoms
+from tests.cases import tiny_patient
 
 COMPRESSED = ["jpeg_lossless", "jpeg_lossless_sv1", "jpeg_ls", "jpeg_2000_lossless", "jpeg_2000"]
 COMPRESSED += ["rle"]
@@ -33,7 +33,7 @@ COMPRESSED += ["rle"]
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory):
     """Name of a syntax to the bytes of one file of it."""
-    made = tiny(3)
+    made = tiny_patient(3)
     hu, affine = phantoms.posed(made.hu[:, :, 11:13], made.affine)
     found = {}
     for name in COMPRESSED:

@@ -10,12 +10,12 @@ import shutil
 import programs
 import pydicom
 import pytest
-from cases import TINY_RECIPE, save
+from cases import TINY_RECIPE, save, tiny_patient
 from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from structure_cases import write_patient
 
-from segthor import phantom, records
+from segthor import records
 from segthor.manifest import Dataset as Manifest
 from segthor.organs import SEGTHOR
 from tests import dicom_damage, dicom_phantoms
@@ -34,7 +34,7 @@ MARKED = [
 
 
 def made(name):
-    return phantom.tiny(40 + "ABCDE".index(name))
+    return tiny_patient(40 + "ABCDE".index(name))
 
 
 def marked(name):

@@ -12,9 +12,9 @@ import pydicom
 import pytest
 
 from segthor.dicom import DicomError, headers, index, series, stacks
-from segthor.phantom import tiny
 from tests import dicom_phantoms as phantoms
 from tests import file_order
+from tests.cases import tiny_patient
 
 STORED = {
     "signed16": {},
@@ -27,7 +27,7 @@ STORED = {
 @pytest.fixture(scope="module")
 def patient():
     """(hu, affine): 44 x 36 x 12 voxels of unequal sides."""
-    phantom = tiny(3)
+    phantom = tiny_patient(3)
     hu = np.clip(phantom.hu, -1024, 3071)[2:46, 6:42, 2:14]
     affine = phantom.affine @ np.diag([1, 1.25, 0.3, 1])
     affine[:3, 3] = affine[:3] @ [2, 6, 2, 1]

@@ -11,16 +11,16 @@ from pathlib import Path
 import dicom_damage
 import numpy as np
 import pytest
-from cases import save
+from cases import save, tiny_patient
 from damage import healthy_phantom
 from dicom_law import check_law
 
-from segthor import inputs, phantom, scans
+from segthor import inputs, scans
 from segthor.dicom import index, listing
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR
 from tests import dicom_phantoms, fuzz_trees
-from tests.structure_cases import write_patient
+from tests.structure_cases import copy_patient, write_patient
 
 KEYS = ("patient", "study", "series", "frame")
 
@@ -28,7 +28,10 @@ KEYS = ("patient", "study", "series", "frame")
 def write(folder, name, made=None, **options) -> None:
     """ct/*.dcm and rs.dcm of a phantom; UIDs and PatientID follow from the name or the options."""
     names = dict.fromkeys(KEYS, name) | options
-    write_patient(Path(folder) / name, made or phantom.tiny(ord(name[-1])), **names)
+    if made is None:
+        copy_patient(Path(folder) / name, tiny_patient, ord(name[-1]), **names)
+    else:
+        write_patient(Path(folder) / name, made, **names)
 
 
 def shown(found):
@@ -74,7 +77,7 @@ def test_one_number_and_one_frame_make_no_one_patient(tmp_path):
 
 def test_no_number_in_one_flat_folder_are_the_patients_of_the_studies(tmp_path):
     for name in "ABC":
-        write(tmp_path / "tree", name, without=["PatientID"])
+        write(tmp_path / "tree", name, without=("PatientID",))
         for number, path in enumerate((tmp_path / "tree" / name).rglob("*.dcm")):
             (tmp_path / "flat").mkdir(exist_ok=True)
             shutil.copy(path, tmp_path / "flat" / f"{name}{number}.dcm")
@@ -129,7 +132,7 @@ def test_a_series_of_two_studies_or_frames_is_one_refusal(tmp_path, keyword, cha
 
 def visits(folder, names=("P1", "P2", "P3"), person="P"):
     for number, name in enumerate(names):
-        write(folder, name, patient="P", made=phantom.tiny(number))
+        write(folder, name, patient="P", made=tiny_patient(number))
         if number:
             (folder / name / "rs.dcm").unlink()
 
@@ -380,7 +383,7 @@ def test_nothing_of_a_header_is_in_a_name(tmp_path):
 
 
 def nifti(path, seed=1):
-    made = phantom.tiny(seed)
+    made = tiny_patient(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path, made.hu, made.affine)
 

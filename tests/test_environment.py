@@ -74,7 +74,11 @@ def clean(tmp_path_factory):
     "settings",
     [
         {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1},
-        {"backend": "jax", "floatx": "bfloat16", "epsilon": "small"},  # Keras 3 knows these
+        # Keras 3 knows these. A new interpreter that loads TensorFlow takes four seconds.
+        pytest.param(
+            {"backend": "jax", "floatx": "bfloat16", "epsilon": "small"},
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_results_are_the_same_bytes_whatever_other_projects_set(clean, settings, tmp_path):

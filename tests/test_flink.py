@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from cases import TINY_RECIPE
+from cases import TINY_RECIPE, tiny_patient
 from programs import ROOT, start
 from structure_cases import write_patient
 from tiny_models import save_coded
@@ -155,7 +155,7 @@ def _write_dicom(tree):
     for number in range(12):
         name = f"P{number:02d}"
         names = dict.fromkeys(("patient", "study", "series", "frame"), name)
-        write_patient(tree / name, phantom.tiny(number), **names)
+        write_patient(tree / name, tiny_patient(number), **names)
         if number >= 6:
             (tree / "together").mkdir(exist_ok=True)
             for path in list((tree / name).rglob("*.dcm")):

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save, save_patient
+from cases import TINY_RECIPE, save, save_patient, tiny_patient
 from damage import healthy_phantom
 from programs import run_entry
 
 from beam_jobs import checks
 from beam_jobs.driver import Settings, build
-from segthor import audit, effort, figures, ignored, inputs, metrics, phantom, records, relabel
+from segthor import audit, effort, figures, ignored, inputs, metrics, records, relabel
 from segthor.errors import InputError
 from segthor.manifest import Dataset
 from segthor.organs import SEGTHOR, Organs
@@ -45,7 +45,7 @@ def marked(labels, axis=0):
 def save_nnunet(folder, count=4, labels=NNUNET):
     """Phantoms in nnU-Net's layout; the second one's upper half is not annotated."""
     for number in range(1, count + 1):
-        made = phantom.tiny(number)
+        made = tiny_patient(number)
         contours = made.labels if number != 2 else marked(made.labels, 2)
         save(folder / f"imagesTr/P{number}_0000.nii.gz", made.hu, made.affine)
         save(folder / f"labelsTr/P{number}.nii.gz", contours, made.affine)
@@ -80,8 +80,8 @@ def built(tmp_path_factory):
 def test_records_hold_the_label_of_ignored_voxels_where_they_were_planted(built):
     folder, dataset = built
     assert dataset.has_ignored and dataset.label_values == (*VALUES, *IGNORE)
-    zyx = Grid(phantom.tiny(2).labels.shape, phantom.tiny(2).affine).to_zyx
-    expected = zyx(marked(phantom.tiny(2).labels, 2))
+    zyx = Grid(tiny_patient(2).labels.shape, tiny_patient(2).affine).to_zyx
+    expected = zyx(marked(tiny_patient(2).labels, 2))
     found = slices_of(folder / "dataset", "P2")
     (row,) = [row for row in dataset.patients if row.patient == "P2"]
     top, left = (int(px) for px in row.placement.first_px)
@@ -105,8 +105,8 @@ def test_an_organ_beside_ignored_voxels_has_no_figures_and_is_named(built):
 def test_a_flag_names_the_value_as_nnunets_file_does(built, tmp_path):
     """Alone it leaves the organs' values as they are; with organs' it stands beside them."""
     folder, _ = built
-    made = phantom.tiny(2)
-    save_patient(tmp_path / "own", "P1", phantom.tiny(1))
+    made = tiny_patient(2)
+    save_patient(tmp_path / "own", "P1", tiny_patient(1))
     save_patient(tmp_path / "own", "P2", dataclasses.replace(made, labels=marked(made.labels, 2)))
     for values in (IGNORE, (*VALUES, *IGNORE)):
         output = tmp_path / f"out{len(values)}"
@@ -118,7 +118,7 @@ def test_a_flag_names_the_value_as_nnunets_file_does(built, tmp_path):
 
 def test_resampling_makes_no_organ_of_ignored_voxels():
     """They are a label like any other: the largest wins, and nothing lies between two labels."""
-    made = phantom.tiny(2)
+    made = tiny_patient(2)
     grid = Grid(made.labels.shape, made.affine)
     stored = marked(made.labels, 1)
     labels, _ = relabel.to_labels(grid.to_zyx(stored), IGNORE, organs=SEGTHOR)
@@ -312,7 +312,7 @@ def predictions(built, tmp_path_factory):
     folder, _ = built
     output = tmp_path_factory.mktemp("predictions")
     for number in range(1, 5):
-        made = phantom.tiny(number)
+        made = tiny_patient(number)
         labels = np.array(made.labels)
         if number == 2:
             labels[marked(labels, 2) == STORED] = SEGTHOR["heart"].label

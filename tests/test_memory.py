@@ -1,7 +1,6 @@
 """Memory has a limit, and a scan beyond it is one patient's finding."""
 
 import gzip
-import os
 import platform
 import resource
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import programs
 import pytest
 import slices
 from cases import TINY_RECIPE, save_patients
@@ -126,17 +126,11 @@ def test_a_promise_that_the_file_cannot_hold_takes_no_memory(tmp_path, suffix):
     assert caught.value.code == "file_truncated" and peak < 50e6
 
 
-def build(source, output, *options, most_bytes=None):
-    command = [sys.executable, "-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
+def build(source, output, most_scan_gb):
+    """The command of a build."""
+    command = ["-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
     command += [f"--{name}={value}" for name, value in TINY_RECIPE.items()]
-
-    def limited():
-        if most_bytes:
-            resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
-
-    return subprocess.run(
-        [*command, *options], cwd=ROOT, capture_output=True, text=True, preexec_fn=limited
-    )
+    return [*command, f"--most_scan_gb={most_scan_gb}"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -144,8 +138,8 @@ def test_a_bomb_costs_its_own_patient_alone_and_is_tried_again(tmp_path, workers
     source = Path(save_patients(tmp_path / "in", 3))
     bomb(source / "train/Patient_02/Patient_02.nii.gz")
     for most in ("0.5", "0.4"):
-        options = (f"--most_scan_gb={most}", f"--direct_num_workers={workers}")
-        done = build(source, tmp_path / "out", *options)
+        command = build(source, tmp_path / "out", most)
+        done = programs.run([*command, f"--direct_num_workers={workers}"])
         assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
         dataset = Dataset.load(str(tmp_path / "out"))
         assert [one.patient for one in dataset.patients] == ["Patient_01", "Patient_03"]
@@ -155,7 +149,12 @@ def test_a_bomb_costs_its_own_patient_alone_and_is_tried_again(tmp_path, workers
 def test_a_refused_allocation_costs_its_own_patient_alone(tmp_path):
     source = Path(save_patients(tmp_path / "in", 3))
     bomb(source / "train/Patient_02/Patient_02.nii.gz")
-    done = build(source, tmp_path / "out", "--most_scan_gb=100", most_bytes=8 * GB)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (8 * GB, 8 * GB))
+
+    command = [sys.executable, *build(source, tmp_path / "out", 100)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     dataset = Dataset.load(str(tmp_path / "out"))
     assert [one.patient for one in dataset.patients] == ["Patient_01", "Patient_03"]
@@ -219,10 +218,12 @@ def test_a_program_asks_for_its_pages_once(kind, tmp_path):
         slices.make(tmp_path, size=192)
 
     def faults(memory_is):
-        command = [sys.executable, "-c", FAULTS, tmp_path, kind, memory_is]
-        # Huge pages, where the system has some free, would make the count one of 2 MB each.
-        usual_pages = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}
-        done = subprocess.run(command, cwd=ROOT, env=usual_pages, capture_output=True, check=True)
+        # Huge pages, where the system has some free, would make the count one of 2 MB each; numpy
+        # reads this when it is loaded.
+        usual_pages = {"NUMPY_MADVISE_HUGEPAGE": "0"}
+        command = ["-c", FAULTS, tmp_path, kind, memory_is]
+        done = programs.run(command, cold=kind != "training", environment=usual_pages)
+        assert done.returncode == 0, done.stderr
         return float(done.stdout)
 
     assert faults("kept") < 500 < 1000 < faults("given_back")

@@ -1,6 +1,7 @@
 """The networks: shapes, scaling, weights from files, precision; and the learning rate."""
 
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -28,25 +29,34 @@ def images(count=2, size=32, context=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
+def size_of(decoder):
+    return 96 if decoder == "pspnet" else 32
+
+
+@functools.cache
+def built(decoder, xla):
+    """A network for tests that leave its weights as they are."""
+    config = dataclasses.replace(SMALL, decoder=decoder, xla=xla)
+    return model.build(config, size_of(decoder), 3)
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_decoder_gives_probabilities_of_every_voxel(decoder):
-    size = 96 if decoder == "pspnet" else 32
-    network = model.build(dataclasses.replace(SMALL, decoder=decoder), size, 3)
-    output = network(images(size=size))["segment"].numpy()
+    size = size_of(decoder)
+    output = built(decoder, False)(images(size=size))["segment"].numpy()
     assert output.shape == (2, size, size, 5) and output.dtype == np.float32
     np.testing.assert_allclose(output.sum(-1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_an_organ_begins_with_a_hundredth_of_the_pixels(decoder):
-    size = 96 if decoder == "pspnet" else 32
     for xla in (False, True):
-        network = model.build(dataclasses.replace(SMALL, decoder=decoder, xla=xla), size, 3)
-        by_name = layers.weights_by_name(network)
-        by_name[f"{layers.SEGMENT_HEAD}/kernel"].assign(
-            tf.zeros_like(by_name[f"{layers.SEGMENT_HEAD}/kernel"])
-        )
-        share = network(images(size=size))["segment"].numpy()
+        network = built(decoder, xla)
+        kernel = layers.weights_by_name(network)[f"{layers.SEGMENT_HEAD}/kernel"]
+        before = kernel.numpy()
+        kernel.assign(tf.zeros_like(kernel))
+        share = network(images(size=size_of(decoder)))["segment"].numpy()
+        kernel.assign(before)
         np.testing.assert_allclose(share[..., 1:] / share[..., :1], 0.01, rtol=1e-5)
 
 
@@ -78,9 +88,7 @@ def test_half_precision_computes_inside_and_ends_in_float32(precision):
 
 
 def test_upsampling_for_xla_is_the_same_network():
-    tf.keras.utils.set_random_seed(0)
-    plain = model.build(SMALL, 32, 3)
-    compiled = model.build(dataclasses.replace(SMALL, xla=True), 32, 3)
+    plain, compiled = built("unet", False), model.build(dataclasses.replace(SMALL, xla=True), 32, 3)
     compiled.set_weights(plain.get_weights())
     outlined, expected = compiled(images())["segment"], plain(images())["segment"]
     np.testing.assert_allclose(outlined, expected, atol=1e-6)

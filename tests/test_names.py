@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import TINY_RECIPE, save, save_patient, touch
+from cases import TINY_RECIPE, save, save_patient, tiny_patient, touch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import run_entry
 from tiny_models import coded_scan, save_coded
 
-from segthor import files, manifest, organs, phantom
+from segthor import files, manifest, organs
 from segthor.errors import InputError
 from segthor.inputs import find, find_contours, find_predictions
 from segthor.organs import SEGTHOR
@@ -176,7 +176,7 @@ AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
 def test_the_real_programs_write_into_their_output_alone(model, tmp_path_factory, drawn):
     """Names of a CSV that the finder lets pass, all in one job of each program."""
     root = tmp_path_factory.mktemp("root")
-    made = phantom.tiny(1)
+    made = tiny_patient(1)
     save(root / "in" / "ct.nii.gz", made.hu, made.affine)
     save(root / "in" / "gt.nii.gz", made.labels, made.affine)
     save(root / "in" / "coded.nii.gz", coded_scan(planted()), AFFINE)
@@ -242,7 +242,7 @@ def test_one_bad_file_name_is_refused_by_name_and_the_others_go_on(model, tmp_pa
 
 def test_a_bad_folder_name_is_a_rejected_patient_of_the_dataset(tmp_path):
     for number in (1, 2, 3):
-        save_patient(tmp_path / "in", f"Patient_{number:02d}", phantom.tiny(number))
+        save_patient(tmp_path / "in", f"Patient_{number:02d}", tiny_patient(number))
     train = os.fsencode(tmp_path / "in" / "train")
     for name in BAD_FILES:
         shutil.copytree(os.path.join(train, b"Patient_03"), os.path.join(train, name))
@@ -264,7 +264,7 @@ def test_a_bad_folder_name_is_a_rejected_patient_of_the_dataset(tmp_path):
 
 def test_a_name_that_is_a_formula_is_text_in_every_table(tmp_path):
     names = ["=HYPERLINK(1)", "@x", "-2+3", "+1"]
-    made = phantom.tiny(1)
+    made = tiny_patient(1)
     save(tmp_path / "ct.nii.gz", made.hu, made.affine)
     save(tmp_path / "gt.nii.gz", made.labels, made.affine)
     rows = [(name, "ct.nii.gz", "gt.nii.gz") for name in names]
@@ -296,7 +296,7 @@ def test_names_are_no_patterns_on_an_object_store():
 
 
 def test_a_path_that_no_system_can_open_ends_in_a_line(tmp_path):
-    save_patient(tmp_path, "Patient_01", phantom.tiny(1))
+    save_patient(tmp_path, "Patient_01", tiny_patient(1))
     place = f"{tmp_path}/train/Patient_01"
     rows = [("A", f"{place}/Patient_01.nii.gz", f"{place}/GT.nii.gz"), ("B", "x" * 300, "gt.nii")]
     done = run_entry("beam_jobs.build", input=write_csv(tmp_path / "p.csv", rows),

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from cases import save
+from cases import save, tiny_patient
 from programs import run, run_entry
 from structure_cases import write_patient
 from tiny_models import coded_scan, save_coded
@@ -45,9 +45,9 @@ def store():
     fsspec.config.conf.pop("s3", None)
 
 
-def build(source, output, *more, cold=False):
+def build(source, output, *more):
     command = ["-m", "beam_jobs.build", f"--input={source}", f"--output={output}"]
-    return run([*command, *FLAGS, *more], cold=cold)
+    return run([*command, *FLAGS, *more])
 
 
 def upload(local, url):
@@ -64,7 +64,7 @@ def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_pa
     upload(local, "s3://clinic/raw")
     on_disk = build(local, tmp_path / "dataset")
     workers = "--direct_num_workers=2"
-    on_store = build("s3://clinic/raw", "s3://clinic/dataset", workers, cold=True)
+    on_store = build("s3://clinic/raw", "s3://clinic/dataset", workers)
     assert (on_disk.returncode, on_store.returncode) == (0, 0), on_disk.stderr + on_store.stderr
     expected = Dataset.load(str(tmp_path / "dataset"))
     found = Dataset.load("s3://clinic/dataset")
@@ -83,7 +83,7 @@ def test_shards_built_on_an_object_store_are_those_built_on_a_disk(store, tmp_pa
 def test_a_dicom_tree_on_an_object_store_gives_the_shards_of_one_on_a_disk(store, tmp_path):
     for name in "AB":
         names = dict.fromkeys(("patient", "study", "series", "frame"), name)
-        write_patient(tmp_path / "tree" / name, phantom.tiny(ord(name)), enhanced=True, **names)
+        write_patient(tmp_path / "tree" / name, tiny_patient(ord(name)), enhanced=True, **names)
     upload(tmp_path / "tree", "s3://clinic/tree")
     on_disk = build(tmp_path / "tree", tmp_path / "dataset")
     on_store = build("s3://clinic/tree", "s3://clinic/dicom", "--direct_num_workers=2")

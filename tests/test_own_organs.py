@@ -8,10 +8,10 @@ import nibabel
 import numpy as np
 import programs
 import pytest
-from cases import TINY_RECIPE, save
+from cases import TINY_RECIPE, save, tiny_patient
 from programs import run_entry
 
-from segthor import organ_table, phantom, records
+from segthor import organ_table, records
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.manifest import Audit, Built, Dataset, Shard
@@ -54,7 +54,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "organs.csv").write_text(FOUR + FIFTH)
     for number in range(1, 7):
-        made = phantom.tiny(number)
+        made = tiny_patient(number)
         place = folder / "patients" / "train" / f"P{number}"
         save(place / f"P{number}.nii.gz", made.hu, made.affine)
         save(place / "GT.nii.gz", drawn(made, LABELS), made.affine)
@@ -187,7 +187,7 @@ def test_predictions_and_contours_that_number_an_organ_differently_are_one_line(
 def test_a_dataset_may_have_contours_of_more_organs_than_the_predictions(tmp_path):
     """The older model of four organs, scored on a dataset of seven."""
     thorax = organ_table.read("configs/organs/thorax.csv")
-    made = phantom.tiny(1)
+    made = tiny_patient(1)
     labels = made.labels.copy(order="K")
     labels[CORD][made.labels[CORD] == 0] = thorax["lung_left"].label
     save(tmp_path / "p" / "P1.nii.gz", made.labels, made.affine)

@@ -28,14 +28,21 @@ def claim(workdir, source, config=CONFIG, chief=True):
     return run.claim(str(workdir), config, source, 1, chief)
 
 
-@pytest.fixture
-def workdir(source, tmp_path):
-    """A run with a best checkpoint."""
-    with claim(tmp_path / "run", source):
+@pytest.fixture(scope="module")
+def saved(source, tmp_path_factory):
+    """A run with a best checkpoint; who writes there takes a copy."""
+    workdir = tmp_path_factory.mktemp("saved") / "run"
+    with claim(workdir, source):
         network = model.build(CONFIG, 32, 3)
         checkpoint = tf.train.Checkpoint(model=network)
-        tf.train.CheckpointManager(checkpoint, str(tmp_path / "run" / run.BEST), 1).save()
-    return tmp_path / "run"
+        tf.train.CheckpointManager(checkpoint, str(workdir / run.BEST), 1).save()
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    """A copy of `saved`."""
+    return shutil.copytree(saved, tmp_path / "run")
 
 
 def test_a_new_folder_becomes_a_run_and_a_run_may_be_claimed_again(source, tmp_path):

@@ -35,6 +35,11 @@ def run(code, *arguments, **environment):
     return programs.run(["-c", code, *arguments], cold=True, environment=environment)
 
 
+def run_light(program, *flags):
+    """Runs it where neither TensorFlow nor Beam is loaded; says on stderr which it has loaded."""
+    return programs.run(["-c", LOADED, program, *flags], light=True)
+
+
 def test_all_programs_are_found():
     assert {"trainer.main", "serving.export", "beam_jobs.build", "segthor.phantom"} < set(PROGRAMS)
     assert {name.partition(".")[0] for name in PROGRAMS} == set(PACKAGES)
@@ -55,7 +60,7 @@ def test_an_unknown_flag_is_told_before_tensorflow_is_loaded(program, tmp_path):
         "serving.predict": ["--model=x", "--input=x", "--output=x"],
         "trainer.cross_validate": ["--workdir=x", "--data=nowhere"],  # it hands flags on
     }
-    done = run(LOADED, program, "--no_such_flag=1", *required.get(program, ()))
+    done = run_light(program, "--no_such_flag=1", *required.get(program, ()))
     error, loaded = done.stderr.splitlines()
     assert done.returncode == 2 and error.startswith("error: ")
     # Only Beam knows which options are its own.
@@ -99,7 +104,7 @@ def test_a_missing_input_is_told_before_tensorflow_or_beam_is_loaded(program, tm
     flags = [
         f.replace("OUT", places["OUT"]).replace("SCAN", places["SCAN"]) for f in MISSING[program]
     ]
-    done = run(LOADED, program, *flags)
+    done = run_light(program, *flags)
     error, loaded = done.stderr.splitlines()
     assert done.returncode == 2 and error.startswith("error: ") and "nowhere" in error
     assert loaded == "loaded:"
@@ -121,7 +126,7 @@ def test_the_trainer_refuses_before_tensorflow_is_loaded(tmp_path, flag, words):
     others.mkdir()
     (others / "thesis.tex").touch()
     flags = [f"--data={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
-    done = run(LOADED, "trainer.main", *flags, flag.format(others=others))
+    done = run_light("trainer.main", *flags, flag.format(others=others))
     error, loaded = done.stderr.splitlines()
     assert done.returncode == 2 and error.startswith("error: ") and words in error
     assert loaded == "loaded:"
@@ -149,8 +154,17 @@ def load(*arguments, **environment):
     return done.stderr.splitlines()
 
 
-def test_tensorflow_loads_in_silence_and_what_comes_later_is_shown():
-    from_cpp, *others = load()
+@pytest.fixture
+def with_gpu(tmp_path):
+    """PATH of a machine that has a GPU's driver."""
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+def test_tensorflow_loads_in_silence_and_what_comes_later_is_shown(with_gpu):
+    from_cpp, *others = load(PATH=with_gpu)  # a GPU that CUDA_VISIBLE_DEVICES hides
     assert from_cpp.startswith("W") and from_cpp.endswith("from C++")
     assert others == ["straight", "from Python"]
 
@@ -159,14 +173,9 @@ def test_with_verbosity_every_note_is_shown():
     assert any("oneDNN" in line or "cpu_feature_guard" in line for line in load("--verbosity=1"))
 
 
-def test_a_gpu_that_tensorflow_cannot_use_is_told_in_one_line(tmp_path):
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\n")
-    driver.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    assert len(load(PATH=path)) == 3  # hidden by CUDA_VISIBLE_DEVICES
+def test_a_gpu_that_tensorflow_cannot_use_is_told_in_one_line(with_gpu):
     # A number that no machine has: TensorFlow then finds no GPU wherever this runs.
-    told = [line for line in load(PATH=path, CUDA_VISIBLE_DEVICES="99") if "GPU" in line]
+    told = [line for line in load(PATH=with_gpu, CUDA_VISIBLE_DEVICES="99") if "GPU" in line]
     assert len(told) == 1 and told[0].startswith("warning: ") and "[and-cuda]" in told[0]
 
 

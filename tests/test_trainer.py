@@ -45,13 +45,16 @@ EXACT = [
     *("--validate_every=6", "--steps_per_call=3", "--ema=0.9", "--schedule=plateau"),
     *("--patience=1", "--clip_norm=1"),
 ]
+# Of the one run with a real network.
+REAL_STEPS = 8
+REAL = [*EXACT, f"--steps={REAL_STEPS}"]
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """(folder, output) of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    output = finish([start(command(data, workdir, *EXACT))])[0]
+    output = finish([start(command(data, workdir, *REAL))])[0]
     return workdir, output
 
 
@@ -135,7 +138,7 @@ def test_ctrl_c_saves_and_ends_a_call_of_many_steps(data, tmp_path):
 
 
 def test_nothing_but_its_own_lines_reaches_the_terminal(whole):
-    own = r"\d+ training slices|1 device|step \d+/24  loss|Best Dice|Wrote |Next: "
+    own = r"\d+ training slices|1 device|step \d+/8  loss|Best Dice|Wrote |Next: "
     assert [line for line in whole[1].splitlines() if not re.match(own, line)] == []
 
 
@@ -145,11 +148,11 @@ def test_a_run_leaves_what_the_next_programs_need(data, whole):
     assert run["config"]["backbone"] == "resnet18" and run["organs"] == list(slices.NAMES)
     assert run["recipe"]["context"] == 3 and run["replicas"] == 1
     summary = json.loads((workdir / "summary.json").read_text())
-    assert summary["finished"] and summary["steps"] == STEPS
+    assert summary["finished"] and summary["steps"] == REAL_STEPS
     assert set(summary["best"]) == {"step", "dice", *(f"dice_{n}" for n in slices.NAMES)}
-    assert tf.train.latest_checkpoint(str(workdir / "checkpoints")).endswith(f"-{STEPS}")
+    assert tf.train.latest_checkpoint(str(workdir / "checkpoints")).endswith(f"-{REAL_STEPS}")
     assert tf.train.latest_checkpoint(str(workdir / "best"))
-    assert re.search(r"1 device\(s\) x 4 slices = 4 per step, 24 steps", output)
+    assert re.search(r"1 device\(s\) x 4 slices = 4 per step, 8 steps", output)
     assert "Next: python -m serving.export" in output
 
 
@@ -170,12 +173,13 @@ def test_the_best_checkpoint_comes_back_as_a_network(whole):
     assert record.summary == json.loads((workdir / "summary.json").read_text())
 
 
-def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data, tmp_path):
+def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data, tmp_path, network):
     """Its BatchNorm statistics are the trained network's, not the 0 and 1 that they begin with."""
     from trainer import run as runs
 
     flags = ["--steps=1000", "--validate_every=1000", "--checkpoint_every=4", "--steps_per_call=2"]
-    process = start(command(data, tmp_path / "run", *flags, "--ema=0.9"))
+    train = command(data, tmp_path / "run", *flags, "--ema=0.9")
+    process = start(train, tiny=network == "tiny")
     while last_step(tmp_path / "run") < 4 and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
@@ -183,13 +187,13 @@ def test_stopped_before_the_first_validation_the_averaged_network_is_whole(data,
     assert process.returncode == 143, output[-2000:]
     stored = weights(tmp_path / "run")
     names = [n for n in stored if n.startswith("averaged/") and "/moving_" in n]
-    assert len(names) > 10
+    assert len(names) > {"tiny": 1, "resnet18": 10}[network]
     for name in names:
         trained = stored[name.replace("averaged/", "model/", 1)]
         np.testing.assert_array_equal(stored[name], trained, err_msg=name)
         assert not np.array_equal(trained, np.full_like(trained, name.count("moving_variance")))
-    network, _ = runs.restore(str(tmp_path / "run"), "last")
-    found = [v.numpy() for v in network.non_trainable_variables]
+    restored, _ = runs.restore(str(tmp_path / "run"), "last")
+    found = [v.numpy() for v in restored.non_trainable_variables]
     assert all(any(np.array_equal(v, stored[n]) for n in names) for v in found)
 
 
@@ -243,7 +247,7 @@ def test_an_organ_that_no_validation_patient_has_leaves_json_that_is_json(tmp_pa
 
 def test_another_configuration_is_refused_with_the_difference(data, whole):
     workdir, _ = whole
-    process = start(command(data, workdir, *EXACT, "--learning_rate=0.5", "--augment_noise=0.2"))
+    process = start(command(data, workdir, *REAL, "--learning_rate=0.5", "--augment_noise=0.2"))
     output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == 2
     line = output.strip().splitlines()[-1]

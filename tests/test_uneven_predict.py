@@ -10,7 +10,7 @@ import file_order
 import numpy as np
 import pydicom
 import pytest
-from cases import TINY_RECIPE
+from cases import TINY_RECIPE, tiny_patient
 from programs import run_entry
 from structure_cases import needs_dciodvfy, validated, write_patient
 from test_predict import affine_of, planted
@@ -18,7 +18,7 @@ from test_uneven import brute_force
 from tiny_models import coded_scan, save_coded
 
 import serving
-from segthor import phantom, records, scans
+from segthor import records, scans
 from segthor.dicom import places
 from segthor.errors import InputError
 from segthor.manifest import Dataset
@@ -290,7 +290,7 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
     for number, (name, lacking) in enumerate({"A": (), "B": range(8, 15, 3), "C": (7,)}.items()):
         names = dict.fromkeys(("patient", "study", "series", "frame"), name)
-        write_patient(folder / name, phantom.tiny(40 + number), missing=lacking, **names)
+        write_patient(folder / name, tiny_patient(40 + number), missing=lacking, **names)
     return folder
 
 
@@ -337,7 +337,7 @@ def build_whole(tree, tmp_path):
     source = tmp_path / "whole"
     shutil.copytree(tree / "A", source / "A")
     names = dict.fromkeys(("patient", "study", "series", "frame"), "B")
-    write_patient(source / "B", phantom.tiny(41), **names)
+    write_patient(source / "B", tiny_patient(41), **names)
     dataset, _ = build(source, tmp_path / "out_whole", status=0)
     slices = {}
     for path in Path(tmp_path / "out_whole/shards").iterdir():
@@ -352,7 +352,7 @@ def test_a_gap_is_built_where_its_severity_allows(tree, tmp_path):
     assert [one.patient for one in dataset.patients] == ["A", "B", "C"]
     (row,) = [one for one in dataset.patients if one.patient == "C"]
     measured = row.audit.organs["heart"]["volume_cm3"]
-    labels = np.delete(phantom.tiny(42).label_map.zyx, 7, axis=0)
+    labels = np.delete(tiny_patient(42).label_map.zyx, 7, axis=0)
     stack = places.stack(str(tree / "C/ct"))
     thickness = stack.grid.planes.thickness_mm
     area = np.prod(stack.pixel_spacing_mm)

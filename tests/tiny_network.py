@@ -10,14 +10,13 @@ import os
 import runpy
 import sys
 
-import trainer  # isort: skip  # noqa: F401  before tensorflow
-import tensorflow as tf
-
-from trainer import model
+from segthor import startup
 
 
 def install() -> None:
     """From now on, in this process, the trainer builds this network for every decoder."""
+    from trainer import model
+
     model._decoders = decoders
 
 
@@ -26,8 +25,10 @@ def decoders() -> dict:
     return dict.fromkeys(("unet", "fpn", "linknet", "pspnet"), network)
 
 
-def network(backbone, input_shape, classes, activation, encoder_weights) -> tf.keras.Model:
+def network(backbone, input_shape, classes, activation, encoder_weights):
     """Takes what segmentation_models' networks take; the names of its layers are theirs."""
+    import tensorflow as tf
+
     del backbone, activation, encoder_weights
     layers = tf.keras.layers
     images = layers.Input(input_shape)
@@ -41,7 +42,18 @@ def network(backbone, input_shape, classes, activation, encoder_weights) -> tf.k
     return tf.keras.Model(images, layers.UpSampling2D(4)(x))
 
 
+def install_when_loaded() -> None:
+    """`install` once the program has loaded TensorFlow, as it does without this network."""
+    load = startup.load_tensorflow
+
+    def load_and_install():
+        load()
+        install()
+
+    startup.load_tensorflow = load_and_install
+
+
 if __name__ == "__main__":
-    install()
+    install_when_loaded()
     sys.path[0], sys.argv = os.getcwd(), sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

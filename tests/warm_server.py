@@ -40,6 +40,8 @@ LAZY = (
     "matplotlib.pyplot",
     "s3fs",
 )
+# What programs load at their start; none of them loads TensorFlow or Beam.
+LIGHT = ("absl.app", "fsspec", "nibabel", "numpy", "PIL.Image", "pydicom", "scipy.ndimage")
 # Of the trainer, the modules that make a training's graph.
 CONVERTED = (
     *("appearance", "augment", "data", "devices", "draws", "exchange", "learner", "losses"),
@@ -79,7 +81,7 @@ def serve(requests: socket.socket) -> dict | None:
         if not message:
             return None
         program = " ".join(pickle.loads(message)["command"][:2])
-        if "train" in program or "replica" in program:
+        if "tensorflow" in sys.modules and ("train" in program or "replica" in program):
             convert_functions()
         pid = fork_beside(parent)
         if not pid:
@@ -232,8 +234,12 @@ def end(status: int) -> None:
 
 
 if __name__ == "__main__":
-    if os.environ.get("SEGTHOR_TESTS_LOAD") != "0":
+    descriptor, libraries = sys.argv[1:]
+    if libraries == "light":
+        for name in LIGHT:
+            importlib.import_module(name)
+    elif os.environ.get("SEGTHOR_TESTS_LOAD") != "0":
         with startup.quiet():
             load()
-    if request := serve(socket.socket(fileno=int(sys.argv[1]))):
+    if request := serve(socket.socket(fileno=int(descriptor))):
         become(request)
