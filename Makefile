@@ -60,9 +60,10 @@ demo: $(STAMP)  ## phantoms, data job, training, prediction and scores, all unde
 node-demo: $(STAMP)  ## send a phantom through an Orthanc and the node, with the demo's model
 	$(PY) scripts/node_demo.py $(DEMO)/model $(DEMO)/node
 
-# Two files at a time, those that take longest first (tests/conftest.py); the tests of a file share
-# fixtures. Most of the fuzzing and all networks but one run in test-all only, since there are many.
-TESTS := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Three files at a time for two cores, since many tests wait for programs; those that take longest
+# first (tests/conftest.py). The tests of a file share fixtures. Most of the fuzzing and all but one
+# of the networks run in test-all only, since there are many.
+TESTS := $(PY) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 test: $(STAMP)  ## run the tests
 	$(TESTS)

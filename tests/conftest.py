@@ -21,10 +21,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The files that take longest, in their order: one that started last would run alone at the end.
 FIRST = """
-trainer flink demo build dicom_trees train_hosts startup start node model phantom memory
-structures_write dicom_damage object_store networks doctor hints processes viewer phantom_organs
-dicom_build learner augment programs cross_validate learning_curve outputs predict_safety
-uneven_predict dicom_series predict damaged_shards manifest data replicas own_organs suspects run
+trainer flink node start train_hosts build startup memory model programs doctor hints demo
+structures_write object_store dicom_trees processes viewer phantom cross_validate learning_curve
+predict_safety dicom_build uneven_predict learner dicom_damage networks dicom_series predict
+own_organs suspects predict_dicom node_chain replicas damaged_shards augment decoder outputs
+environment phantom_organs data run names export placement round_trip structures_read
 """.split()
 
 if "PYTEST_XDIST_WORKER" in os.environ:

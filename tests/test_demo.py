@@ -59,5 +59,6 @@ def test_the_demo_says_nothing_that_is_not_its_own(tmp_path, network):
         command = [*program, *FEWER.get(program[1], [])]
         said += finish([start(command, cold=True, tiny=network == "tiny")])[0].splitlines()
     assert len(said) > 20
-    assert [line for line in said if FOREIGN.search(line)] == []
+    own = "no voxel is labelled"  # a warning of serving.evaluate: two steps teach little
+    assert [line for line in said if FOREIGN.search(line) and not line.endswith(own)] == []
     assert (tmp_path / "demo/evaluation/overlay.png").exists()
