@@ -20,7 +20,6 @@ from beam_jobs.thumbnail import encode_png
 from segthor import fields, files, json_files, manifest, records, reference, underway
 from segthor.errors import InputError
 from segthor.findings import REJECT
-from segthor.recipe import with_context
 
 SHARDS, PARTS = "shards", "parts"
 STATISTICS = "statistics.json"  # in the folder of the parts: the sum of their counts
@@ -152,7 +151,7 @@ def _record(patient: Examined, affine: np.ndarray, z: int, job: Job) -> records.
     return records.Slice(
         patient=patient.source.name,
         z=z,
-        image=with_context(prepared.images, z, job.recipe.context),
+        image=prepared.image(z, job.recipe),
         labels=labels,
         present=records.present_in(labels, job.organs),
         contoured=tuple(int(name in patient.source.organs) for name in job.organs.names),

@@ -123,6 +123,12 @@ class Placement:
         return cls(shape, tuple(spacing_zyx_mm), first, step, size_px, planes_mm)
 
     @property
+    def offsets_mm(self) -> np.ndarray:
+        """Offsets of the scan's slices along z, ascending, float [Z]."""
+        even = np.arange(self.shape_zyx[0]) * self.spacing_zyx_mm[0]
+        return np.array(self.planes_mm) if self.planes_mm else even
+
+    @property
     def scan_planes(self) -> Planes | None:
         """The planes of the scan at uneven steps; None at even steps."""
         return Planes(self.planes_mm) if self.planes_mm else None

@@ -25,6 +25,7 @@ from segthor.volume import LabelMap, Volume
 NOMINAL_PIXEL_MM = 1.0  # gives the size in pixels of crop_mm where the scan's own pixels are kept
 _MOST_MM = 3000  # larger than any scanner's field of view
 _MOST_PX, _MOST_HU = 2048, 100_000
+_POSITION_SLACK = 1e-6  # slices
 _STRIDE_PX = 32  # the networks halve the image five times, so H and W must be multiples of 32
 _LEVEL_STATISTICS = {"median": np.median, "mean": functools.partial(np.mean, dtype=np.float64)}
 
@@ -45,6 +46,12 @@ class Recipe:
     )
     context: int = option(
         3, "Slices per image, odd; the first and last slice are repeated at the ends.", (1, 99)
+    )
+    context_mm: float = option(
+        0.0,
+        "Distance in mm between the slices of an image, interpolated in grey levels, so that scans "
+        "of any slice spacing look alike; 0: the scan's own neighbouring slices.",
+        (0, 100),
     )
     window_width_hu: float = option(
         350.0,
@@ -106,7 +113,10 @@ class Recipe:
 
     def to_json(self) -> dict:
         """Plain values, in the order of the fields."""
-        return dataclasses.asdict(self)
+        value = dataclasses.asdict(self)
+        if not self.context_mm:  # recipes from before this field keep their digest
+            del value["context_mm"]
+        return value
 
     @classmethod
     def from_json(cls, value: dict) -> "Recipe":
@@ -136,6 +146,25 @@ class Prepared:
     placement: Placement
     level_hu: float
     labels_outside: int
+
+    def image(self, z: int, recipe: Recipe) -> np.ndarray:
+        """Slice z with those about it as channels, uint8 [H, W, context], from the feet upwards.
+
+        recipe: The recipe of these slices.
+
+        Between two slices (see `context_positions`) the grey levels are interpolated linearly and
+        rounded half up: after the window, so that one windowed copy of the scan suffices.
+        """
+        image = np.empty((*self.images.shape[1:], recipe.context), np.uint8)
+        positions = context_positions(z, recipe, self.placement.offsets_mm)
+        for channel, position in enumerate(positions):
+            lower = int(position + _POSITION_SLACK)
+            share = np.float32(position - lower)
+            image[..., channel] = self.images[lower]
+            if share > _POSITION_SLACK:  # else the grey levels of the slice, exactly
+                between = self.images[lower] * (1 - share) + self.images[lower + 1] * share
+                image[..., channel] = between + np.float32(0.5)
+        return image
 
 
 def prepare(
@@ -212,18 +241,18 @@ def window(hu: np.ndarray, level_hu: float, width_hu: float) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
-def context_indices(z: int, num_slices: int, context: int) -> list[int]:
-    """The `context` slice numbers about z; the first and last number are repeated at the ends."""
-    first = z - context // 2
-    return [min(max(n, 0), num_slices - 1) for n in range(first, first + context)]
+def context_positions(z: int, recipe: Recipe, offsets_mm: np.ndarray) -> np.ndarray:
+    """Indices of the `recipe.context` slices about z, float [context], from inferior to superior.
 
+    The first and the last slice are repeated at the ends.
 
-def with_context(slices: np.ndarray, z: int, context: int) -> np.ndarray:
-    """The slices about z of [Z, H, W] as channels [H, W, context], from inferior to superior."""
-    image = np.empty((*slices.shape[1:], context), slices.dtype)
-    for channel, index in enumerate(context_indices(z, len(slices), context)):
-        image[..., channel] = slices[index]
-    return image
+    offsets_mm: Offsets of the scan's slices along z, increasing, float [Z].
+    """
+    steps = np.arange(recipe.context) - recipe.context // 2
+    if not recipe.context_mm:
+        return np.clip(z + steps, 0, len(offsets_mm) - 1.0)
+    wanted_mm = offsets_mm[z] + steps * recipe.context_mm
+    return np.interp(wanted_mm, offsets_mm, np.arange(len(offsets_mm)))
 
 
 def _center_px(volume: Volume, recipe: Recipe, masks: LabelMap | None) -> tuple[float, float]:

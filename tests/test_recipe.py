@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from segthor.errors import InputError
+from segthor.geometry import Placement
 from segthor.organs import SEGTHOR
-from segthor.recipe import Recipe, context_indices, prepare, window, with_context
+from segthor.recipe import Prepared, Recipe, context_positions, prepare, window
 from tests import file_order
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
@@ -123,10 +124,62 @@ def test_air_alone_is_refused():
         prepare(file_order.volume(np.full((40, 40, 4), -1000, np.int16), AFFINE), Recipe())
 
 
+def context_image(images, z, recipe, spacing_mm=3.0, planes_mm=None):
+    shape = images.shape
+    placement = Placement(shape, (spacing_mm, 1.0, 1.0), (0, 0), (1, 1), shape[1], planes_mm)
+    return Prepared(images, None, np.empty(0), placement, 0.0, 0).image(z, recipe)
+
+
 def test_context_repeats_the_end_slice():
-    assert context_indices(0, 5, 3) == [0, 0, 1]
-    assert context_indices(4, 5, 5) == [2, 3, 4, 4, 4]
-    assert context_indices(0, 1, 3) == [0, 0, 0]
-    slices = np.arange(4 * 2 * 2).reshape(4, 2, 2)
-    np.testing.assert_array_equal(with_context(slices, 1, 3)[..., 0], slices[0])
-    np.testing.assert_array_equal(with_context(slices, 1, 3)[..., 2], slices[2])
+    def positions(z, slices, context):
+        return list(context_positions(z, Recipe(context=context), np.arange(slices)))
+
+    assert positions(0, 5, 3) == [0, 0, 1]
+    assert positions(4, 5, 5) == [2, 3, 4, 4, 4]
+    assert positions(0, 1, 3) == [0, 0, 0]
+    slices = np.arange(4 * 2 * 2, dtype=np.uint8).reshape(4, 2, 2)
+    image = context_image(slices, 1, Recipe(context=3))
+    np.testing.assert_array_equal(image, np.moveaxis(slices[:3], 0, -1))
+
+
+def test_context_in_mm_is_the_same_for_a_scan_with_thinner_slices():
+    random = np.random.default_rng(0)
+    thick = random.integers(0, 256, (6, 5, 5), dtype=np.uint8)
+    share = np.arange(16)[:, None, None] / 3 % 1
+    lower = np.minimum(np.arange(16) // 3, 4)
+    thin = np.rint(thick[lower] * (1 - share) + thick[lower + 1] * share).astype(np.uint8)
+    thin[15] = thick[5]
+    recipe = Recipe(context=5, context_mm=3.0)
+    for z in range(6):
+        expected = context_image(thick, z, Recipe(context=5), spacing_mm=3.0)
+        np.testing.assert_array_equal(context_image(thick, z, recipe, 3.0), expected)
+        np.testing.assert_array_equal(context_image(thin, 3 * z, recipe, 1.0), expected)
+
+
+@pytest.mark.parametrize("planes_mm", [None, (0.0, 2.0, 7.0, 8.5, 13.0, 13.5, 20.0)])
+def test_context_in_mm_is_interpolated_between_planes(planes_mm):
+    slices = np.random.default_rng(1).integers(0, 256, (7, 3, 4), dtype=np.uint8)[:, :3, :3]
+    offsets = planes_mm or np.arange(7) * 2.5
+    recipe = Recipe(context=3, context_mm=4.0)
+    for z in range(7):
+        image = context_image(slices, z, recipe, 2.5, planes_mm)
+        for channel, wanted_mm in enumerate(offsets[z] + np.array([-4.0, 0.0, 4.0])):
+            for row, column in np.ndindex(3, 3):
+                exact = np.interp(wanted_mm, offsets, slices[:, row, column].astype(float))
+                assert abs(image[row, column, channel] - exact) <= 0.5 + 1e-3
+
+
+def test_recipes_without_context_in_mm_keep_their_digest():
+    earlier = {
+        "crop_mm": 256.0,
+        "pixel_mm": 1.0,
+        "context": 3,
+        "window_width_hu": 350.0,
+        "window_level": "50",
+        "crop_center": "body",
+    }
+    assert Recipe().to_json() == earlier
+    assert Recipe.from_json(earlier) == Recipe()
+    chosen = Recipe(context_mm=3.0)
+    assert chosen.digest() != Recipe().digest()
+    assert Recipe.from_json(chosen.to_json()) == chosen

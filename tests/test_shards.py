@@ -18,7 +18,7 @@ from segthor import files, findings, nifti, records, scans
 from segthor.inputs import find
 from segthor.organs import SEGTHOR
 from segthor.patients import Patient
-from segthor.recipe import Recipe, prepare, with_context
+from segthor.recipe import Recipe, prepare
 from tests import file_order
 
 RECIPE = Recipe(**TINY_RECIPE)
@@ -53,7 +53,7 @@ def test_records_are_every_slice_of_every_patient_as_prepared(tmp_path, sources)
         expected = prepare(ct, RECIPE, contours)
         for z in range(16):
             record = found[source.name, z]
-            np.testing.assert_array_equal(record.image, with_context(expected.images, z, 3))
+            np.testing.assert_array_equal(record.image, expected.image(z, RECIPE))
             np.testing.assert_array_equal(record.labels, expected.labels[z])
             np.testing.assert_allclose(record.affine, ct.grid.lps_affine(), rtol=1e-6)
             assert record.scan_shape == ct.zyx.shape[::-1]

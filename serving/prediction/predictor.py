@@ -9,7 +9,7 @@ import numpy as np
 
 from segthor.errors import InputError
 from segthor.organs import Organs
-from segthor.recipe import Prepared, Recipe, prepare, with_context
+from segthor.recipe import Prepared, Recipe, prepare
 from segthor.volume import LabelMap, Volume
 from serving.prediction import flips
 from serving.prediction.bundle import PRESENCE, PROBABILITIES, Bundle, label_values
@@ -35,8 +35,7 @@ class Input:
 
     def batch(self, slices: range) -> np.ndarray:
         """These slices with their neighbours as channels, uint8 [N, H, W, C]."""
-        images = self.prepared.images
-        return np.stack([with_context(images, z, self.recipe.context) for z in slices])
+        return np.stack([self.prepared.image(z, self.recipe) for z in slices])
 
 
 @dataclass(frozen=True)
