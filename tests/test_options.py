@@ -9,7 +9,7 @@ from absl.testing import flagsaver
 from programs import ROOT, run
 
 from beam_jobs.driver import Settings
-from segthor import flags_of, options
+from segthor import fields, flags_of, options
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
@@ -91,7 +91,7 @@ def test_the_flag_shows_the_range_and_the_error_names_the_flag(kind, spec):
 )
 def test_json_that_makes_no_sense_is_refused_by_name(kind, value, message):
     with pytest.raises(InputError, match=message):
-        kind.from_json(value)
+        fields.from_json(kind, value, kind.__name__.lower())
 
 
 @pytest.mark.parametrize(
