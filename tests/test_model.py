@@ -128,7 +128,11 @@ def test_every_encoder_of_the_library_is_there():
     assert sorted(BACKBONES) == sorted(Backbones.models_names())
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "seresnet18", "seresnet50"])
+# seresnet50 takes three seconds to build twice.
+@pytest.mark.parametrize(
+    "backbone",
+    ["mobilenetv2", "seresnet18", pytest.param("seresnet50", marks=pytest.mark.thorough)],
+)
 def test_a_classifier_looks_at_the_encoders_deepest_layer(backbone):
     config = Config(task="classify", loss="ce", backbone=backbone, organs=("heart",))
     body = model.build(config, 32, 3).get_layer(backbone)
