@@ -73,7 +73,7 @@ def _make_row(patient: Built | Unlabelled | Rejected) -> dict:
     row |= {key: getattr(patient, key) for key in ("split", "fold", "slices")}
     row |= {"pixel_mm": round(max(in_plane_mm), 4), "slice_mm": round(z_mm, 4)}
     for organ, figures in patient.audit.organs.items():
-        row |= {f"{organ}_{figure}": figures[figure] for figure in _FIGURES}
+        row |= {f"{organ}_{figure}": getattr(figures, figure) for figure in _FIGURES}
     return row
 
 

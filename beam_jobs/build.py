@@ -14,20 +14,11 @@ Exit status: 0; 3 where patients were rejected and the others built; 2 for an er
 from absl import flags
 
 from beam_jobs.driver import Settings, build
-from segthor import (
-    configs,
-    files,
-    flags_of,
-    ignored,
-    organ_table,
-    outputs,
-    patient_table,
-    runners,
-    scans,
-)
+from segthor import configs, files, flags_of, ignored, organ_table, outputs, runners, scans
 from segthor.errors import InputError, run
 from segthor.manifest import DEFAULT_DATASET
 from segthor.organs import SEGTHOR, Organs
+from segthor.patient_table import SERIES_HELP, read_series
 
 DEFAULT_PHANTOMS = "data/phantoms"
 
@@ -48,7 +39,7 @@ _ROI_NAMES = flags.DEFINE_string(
     "CSV with the columns organ,name: names of ROIs in structure sets, in addition to the table's "
     "synonyms.",
 )
-_SERIES = flags.DEFINE_string("series", "", patient_table.SERIES_HELP)
+_SERIES = flags.DEFINE_string("series", "", SERIES_HELP)
 _DESCRIPTIONS = flags.DEFINE_bool(
     "descriptions",
     False,
@@ -79,7 +70,7 @@ def main(argv):
         organs=organs,
         label_values=_label_values(organs),
         roi_names=roi_names,
-        series=patient_table.read_series(_SERIES.value),
+        series=read_series(_SERIES.value),
         severities=tuple(sorted(_pairs("severity", _SEVERITY.value).items())),
     )
     runners.check_options(settings.runner, argv[1:])

@@ -8,6 +8,7 @@ import numpy as np
 
 from beam_jobs.examine import Examined
 from segthor.boxes import nonzero_box
+from segthor.manifest import Statistics
 from segthor.organs import Organs
 from segthor.records import present_in
 
@@ -42,6 +43,17 @@ def add(total: dict, counts: dict) -> None:
             sums[value] = sums.get(value, 0) + number
 
 
+def total(many):
+    """The sum of several counts; order and grouping do not matter.
+
+    It is sorted, so that the JSON file does not depend on them either.
+    """
+    sums = {}
+    for counts in many:
+        add(sums, counts)
+    return {name: dict(sorted(sums[name].items())) for name in sorted(sums)}
+
+
 def _histogram(hu: np.ndarray) -> dict[str, int]:
     """Lower edge of each bin that is not empty -> number of values; HU_BIN wide, -1024 to 4096."""
     # Exact, and far faster than floor_divide, because the bin is a power of two.
@@ -50,7 +62,7 @@ def _histogram(hu: np.ndarray) -> dict[str, int]:
     return {str(int(n) * HU_BIN - 1024): int(numbers[n]) for n in np.flatnonzero(numbers)}
 
 
-def summary(counts: dict) -> dict:
+def summary(counts: dict) -> Statistics:
     """Statistics for the manifest: slices per organ, HU percentiles of organs, spacings in mm.
 
     A percentile is the lower edge of the bin that holds it.
@@ -65,13 +77,10 @@ def summary(counts: dict) -> dict:
         for name in ("spacing_in_plane_mm", "spacing_between_slices_mm")
         if name in counts
     }
-    return {"slices": counts.get("slices", {}), "hu_percentiles": percentiles, **spacings}
+    return Statistics(counts.get("slices", {}), percentiles, **spacings)
 
 
 def _percentiles(counts: dict, names, percents) -> dict[str, float]:
-    values = np.array(sorted(map(float, counts)))
-    numbers = {float(value): number for value, number in counts.items()}
-    cumulative = np.cumsum([numbers[value] for value in values])
-    ranks = np.maximum(1, np.ceil(np.array(percents) / 100 * cumulative[-1]))
-    picked = values[np.searchsorted(cumulative, ranks)]
+    numbers = list(counts.values())
+    picked = np.percentile([*map(float, counts)], percents, method="inverted_cdf", weights=numbers)
     return dict(zip(names, picked.tolist(), strict=True))

@@ -199,11 +199,11 @@ def _report(made: Dataset, settings: Settings, seconds: float) -> int:
 
 def _warn_unmatched_names(made: Dataset) -> None:
     """Prints each finding about --roi_names once, with its number of patients."""
-    rows = [*made.patients, *made.rejected]
-    findings = [row.findings if row in made.rejected else row.audit.findings for row in rows]
+    findings = [one.audit.findings for one in made.patients]
+    findings += [one.findings for one in made.rejected]
     messages = Counter(f.message for own in findings for f in own if f.code == _UNMATCHED)
     for message, count in sorted(messages.items()):
-        print(f"warning: {message} ({count} of {len(rows)} patients)", file=sys.stderr)
+        print(f"warning: {message} ({count} of {len(findings)} patients)", file=sys.stderr)
 
 
 def _suggest_next(made: Dataset, settings: Settings) -> str:

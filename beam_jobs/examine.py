@@ -1,7 +1,7 @@
 """One patient: reads, audits and prepares it."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from beam_jobs import same_scan
 from beam_jobs.job import Job
@@ -57,9 +57,7 @@ class Examined:
 
     def audit(self) -> manifest.Audit:
         """Findings and figures for the manifest."""
-        return manifest.Audit(
-            self.findings, {name: asdict(figure) for name, figure in self.organs.items()}
-        )
+        return manifest.Audit(self.findings, self.organs)
 
 
 def examine(source: Patient, job: Job) -> Examined:
@@ -88,7 +86,9 @@ def _examine(source: Patient, job: Job) -> Examined:
     ct, contours = pair.ct, pair.contours
     drawn = contours if contours and contours.zyx.shape == ct.zyx.shape else None
     findings = audit.name_organs_at_gaps(ct.findings, ct.grid, drawn)
-    findings += [*_grid_findings(pair), *audit.finite_findings(ct.zyx)]
+    findings += audit.grid_findings(ct.grid) + audit.size_findings(ct.zyx.shape)
+    findings += audit.pair_findings(ct.grid, contours.grid) if contours else ()
+    findings += audit.finite_findings(ct.zyx)
     if contours:
         findings += contours.findings
         if contours.contoured is not None:  # a structure set says itself which organs it holds
@@ -137,10 +137,9 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
         errors[str(error)] = error.code
     try:
         if source.labels:
-            names, grid = (job.roi_names, job.label_values), ct and ct.grid
-            contours = scans.read_contours(
-                source.labels, source.ct, job.organs, *names, *rest, grid
-            )
+            paths, grid = (source.labels, source.ct), ct and ct.grid
+            rules = job.roi_names, job.label_values
+            contours = scans.read_contours(*paths, job.organs, *rules, *rest, grid)
     except ReadError as error:
         errors[str(error)] = error.code
     # The digest and the voxels must be of the same bytes.
@@ -148,30 +147,19 @@ def _read(source: Patient, job: Job) -> tuple[Scans | None, list[Finding]]:
         errors["CT or contours changed while they were read"] = "file_changed"
     if errors:
         findings = [Finding.of(code, message) for message, code in errors.items()]
+        if ct is None:
+            return None, findings
         # Missing slices may be the reason why contours do not fit.
-        return None, [*_step_findings(ct), *findings]
+        return None, [one for one in ct.findings if one.code in _STEP_CODES] + findings
     return Scans(ct, contours, digest.hexdigest(), before), []
-
-
-def _step_findings(ct: Volume | None) -> list[Finding]:
-    """Findings about gaps and uneven steps."""
-    return [one for one in (ct.findings if ct else ()) if one.code in _STEP_CODES]
-
-
-def _grid_findings(pair: Scans) -> list[Finding]:
-    grid, contours = pair.ct.grid, pair.contours
-    findings = audit.grid_findings(grid) + audit.size_findings(pair.ct.zyx.shape)
-    return findings + (audit.pair_findings(grid, contours.grid) if contours else [])
 
 
 def _read_masks(source: Patient, ct: Volume, job: Job) -> LabelMap | None:
     """An earlier model's label map, where the contours lack an organ that the recipe needs."""
     if not source.masks or (source.labels and job.recipe.mask_organs <= set(source.organs)):
         return None
-    like = (source.ct, ct.grid)
-    return scans.read_labels(
-        source.masks, like=like, most_bytes=job.most_scan_bytes, organs=job.organs
-    )
+    like, most_bytes = (source.ct, ct.grid), job.most_scan_bytes
+    return scans.read_labels(source.masks, like, most_bytes=most_bytes, organs=job.organs)
 
 
 def _judge(findings, job: Job) -> tuple[Finding, ...]:

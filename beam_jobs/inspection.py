@@ -46,8 +46,8 @@ def draw(dataset: Dataset, folder: str, output: str, patients: int) -> int:
 
 def describe(dataset: Dataset):
     """Yields the dataset's statistics as lines of text."""
-    slices = dataset.statistics.get("slices", {})
-    total = max(1, slices.get("all", 0))
+    statistics = dataset.statistics
+    total = max(1, statistics.slices.get("all", 0))
     for split in (TRAIN, VALIDATION):
         shards = dataset.shards_of(split)
         patients = sum(one.split == split for one in dataset.patients)
@@ -57,19 +57,19 @@ def describe(dataset: Dataset):
     yield f"rejected   {len(dataset.rejected):5} patients"
     yield f"unlabelled {len(dataset.unlabelled):5} patients"
     for name in ("spacing_in_plane_mm", "spacing_between_slices_mm"):
-        spread = " / ".join(f"{mm:g}" for mm in dataset.statistics.get(name, {}).values())
+        spread = " / ".join(f"{mm:g}" for mm in getattr(statistics, name).values())
         yield f"{name}: {spread} (min / median / max)"
     yield ""
     width = 1 + max(10, *map(len, dataset.organs.names))
     columns = "in slices    HU 5 %   median     95 %   volume cm3 (min / median / max)"
     yield f"{'organ':<{width}}{columns}"
     for organ in dataset.organs.names:
-        percent = dataset.statistics.get("hu_percentiles", {}).get(organ)
+        percent = statistics.hu_percentiles.get(organ)
         volumes = _organ_volumes(dataset, organ)
         if percent and volumes:
             spread = " / ".join(f"{cm3:.0f}" for cm3 in np.percentile(volumes, (0, 50, 100)))
             yield (
-                f"{organ:<{width}}{slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
+                f"{organ:<{width}}{statistics.slices.get(organ, 0) / total:8.1%}{percent['5']:10g}"
                 f"{percent['50']:9g}{percent['95']:9g}   {spread}"
             )
 
@@ -167,5 +167,5 @@ def _scale(image: np.ndarray) -> int:
 
 
 def _organ_volumes(dataset: Dataset, organ: str) -> list[float]:
-    figures = [one.audit.organs.get(organ) for one in dataset.patients]
-    return [one["volume_cm3"] for one in figures if one]
+    organs = [one.audit.organs for one in dataset.patients]
+    return [own[organ].volume_cm3 for own in organs if organ in own]

@@ -85,7 +85,7 @@ def _run(work, job: Job, runner: str, most_scan_gb: float, arguments: list[str])
             pipeline
             | "Plans" >> beam.Create(plans)
             | "Examine and write" >> beam.ParDo(WriteShard(job))
-            | "Counts" >> beam.CombineGlobally(AddCounts())
+            | "Counts" >> beam.CombineGlobally(counts.total)
             | "Write counts" >> beam.Map(lambda total: json_files.write(statistics_path, total))
         )
 
@@ -121,30 +121,6 @@ def _write(plan: ShardPlan, job: Job) -> dict:
     # Check the key again: workers of a killed driver may still write parts of an older plan.
     part = shards.load_finished(plan, job) or shards.write(plan, job)
     return part.statistics
-
-
-class AddCounts(beam.CombineFn):
-    """Sums counts name -> value -> number; order and grouping do not matter."""
-
-    def create_accumulator(self):
-        """Starts without counts."""
-        return {}
-
-    def add_input(self, total, of_shard):
-        """Adds the counts of one shard."""
-        counts.add(total, of_shard)
-        return total
-
-    def merge_accumulators(self, totals):
-        """Sums the counts of several workers."""
-        merged = {}
-        for total in totals:
-            self.add_input(merged, total)
-        return merged
-
-    def extract_output(self, total):
-        """Sorts the counts, so that the JSON file does not depend on the order of sums."""
-        return {name: dict(sorted(total[name].items())) for name in sorted(total)}
 
 
 def write_manifest(names: list[str], job: Job, folds: int) -> Dataset:

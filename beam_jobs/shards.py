@@ -114,14 +114,7 @@ def write(plan: ShardPlan, job: Job) -> Part:
 
 def _write_records(plan: ShardPlan, patients, job: Job) -> manifest.Shard:
     """Writes the shard. patients: (patient, affine of its scan) pairs."""
-    folder = files.join(job.output, SHARDS)
-    slices = [
-        (patient, affine, z)
-        for patient, affine in patients
-        for z in range(len(patient.prepared.images))
-    ]
-    # Shuffled by a hash, so that neighbouring records are of different patients in training.
-    slices.sort(key=lambda one: _hash_slice(job.seed, one[0].source.name, one[2]))
+    folder, slices = files.join(job.output, SHARDS), _shuffle_slices(patients, job.seed)
     digest, size = hashlib.sha256(), 0
 
     def path():
@@ -143,6 +136,17 @@ def _write_records(plan: ShardPlan, patients, job: Job) -> manifest.Shard:
         sha256=digest.hexdigest(),
         patients=tuple(patient.source.name for patient, _ in patients),
     )
+
+
+def _shuffle_slices(patients, seed: int) -> list[tuple[Examined, np.ndarray, int]]:
+    """(patient, affine, z) of every slice."""
+    slices = [
+        (patient, affine, z)
+        for patient, affine in patients
+        for z in range(len(patient.prepared.images))
+    ]
+    # Sorted by a hash, so that neighbouring records are of different patients in training.
+    return sorted(slices, key=lambda one: _hash_slice(seed, one[0].source.name, one[2]))
 
 
 def _record(patient: Examined, affine: np.ndarray, z: int, job: Job) -> records.Slice:

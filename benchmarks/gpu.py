@@ -23,7 +23,6 @@ import tensorflow as tf
 from absl import app, flags
 
 from segthor import flags_of
-from segthor.recipe import Recipe
 from serving.prediction import bundle
 from serving.prediction.engine import BATCH_SLICES, TENSORFLOW
 from trainer import journal, loop, placement, sources
@@ -132,7 +131,7 @@ def row(name: str, devices: int, run: Run) -> str:
 
 def predict(learner, source, slices: int) -> str:
     """Exports the network and times it on so many slices, as prediction calls it."""
-    recipe = Recipe.from_json(source.dataset.recipe.to_json())
+    recipe = source.dataset.recipe
     network = learner.scored_model
     with tempfile.TemporaryDirectory() as folder:
         version = bundle.save(

@@ -21,10 +21,10 @@ import surface_distance
 from absl import app, flags
 from scipy import ndimage
 
+from benchmarks.pieces import cut
 from segthor import effort, metrics, phantom
 from segthor.boxes import nonzero_box
 from segthor.organs import SEGTHOR
-from segthor.phantom.pieces import cut
 
 SEED = flags.DEFINE_integer("seed", 0, "Which phantom, which deformation.")
 SHAPE = (512, 512, 200)

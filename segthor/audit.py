@@ -3,6 +3,7 @@
 `segthor.figures` measures what is checked here.
 """
 
+import functools
 import itertools
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from segthor.organs import Organ, Organs
 from segthor.volume import SAME_PLACE_MM, Grid, LabelMap, Volume, corner_distance_mm
 
 _SHEAR_COSINE = 0.01
-_SPACING_USUAL_MM, _SPACING_POSSIBLE_MM = (0.3, 10.0), (0.05, 30.0)
+_SPACINGS_MM = {"spacing_absurd": (0.05, 30.0), "spacing_unusual": (0.3, 10.0)}
 _FEWEST_SLICES, _FEWEST_PIXELS = 8, 32
 # An organ is sparse if at least so many runs of slices, and such a share of its slices, lack it.
 _FEWEST_GAPS, _SPARSE_SHARE = 2, 0.25
@@ -31,98 +32,97 @@ _RELATIONS = {
 }
 
 
-def grid_findings(grid: Grid) -> list[Finding]:
+def _as_findings(check):
+    """Decorates a check that yields (code, message); it returns a list of findings."""
+
+    @functools.wraps(check)
+    def checked(*arguments, **named) -> list[Finding]:
+        return [Finding.of(*found) for found in check(*arguments, **named)]
+
+    return checked
+
+
+@_as_findings
+def grid_findings(grid: Grid):
     """Checks orientation, voxel axes and spacing of a CT."""
-    findings, add = _collector()
-    findings += nifti.header_findings(grid)
+    yield from nifti.header_findings(grid)
     axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     cosine = np.abs(axes.T @ axes - np.eye(3)).max()
     if cosine > _SHEAR_COSINE:
         degrees = np.degrees(np.arccos(min(cosine, 1)))
-        add("grid_sheared", f"two voxel axes are at {degrees:.1f} degrees instead of 90")
-    for code, (low, high) in (
-        ("spacing_absurd", _SPACING_POSSIBLE_MM),
-        ("spacing_unusual", _SPACING_USUAL_MM),
-    ):
+        yield "grid_sheared", f"two voxel axes are at {degrees:.1f} degrees instead of 90"
+    for code, (low, high) in _SPACINGS_MM.items():
         if not all(low <= mm <= high for mm in grid.spacing_mm):
             spacing = format_lengths(reversed(grid.spacing_mm))
             message = f"voxels of {spacing} mm; expected {low:g} to {high:g} mm"
             unit = nifti.unit(grid)
             if unit in ("meter", "micron"):
                 message += f"; the header's unit is {unit}: are its numbers in mm?"
-            add(code, message)
+            yield code, message
             break
-    return findings
 
 
-def size_findings(shape_zyx) -> list[Finding]:
+@_as_findings
+def size_findings(shape_zyx):
     """Checks that the scan has enough slices, and pixels in a slice."""
-    findings, add = _collector()
     num_slices, *plane = shape_zyx
     if num_slices < _FEWEST_SLICES:
-        add("few_slices", f"{num_slices} slices; expected at least {_FEWEST_SLICES}")
+        yield "few_slices", f"{num_slices} slices; expected at least {_FEWEST_SLICES}"
     if min(plane) < _FEWEST_PIXELS:
-        add(
-            "few_pixels",
-            f"slices of {format_lengths(plane)} pixels; expected at least {_FEWEST_PIXELS}",
-        )
-    return findings
+        size = f"slices of {format_lengths(plane)} pixels"
+        yield "few_pixels", f"{size}; expected at least {_FEWEST_PIXELS}"
 
 
-def pair_findings(ct_grid: Grid, labels_grid: Grid) -> list[Finding]:
+@_as_findings
+def pair_findings(ct_grid: Grid, labels_grid: Grid):
     """Checks that the contours lie on the CT's grid, in the same order of axes."""
-    findings, add = _collector()
     if ct_grid.shape != labels_grid.shape:
         ours, theirs = map(format_lengths, (labels_grid.shape, ct_grid.shape))
-        add("shape_mismatch", f"contours have {ours} voxels, the CT {theirs}")
-        return findings
+        yield "shape_mismatch", f"contours have {ours} voxels, the CT {theirs}"
+        return
     ct_mm, labels_mm = _lengths_mm(ct_grid), _lengths_mm(labels_grid)
     difference = np.max(np.abs(ct_mm - labels_mm) * (np.array(ct_grid.shape) - 1))
     distance = corner_distance_mm(ct_grid.shape, ct_grid.affine, labels_grid.affine)
     if difference > SAME_PLACE_MM:
         ours, theirs = map(format_lengths, (labels_mm, ct_mm))
-        add("spacing_mismatch", f"the contours' voxels are {ours} mm, the CT's {theirs} mm")
+        yield "spacing_mismatch", f"the contours' voxels are {ours} mm, the CT's {theirs} mm"
     elif distance > SAME_PLACE_MM:
-        add("affine_mismatch", f"contours lie up to {distance:.1f} mm off the CT's voxels")
-    return findings
+        yield "affine_mismatch", f"contours lie up to {distance:.1f} mm off the CT's voxels"
 
 
-def finite_findings(hu: np.ndarray) -> list[Finding]:
+@_as_findings
+def finite_findings(hu: np.ndarray):
     """Checks that every value of the CT is finite."""
-    findings, add = _collector()
     if hu.dtype.kind == "f":
         count = hu.size - int(np.count_nonzero(np.isfinite(hu)))
         if count:
-            add("not_finite", f"{count} of the CT's voxels are not finite numbers")
-    return findings
+            yield "not_finite", f"{count} of the CT's voxels are not finite numbers"
 
 
-def image_findings(image: ImageFigures) -> list[Finding]:
+@_as_findings
+def image_findings(image: ImageFigures):
     """Checks that the values are those of a chest CT in HU."""
-    findings, add = _collector()
     span = f"values from {image.lowest:g} to {image.highest:g}"
     if image.lowest == image.highest:
-        add("hu_constant", f"every voxel of the CT is {image.lowest:g}")
+        yield "hu_constant", f"every voxel of the CT is {image.lowest:g}"
     elif image.lowest > _AIR_HU:
-        add("hu_no_air", f"{span}: no air at -1000 HU; was an offset of 1024 lost?")
+        yield "hu_no_air", f"{span}: no air at -1000 HU; was an offset of 1024 lost?"
     elif min(image.air_share, image.tissue_share) < _LEAST_SHARE:
         shares = f"{image.air_share:.1%} air or lung, {image.tissue_share:.1%} soft tissue"
-        add("hu_scale", f"{span}, by their HU {shares}: slope or offset are wrong")
+        yield "hu_scale", f"{span}, by their HU {shares}: slope or offset are wrong"
     elif image.odd_share > _LEAST_SHARE:
         share = f"{image.odd_share:.1%} of the voxels"
-        add("hu_scale", f"{span}, {share} lighter than air and not padding: the slope is wrong")
+        yield "hu_scale", f"{span}, {share} lighter than air and not padding: the slope is wrong"
     elif image.highest < _BONE_HU:
-        add("hu_clipped", f"{span}: no bone, values were clipped")
+        yield "hu_clipped", f"{span}: no bone, values were clipped"
     if image.highest > _METAL_HU:
-        add("metal", f"values up to {image.highest:g} HU")
+        yield "metal", f"values up to {image.highest:g} HU"
     if image.padding_share > _MOST_PADDING:
-        add("padding", f"{image.padding_share:.0%} of the scan lie below {PADDING_HU} HU")
-    return findings
+        yield "padding", f"{image.padding_share:.0%} of the scan lie below {PADDING_HU} HU"
 
 
-def organ_findings(
-    measured: dict[str, OrganFigures], contoured, organs: Organs, cut=None
-) -> list[Finding]:
+@_as_findings
+def organ_findings(measured: dict[str, OrganFigures], contoured, organs: Organs, cut=None):
     """Checks that contoured organs are present and plausible, as far as the table has ranges.
 
     Args:
@@ -131,24 +131,22 @@ def organ_findings(
       organs: The table of organs.
       cut: Organs beside ignored voxels, which are not measured; None where no voxel is ignored.
     """
-    findings, add = _collector()
     for organ in organs:
         name, values = organ.name, measured.get(organ.name)
         if cut is not None and values is None and name in contoured:
             where = "beside" if name in cut else "no voxel of it, maybe in"
-            add("organ_cut", f"{name}: {where} voxels that are not annotated; it is not measured")
+            yield "organ_cut", f"{name}: {where} voxels that are not annotated; it is not measured"
         elif values is None and name in contoured and measured:
-            add("organ_missing", f"no voxel of the {name}, which was to be contoured")
+            yield "organ_missing", f"no voxel of the {name}, which was to be contoured"
         elif values and name not in contoured:
-            add("organ_not_declared", f"{name}: has contours, but is not listed as contoured")
+            yield "organ_not_declared", f"{name}: has contours, but is not listed as contoured"
         elif values:
-            findings += _implausible(organ, values)
-    return findings + _misplaced(measured, organs)
+            yield from _implausible(organ, values)
+    yield from _misplaced(measured, organs)
 
 
-def _implausible(organ: Organ, values: OrganFigures) -> list[Finding]:
+def _implausible(organ: Organ, values: OrganFigures):
     """Checks the ranges of the table, and that an organ is drawn on all of its slices."""
-    findings, add = _collector()
     pieces = organ.max_components and (1, organ.max_components)
     for code, value, plausible, unit in (
         ("organ_volume", values.volume_cm3, organ.volume_cm3, "cm3"),
@@ -159,25 +157,22 @@ def _implausible(organ: Organ, values: OrganFigures) -> list[Finding]:
     ):
         if plausible and not plausible[0] <= value <= plausible[1]:
             low, high = plausible
-            add(code, f"{organ.name}: {value:g} {unit}; plausible are {low:g} to {high:g}")
+            yield code, f"{organ.name}: {value:g} {unit}; plausible are {low:g} to {high:g}"
     share = values.gaps / values.slices if values.slices else 0
     if values.gap_runs >= _FEWEST_GAPS and share >= _SPARSE_SHARE:
         slices = f"{values.gaps} of its {values.slices} slices"
-        add("organ_sparse", f"{organ.name}: not drawn on {slices}, which are not background")
-    return findings
+        yield "organ_sparse", f"{organ.name}: not drawn on {slices}, which are not background"
 
 
-def _misplaced(measured: dict[str, OrganFigures], organs: Organs) -> list[Finding]:
+def _misplaced(measured: dict[str, OrganFigures], organs: Organs):
     """Checks the table's relations between organs, such as left_of and in_front_of."""
-    findings, add = _collector()
     for name, relation, other in _present_relations(measured, organs):
         axis, sign, wrong, right = _RELATIONS[relation]
         center, reference = measured[name].center_lps_mm, measured[other].center_lps_mm
         beyond_mm = -sign * (center[axis] - reference[axis])
         if beyond_mm > _MIRRORED_MM:
             how = f"the {name} lies {beyond_mm:.0f} mm {wrong} the {other}"
-            add("anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped")
-    return findings
+            yield "anatomy_mirrored", f"{how}, expected {right} it: the affine may be flipped"
 
 
 def _present_relations(measured: dict[str, OrganFigures], organs: Organs):
@@ -234,20 +229,13 @@ def _organs_at_gaps(grid: Grid, labels: LabelMap) -> tuple[str, ...]:
     )
 
 
-def box_findings(labels_outside: int, beyond_share: float) -> list[Finding]:
+@_as_findings
+def box_findings(labels_outside: int, beyond_share: float):
     """Checks the box: labelled voxels outside of it, and its share outside of the scan."""
-    findings, add = _collector()
     if labels_outside:
-        add("labels_outside_box", f"{labels_outside} labelled voxels lie outside the box")
+        yield "labels_outside_box", f"{labels_outside} labelled voxels lie outside the box"
     if beyond_share > _MOST_BEYOND:
-        add("box_beyond_scan", f"{beyond_share:.0%} of the box lie outside the scan")
-    return findings
-
-
-def _collector():
-    """An empty list, and a function that appends a finding to it."""
-    findings = []
-    return findings, lambda code, message: findings.append(Finding.of(code, message))
+        yield "box_beyond_scan", f"{beyond_share:.0%} of the box lie outside the scan"
 
 
 def _lengths_mm(grid: Grid) -> np.ndarray:

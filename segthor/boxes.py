@@ -30,14 +30,16 @@ class MemoryOrder:
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """The array with its axes in this order and positive strides; a view."""
-        return array.transpose(self.axes)[self._steps()]
+        return array.transpose(self.axes)[reversing(self.backward)]
 
     def undo(self, view: np.ndarray) -> np.ndarray:
         """The inverse of `view`; a view."""
-        return view[self._steps()].transpose(np.argsort(self.axes))
+        return view[reversing(self.backward)].transpose(np.argsort(self.axes))
 
-    def _steps(self) -> tuple[slice, ...]:
-        return tuple(slice(None, None, -1 if back else 1) for back in self.backward)
+
+def reversing(flags) -> tuple[slice, ...]:
+    """An index that reverses the axes of an array whose flag is true."""
+    return tuple(slice(None, None, -1 if flag else 1) for flag in flags)
 
 
 def label_boxes(labels: np.ndarray) -> dict[int, Box]:
@@ -101,6 +103,14 @@ def with_margin(box, margin_px, shape) -> tuple[slice, ...]:
             min(int(np.floor(part.stop - 1 + margin)) + 1, length),
         )
         for part, margin, length in zip(box, margin_px, shape, strict=True)
+    )
+
+
+def relative(inner, outer) -> tuple[slice, ...]:
+    """A box relative to the first corner of another one."""
+    return tuple(
+        slice(part.start - origin.start, part.stop - origin.start)
+        for part, origin in zip(inner, outer, strict=True)
     )
 
 

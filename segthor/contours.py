@@ -14,11 +14,10 @@ import numpy as np
 from contourpy import FillType, contour_generator
 
 from segthor import nesting
+from segthor.boxes import support
 
 FARTHEST_PX = 1 << 14  # with larger coordinates the products in `_wind` would overflow 64 bits
-_UNITS = (
-    1 << 16
-)  # points are rounded to integers of 1 / _UNITS pixel, so that comparisons are exact
+_UNITS = 1 << 16  # points are rounded to 1 / _UNITS pixel, so that comparisons are exact
 _MOST_CROSSINGS = 1 << 21  # processed at once, to bound memory
 _CLEARANCE_PX = 0.02  # between outline and pixel centres; files round points to 0.001 mm
 _LEAST_MARGIN = 1e-6
@@ -79,20 +78,17 @@ def _paint(groups, depths, shape) -> np.ndarray:
 def outline(inside: np.ndarray, margin: np.ndarray | None = None) -> list[list[np.ndarray]]:
     """The outline of a mask as rings; `fill` gives back exactly the mask.
 
-    Args:
-      inside: The mask, bool [X, Y].
-      margin: float [X, Y] in [-1, 1], the organ's probability minus that of the best other class.
-        The outline crosses from an inner to an outer pixel where the margin, interpolated, is 0;
-        without a margin, or where its sign contradicts the mask, half-way between them.
+    Returns a list of rings for each connected component: its outer ring, then its holes.
 
-    Returns:
-      A list of rings for each connected component: its outer ring, then its holes.
+    inside: The mask, bool [X, Y].
+    margin: float [X, Y] in [-1, 1], the organ's probability minus that of the best other class.
+      The outline crosses from an inner to an outer pixel where the margin, interpolated, is 0;
+      without a margin, or where its sign contradicts the mask, half-way between them.
     """
-    used = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
-    if not len(used[0]):
+    ends = [(part.start, part.stop) for part in (support(inside.T), support(inside))]
+    if not ends[0][1]:
         return []
     # The mask's bounding box and one pixel about it; pixels outside the plane are not in the mask.
-    ends = [(int(px[0]), int(px[-1]) + 1) for px in used]
     box = tuple(slice(max(start - 1, 0), stop + 1) for start, stop in ends)
     sizes = zip(ends, inside.shape, strict=True)
     rim = [[int(start == 0), int(stop == size)] for (start, stop), size in sizes]

@@ -5,6 +5,9 @@ length of the true contour that is missing in the predicted one (Vaassen et al.,
 measures for assessing time-saving of automatic organ-at-risk segmentation in radiotherapy, Physics
 and Imaging in Radiation Oncology 13, 2020): of all scores in that study it correlated best with the
 time for correction. docs/metrics.md gives the definitions.
+
+Parts of a contour whose only outer neighbours are voxels that are not annotated never count as
+wrong.
 """
 
 import math
@@ -13,8 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor.boxes import nonzero_box
-from segthor.metrics import TOLERANCE_SLACK_MM, without
+from segthor.metrics import TOLERANCE_SLACK_MM, crop
 
 
 @dataclass(frozen=True)
@@ -40,49 +42,27 @@ def measure(
 ) -> dict[int, Effort]:
     """Measures the effort for each label.
 
-    Args:
-      predicted, truth: Integer label maps [Z, Y, X], whose slices are axial.
-      spacing_mm: Spacing along z, y, x.
-      tolerances_mm: Label, never 0, to the largest distance that needs no correction.
-      left_out: bool [Z, Y, X], voxels that are not annotated; they belong to no organ, and parts of
-        a contour whose only outer neighbours they are never count as wrong.
-
-    Returns:
-      Label to effort, in the order of `tolerances_mm`.
+    predicted, truth: Integer label maps [Z, Y, X] of axial slices. spacing_mm: Along z, y, x.
+    tolerances_mm: Label, never 0, to the largest distance that needs no correction.
+    left_out: bool [Z, Y, X], voxels that are not annotated; they belong to no organ.
     """
     pixel_mm = tuple(spacing_mm[1:])
-    widest_mm = max(tolerances_mm.values(), default=0)
-    padded, left_out = _pad(predicted, truth, widest_mm, pixel_mm, left_out)
+    # Wider than the widest tolerance, so that no step from a contour leaves its slice.
+    widest_mm = _limit(max(tolerances_mm.values(), default=0))
+    margins_px = [0, *(math.floor(widest_mm / mm) + 1 for mm in pixel_mm)]
+    *padded, left_out, _ = crop(predicted, truth, left_out, margins_px)
     contours, points = zip(*(_contours(one, left_out) for one in padded), strict=True)
     values = [contour.ravel()[index] for contour, index in zip(contours, points, strict=True)]
-    slice_px = contours[0].shape[1] * contours[0].shape[2]
+    _, num_rows, row_px = contours[0].shape
     efforts = {}
     for label, tolerance_mm in tolerances_mm.items():
-        steps = _steps(tolerance_mm, pixel_mm, contours[0].shape[2])
+        steps = _steps(tolerance_mm, pixel_mm, row_px)
         drawn, true = (index[own == label] for index, own in zip(points, values, strict=True))
         superfluous = _beyond(drawn, contours[1], label, steps)
         missing = _beyond(true, contours[0], label, steps)
-        touched = np.unique(np.concatenate([superfluous, missing]) // slice_px)
+        touched = np.unique(np.concatenate([superfluous, missing]) // (num_rows * row_px))
         efforts[label] = Effort(len(missing) * sum(pixel_mm) / 2, len(touched))
     return efforts
-
-
-def _pad(predicted, truth, widest_mm: float, pixel_mm, left_out):
-    """(both label maps, left_out), cut to the organs' box with a margin of background.
-
-    The margin is wider than the widest tolerance, so that no step from a contour leaves its slice.
-    """
-    if left_out is not None:
-        predicted, truth = without(left_out, predicted), without(left_out, truth)
-    box = nonzero_box((predicted != 0) | (truth != 0))
-    margins = [0, *(math.floor(_limit(widest_mm) / mm) + 1 for mm in pixel_mm)]
-    widths = [(margin, margin) for margin in margins]
-    padded = [np.ascontiguousarray(np.pad(one[box], widths)) for one in (predicted, truth)]
-    if left_out is not None:
-        parts = zip(box, margins, strict=True)
-        wider = tuple(slice(part.start, part.stop + 2 * margin) for part, margin in parts)
-        left_out = np.pad(left_out, widths)[wider]
-    return padded, left_out
 
 
 def _contours(labels: np.ndarray, left_out) -> tuple[np.ndarray, np.ndarray]:

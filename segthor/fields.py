@@ -82,13 +82,9 @@ def _field_reader(field, hint):
 
 
 def _dict(inner, value):
-    reader, values = _reader(inner), {}
-    for name, item in _reader(dict)(value).items():
-        try:
-            values[name] = reader(item)
-        except _Wrong as error:
-            raise _Wrong(f"[{name!r}]{error}") from None
-    return values
+    reader = _reader(inner)
+    pairs = _reader(dict)(value).items()
+    return {name: _read_at("[{!r}]", name, reader, item) for name, item in pairs}
 
 
 def _tuple(inner, value):
@@ -98,14 +94,12 @@ def _tuple(inner, value):
         raise _Wrong(f": expected {len(inner)} values, found {len(value)}")
     readers = [_reader(one) for one in inner if one is not Ellipsis]
     readers = readers * (len(value) if inner[-1] is Ellipsis else 1)
-    items = []
-    for reader, item in zip(readers, value, strict=True):
-        try:
-            # Lists in many rows hold the same few names; interning stores each of them once.
-            items.append(reader(sys.intern(item) if type(item) is str else item))
-        except _Wrong as error:
-            raise _Wrong(f"[{len(items)}]{error}") from None
-    return tuple(items)
+    # Lists in many rows hold the same few names; interning stores each of them once.
+    items = [sys.intern(item) if type(item) is str else item for item in value]
+    return tuple(
+        _read_at("[{}]", number, reader, item)
+        for number, (reader, item) in enumerate(zip(readers, items, strict=True))
+    )
 
 
 def _dataclass(kind, readers, needed, value):
@@ -117,14 +111,19 @@ def _dataclass(kind, readers, needed, value):
     for name, item in value.items():
         if name not in readers:
             raise _Wrong(f".{name}: unknown; another version of this program wrote it")
-        try:
-            values[name] = readers[name](item)
-        except _Wrong as error:
-            raise _Wrong(f".{name}{error}") from None
+        values[name] = _read_at(".{}", name, readers[name], item)
     try:
         return kind(**values)
     except InputError as error:
         raise _Wrong(f": {error}") from error
+
+
+def _read_at(place: str, key, reader, item):
+    """reader(item); the path of a problem then starts with the place, formatted with the key."""
+    try:
+        return reader(item)
+    except _Wrong as error:
+        raise _Wrong(f"{place.format(key)}{error}") from None
 
 
 def _short(value) -> str:

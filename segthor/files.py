@@ -56,6 +56,15 @@ def parent(path: str) -> str:
     return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
+def folders_above(path: str, root: str):
+    """Yields the folders that hold `path`, from the innermost one to `root`."""
+    root, folder = root.rstrip("/") or "/", parent(path)
+    yield folder
+    while folder not in (root, parent(folder)):
+        folder = parent(folder)
+        yield folder
+
+
 def open_read(path: str, block_bytes: int | None = None):
     """Opens a regular file as a binary stream.
 
@@ -132,33 +141,27 @@ def _write_back(descriptor: int) -> None:
         os.posix_fadvise(own, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(own)
 
-    threading.Thread(
-        target=begin
-    ).start()  # a thread, because the call blocks while the disk is busy
+    threading.Thread(target=begin).start()  # the call blocks while the disk is busy
 
 
 def sync(path: str) -> None:
     """Waits until a file that was written without `durable` is on the disk; no-op for a URL."""
     if not is_url(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def move(source: str, target: str) -> None:
     """Renames a file, replacing `target`."""
-    if is_url(source):
-        system, source_path = _system(source)
-        target_path = _system(target)[1]
-        if type(system).mv is not fsspec.AbstractFileSystem.mv:
-            system.mv(source_path, target_path)
-        else:  # fsspec's default `mv` takes * and [ in names as patterns
-            system.cp_file(source_path, target_path)
-            system.rm_file(source_path)
-    else:
+    if not is_url(source):
         os.replace(source, target)
+        return
+    (system, source_path), (_, target_path) = _system(source), _system(target)
+    if type(system).mv is not fsspec.AbstractFileSystem.mv:
+        system.mv(source_path, target_path)
+    else:  # fsspec's default `mv` takes * and [ in names as patterns
+        system.cp_file(source_path, target_path)
+        system.rm_file(source_path)
 
 
 def exists(path: str) -> bool:
@@ -277,11 +280,8 @@ def is_same(one: str, other: str) -> bool:
 
 def sha256(path: str) -> str:
     """The SHA-256 of the file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with open_read(path) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _call(path: str, local, method: str, *arguments):

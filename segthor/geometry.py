@@ -13,17 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from segthor.boxes import Box, around
+from segthor import resample
+from segthor.boxes import Box, around, reversing
 from segthor.errors import InputError
 from segthor.planes import Planes
-from segthor.resample import (
-    largest,
-    linear_weights,
-    reach,
-    resample,
-    resample_labels,
-    resample_maps,
-)
 
 AIR_HU = -1000
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -65,13 +58,12 @@ class Orientation:
 
     def to_zyx(self, array: np.ndarray) -> np.ndarray:
         """Turns an array in the file's order of axes to canonical [Z, Y, X]; a view."""
-        steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
-        return array.transpose(self.axes)[steps].transpose(2, 1, 0)
+        return array.transpose(self.axes)[reversing(self.flipped)].transpose(2, 1, 0)
 
     def to_file(self, zyx: np.ndarray) -> np.ndarray:
         """The inverse of `to_zyx`; a view."""
-        steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
-        return zyx.transpose(2, 1, 0)[steps].transpose(np.argsort(self.axes))
+        array = zyx.transpose(2, 1, 0)[reversing(self.flipped)]
+        return array.transpose(np.argsort(self.axes))
 
 
 @dataclass(frozen=True)
@@ -162,7 +154,7 @@ class Placement:
         if self.is_native:
             yield from self._cut(zyx, AIR_HU)
         else:
-            yield from resample(zyx, *self._weights(), outside=AIR_HU)
+            yield from resample.resample(zyx, *self._weights(), outside=AIR_HU)
 
     def labels_to_model(self, zyx: np.ndarray, boxes: dict[int, Box]) -> np.ndarray:
         """Labels [Z, Y, X] as prepared, uint8 [Z, H, W].
@@ -173,20 +165,18 @@ class Placement:
         """
         if self.is_native:
             return self._cut(zyx, 0).astype(np.uint8, copy=False)
-        return resample_labels(zyx, boxes, *self._weights())
+        return resample.resample_labels(zyx, boxes, *self._weights())
 
     def most_probable(
         self, probabilities: np.ndarray, values: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The most probable class of each pixel of the scan, from class probabilities.
+        """The value, uint8 [N, Y, X], of the most probable class of each pixel of the scan, and its
+        probability, float32 [N, Y, X]; 0 for background.
 
         Resamples before the class is chosen, so that boundaries stay as smooth as predicted.
 
         probabilities: [N, H, W, K] of any N slices; their sum over K is 1, class 0 is background.
         values: uint8 [K], value for each class, 0 for background; by default its number.
-
-        Returns:
-          The values, uint8 [N, Y, X], and their probability, float32 [N, Y, X]; 0 for background.
         """
         values = np.arange(probabilities.shape[-1], dtype=np.uint8) if values is None else values
         classes = np.zeros((len(probabilities), *self.shape_zyx[1:]), np.uint8)
@@ -200,18 +190,18 @@ class Placement:
             if not len(inner[0]):
                 continue
             region = tuple(
-                reach(weights, slice(px[0], px[-1] + 1))
+                resample.reach(weights, slice(px[0], px[-1] + 1))
                 for weights, px in zip(there, inner, strict=True)
             )
-            winner, share = largest(resample_maps(plane, *back, region))
+            winner, share = resample.largest(resample.resample_maps(plane, *back, region))
             classes[n][region] = values[winner]
             np.copyto(shares[n][region], share, where=winner > 0)
         return classes, shares
 
     def planes(self, maps: np.ndarray) -> np.ndarray:
         """Resamples maps [N, H, W, K] of N slices to the scan's pixels, float32 [N, K, Y, X]."""
-        region = tuple(slice(0, length) for length in self.shape_zyx[1:])
-        return np.stack([resample_maps(plane, *self._way_back[0], region) for plane in maps])
+        region, back = tuple(slice(0, length) for length in self.shape_zyx[1:]), self._way_back[0]
+        return np.stack([resample.resample_maps(plane, *back, region) for plane in maps])
 
     def labels_outside(self, zyx: np.ndarray, boxes: dict[int, Box]) -> int:
         """Number of labelled voxels of [Z, Y, X] outside of the box.
@@ -239,18 +229,9 @@ class Placement:
             slices.append(slice(min(max(low, 0), length), min(max(high, 0), length)))
         return tuple(slices)
 
-    def _overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """(rows, columns) of the scan, and those of the prepared slice that coincide with them."""
-        scan = self._inside()
-        first = tuple(int(px) for px in self.first_px)
-        model = tuple(
-            slice(s.start - px, s.stop - px) if s.stop > s.start else slice(0, 0)
-            for s, px in zip(scan, first, strict=True)
-        )
-        return scan, model
-
     def _cut(self, zyx: np.ndarray, outside) -> np.ndarray:
-        scan, model = self._overlap()
+        scan, first = self._inside(), map(int, self.first_px)
+        model = (slice(s.start - px, s.stop - px) for s, px in zip(scan, first, strict=True))
         # An unsigned scan needs another dtype for the -1000 HU of air.
         dtype = np.result_type(zyx.dtype, np.min_scalar_type(outside))
         prepared = np.full((len(zyx), self.size_px, self.size_px), outside, dtype)
@@ -260,19 +241,18 @@ class Placement:
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column weights [size_px, length] from the scan to the prepared grid."""
         return tuple(
-            linear_weights(first + step * np.arange(self.size_px), step, length)
-            for first, step, length in self._axes()
-        )
-
-    def _weights_back(self) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column weights [length, size_px] from the prepared grid to the scan."""
-        return tuple(
-            linear_weights((np.arange(length) - first) / step, 1 / step, self.size_px)
+            resample.linear_weights(first + step * np.arange(self.size_px), step, length)
             for first, step, length in self._axes()
         )
 
     @functools.cached_property
     def _way_back(self) -> tuple[tuple, tuple]:
-        """`_weights_back` as sparse matrices, and their transposes."""
-        back = [sparse.csr_array(weights) for weights in self._weights_back()]
-        return tuple(back), tuple(sparse.csr_array(weights.T) for weights in back)
+        """Sparse row and column weights [length, size_px] from the prepared grid to the scan, and
+        their transposes.
+        """
+        dense = (
+            resample.linear_weights((np.arange(length) - first) / step, 1 / step, self.size_px)
+            for first, step, length in self._axes()
+        )
+        back = tuple(map(sparse.csr_array, dense))
+        return back, tuple(sparse.csr_array(weights.T) for weights in back)

@@ -15,7 +15,6 @@ from absl import logging
 from segthor.errors import InputError, ReadError, message_line
 
 SECONDS = 1800  # for one case; the default of serving.predict --case_timeout
-UNFORESEEN = "unforeseen"  # the code of `ReadError`
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -45,7 +44,7 @@ def read_error(path: str, error: Exception) -> ReadError:
         return error
     if isinstance(error, InputError | OSError):
         return ReadError("file_missing", describe(error))
-    return ReadError(UNFORESEEN, f"{path}: {describe(error)}")
+    return ReadError("unforeseen", f"{path}: {describe(error)}")
 
 
 def reader(function):

@@ -5,7 +5,7 @@ Works on paths only: opens no scan.
 
 from dataclasses import replace
 
-from segthor import files, ignored, json_files, layouts, manifest, patient_table, scans
+from segthor import fields, files, ignored, json_files, layouts, manifest, patient_table, scans
 from segthor.errors import InputError
 from segthor.nifti import is_nifti, stem
 from segthor.organs import Organs
@@ -23,45 +23,24 @@ def find(
 ) -> tuple[Patient, ...]:
     """Finds all patients in `path`, sorted by name.
 
-    A folder may hold NIfTI and DICOM files. NIfTI files among a patient's DICOM files are skipped:
-    they are copies of the slices that a converter left there.
+    NIfTI files among a patient's DICOM files are skipped: a converter left these copies there.
 
     Args:
-      path: A folder, a DICOM tree, a CSV, a dataset or a single scan.
+      path: A folder of NIfTI and DICOM files, a CSV, a dataset or a single scan.
       split: 'train' or 'validation', to select patients of a dataset.
       label_values: (organ, value in the contours' files), which replace those of the input; organs
         that are not named there count as not contoured.
       organs: The table of organs. None: contoured organs are not checked.
-      cache: Path of a JSON file for the patients of a DICOM tree; see
-        `segthor.dicom.trees.patients`.
-      series: Which volumes of a DICOM patient are used; see there.
+      cache, series: See `segthor.dicom.trees.patients`.
 
     Raises:
       InputError: No scan, two patients with one name, or files that could be read in several ways.
     """
     path = _absolute(path)
-    stored = _manifest(path)
-    if stored is not None:
-        patients = _in_dataset(stored, path, split)
-    elif split:
-        raise InputError(f"--split={split}: expected a dataset, found {path}; leave --split out")
-    elif files.is_dir(path):
-        patients = _in_folder(path, organs, layouts.scans, cache, series)
-    elif scans.is_dicom(path):
-        patients = scans.dicom_patients(path, organs.names if organs else (), cache, series)
-    elif is_nifti(path) and files.exists(path):
-        patients = layouts.without_channel([Patient(stem(path), path)])
-    else:
-        patients = _in_csv(path, "ct", organs)
-    patients = check_names(patients, path)
+    patients = check_names(_find(path, "ct", organs, split, cache, series), path)
     if not patients:
         raise InputError(f"{path}: expected at least one patient, found none")
-    if not label_values:
-        return patients
-    patients = tuple(_set_label_values(one, label_values) for one in patients)
-    if organs:
-        ignored.check(patients[0].label_values, organs, "--label_values")
-    return patients
+    return _set_label_values(patients, label_values, organs) if label_values else patients
 
 
 def find_contours(path: str, organs: Organs) -> tuple[Patient, ...]:
@@ -74,21 +53,37 @@ def find_contours(path: str, organs: Organs) -> tuple[Patient, ...]:
       InputError: As `find`.
     """
     path = _absolute(path)
-    stored = _manifest(path)
-    if stored is not None:
-        patients = _in_dataset(stored, path)
-    elif files.is_dir(path):
-        patients = _in_folder(path, organs, layouts.contours)
-    elif scans.is_dicom(path):
-        patients = scans.dicom_patients(path, organs.names)
-    else:
-        patients = _in_csv(path, "labels", organs)
+    patients = _find(path, "labels", organs)
     # Patients with other faults than a bad name stay, so that the program reports them.
     patients = [one for one in patients if one.labels or one.fault_code != "bad_name"]
     patients = check_names(patients, path)
     if not patients:
         raise InputError(f"{path}: expected at least one label map (.nii or .nii.gz), found none")
     return patients
+
+
+def _find(
+    path: str,
+    needed: str,
+    organs: Organs | None,
+    split: str | None = None,
+    cache: str = "",
+    series: str | tuple = "",
+) -> list[Patient]:
+    """The patients in `path`, which have a scan or contours. needed: 'ct' or 'labels'."""
+    stored = _manifest(path)
+    if stored is not None:
+        return _in_dataset(stored, path, split)
+    if split:
+        raise InputError(f"--split={split}: expected a dataset, found {path}; leave --split out")
+    if files.is_dir(path):
+        read_nifti = layouts.scans if needed == "ct" else layouts.contours
+        return _in_folder(path, organs, read_nifti, cache, series)
+    if scans.is_dicom(path):
+        return scans.dicom_patients(path, organs.names if organs else (), cache, series)
+    if needed == "ct" and is_nifti(path) and files.exists(path):
+        return layouts.without_channel([Patient(stem(path), path)])
+    return _in_csv(path, needed, organs)
 
 
 def find_predictions(folder: str) -> dict[str, str]:
@@ -117,37 +112,43 @@ def find_predicted(path: str, patients, organs: Organs) -> dict[str, Patient]:
       InputError: As `find_contours`.
     """
     path = _absolute(path)
-    objects = files.join(path, layouts.OBJECTS)
-    has_objects = files.exists(files.join(path, layouts.PREDICTIONS)) and files.exists(objects)
     dicom = [one for one in patients if scans.is_dicom(one.ct)]
     if not files.is_dir(path):
         predicted = _in_csv(path, "labels", organs)
     elif not layouts.named_files(path) and layouts.has_dicom(path):
-        if has_objects:
-            predicted = scans.drawn_on(objects, _with_objects(objects, dicom))
-        elif dicom:
-            predicted = scans.drawn_on(path, dicom)
-        else:
-            predicted = scans.dicom_patients(path, organs.names)
-        if not any(one.labels or one.fault for one in predicted):
-            raise InputError(
-                f"{path}: expected label maps (.nii or .nii.gz) or structure sets of these "
-                "patients' CT, found none"
-            )
+        predicted = _predicted_structures(path, dicom, organs)
     else:
         label_maps = find_predictions(path)
         predicted = [Patient(name, "", file) for name, file in label_maps.items()]
         # NIfTI cannot hold uneven planes, so such scans may have a structure set only.
         rest = [one for one in dicom if one.name not in label_maps]
-        rest = _with_objects(objects, rest) if has_objects else []
-        predicted += scans.drawn_on(objects, rest) if rest else []
+        predicted += _drawn_by_us(path, rest) or []
     return {one.name: one for one in check_names(predicted, path) if one.labels or one.fault}
 
 
-def _with_objects(folder: str, patients) -> list[Patient]:
-    """The patients that DICOM objects of `serving.predict` are named after."""
+def _predicted_structures(path: str, dicom, organs: Organs) -> list[Patient]:
+    """The predicted structure sets in a folder without label maps. dicom: Patients with a CT."""
+    predicted = _drawn_by_us(path, dicom)
+    if predicted is None and dicom:
+        predicted = scans.drawn_on(path, dicom)
+    elif predicted is None:
+        predicted = scans.dicom_patients(path, organs.names)
+    if not any(one.labels or one.fault for one in predicted):
+        raise InputError(
+            f"{path}: expected label maps (.nii or .nii.gz) or structure sets of these "
+            "patients' CT, found none"
+        )
+    return predicted
+
+
+def _drawn_by_us(path: str, patients) -> list[Patient] | None:
+    """The structure sets that `serving.predict` wrote for patients; None in another folder."""
+    folder = files.join(path, layouts.OBJECTS)
+    if not files.exists(files.join(path, layouts.PREDICTIONS)) or not files.exists(folder):
+        return None
     names = {name.rpartition("_")[0] for name in files.listdir(folder)}
-    return [one for one in patients if one.name in names]
+    named = [one for one in patients if one.name in names]
+    return scans.drawn_on(folder, named) if named else []
 
 
 def read_predicted_organs(folder: str) -> Organs | None:
@@ -160,7 +161,7 @@ def read_predicted_organs(folder: str) -> Organs | None:
     settings = json_files.read(path) if files.exists(path) else None
     if not isinstance(settings, dict) or "organs" not in settings:
         return None
-    return Organs.from_json(settings["organs"], path)
+    return fields.from_json(Organs, settings["organs"], path)
 
 
 def add_masks(patients, folder: str) -> tuple[Patient, ...]:
@@ -188,26 +189,26 @@ def _manifest(path: str) -> dict | None:
     return value if ours else None
 
 
-def _set_label_values(patient: Patient, label_values) -> Patient:
+def _set_label_values(patients, label_values, organs: Organs | None) -> tuple[Patient, ...]:
     names = [name for name, _ in label_values if name != ignored.NAME]
-    if not names:  # only the value of ignored voxels; the organs keep the values of the input
-        own = tuple(pair for pair in patient.label_values if pair[0] != ignored.NAME)
-        return replace(patient, label_values=own + label_values)
-    contoured = tuple(name for name in patient.organs if name in names)
-    return replace(patient, organs=contoured, label_values=label_values)
+    changed = []
+    for one in patients:
+        if names:
+            contoured = tuple(name for name in one.organs if name in names)
+            changed.append(replace(one, organs=contoured, label_values=label_values))
+        else:  # only the value of ignored voxels; the organs keep the values of the input
+            own = tuple(pair for pair in one.label_values if pair[0] != ignored.NAME)
+            changed.append(replace(one, label_values=own + label_values))
+    if organs:
+        ignored.check(changed[0].label_values, organs, "--label_values")
+    return tuple(changed)
 
 
 def _in_dataset(stored: dict, folder: str, split: str | None = None) -> list[Patient]:
     data = manifest.Dataset.from_json(stored, files.join(folder, manifest.FILE_NAME))
+    values = data.label_values
     built = [
-        Patient(
-            row.patient,
-            row.ct,
-            row.labels,
-            row.split,
-            organs=row.organs,
-            label_values=data.label_values,
-        )
+        Patient(row.patient, row.ct, row.labels, row.split, row.organs, label_values=values)
         for row in data.patients
         if split in (None, row.split)
     ]

@@ -14,7 +14,7 @@ def read(path: str):
         return json.loads(files.read_bytes(path).decode("utf-8-sig"), object_pairs_hook=_share_keys)
     except RecursionError as error:
         raise InputError(f"{path}: expected JSON of a few levels, found too many") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from error
 
 

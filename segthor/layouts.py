@@ -35,13 +35,14 @@ def has_nifti(root: str) -> bool:
     waiting = [(root, 0)] if files.is_dir(root) else []
     while waiting:
         folder, depth = waiting.pop()
-        names, folders = _readable_entries(folder)
-        is_output = _is_output(names, folders)
-        if any(map(is_nifti, names)) and not (is_output and folder != root):
+        try:
+            names, folders, is_output = _entries(folder)
+        except (InputError, OSError):  # no permission, or a path that is too long
+            continue
+        if any(map(is_nifti, names)) and (folder == root or not is_output):
             return True
         if depth < _MAX_DEPTH:
-            others = _other_folders(folders) if is_output else folders
-            waiting += [(files.join(folder, name), depth + 1) for name in others]
+            waiting += [(files.join(folder, name), depth + 1) for name in folders]
     return False
 
 
@@ -54,20 +55,15 @@ def has_dicom(root: str) -> bool:
         if real in seen:
             continue
         seen.add(real)
-        names, folders = _readable_entries(folder)
+        try:
+            names, folders = files.entries(folder)
+        except (InputError, OSError):  # no permission, or a path that is too long
+            continue
         waiting += [files.join(folder, name) for name in folders]
         paths = [files.join(folder, name) for name in names if not is_nifti(name)]
         if any(path.lower().endswith(".dcm") or _starts_as_dicom(path) for path in paths):
             return True
     return False
-
-
-def _readable_entries(folder: str) -> tuple[list[str], list[str]]:
-    """As `files.entries`, but empty for a folder that cannot be read."""
-    try:
-        return files.entries(folder)
-    except (InputError, OSError):
-        return [], []
 
 
 def _starts_as_dicom(path: str) -> bool:
@@ -136,31 +132,29 @@ def named_files(folder: str) -> dict[str, str]:
     return paths
 
 
-def _is_output(names: list[str], folders: list[str]) -> bool:
-    """Whether serving.predict wrote the label maps in a folder with these files and folders.
+def _entries(folder: str) -> tuple[list[str], list[str], bool]:
+    """(files, folders, whether serving.predict wrote the label maps in the folder).
 
     It writes the facts of each case into `cases`, and never writes a GT.nii.gz; PREDICTIONS alone
-    may have been copied there.
+    may have been copied there. Its own subfolders are left out.
     """
-    return PREDICTIONS in names and OUTPUT_FOLDERS[0] in folders and not _split_names(names)[1]
-
-
-def _other_folders(folders: list[str]) -> list[str]:
-    """The folders beside PREDICTIONS that serving.predict did not write."""
-    return [name for name in folders if name not in OUTPUT_FOLDERS]
+    names, folders = files.entries(folder)
+    is_output = PREDICTIONS in names and OUTPUT_FOLDERS[0] in folders and not _split_names(names)[1]
+    if is_output:
+        folders = [name for name in folders if name not in OUTPUT_FOLDERS]
+    return names, folders, is_output
 
 
 def _holds_output_only(folder: str) -> bool:
-    names, folders = files.entries(folder)
-    return _is_output(names, folders) and not _other_folders(folders)
+    _, folders, is_output = _entries(folder)
+    return is_output and not folders
 
 
 def _in_folder(
     root: str, known_parts, organs: Organs | None, without=frozenset(), label_maps: bool = False
 ) -> list[Patient]:
     """label_maps: Whether predictions in the root itself are accepted."""
-    names, folders = files.entries(root)
-    is_output = _is_output(names, folders)
+    names, folders, is_output = _entries(root)
     by_name = {name.lower(): name for name in (*names, *folders)}
     parts = [files.join(root, name) for name in folders if name.lower() in known_parts]
     parts = [part for part in parts if not _holds_output_only(part)] or [root]
@@ -183,11 +177,8 @@ def _in_folder(
 
 def _in_part(folder: str, without) -> list[Patient]:
     """SegTHOR's layout: a folder per patient, or all scans in one. without: Folders to skip."""
-    names, folders = files.entries(folder)
-    is_output = _is_output(names, folders)
+    names, folders, is_output = _entries(folder)
     patients = [] if folder in without or is_output else _flat(folder, names)
-    if is_output:
-        folders = _other_folders(folders)
     for one in (files.join(folder, name) for name in folders):
         patients += [] if one in without else _one_patient(one)
     return patients
@@ -195,12 +186,12 @@ def _in_part(folder: str, without) -> list[Patient]:
 
 def _one_patient(folder: str) -> list[Patient]:
     try:
-        names, folders = files.entries(folder)
+        names, _, is_output = _entries(folder)
     except (InputError, OSError) as error:  # must not stop the other patients
         fault = f"{folder}: cannot be opened ({getattr(error, 'strerror', None) or error})"
         return [Patient(stem(folder), folder, fault=fault, fault_code="file_missing")]
     images, masks = _split_names(names)
-    if _is_output(names, folders) or not images and not masks:
+    if is_output or not images and not masks:
         return []
     if len(images) <= 1 and len(masks) <= 1:
         ct, labels = (files.join(folder, *part[:1]) if part else "" for part in (images, [*masks]))

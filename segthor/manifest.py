@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from segthor import fields, figure_checks, files, ignored, json_files
 from segthor.errors import InputError
+from segthor.figures import OrganFigures
 from segthor.findings import REJECT, Finding
 from segthor.geometry import Placement
 from segthor.organs import Organs
@@ -46,11 +47,11 @@ class Audit:
     """The audit's result for one patient.
 
     findings: The findings.
-    organs: Organ's name to the fields of `figures.OrganFigures`.
+    organs: Organ's name to its figures.
     """
 
     findings: tuple[Finding, ...] = ()
-    organs: dict[str, dict] = field(default_factory=dict)
+    organs: dict[str, OrganFigures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,27 @@ class Unlabelled:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """The statistics of a dataset.
+
+    slices: Organ, or 'all', to number of slices.
+    hu_percentiles: Organ to percentile ('5', '50', '95') to HU.
+    spacing_in_plane_mm: 'min', 'median' and 'max' over the patients.
+    spacing_between_slices_mm: As spacing_in_plane_mm.
+    """
+
+    slices: dict[str, int] = field(default_factory=dict)
+    hu_percentiles: dict[str, dict[str, float]] = field(default_factory=dict)
+    spacing_in_plane_mm: dict[str, float] = field(default_factory=dict)
+    spacing_between_slices_mm: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for organ, percentiles in self.hu_percentiles.items():
+            if not {"5", "50", "95"} <= percentiles.keys():
+                raise InputError(f"hu_percentiles of {organ}: expected 5, 50 and 95 %")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The manifest. All lists are sorted by name.
 
@@ -125,7 +147,7 @@ class Dataset:
     patients: Patients with contours.
     rejected: Patients that were not built.
     unlabelled: Patients without contours.
-    statistics: See `beam_jobs.counts.summary`.
+    statistics: Slices, HU and spacings over the patients; see `beam_jobs.counts.summary`.
     versions: Package to version.
     label_values: (organ, value in the contours' files), where they differ from the table.
     organs: The table of organs.
@@ -137,7 +159,7 @@ class Dataset:
     patients: tuple[Built, ...]
     rejected: tuple[Rejected, ...] = ()
     unlabelled: tuple[Unlabelled, ...] = ()
-    statistics: dict = field(default_factory=dict)
+    statistics: Statistics = Statistics()
     versions: dict = field(default_factory=dict)
     label_values: tuple[tuple[str, int], ...] = ()
     organs: Organs = field(kw_only=True)
@@ -216,19 +238,18 @@ def _contradictions(dataset: Dataset):
     for shard in dataset.shards:
         if not _is_inside(shard.file):
             yield f"shard {shard.file!r}: expected a path inside the dataset's folder"
-    for name, count in Counter(shard.file for shard in dataset.shards).items():
+    rows = (*dataset.patients, *dataset.rejected, *dataset.unlabelled)
+    listed = [("shard", shard.file) for shard in dataset.shards]
+    listed += [("patient", row.patient) for row in rows]
+    for (kind, name), count in Counter(listed).items():
         if count > 1:
-            yield f"shard {name!r} is listed {count} times"
-    every = (*dataset.patients, *dataset.rejected, *dataset.unlabelled)
-    for name, count in Counter(row.patient for row in every).items():
-        if count > 1:
-            yield f"patient {name!r} is listed {count} times"
+            yield f"{kind} {name!r} is listed {count} times"
     for one in dataset.rejected:
         if all(finding.severity != REJECT for finding in one.findings):
             yield f"patient {one.patient!r} is rejected for no reason"
     yield from _unknown_organs(dataset)
     yield from _misplaced(dataset)
-    yield from figure_checks.find_odd_figures(dataset.statistics, dataset.patients)
+    yield from figure_checks.find_odd_figures(dataset.patients)
 
 
 def _unknown_organs(dataset: Dataset):

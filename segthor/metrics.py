@@ -10,6 +10,14 @@ Empty masks:
   both are empty   the scores of equal masks: Dice 1, distances 0
   one is empty     Dice and surface Dice 0, every distance infinite (`None` in `as_dict`, since JSON
                    has no infinity); segthor.statistics leaves such values out and counts them
+
+Voxels that are not annotated (`left_out`) belong to no mask. Surface voxels whose only outer
+neighbours they are do not count as surface, since the organ may continue there, but distances are
+still measured to them. A mask without other surface voxels keeps its whole surface.
+
+On planes at uneven steps, volumes, Dice, means and shares of the surface weigh each voxel by the
+thickness of its plane. The 95th percentile is the smallest distance that at least 95 % of the
+surface does not exceed.
 """
 
 import dataclasses
@@ -84,57 +92,49 @@ def score(
 ) -> dict[int, OrganScore]:
     """Scores each organ of a label map against the reference on the same grid.
 
+    Returns label to score, in the order of `labels`. Raises InputError for other arguments.
+
     Args:
-      predicted: Integer label map [Z, Y, X].
-      truth: Integer label map [Z, Y, X], the reference. Any order of axes is allowed, if all
-        arguments have the same.
+      predicted, truth: Integer label maps of one shape, [Z, Y, X] or in any other order of axes.
       spacing_mm: Distance between neighbouring voxels along each axis (`Volume.spacing_mm`).
       labels: The label values to score, never 0.
-      left_out: bool [Z, Y, X], voxels that are not annotated; None where there are none. They
-        belong to no mask. Surface voxels whose only outer neighbours they are do not count as
-        surface, since the organ may continue there, but distances are still measured to them. A
-        mask without other surface voxels keeps its whole surface.
-      planes: The planes along the first axis at uneven steps; None at even steps. Volumes, Dice,
-        means and shares of the surface then weigh each voxel by the thickness of its plane. The
-        95th percentile is the smallest distance that at least 95 % of the surface does not exceed.
-
-    Returns:
-      Label to score, in the order of `labels`.
-
-    Raises:
-      InputError: The label maps are not 3D integers of one shape, the spacing is not three positive
-        lengths, or a label is 0, the background.
+      left_out: bool of this shape, voxels that are not annotated; None where there are none.
+      planes: The planes along the first axis at uneven steps; None at even steps.
     """
     labels = tuple(labels)
     predicted, truth, spacing_mm = _check_arguments(predicted, truth, spacing_mm, labels)
     order = MemoryOrder.of(truth)
-    predicted, truth = order.view(predicted), order.view(truth)
-    spacing_mm = tuple(spacing_mm[axis] for axis in order.axes)
-    if left_out is not None:
-        left_out = order.view(left_out)
-    predicted, truth, left_out, box = _crop(predicted, truth, left_out)
+    left_out = left_out if left_out is None else order.view(left_out)
+    *pair, left_out, box = crop(order.view(predicted), order.view(truth), left_out, (1, 1, 1))
     lattice = Lattice.of(spacing_mm, planes, order, box)
+    masks = _masks(*pair, labels, left_out)
+    return {label: _score_organ(*both, lattice) for label, both in zip(labels, masks, strict=True)}
+
+
+def _masks(predicted, truth, labels, left_out):
+    """Yields the masks of each label in the predicted and in the true label map."""
     voxels = _by_label(predicted, labels), _by_label(truth, labels)
-    return {
-        label: _score_organ(
-            _mask(predicted, truth, drawn, label, left_out),
-            _mask(truth, predicted, true, label, left_out),
-            lattice,
-        )
-        for label, drawn, true in zip(labels, *voxels, strict=True)
-    }
+    for label, drawn, true in zip(labels, *voxels, strict=True):
+        mask = _mask(predicted, truth, drawn, label, left_out)
+        yield mask, _mask(truth, predicted, true, label, left_out)
 
 
-def _crop(predicted, truth, left_out):
-    """The arrays, cut to the organs' box with a margin of one voxel of background, and the box.
+def crop(predicted, truth, left_out, margins_px):
+    """The arrays, cut to the organs' box with a margin of background, and the box.
 
-    With this margin every voxel of an organ has six neighbours.
+    With a margin of one voxel every voxel of an organ has six neighbours. margins_px: Width of the
+    margin along each axis.
     """
     predicted, truth = without(left_out, predicted), without(left_out, truth)
     box = nonzero_box((predicted != 0) | (truth != 0))
-    predicted, truth = (np.ascontiguousarray(np.pad(one[box], 1)) for one in (predicted, truth))
+    widths = [(margin, margin) for margin in margins_px]
+    predicted, truth = (
+        np.ascontiguousarray(np.pad(one[box], widths)) for one in (predicted, truth)
+    )
     if left_out is not None:
-        left_out = np.pad(left_out, 1)[tuple(slice(p.start, p.stop + 2) for p in box)]
+        parts = zip(box, margins_px, strict=True)
+        wider = tuple(slice(part.start, part.stop + 2 * margin) for part, margin in parts)
+        left_out = np.pad(left_out, widths)[wider]
     return predicted, truth, left_out, box
 
 
@@ -152,10 +152,8 @@ def dice_from_counts(intersection, predicted, truth):
     Returns:
       2 * intersection / (predicted + truth), float64, of this shape.
     """
-    intersection, predicted, truth = (
-        np.asarray(count, np.float64) for count in (intersection, predicted, truth)
-    )
-    total = predicted + truth
+    total = np.asarray(predicted, np.float64) + truth
+    intersection = np.asarray(intersection, np.float64)
     return np.divide(2 * intersection, total, out=np.ones_like(total), where=total > 0)[()]
 
 

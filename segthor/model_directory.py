@@ -14,7 +14,7 @@ import uuid
 import fsspec
 import numpy as np
 
-from segthor import files, json_files, locks
+from segthor import fields, files, json_files, locks
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organs
 from segthor.recipe import Recipe
@@ -40,12 +40,12 @@ def newest(folder: str) -> str:
 
 def versions(folder: str) -> list[int]:
     """The complete versions in a folder; a version that is being uploaded has no saved_model.pb."""
-    names = [name for name in files.listdir(folder) if _is_number(name)]
+    names = _numbers_in(folder)
     return [int(n) for n in names if files.exists(files.join(folder, n, "saved_model.pb"))]
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
+def _numbers_in(folder: str) -> list[str]:
+    return [name for name in files.listdir(folder) if name.isascii() and name.isdecimal()]
 
 
 def asset(version: str, name: str) -> str:
@@ -95,23 +95,17 @@ def weight_names(version: str) -> list[str] | None:
     path = asset(version, WEIGHTS)
     if not files.exists(path):
         return None
-    names = json_files.read(path)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: expected a list of names; export the model again")
-    return names
+    try:
+        return list(fields.from_json(tuple[str, ...], json_files.read(path), path))
+    except InputError as error:
+        raise InputError(f"{error}; export the model again") from error
 
 
 def table(version: str) -> Organs:
-    """The table of organs of the model's dataset; SegTHOR's where the model has none.
-
-    Raises:
-      InputError: The file is damaged.
-    """
+    """The table of organs of the model's dataset; InputError where it is missing or damaged."""
     path = asset(version, TABLE)
-    if not files.exists(path):
-        return SEGTHOR
     try:
-        return Organs.from_json(json_files.read(path), path)
+        return fields.from_json(Organs, json_files.read(path), path)
     except InputError as error:
         raise InputError(f"{error}; export the model again") from error
 
@@ -155,8 +149,7 @@ def local(version: str):
 
 def _next(folder: str) -> str:
     # Counts incomplete versions of interrupted uploads, too.
-    taken = [int(name) for name in files.listdir(folder) if _is_number(name)]
-    return files.join(folder, str(max(taken, default=0) + 1))
+    return files.join(folder, str(max(map(int, _numbers_in(folder)), default=0) + 1))
 
 
 def _upload(source: str, version: str) -> None:

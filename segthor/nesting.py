@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segthor.boxes import relative
+
 _MOST_COMPARED = 1 << 30  # pixels and pairs of points to compare on one plane; takes some seconds
 _PAIR = 1 << 15  # least cost of comparing two rings, in the same unit
 _SAME_PX = 0.1  # rings nearer than this coincide: planning systems round to 0.01 or 0.1 mm
@@ -33,12 +35,7 @@ class Piece:
 
     def within(self, box) -> np.ndarray:
         """The mask of another box inside its own box."""
-        return self.mask[
-            tuple(
-                slice(part.start - own.start, part.stop - own.start)
-                for part, own in zip(box, self.box, strict=True)
-            )
-        ]
+        return self.mask[relative(box, self.box)]
 
 
 def arrange(pieces: list[Piece], counts: Counter):
@@ -50,8 +47,31 @@ def arrange(pieces: list[Piece], counts: Counter):
     Returns:
       The groups of pieces without duplicates, and for each the number of groups that contain it.
     """
-    unique, owner, contains = set(range(len(pieces))), list(range(len(pieces))), []
-    crossing, cost = set(), 0
+    unique, relations = _compare(pieces)
+    crossing, contains, owner = set(), [], list(range(len(pieces)))
+    for i, j, relation in relations:
+        if relation == "crossing":
+            crossing |= {i, j}
+            old, new = owner[j], owner[i]
+            owner = [new if one == old else one for one in owner]
+        else:
+            contains.append((i, j) if relation == "first" else (j, i))
+    contains = {(owner[a], owner[b]) for a, b in contains if a in unique and b in unique}
+    names = sorted({owner[i] for i in unique})
+    groups = [[pieces[i] for i in sorted(unique) if owner[i] == name] for name in names]
+    depths = [sum((other, name) in contains for other in names if other != name) for name in names]
+    nested = sum(len(group) for group, depth in zip(groups, depths, strict=True) if depth)
+    counts += Counter(
+        contour_duplicate=len(pieces) - len(unique),
+        contour_crossing=len(crossing & unique),
+        contour_nested=nested,
+    )
+    return groups, depths
+
+
+def _compare(pieces) -> tuple[set[int], list[tuple[int, int, str]]]:
+    """The numbers of the pieces without duplicates, and (i, j, relation) of pieces that overlap."""
+    unique, relations, cost = set(range(len(pieces))), [], 0
     for i, j in _touching(pieces):
         if i not in unique or j not in unique:
             continue
@@ -61,20 +81,9 @@ def arrange(pieces: list[Piece], counts: Counter):
         relation = _relation(pieces[i], pieces[j])
         if relation == "same":
             unique.discard(j)
-            counts["contour_duplicate"] += 1
-        elif relation == "crossing":
-            crossing |= {i, j}
-            old, new = owner[j], owner[i]
-            owner = [new if one == old else one for one in owner]
         elif relation:
-            contains.append((i, j) if relation == "first" else (j, i))
-    contains = {(owner[a], owner[b]) for a, b in contains if a in unique and b in unique}
-    names = sorted({owner[i] for i in unique})
-    groups = [[pieces[i] for i in sorted(unique) if owner[i] == name] for name in names]
-    depths = [sum((other, name) in contains for other in names if other != name) for name in names]
-    nested = sum(len(group) for group, depth in zip(groups, depths, strict=True) if depth)
-    counts += Counter(contour_crossing=len(crossing & unique), contour_nested=nested)
-    return groups, depths
+            relations.append((i, j, relation))
+    return unique, relations
 
 
 def _cost(a: Piece, b: Piece) -> int:

@@ -7,17 +7,16 @@ the header of its scan, so that it lies exactly on the scan's voxels.
 
 import contextlib
 import io
+import re
 
 import nibabel
 import numpy as np
 from isal import igzip
 
-from segthor import files, memory
-from segthor.findings import Finding
+from segthor import files, memory, rescale
 from segthor.unpack import NiftiError, fill, open_stream
 from segthor.volume import Grid, Volume, corner_distance_mm, is_invertible
 
-SUFFIXES = (".nii", ".nii.gz")
 _HEADER_TYPES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _TEXTS = {"descrip", "db_name", "aux_file", "intent_name", "data_type"}
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -27,16 +26,12 @@ _FORMS_MM = 1.0  # allowed between sform and qform
 
 def stem(path: str) -> str:
     """The file's name without its folder and without .nii or .nii.gz, in any case."""
-    base = files.name(path)
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if base.lower().endswith(suffix):
-            return base[: -len(suffix)]
-    return base
+    return re.sub(r"\.nii(\.gz)?\Z", "", files.name(path), flags=re.IGNORECASE)
 
 
 def is_nifti(path: str) -> bool:
     """Whether the name ends in .nii or .nii.gz, in any case."""
-    return path.lower().endswith(SUFFIXES)
+    return path.lower().endswith((".nii", ".nii.gz"))
 
 
 def read(path: str, digest=None, most_bytes: int | None = None) -> Volume:
@@ -55,11 +50,7 @@ def read(path: str, digest=None, most_bytes: int | None = None) -> Volume:
     with open_stream(path, digest) as (stream, capacity):
         header = _read_header(stream, path)
         shape = _shape_3d(header, path)
-        grid = _grid(header, shape, path)
-        dtype = header.get_data_dtype()
-        if dtype.kind not in "iuf":
-            message = f"{path}: expected whole or real numbers, found voxels of {dtype}"
-            raise NiftiError("file_type", message)
+        grid, dtype = _grid(header, shape, path), _dtype(header, path)
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         _check_size(path, header, size, capacity, most_bytes)
         stream.read(_gap_bytes(header, path))
@@ -71,6 +62,14 @@ def read(path: str, digest=None, most_bytes: int | None = None) -> Volume:
     _check_voxels(path, shape, size, filled, surplus)
     array = _scale(buffer.view(dtype).reshape(shape, order="F"), header)
     return Volume(grid.to_zyx(array), grid)
+
+
+def _dtype(header, path: str) -> np.dtype:
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        message = f"{path}: expected whole or real numbers, found voxels of {dtype}"
+        raise NiftiError("file_type", message)
+    return dtype
 
 
 def _check_voxels(path: str, shape, size: int, filled: int, surplus: int) -> None:
@@ -123,14 +122,18 @@ def write(path: str, zyx: np.ndarray, grid: Grid, slope: float = 1.0) -> None:
     header = _header_for(array, grid, slope)
     head = header.binaryblock
     head += bytes(int(header["vox_offset"]) - len(head))
-    voxels = np.asarray(array, header.get_data_dtype()).tobytes(order="F")
+    _write_stream(path, head, np.asarray(array, header.get_data_dtype()).tobytes(order="F"))
+
+
+def _write_stream(path: str, *parts: bytes) -> None:
+    """Writes the parts atomically; compressed where the name ends in .gz."""
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(files.atomic_write(path))
         if path.lower().endswith(".gz"):
             packed = igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0)
             stream = stack.enter_context(packed)
-        stream.write(head)
-        stream.write(voxels)
+        for part in parts:
+            stream.write(part)
 
 
 def _header_for(array: np.ndarray, grid: Grid, slope: float):
@@ -147,23 +150,20 @@ def _header_for(array: np.ndarray, grid: Grid, slope: float):
     return header
 
 
-def header_findings(grid: Grid) -> list[Finding]:
-    """Checks that sform or qform of a file's header are set, and that they agree."""
+def header_findings(grid: Grid):
+    """Yields (code, message) where a file's header sets neither sform nor qform, or they differ."""
     if grid.header is None:
-        return []
+        return
     has_sform, has_qform = (bool(int(grid.header[code])) for code in ("sform_code", "qform_code"))
-    findings = []
     if not has_sform and not has_qform:
-        findings.append(Finding.of("no_orientation", "neither sform nor qform is set"))
+        yield "no_orientation", "neither sform nor qform is set"
     elif np.array_equal(grid.affine, np.eye(4)):
-        message = "the affine is the identity; the scanner's was lost"
-        findings.append(Finding.of("affine_identity", message))
+        yield "affine_identity", "the affine is the identity; the scanner's was lost"
     if has_sform and has_qform:
         distance = _forms_distance_mm(grid)
         if not distance <= _FORMS_MM:
             apart = f"are up to {distance:.1f} mm apart" if distance < np.inf else "make no sense"
-            findings.append(Finding.of("forms_disagree", f"sform and qform {apart}"))
-    return findings
+            yield "forms_disagree", f"sform and qform {apart}"
 
 
 def _forms_distance_mm(grid: Grid) -> float:
@@ -274,25 +274,4 @@ def _scale(stored: np.ndarray, header) -> np.ndarray:
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     if (slope, intercept) == (1.0, 0.0):
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if stored.dtype.kind in "iu" and _is_small_whole(slope) and _is_small_whole(intercept):
-        slope, intercept = int(slope), int(intercept)
-        bounds = [int(bound) * slope + intercept for bound in (stored.min(), stored.max())]
-        dtype = np.result_type(*(np.min_scalar_type(bound) for bound in bounds), np.int16)
-        if dtype.kind == "i":
-            # Integers wrap around, so a product that overflows still gives the right sum.
-            return _times_plus(
-                stored.astype(dtype), *(np.array(one).astype(dtype) for one in (slope, intercept))
-            )
-    with np.errstate(all="ignore"):  # the audit reports values that are not finite
-        return _times_plus(stored.astype(np.float32), np.float32(slope), np.float32(intercept))
-
-
-def _times_plus(array: np.ndarray, slope, intercept) -> np.ndarray:
-    """array * slope + intercept, in place to save memory."""
-    array *= slope
-    array += intercept
-    return array
-
-
-def _is_small_whole(number: float) -> bool:
-    return float(number).is_integer() and abs(number) < 2**31
+    return rescale.to_hu(stored, float(slope), float(intercept))

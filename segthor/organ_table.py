@@ -2,7 +2,7 @@
 
 import re
 
-from segthor import csv_files, json_files
+from segthor import csv_files, fields, json_files
 from segthor.errors import InputError
 from segthor.organs import RANGES, RELATIONS, Organ, Organs
 
@@ -27,7 +27,7 @@ def read(path: str) -> Organs:
         the file and the line.
     """
     if path.lower().endswith(".json"):
-        return Organs.from_json(json_files.read(path), path)
+        return fields.from_json(Organs, json_files.read(path), path)
     rows = []
     for line, cells in csv_files.read_table(path, COLUMNS, ("name", "label"), comment="#"):
         try:

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
+from segthor import fields
 from segthor.errors import InputError
 
 BACKGROUND = 0
@@ -94,8 +95,6 @@ class Organ:
         pieces = self.max_components
         self._check("max_components", pieces is None or _is_whole(pieces, 1, 10**6), "1 or more")
         self._check("side", self.side in SIDES, "left, right or empty")
-        self._check("mirror", isinstance(self.mirror, str), "an organ's name")
-        self._check("contouring", isinstance(self.contouring, str), "a text")
         is_tolerance = _is_range((0, self.tolerance_mm)) and self.tolerance_mm <= _MOST_TOLERANCE_MM
         self._check("tolerance_mm", is_tolerance, f"0 to {_MOST_TOLERANCE_MM} mm")
 
@@ -200,25 +199,9 @@ class Organs:
         return rows
 
     @classmethod
-    def from_json(cls, value, where: str = "organs") -> "Organs":
-        """The same as `from_rows`; an error's message starts with `where`."""
-        try:
-            return cls.from_rows(value)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-
-    @classmethod
     def from_rows(cls, value) -> "Organs":
         """The inverse of `to_json`; raises InputError where `value` is no valid table."""
-        try:
-            if not isinstance(value, list):
-                raise InputError(f"a {type(value).__name__}; expected a list of organs")
-            rows = (
-                {k: tuple(v) if type(v) is list else v for k, v in one.items()} for one in value
-            )
-            return cls(tuple(Organ(**row) for row in rows))
-        except (InputError, TypeError, AttributeError) as error:
-            raise InputError(f"no table of organs: {error}") from error
+        return cls(fields.from_json(tuple[Organ, ...], value, "no table of organs"))
 
     def digest(self) -> str:
         """Digest of the table without `contouring`, 16 hexadecimal digits."""

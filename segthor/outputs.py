@@ -61,7 +61,6 @@ def check_file(
     ending: str,
     kind: Kind,
     inputs: Mapping[str, str | Iterable[str] | None],
-    flag: str = "output",
 ) -> None:
     """Checks a file that a program is going to write.
 
@@ -69,18 +68,18 @@ def check_file(
       path: The file; it need not exist.
       ending: The required end of its name.
       kind: The kind that an existing file must have.
-      inputs, flag: As in `check_folder`.
+      inputs: As in `check_folder`.
 
     Raises:
       InputError: It has another ending, is an input, lies in a result, or is of another kind.
     """
-    _check_named(path, flag, f"a file {ending}")
+    _check_named(path, "output", f"a file {ending}")
     if not path.lower().endswith(ending) or files.is_dir(path):
-        raise InputError(f"--{flag}={path}: expected the name of a file that ends in {ending}")
-    _check_inputs(path, inputs, flag)
+        raise InputError(f"--output={path}: expected the name of a file that ends in {ending}")
+    _check_inputs(path, inputs, "output")
     for folder, result in _results_about(files.parent(path)):
-        raise InputError(f"--{flag}={path}: {folder} is {result}; name another folder")
-    check_files(files.parent(path), {files.name(path): kind}, flag)
+        raise InputError(f"--output={path}: {folder} is {result}; name another folder")
+    check_files(files.parent(path), {files.name(path): kind})
 
 
 def check_files(folder: str, written: Mapping[str, Kind], flag: str = "output") -> None:

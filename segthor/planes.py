@@ -144,7 +144,11 @@ class Lattice(NamedTuple):
 
     @classmethod
     def of(cls, spacing_mm, planes: Planes | None, order: MemoryOrder, box: Box) -> "Lattice":
-        """The lattice of a box with a margin of one voxel; its axes are in the order of memory."""
+        """The lattice of a box with a margin of one voxel; its axes are in the order of memory.
+
+        spacing_mm: Along each axis of the array, in its own order.
+        """
+        spacing_mm = tuple(spacing_mm[axis] for axis in order.axes)
         if planes is None:
             return cls(spacing_mm)
         axis = order.axes.index(0)

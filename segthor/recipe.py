@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segthor import fields, ignored
+from segthor import ignored
 from segthor.body import body_center_px, organ_center_px
 from segthor.boxes import around, nonzero_box
 from segthor.errors import InputError
@@ -76,11 +76,12 @@ class Recipe:
         require(self.context % 2 == 1, "context", "an odd number of slices", self.context)
         statistic, named = _split(self.window_level)
         is_constant = statistic == "" and _is_level(named[0])
-        is_own = statistic in _LEVEL_STATISTICS and _are_organs(named)
+        is_own = statistic in _LEVEL_STATISTICS and all(map(is_name, named))
         expected = f"HU up to {_MOST_HU}, median:ORGANS or mean:ORGANS"
         require(is_constant or is_own, "window_level", expected, self.window_level)
         kind, named = _split(self.crop_center)
-        is_center = (kind == "organs" and _are_organs(named)) or (kind, named) == ("", ["body"])
+        is_body, is_organs = (kind, named) == ("", ["body"]), kind == "organs"
+        is_center = is_body or (is_organs and all(map(is_name, named)))
         require(is_center, "crop_center", "body or organs:ORGANS", self.crop_center)
 
     @property
@@ -103,10 +104,8 @@ class Recipe:
     def require_organs(self, organs: Organs) -> None:
         """Raises InputError where level or centre come from an organ that is not in the table."""
         known = ", ".join(organs.names)
-        for name, choice in (
-            ("window_level", self.window_level),
-            ("crop_center", self.crop_center),
-        ):
+        for name in ("window_level", "crop_center"):
+            choice = getattr(self, name)
             kind, named = _split(choice)
             fits = not kind or all(one in organs for one in named)
             require(fits, name, f"organs of {known}", choice)
@@ -117,11 +116,6 @@ class Recipe:
         if not self.context_mm:  # recipes from before this field keep their digest
             del value["context_mm"]
         return value
-
-    @classmethod
-    def from_json(cls, value: dict) -> "Recipe":
-        """The inverse of `to_json`; raises InputError for anything else."""
-        return fields.from_json(cls, value, "recipe")
 
     def digest(self) -> str:
         """Digest of the recipe, 16 hexadecimal digits."""
@@ -187,16 +181,9 @@ def prepare(
         raise InputError(
             "level or centre come from organs, but there are neither contours nor masks"
         )
-    center_px = _center_px(volume, recipe, masks)
-    planes = volume.grid.planes
-    placement = Placement.centred(
-        volume.zyx.shape,
-        volume.spacing_mm,
-        center_px,
-        recipe.size_px,
-        recipe.pixel_mm,
-        planes and planes.offsets_mm,
-    )
+    center_px, planes = _center_px(volume, recipe, masks), volume.grid.planes
+    box = recipe.size_px, recipe.pixel_mm, planes and planes.offsets_mm
+    placement = Placement.centred(volume.zyx.shape, volume.spacing_mm, center_px, *box)
     level_hu = _level_hu(volume.zyx, recipe, masks)
     prepared = None if labels is None else placement.labels_to_model(labels.zyx, labels.boxes)
     images, labelled_hu = _images(volume.zyx, placement, level_hu, recipe.window_width_hu, prepared)
@@ -290,10 +277,6 @@ def _split(choice: str) -> tuple[str, list[str]]:
     """'median:heart,aorta' to ('median', ['heart', 'aorta']); '50' to ('', ['50'])."""
     kind, _, named = str(choice).rpartition(":")
     return kind, named.split(",")
-
-
-def _are_organs(named: list[str]) -> bool:
-    return all(map(is_name, named))
 
 
 def _is_level(text: str) -> bool:

@@ -33,6 +33,7 @@ LEVEL_HU = "window_level_hu"  # float32
 WIDTH_HU = "window_width_hu"  # float32
 
 _PIECE_BYTES = 1 << 24
+_Kinds = descriptor_pb2.FieldDescriptorProto
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def decode(serialized: bytes) -> Slice:
     """The inverse of `encode`, without TensorFlow; floats are float32."""
     example = _Example()
     example.ParseFromString(serialized)
-    feature = example.features.feature
+    feature = {entry.key: entry.value for entry in example.features.feature}
     height, width, channels = feature[SHAPE].int64_list.value
     image = np.frombuffer(feature[IMAGE].bytes_list.value[0], np.uint8)
     labels = np.frombuffer(feature[LABELS].bytes_list.value[0], np.uint8)
@@ -256,39 +257,35 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def _example_class():
-    """The class of tensorflow/core/example/example.proto's message, in a separate pool."""
-    kinds = descriptor_pb2.FieldDescriptorProto
+    """The class of tensorflow/core/example/example.proto's message, in a separate pool.
+
+    An encoded map is a list of entries of key and value, and is declared as such.
+    """
     proto = descriptor_pb2.FileDescriptorProto(
         name="segthor/example.proto", package="segthor", syntax="proto3"
     )
-
-    def message(name, *fields):
-        added = proto.message_type.add(name=name)
-        for number, (field, kind, label, type_name) in enumerate(fields, 1):
-            added.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
-        return added
-
-    one, many = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
-    message("BytesList", ("value", kinds.TYPE_BYTES, many, None))
-    message("FloatList", ("value", kinds.TYPE_FLOAT, many, None))
-    message("Int64List", ("value", kinds.TYPE_INT64, many, None))
-    lists = [(f"{n.lower()}_list", kinds.TYPE_MESSAGE, one, f".segthor.{n}List") for n in _LISTS]
-    feature = message("Feature", *lists)
-    feature.oneof_decl.add(name="kind")
-    for field in feature.field:
-        field.oneof_index = 0
-    entry = ".segthor.Features.FeatureEntry"
-    features = message("Features", ("feature", kinds.TYPE_MESSAGE, many, entry))
-    nested = features.nested_type.add(name="FeatureEntry")
-    nested.options.map_entry = True
-    nested.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=one)
-    value = nested.field.add(name="value", number=2, type=kinds.TYPE_MESSAGE, label=one)
-    value.type_name = ".segthor.Feature"
-    message("Example", ("features", kinds.TYPE_MESSAGE, one, ".segthor.Features"))
+    one, many = _Kinds.LABEL_OPTIONAL, _Kinds.LABEL_REPEATED
+    lists = {"Bytes": _Kinds.TYPE_BYTES, "Float": _Kinds.TYPE_FLOAT, "Int64": _Kinds.TYPE_INT64}
+    for name, kind in lists.items():
+        _declare(proto, f"{name}List", value=(many, kind))
+    _declare(proto, "Feature", **{f"{name.lower()}_list": (one, f"{name}List") for name in lists})
+    _declare(proto, "Entry", key=(one, _Kinds.TYPE_STRING), value=(one, "Feature"))
+    _declare(proto, "Features", feature=(many, "Entry"))
+    _declare(proto, "Example", features=(one, "Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(proto)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("segthor.Example"))
 
 
-_LISTS = ("Bytes", "Float", "Int64")
+def _declare(proto, name: str, **fields) -> None:
+    """Declares a message. fields: Name to (label, scalar type or name of a message)."""
+    message = proto.message_type.add(name=name)
+    for number, (field, (label, kind)) in enumerate(fields.items(), 1):
+        declared = message.field.add(name=field, number=number, label=label)
+        if isinstance(kind, str):
+            declared.type, declared.type_name = _Kinds.TYPE_MESSAGE, f".segthor.{kind}"
+        else:
+            declared.type = kind
+
+
 _Example = _example_class()

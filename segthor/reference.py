@@ -3,11 +3,12 @@
 The trainer computes them from the manifest; the run and the model contain them. Numpy only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from segthor.figures import OrganFigures
 from segthor.geometry import Placement
 
 FEWEST = 3  # number of patients that a spread needs
@@ -113,8 +114,8 @@ def scan_figures(placement: Placement, level_hu: float) -> dict[str, float]:
     }
 
 
-def organ_figures(measured: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
-    """Organ's name to its figures, from the fields of `figures.OrganFigures`.
+def organ_figures(measured: dict[str, OrganFigures]) -> dict[str, dict[str, float]]:
+    """Organ's name to the figures that are compared, from the measured ones.
 
     left_mm, posterior_mm and superior_mm are the position of the organ's centre relative to the
     mean centre of the other organs; they are left out where there is no other organ.
@@ -122,13 +123,13 @@ def organ_figures(measured: Mapping[str, Mapping]) -> dict[str, dict[str, float]
     figures = {}
     for name, row in measured.items():
         figures[name] = {
-            "log_volume": float(np.log(max(row["volume_cm3"], 0.01))),
-            "length_mm": row["extent_z_mm"],
-            "mean_hu": row["mean_hu"],
+            "log_volume": float(np.log(max(row.volume_cm3, 0.01))),
+            "length_mm": row.extent_z_mm,
+            "mean_hu": row.mean_hu,
         }
-        others = [other["center_lps_mm"] for key, other in measured.items() if key != name]
+        others = [other.center_lps_mm for key, other in measured.items() if key != name]
         if others:
-            relative = np.subtract(row["center_lps_mm"], np.mean(others, 0))
+            relative = np.subtract(row.center_lps_mm, np.mean(others, 0))
             names = ("left_mm", "posterior_mm", "superior_mm")
             figures[name] |= dict(zip(names, map(float, relative), strict=True))
     return figures

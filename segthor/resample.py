@@ -7,7 +7,7 @@ processor, but the same scan must give the same bytes on every machine.
 import numpy as np
 from scipy import sparse
 
-from segthor.boxes import Box, around, support
+from segthor.boxes import Box, around, relative, support
 
 # Number of slices that are resampled together, so that each weight is loaded once for all of them.
 # 8 is the fastest of 4, 8, 16 and 32: more do not fit into a core's cache beside the weights.
@@ -110,7 +110,7 @@ def resample_labels(
         background = np.ones_like(best)
         for value, one in maps.items():
             if one.z.start < first + len(planes) and first < one.z.stop:
-                part = (slice(None), *one.within(region))
+                part = (slice(None), *relative(one.target, region))
                 share = one.share(planes, value)
                 background[part] -= share
                 np.copyto(winner[part], value, where=share > best[part])
@@ -133,13 +133,6 @@ class _LabelMap:
         """The label's share of each pixel of `target`, float32 [N, ...], from slices [N, Y, X]."""
         masks = planes[self._source] == value
         return _times(self._operator, masks).reshape(len(planes), *self._shape)
-
-    def within(self, region) -> tuple[slice, slice]:
-        """`target` relative to a region that contains it."""
-        return tuple(
-            slice(part.start - outer.start, part.stop - outer.start)
-            for part, outer in zip(self.target, region, strict=True)
-        )
 
 
 def _operator(rows: np.ndarray, columns: np.ndarray) -> sparse.csr_array:

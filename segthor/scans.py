@@ -145,29 +145,24 @@ def read_contours(
     """Reads contours as labels of a table of organs.
 
     Problems with their values are findings of the label map. After a finding of FATAL, values that
-    are no label of the table are 0.
+    are no label of the table are 0. Raises ReadError where the file cannot be read.
 
-    Args:
-      path: A NIfTI label map or a structure set.
-      ct: The scan that a structure set was drawn on.
-      organs: The table of organs.
-      roi_names: (organ, ROI name) in addition to the table's synonyms, for a structure set.
-      label_values: (organ, value in a NIfTI file), where they differ from the table.
-      digest, most_bytes, among: As in `read`.
-      like: The grid of the scan. The label map is read with the same order of axes; whether it lies
-        on this grid is checked by `segthor.audit.pair_findings`.
-
-    Raises:
-      ReadError: The file cannot be read.
+    path: A NIfTI label map, or a structure set that was drawn on the scan `ct`.
+    roi_names: (organ, ROI name) in addition to the table's synonyms, for a structure set.
+    label_values: (organ, value in a NIfTI file), where they differ from the table.
+    digest, most_bytes, among: As in `read`.
+    like: The grid of the scan. The label map is read with the same order of axes; whether it lies
+      on this grid is checked by `segthor.audit.pair_findings`.
     """
     if not nifti.is_nifti(path) and is_dicom(ct):
-        labels = _dicom().read_contours(path, ct, organs, roi_names, among)
-        if digest:
-            digest.update(files.read_bytes(path))
-        return labels
+        return _dicom().read_contours(path, ct, organs, roi_names, among, digest)
     stored = nifti.read(path, digest, most_bytes)
     if like is not None:
         stored = stored.along(like).on_planes(like)
+    return _with_table_labels(stored, label_values, organs)
+
+
+def _with_table_labels(stored: Volume, label_values, organs: Organs) -> LabelMap:
     labels, findings = relabel.to_labels(stored.zyx, label_values, organs=organs)
     if labels is None:
         labels = np.zeros(stored.zyx.shape, np.uint8)
@@ -208,29 +203,25 @@ def read_labels(
     roi_names=(),
     among=(),
 ) -> LabelMap:
-    """Reads contours as `read_contours` does, and refuses those that cannot be used.
+    """Reads contours as `read_contours` does; InputError for those that cannot be used.
 
-    like: Path and grid of the scan that the label map must lie on; its file may have another order
-      of axes. The messages of the findings start with the path of the contours.
+    Messages, also those of findings, start with the path.
 
-    Raises:
-      InputError: The file cannot be read, lies on another grid, or has values that are no labels.
+    like: Path and grid of the scan that the label map must lie on, in any order of axes.
     """
     scan, grid = like or ("", None)
     rest = (roi_names, label_values, None, most_bytes, among)
     labels = read_contours(path, ct, organs, *rest, grid)
-    if grid is not None:
-        findings = audit.pair_findings(grid, labels.grid)
-        if findings:
-            reordered = _reorder(read_contours(path, ct, organs, *rest), grid)
-            if reordered is None:
-                raise InputError(f"{path} against {scan}: {findings[0].message}")
-            labels = reordered
-    for finding in labels.findings:
+    problems = audit.pair_findings(grid, labels.grid) if grid else ()
+    if problems:
+        labels = _reorder(read_contours(path, ct, organs, *rest), grid)
+        if labels is None:
+            raise InputError(f"{path} against {scan}: {problems[0].message}")
+    findings = [replace(one, message=f"{path}: {one.message}") for one in labels.findings]
+    for finding in findings:
         if finding.code in FATAL:
-            raise InputError(f"{path}: {finding.message}")
-    named = (replace(one, message=f"{path}: {one.message}") for one in labels.findings)
-    return replace(labels, findings=tuple(named))
+            raise InputError(finding.message)
+    return replace(labels, findings=tuple(findings))
 
 
 def _reorder(labels: LabelMap, grid: Grid) -> LabelMap | None:

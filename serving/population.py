@@ -6,7 +6,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from segthor import files, outputs
-from segthor.figures import OrganFigures
 from segthor.manifest import TRAIN, VALIDATION, Dataset
 
 _CONTRAST_HU = 100  # blood without contrast agent has 30 to 60 HU
@@ -54,8 +53,7 @@ def _of_patients(rows, organs) -> dict:
 
 def _of_organ(rows, name: str) -> dict:
     contoured = [row for row in rows if name in row.organs]
-    figures = (row.audit.organs.get(name) for row in contoured)
-    measured = [OrganFigures(**values) for values in figures if values]
+    measured = [row.audit.organs[name] for row in contoured if name in row.audit.organs]
     return {
         "patients": len(contoured),
         "volume_cm3": _levels(one.volume_cm3 for one in measured),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from segthor import phantom
+from segthor.figures import OrganFigures
 from segthor.volume import Grid
 from tests import file_order
 
@@ -13,15 +14,14 @@ from tests import file_order
 TINY_RECIPE = {"crop_mm": 288.0, "pixel_mm": 9.0}
 
 
-# What an organ measures, as a manifest has it.
-MEASURED = {
-    "volume_cm3": 1.0,
-    "extent_z_mm": 20.0,
-    "mean_hu": 40.0,
-    "components": 1,
-    "gaps": 0,
-    "center_lps_mm": [1.0, 2.0, 3.0],
-}
+MEASURED = OrganFigures(
+    volume_cm3=1.0,
+    extent_z_mm=20.0,
+    mean_hu=40.0,
+    components=1,
+    gaps=0,
+    center_lps_mm=(1.0, 2.0, 3.0),
+)
 
 
 @functools.cache

@@ -9,7 +9,17 @@ from beam_jobs import inspection
 from segthor import fields, inputs, json_files, layouts, model_directory, organ_table, reference
 from segthor.findings import Finding
 from segthor.geometry import Placement
-from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
+from segthor.manifest import (
+    TRAIN,
+    VALIDATION,
+    Audit,
+    Built,
+    Dataset,
+    Rejected,
+    Shard,
+    Statistics,
+    Unlabelled,
+)
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from segthor.reference import Reference, Spread
@@ -23,12 +33,12 @@ from tests.cases import MEASURED
 from trainer import length, run
 from trainer.config import Config
 
-_STATISTICS = {
-    "slices": {"all": 10, "heart": 3},
-    "hu_percentiles": {"heart": {"5": 1.0, "50": 2.0, "95": 3.0}},
-    "spacing_in_plane_mm": {"min": 0.9, "median": 1.0, "max": 1.1},
-    "spacing_between_slices_mm": {"min": 2.0, "median": 3.0, "max": 4.0},
-}
+_STATISTICS = Statistics(
+    {"all": 10, "heart": 3},
+    {"heart": {"5": 1.0, "50": 2.0, "95": 3.0}},
+    {"min": 0.9, "median": 1.0, "max": 1.1},
+    {"min": 2.0, "median": 3.0, "max": 4.0},
+)
 _EVIDENCE = dict.fromkeys(OF_ORGAN, 0.5) | {
     "gaps": 0,
     "weak_slices": 1,
@@ -142,7 +152,7 @@ def _assets(model: str) -> dict:
     path = model_directory.asset(model, model_directory.RECIPE)
     return {
         model_directory.MODEL: lambda: model_directory.digest(model),
-        model_directory.RECIPE: lambda: Recipe.from_json(json_files.read(path)),
+        model_directory.RECIPE: lambda: fields.from_json(Recipe, json_files.read(path), "recipe"),
         model_directory.TABLE: lambda: model_directory.table(model),
         model_directory.WEIGHTS: lambda: model_directory.weight_names(model),
         model_directory.RULES: lambda: postprocess.load(model, SEGTHOR),

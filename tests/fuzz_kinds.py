@@ -95,7 +95,7 @@ class StructureSets:
         self._set = folder / "rs.dcm"
         self._content = self._set.read_bytes()
         found = index.index_folder(str(folder / "ct"))
-        self._stack = found.patients[0].case.volume.stack
+        self._stack = found.patients[0].cases[0].volume.stack
 
     def check_base(self):
         """Reads the set as it is."""

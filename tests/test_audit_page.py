@@ -6,12 +6,13 @@ import pytest
 
 from beam_jobs import audit_page
 from beam_jobs.shards import Part
+from segthor.figures import OrganFigures
 from segthor.findings import Finding
 from segthor.geometry import Placement
 from segthor.manifest import Audit, Built, Rejected
 from segthor.organs import SEGTHOR, Organ, Organs
 
-FIGURES = {"volume_cm3": 40.0, "mean_hu": 30.0, "extent_z_mm": 200.0, "components": 1}
+FIGURES = OrganFigures(40.0, 200.0, 30.0, 1, 0, (0.0, 0.0, 0.0))
 
 
 PLACEMENT = Placement((10, 96, 96), (2.5, 0.9, 0.98), (0.0, 0.0), (1.0, 1.0), 96)

@@ -98,7 +98,7 @@ def test_a_folder_becomes_a_dataset_that_its_manifest_describes(twelve, tmp_path
     for patient in dataset.patients:
         shard = dataset.shard_of(patient.patient)
         assert (patient.split, patient.fold) == (shard.split, shard.fold)
-    assert dataset.statistics["slices"]["all"] == 12 * 16
+    assert dataset.statistics.slices["all"] == 12 * 16
     check(tmp_path / "out")
     said = capsys.readouterr().out
     assert "Split original: 9 for training, 3 held out" in said
@@ -116,8 +116,8 @@ def test_statistics_are_those_of_the_prepared_patients(twelve, built):
         hu = np.stack([*prepared.placement.image_to_model(ct.zyx)])
         heart.append(hu[prepared.labels == 2])
         with_heart += np.count_nonzero((prepared.labels == 2).any((1, 2)))
-    assert dataset.statistics["slices"]["heart"] == with_heart
-    found = dataset.statistics["hu_percentiles"]["heart"]
+    assert dataset.statistics.slices["heart"] == with_heart
+    found = dataset.statistics.hu_percentiles["heart"]
     for percent, value in found.items():
         expected = np.percentile(np.concatenate(heart), float(percent), method="inverted_cdf")
         assert value <= expected < value + 4  # bins of 4 HU, named by their lower edge
@@ -423,7 +423,7 @@ def test_nnunets_layout_gives_the_same_shards(tmp_path):
 def test_organs_left_out_of_labels_are_background_and_not_contoured(twelve, tmp_path):
     _, dataset = run(twelve, tmp_path / "out", label_values=(("heart", 2), ("aorta", 4)))
     assert {one.organs for one in dataset.patients} == {("heart", "aorta")}
-    assert set(dataset.statistics["hu_percentiles"]) == {"heart", "aorta"}
+    assert set(dataset.statistics.hu_percentiles) == {"heart", "aorta"}
     check(tmp_path / "out")
 
 

@@ -15,6 +15,7 @@ from tiny_models import coded_scan, save_coded
 from segthor import json_files, organs, scans
 from segthor import model_directory as directory
 from segthor.errors import InputError
+from segthor.figures import OrganFigures
 from segthor.manifest import Audit, Dataset
 from segthor.organs import SEGTHOR
 from serving import card, card_text
@@ -34,16 +35,10 @@ def folder(tmp_path_factory):
     """A dataset `data`, a run of it `run` with scores, and a model with its card, `model`."""
     folder = tmp_path_factory.mktemp("card")
     made = slices.make(folder / "data", patients=9, contoured={"Patient_01": ("heart", "aorta")})
-    figures = {
-        "volume_cm3": 500.0, "extent_z_mm": 90.0, "mean_hu": 30.0, "components": 1, "gaps": 0,
-        "center_lps_mm": [0.0, 0.0, 0.0],
-    }  # fmt: skip
-    rows = [
-        dataclasses.replace(
-            row, audit=Audit((), {"heart": figures | {"mean_hu": 20.0 + 30 * number}})
-        )
-        for number, row in enumerate(made.patients)
-    ]
+    rows = []
+    for number, row in enumerate(made.patients):
+        figures = OrganFigures(500.0, 90.0, 20.0 + 30 * number, 1, 0, (0.0, 0.0, 0.0))
+        rows.append(dataclasses.replace(row, audit=Audit((), {"heart": figures})))
     dataclasses.replace(made, patients=tuple(rows)).save(str(folder / "data"))
     (folder / "run").mkdir()
     with open(folder / "run" / "best_patients.csv", "w", newline="") as stream:

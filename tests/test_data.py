@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from segthor import records
 from segthor.errors import InputError
-from segthor.manifest import Dataset
+from segthor.manifest import Dataset, Statistics
 from trainer import data, sources
 from trainer.config import Config
 
@@ -159,7 +159,8 @@ def test_the_digest_follows_shards_and_recipe(folder):
 def test_slices_with_rare_organs_are_drawn_more_often(folder):
     plain = sources.open_source(folder, None)
     # heart in 4 of 100 slices: sqrt(0.16 / 0.04) = 2 times; the others are common
-    statistics = {"slices": {"all": 100, "esophagus": 50, "heart": 4, "trachea": 50, "aorta": 50}}
+    slices_of = {"all": 100, "esophagus": 50, "heart": 4, "trachea": 50, "aorta": 50}
+    statistics = Statistics(slices_of)
     source = dataclasses.replace(
         plain, dataset=dataclasses.replace(plain.dataset, statistics=statistics)
     )

@@ -537,19 +537,21 @@ def test_the_header_is_the_first_slices(tmp_path, patient):
 def test_a_real_export_equals_its_nifti(real_ct):
     (patient,) = index.index_folder(str(real_ct / "lung1_002_dicom")).patients
     scan, expected = (
-        read_stack(patient.case.stack),
+        read_stack(patient.cases[0].stack),
         file_order.read(str(real_ct / "lung1_002/ct.nii.gz")),
     )
     assert scan.array.dtype == expected.array.dtype
     np.testing.assert_array_equal(scan.array, expected.array)
     np.testing.assert_allclose(scan.grid.affine, expected.grid.affine, atol=1e-4)
-    assert patient.case.structures.path.endswith("/1.dcm") and not patient.case.stack.findings
+    assert (
+        patient.cases[0].structures.path.endswith("/1.dcm") and not patient.cases[0].stack.findings
+    )
 
 
 def test_a_real_tilted_series_with_uneven_steps_is_read_as_itk_places_each_slice(real_ct):
     found = index.index_folder(str(real_ct / "tilted_head_dicom"))
     (patient,) = found.patients
-    stack = patient.case.stack
+    stack = patient.cases[0].stack
     assert [code for code, _ in stack.findings] == ["series_uneven", "series_tilted"]
     assert "1.14 to 7.38 mm" in stack.findings[0][1]
     scan, planes = read_stack(stack), stack.grid.planes

@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 def test_assets_explain_the_model(folder):
     assets = Path(folder) / "1" / "assets"
-    assert Recipe.from_json(json.loads((assets / "recipe.json").read_text())) == RECIPE
+    assert Recipe(**json.loads((assets / "recipe.json").read_text())) == RECIPE
     rows = json.loads((assets / "organs.json").read_text())
     assert rows[0] == {"name": "background", "label": 0, "rgb": [0, 0, 0]}
     assert [(row["name"], row["label"], tuple(row["rgb"])) for row in rows[1:]] == [

@@ -174,7 +174,7 @@ def test_the_most_probable_class_is_that_of_every_pixel_resampled_without_short_
     probabilities[1:4, :20, 9:] = [0.6, 0.3, 0.1]
     for center, pixel_mm in (((20, 22), 1.0), ((20, 22), 2.4), ((3, 41), 1.3), ((90, 90), 1.0)):
         placement = placed(shape, affine_of("LPS", (1.4, 1.1, 3)), center, 32, pixel_mm)[1]
-        rows, columns = placement._weights_back()
+        rows, columns = (weights.toarray() for weights in placement._way_back[0])
         maps = np.einsum("yh,nhwk,xw->nkyx", rows, probabilities, columns, optimize=True)
         lead = np.diff(np.sort(maps, 1)[:, -2:], axis=1)[:, 0]
         clear = (lead == 0) | (lead > 1e-5)  # a tie of zeros, or no tie in another order of adding

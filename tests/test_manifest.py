@@ -12,7 +12,17 @@ from segthor import folds, json_files
 from segthor.errors import InputError
 from segthor.findings import Finding
 from segthor.geometry import Placement
-from segthor.manifest import TRAIN, VALIDATION, Audit, Built, Dataset, Rejected, Shard, Unlabelled
+from segthor.manifest import (
+    TRAIN,
+    VALIDATION,
+    Audit,
+    Built,
+    Dataset,
+    Rejected,
+    Shard,
+    Statistics,
+    Unlabelled,
+)
 from segthor.organs import SEGTHOR, Organ, Organs
 from segthor.recipe import Recipe
 
@@ -34,7 +44,7 @@ def a_dataset():
     rejected = Rejected("P9", "bad.nii.gz", "", (Finding("file_truncated", "reject", "cut"),))
     return Dataset(
         Recipe(window_level="median:heart"), 3, shards, patients, (rejected,),
-        (Unlabelled("P8", "x.nii"),), {"slices": {"all": 10}}, {"segthor": "1"}, (("heart", 2),),
+        (Unlabelled("P8", "x.nii"),), Statistics({"all": 10}), {"segthor": "1"}, (("heart", 2),),
         organs=SEGTHOR)  # fmt: skip
 
 
@@ -110,7 +120,7 @@ def drop(kind, key):
         (lambda value: [1, 2], "expected format"),
         (lambda value: "text", "expected format"),
         (put("format", [2]), "expected format"),
-        (put("organs", {}), "no table of organs: a dict"),
+        (put("organs", {}), "no table of organs: expected a list, found {}"),
         (put("organs", ["heart"]), "no table of organs"),
         (put("organs", 1, "label", 1), "label 1 belongs to esophagus and to heart; build"),
         (put("patients", 0, "organs", 0, "liver"), "the organ 'liver', which the table lacks"),
@@ -141,7 +151,7 @@ def drop(kind, key):
         (put("patients", 0, "organs", 0, 5), r"organs\[0\]: expected a text"),
         (put("label_values", [["heart"]]), r"label_values\[0\]: expected 2 values"),
         (put("statistics", []), "statistics: expected an object"),
-        (put("statistics", "slices", []), "statistics: slices: expected an object"),
+        (put("statistics", "slices", []), "statistics.slices: expected an object"),
         (put("statistics", {"hu_percentiles": {"heart": {"5": 1}}}), "heart: expected 5, 50 and"),
         (put("patients", 0, "placement", {}), r"patients\[0\].placement.*: missing"),
         (put("patients", 0, "placement", "step_px", 0, 0), "sizes above 0, found 0"),

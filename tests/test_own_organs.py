@@ -85,7 +85,7 @@ def test_the_dataset_holds_the_sites_organs(site):
     dataset = Dataset.load(str(folder / "dataset"))
     assert dataset.organs.names == tuple(LABELS)
     assert {row.organs for row in dataset.patients} == {tuple(LABELS)}
-    assert set(dataset.statistics["hu_percentiles"]) == set(LABELS)
+    assert set(dataset.statistics.hu_percentiles) == set(LABELS)
     seen = set()
     for shard in dataset.shards:
         for record in records.slices(str(folder / "dataset" / shard.file)):

@@ -78,7 +78,7 @@ def test_seeds_give_different_patients(small_patients):
 
 
 def test_patients_vary_in_what_real_ones_vary_in(small_patients):
-    contrasts = [patient.contrast_hu for patient in small_patients]
+    contrasts = [patient.traits.contrast_hu for patient in small_patients]
     assert 40 <= min(contrasts) < 60 < 160 < max(contrasts) <= 180
     assert len({patient.scanner.axcodes for patient in small_patients}) >= 4
     assert len({patient.scanner.padding_hu for patient in small_patients}) == 4
@@ -127,9 +127,9 @@ def test_volumes_are_those_of_real_patients(small_patients, name):
 def test_hu_of_the_organs_are_those_of_tissue_blood_and_air(small_patients):
     for seed, patient in enumerate(small_patients):
         mean = {o.name: patient.hu[patient.labels == o.label].mean() for o in SEGTHOR}
-        blood = 42 + patient.contrast_hu
+        blood = 42 + patient.traits.contrast_hu
         assert -950 <= mean["trachea"] <= -700, f"seed {seed}"
-        assert 0.45 * patient.contrast_hu + 20 <= mean["heart"] <= blood + 10, f"seed {seed}"
+        assert 0.45 * patient.traits.contrast_hu + 20 <= mean["heart"] <= blood + 10, f"seed {seed}"
         assert blood - 40 <= mean["aorta"] <= blood + 10, f"seed {seed}"
         assert -20 <= mean["esophagus"] <= 55, f"seed {seed}"
 
@@ -323,7 +323,7 @@ def test_metal_is_a_few_voxels_far_above_bone():
         ({"axcodes": "LPP"}, "axcodes: expected"),
         ({"axcodes": "LP"}, "axcodes: expected"),
         ({"organs": Organs((Organ("liver", 1, (9, 9, 9)),))}, "organs: phantoms have no liver"),
-        ({"contrast": 3}, "unknown override"),
+        ({"contrast": 3}, "unexpected keyword argument 'contrast'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error):

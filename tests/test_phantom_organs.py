@@ -9,10 +9,10 @@ import pytest
 from programs import ROOT, run
 from scipy import ndimage
 
+from benchmarks.pieces import cut, piece_table
 from segthor import files, json_files, organ_table, phantom
 from segthor.errors import InputError
 from segthor.organs import SEGTHOR, Organ, Organs
-from segthor.phantom.pieces import cut, piece_table
 from tests import file_order
 
 THORAX = organ_table.read(str(ROOT / "configs" / "organs" / "thorax.csv"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from segthor import fields
 from segthor.errors import InputError
 from segthor.geometry import Placement
 from segthor.organs import SEGTHOR
@@ -29,14 +30,14 @@ def test_json_restores_the_recipe_and_its_digest():
     recipe = Recipe(
         crop_mm=200, pixel_mm=0, window_level="median:heart,aorta", crop_center="organs:heart"
     )
-    back = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
+    back = fields.from_json(Recipe, json.loads(json.dumps(recipe.to_json())), "recipe")
     assert back == recipe and back.digest() == recipe.digest()
     assert Recipe().digest() != recipe.digest()
 
 
 def test_a_field_of_another_version_is_refused():
     with pytest.raises(InputError, match="zoom"):
-        Recipe.from_json({**Recipe().to_json(), "zoom": 2})
+        fields.from_json(Recipe, {**Recipe().to_json(), "zoom": 2}, "recipe")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_recipes_without_context_in_mm_keep_their_digest():
         "crop_center": "body",
     }
     assert Recipe().to_json() == earlier
-    assert Recipe.from_json(earlier) == Recipe()
+    assert fields.from_json(Recipe, earlier, "recipe") == Recipe()
     chosen = Recipe(context_mm=3.0)
     assert chosen.digest() != Recipe().digest()
-    assert Recipe.from_json(chosen.to_json()) == chosen
+    assert fields.from_json(Recipe, chosen.to_json(), "recipe") == chosen

@@ -38,7 +38,7 @@ def test_the_shipped_table_pairs_the_lungs_and_nothing_else():
 
 def test_pairs_travel_as_json_and_a_table_without_them_has_no_trace_of_the_column():
     pairs = table(("eye_a", "left", "eye_b"), ("eye_b", "right", "eye_a"))
-    assert Organs.from_json(pairs.to_json()) == pairs
+    assert Organs.from_rows(pairs.to_json()) == pairs
     plain = table(("eye_a", "left", ""), ("eye_b", "right", ""))
     assert all("mirror" not in row for row in plain.to_json())
     assert plain.digest() != pairs.digest()
@@ -61,7 +61,7 @@ def test_pairs_that_contradict_the_table_are_one_line(rows, message):
 @pytest.mark.parametrize("value", [5, ["b"], None, {}])
 def test_a_mirror_of_another_kind_is_refused(value):
     with pytest.raises(InputError, match="no table of organs"):
-        Organs.from_json([{"name": "a", "label": 1, "rgb": [1, 2, 3], "mirror": value}])
+        Organs.from_rows([{"name": "a", "label": 1, "rgb": [1, 2, 3], "mirror": value}])
 
 
 @pytest.mark.parametrize(

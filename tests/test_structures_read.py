@@ -459,7 +459,7 @@ def real(real_ct):
     """(folder, the case, what is read of it) of a patient as a planning system exported it."""
     folder = real_ct / "lung1_002_dicom"
     (patient,) = index.index_folder(str(folder)).patients
-    case = patient.case
+    case = patient.cases[0]
     return folder, case, structures.read(case.structures.path, case.stack, ORGANS)
 
 

@@ -137,8 +137,8 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
 def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_path):
     folder = real_ct / "lung1_002_dicom"
     (patient,) = index.index_folder(str(folder)).patients
-    stack, path = patient.case.stack, str(tmp_path / "set.dcm")
-    found = structures.read(patient.case.structures.path, stack, ORGANS)
+    stack, path = patient.cases[0].stack, str(tmp_path / "set.dcm")
+    found = structures.read(patient.cases[0].structures.path, stack, ORGANS)
     write_structures(path, stack, outlines(stack.to_planes(found.zyx), ORGANS), ORIGIN)
     again = structures.read(path, stack, ORGANS)
     np.testing.assert_array_equal(file_order.of(again).array, file_order.of(found).array)

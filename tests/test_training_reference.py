@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from segthor import fields, reference
+from segthor.figures import OrganFigures
 from segthor.geometry import Placement
 from segthor.manifest import Audit, Built
 
@@ -20,9 +21,8 @@ def patient(number, volume=500.0, center=(0.0, 0.0, 0.0), **grid):
     shares = np.full(reference.GREY_RANGES, 1 / reference.GREY_RANGES)
     shares[0] += 0.001 * number
     shares[1] -= 0.001 * number
-    figures = {"volume_cm3": volume + number, "extent_z_mm": 90.0 + number, "mean_hu": 40.0,
-               "components": 1, "gaps": 0, "center_lps_mm": center}  # fmt: skip
-    other = figures | {"center_lps_mm": (10.0, 0.0, 0.0)}
+    figures = OrganFigures(volume + number, 90.0 + number, 40.0, 1, 0, center)
+    other = dataclasses.replace(figures, center_lps_mm=(10.0, 0.0, 0.0))
     audit = Audit(organs={"heart": figures, "aorta": other})
     place = placement(**grid)
     return Built(f"P{number}", "", "", "", "train", 0, 40, (), 50.0, place, audit, tuple(shares))

@@ -351,7 +351,7 @@ def test_a_gap_is_built_where_its_severity_allows(tree, tmp_path):
     dataset, _ = build(tree, tmp_path / "out", *arguments, status=0)
     assert [one.patient for one in dataset.patients] == ["A", "B", "C"]
     (row,) = [one for one in dataset.patients if one.patient == "C"]
-    measured = row.audit.organs["heart"]["volume_cm3"]
+    measured = row.audit.organs["heart"].volume_cm3
     labels = np.delete(tiny_patient(42).label_map.zyx, 7, axis=0)
     stack = places.stack(str(tree / "C/ct"))
     thickness = stack.grid.planes.thickness_mm

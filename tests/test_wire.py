@@ -5,8 +5,8 @@ from apache_beam.coders import registry
 from cases import TINY_RECIPE, save_patients
 
 from beam_jobs import pipeline, plan, shards
+from beam_jobs.counts import total
 from beam_jobs.job import Job
-from beam_jobs.pipeline import AddCounts
 from segthor import inputs, phantom
 from segthor.organs import SEGTHOR
 from segthor.patients import Patient
@@ -60,18 +60,15 @@ def test_bytes_a_patient_are_those_of_rows_however_large_the_scans(size, twelve,
     else:
         sources, recipe = twelve, Recipe(**TINY_RECIPE)
     job, plans = Job(str(tmp_path / "out"), recipe, organs=SEGTHOR), plans_of(sources)
-    writer, combiner = pipeline.WriteShard(job), AddCounts()
+    writer = pipeline.WriteShard(job)
     writer.start_bundle()
     counts = [value for one in plans for value in writer.process(one)]
     wire = sum(map(encoded, plans)) + sum(map(encoded, counts))
-    accumulated = combiner.merge_accumulators(
-        [combiner.add_input(combiner.create_accumulator(), value) for value in counts]
-    )
     assert max(map(encoded, counts)) < ELEMENT_BYTES
     assert wire / len(sources) < PATIENT_BYTES
     written = sum(shards.Part.load(job.output, one.name).shard.bytes for one in plans)
     assert wire < written / 5
-    assert encoded(combiner.extract_output(accumulated)) < 2 * ELEMENT_BYTES
+    assert encoded(total(counts)) < 2 * ELEMENT_BYTES
 
 
 def test_prediction_sends_paths_alone():

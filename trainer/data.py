@@ -144,7 +144,7 @@ def _repeat_factors(source: Source, config) -> np.ndarray:
 
     Repeat factor sampling, Gupta et al., LVIS, CVPR 2019.
     """
-    counts = source.dataset.statistics.get("slices", {})
+    counts = source.dataset.statistics.slices
     if not counts.get("all"):
         manifest = files.join(source.folder, FILE_NAME)
         raise InputError(

@@ -20,12 +20,10 @@ class Neighbours:
         self._root = root.rstrip("/") or "/"
         self._patients = defaultdict(set)
         for patient, images in images_of.items():
-            for folder in {files.parent(header.path) for header in images}:
-                while folder not in self._patients or patient not in self._patients[folder]:
+            # One image of each folder is enough.
+            for path in {files.parent(header.path): header.path for header in images}.values():
+                for folder in files.folders_above(path, root):
                     self._patients[folder].add(patient)
-                    if folder == self._root or folder == files.parent(folder):
-                        break
-                    folder = files.parent(folder)
 
     def beside(self, path: str) -> set:
         """The patients in the innermost folder around a file that has any CT images.
@@ -33,13 +31,11 @@ class Neighbours:
         The root counts only for files directly in it: a file in a separate folder does not belong
         to a patient just because the patient's folder is also below the root.
         """
-        folder = files.parent(path)
-        while folder not in self._patients:
-            if len(folder) <= len(self._root) or folder == files.parent(folder):
-                return set()
-            folder = files.parent(folder)
-        is_apart = folder == self._root and folder != files.parent(path)
-        return set() if is_apart else self._patients[folder]
+        for folder in files.folders_above(path, self._root):
+            if folder in self._patients:
+                is_apart = folder == self._root and folder != files.parent(path)
+                return set() if is_apart else self._patients[folder]
+        return set()
 
 
 def share_damaged(left_aside, near: Neighbours, images) -> tuple[dict, list[tuple[str, str]]]:

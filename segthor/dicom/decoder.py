@@ -61,13 +61,10 @@ class Codestream(NamedTuple):
     def read(cls, frame: bytes) -> "Codestream":
         """Reads the header of a JPEG, JPEG-LS or JPEG 2000 image; raises DecodeError."""
         try:
-            return cls._read(frame)
-        except (ValueError, IndexError, struct.error):
-            raise DecodeError("no header of a compressed image") from None
-
-    @classmethod
-    def _read(cls, frame: bytes) -> "Codestream":
-        if frame[:2] == b"\xff\xd8":
+            if frame[:2] != b"\xff\xd8":
+                at = frame.index(b"\xff\x4f\xff\x51")  # JPEG 2000, maybe after a JP2 file's boxes
+                right, bottom, left, top = struct.unpack_from(">IIII", frame, at + 8)
+                return cls(bottom - top, right - left, (frame[at + 42] & 0x7F) + 1)
             at = 2
             while frame[at] == 0xFF:
                 marker, length = frame[at + 1], struct.unpack_from(">H", frame, at + 2)[0]
@@ -76,10 +73,9 @@ class Codestream(NamedTuple):
                     precision, rows, columns = struct.unpack_from(">BHH", frame, at + 4)
                     return cls(rows, columns, precision)
                 at += 2 + length
-            raise ValueError("no start of frame")
-        at = frame.index(b"\xff\x4f\xff\x51")  # JPEG 2000; a JP2 file's boxes may come before
-        right, bottom, left, top = struct.unpack_from(">IIII", frame, at + 8)
-        return cls(bottom - top, right - left, (frame[at + 42] & 0x7F) + 1)
+        except (ValueError, IndexError, struct.error):
+            pass
+        raise DecodeError("no header of a compressed image")
 
 
 def decode(syntax: str, frame: bytes, codestream: Codestream) -> np.ndarray:
@@ -115,13 +111,12 @@ class _Child:
         # The child gets the import path of this process.
         code = f"import sys; sys.path[:] = {sys.path!r}; from segthor.dicom import decoder; "
         code += f"decoder.serve({theirs.fileno()})"
-        nowhere = subprocess.DEVNULL  # decoders print messages about frames
+        # Decoders print messages about frames.
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
-                stdin=nowhere,
-                stdout=nowhere,
-                stderr=nowhere,
+                **streams,
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )

@@ -1,6 +1,6 @@
 """Reads data sets from files, and plain values from data sets with any content."""
 
-import functools
+import contextlib
 import logging
 import math
 import types
@@ -9,9 +9,10 @@ import zlib
 
 import pydicom
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag, Tag
 
+from segthor import files
 from segthor.dicom import DicomError
+from segthor.errors import InputError
 
 # pydicom's messages quote values, which may be patients' names.
 logging.getLogger("pydicom").propagate = False
@@ -28,13 +29,41 @@ def _inflate(content: bytes, wbits: int) -> bytes:
     inflater = zlib.decompressobj(wbits)
     inflated = inflater.decompress(content, _MOST_INFLATED_BYTES)
     if inflater.unconsumed_tail:
-        raise DicomError("file_too_large", "")  # `open_dataset` adds the message
+        most = f"expected at most {_MOST_INFLATED_BYTES >> 20} MB once inflated, found more"
+        message = f"deflated; {most}; convert it, for example with gdcmconv --raw"
+        raise DicomError("file_too_large", message)
     if not inflater.eof:
         raise EOFError
     return inflated
 
 
 pydicom.filereader.zlib = types.SimpleNamespace(decompress=_inflate, MAX_WBITS=zlib.MAX_WBITS)
+
+
+@contextlib.contextmanager
+def report_damage(message: str, advice: str):
+    """Converts exceptions of the block to a DicomError 'file_damaged' of one line.
+
+    pydicom converts values lazily and raises many types, whose messages may quote the patient's
+    name.
+    """
+    try:
+        yield
+    except (DicomError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"{message} ({type(error).__name__}); {advice}"
+        raise DicomError("file_damaged", text) from error
+
+
+def read_dataset(path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
+    """Reads the data set in a file; arguments and errors as `open_dataset`, and 'file_missing'."""
+    try:
+        stream = files.open_read(path)
+    except InputError as error:
+        raise DicomError("file_missing", str(error)) from error
+    with stream:
+        return open_dataset(stream, path, tags, pixels)
 
 
 def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.Dataset:
@@ -51,19 +80,13 @@ def open_dataset(stream, path: str, tags=None, pixels: bool = False) -> pydicom.
     if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
         raise DicomError("file_not_dicom", f"{path}: expected a DICOM file, found something else")
     stream.seek(0)
-    try:
-        dataset = pydicom.dcmread(
-            stream, force=True, stop_before_pixels=not pixels, specific_tags=tags
-        )
+    options = {"stop_before_pixels": not pixels, "specific_tags": tags}
+    with report_damage(f"{path}: the DICOM header cannot be read", "copy it again"):
+        try:
+            dataset = pydicom.dcmread(stream, force=True, **options)
+        except DicomError as error:  # of `_inflate`
+            raise DicomError(error.code, f"{path}: {error}") from None
         elements = [dataset.get_item(tag) for tag in dataset.keys() if tag != _PIXELS]
-    except DicomError as error:
-        most = _MOST_INFLATED_BYTES >> 20
-        message = f"{path}: deflated; expected at most {most} MB once inflated, found more; "
-        message += "convert it, for example with gdcmconv --raw"
-        raise DicomError(error.code, message) from None
-    except Exception as error:  # its message may quote the patient's name
-        message = f"{path}: the DICOM header cannot be read ({type(error).__name__})"
-        raise DicomError("file_damaged", f"{message}; copy it again") from error
     if any(map(_is_short, elements)):
         raise DicomError("file_truncated", f"{path}: truncated; copy it again")
     return dataset
@@ -75,21 +98,15 @@ def _is_short(element) -> bool:
     return is_raw and element.length != _UNDEFINED and len(element.value) < element.length
 
 
-@functools.cache  # pydicom searches its dictionary at each use of a keyword
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
-
-
 def text(dataset, keyword: str) -> str:
     """The text of an element without padding; '' where there is none.
 
     Several values are separated by backslashes. Avoids pydicom's conversion, which is slow and
     warns.
     """
-    tag = _tag(keyword)
-    if tag not in dataset.keys():
+    if keyword not in dataset:
         return ""
-    value = dataset.get_item(tag).value
+    value = dataset.get_item(keyword).value
     if isinstance(value, bytes):
         return value.decode("latin-1").strip(" \0\t\r\n")
     if value is None:
@@ -125,8 +142,20 @@ def groups_of_frame(dataset, frame: int, keyword: str) -> list:
     return own or items(dataset, "SharedFunctionalGroupsSequence", keyword)
 
 
+def make_item(**attributes) -> pydicom.Dataset:
+    """A data set with these elements, keyword to value."""
+    item = pydicom.Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def make_code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
+    """The item of a coded concept."""
+    return make_item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
 def whole(dataset, keyword: str) -> int:
     """An unsigned 16-bit number; 0 where there is none."""
-    tag = _tag(keyword)
-    value = dataset[tag].value if tag in dataset.keys() else 0
+    value = dataset.get(keyword) if keyword in dataset else 0
     return value if isinstance(value, int) else 0

@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pydicom
 from pydicom.tag import Tag
@@ -28,13 +29,17 @@ DRAFT_SEG = "SEG of this software's, a draft"
 SECONDARY = "secondary capture of a CT"
 RTSTRUCT, SEG = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
 LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
-_CT_CLASSES = {
+CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced: all slices in one file
     "1.2.840.10008.5.1.4.1.1.2.2",  # enhanced, converted from single slices
-}
+)
+SECONDARY_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 _STRUCTURES_CLASSES = {RTSTRUCT, SEG, LABELMAP_SEG}
-_SECONDARY_CLASS = "1.2.840.10008.5.1.4.1.1.7"
+# The nested sequences of a structure set that name the series it refers to.
+REFERENCED_SERIES = (
+    "ReferencedFrameOfReferenceSequence RTReferencedStudySequence RTReferencedSeriesSequence"
+).split()
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVEY"}
 _MAYBE_LOSSY = {"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}  # near-lossless, JPEG 2000
@@ -48,17 +53,22 @@ _KEYWORDS = (
     "Modality ImageType AcquisitionNumber Rows Columns SamplesPerPixel PixelSpacing "
     "ImagePositionPatient ImageOrientationPatient LossyImageCompression "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
-    "ReferencedFrameOfReferenceSequence StructureSetROISequence Manufacturer PatientPosition "
-    "ApprovalStatus "
-    "ReferencedSeriesSequence RescaleSlope RescaleIntercept SliceThickness SpacingBetweenSlices "
-    "ConvolutionKernel ContrastBolusAgent SeriesDescription AcquisitionDate AcquisitionTime "
-    "NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase"
+    "ReferencedFrameOfReferenceSequence StructureSetROISequence ReferencedSeriesSequence "
+    "ApprovalStatus Manufacturer PatientPosition RescaleSlope RescaleIntercept SliceThickness "
+    "SpacingBetweenSlices ConvolutionKernel ContrastBolusAgent SeriesDescription AcquisitionDate "
+    "AcquisitionTime NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase"
 ).split()
+_UIDS = {
+    "sop_class_uid": "SOPClassUID",
+    "sop_instance_uid": "SOPInstanceUID",
+    "study_uid": "StudyInstanceUID",
+    "series_uid": "SeriesInstanceUID",
+    "frame_of_reference_uid": "FrameOfReferenceUID",
+}
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS]  # looked up once for all files
 
 
-@dataclass(frozen=True, slots=True)
-class Plane:
+class Plane(NamedTuple):
     """Where one slice lies, in LPS; None for values that are missing or invalid.
 
     position_mm: Centre of the first pixel.
@@ -139,7 +149,7 @@ def read(path: str) -> Header:
         return Header(path, DAMAGED)
 
 
-def orientation(values) -> tuple[float, ...] | None:
+def _orientation(values) -> tuple[float, ...] | None:
     """Two perpendicular unit vectors from six numbers; None where they are not."""
     if values is None:
         return None
@@ -151,16 +161,8 @@ def orientation(values) -> tuple[float, ...] | None:
 
 
 def _header(dataset, path: str) -> Header:
-    sop_class = text(dataset, "SOPClassUID")
-    uids = {
-        name: text(dataset, keyword)
-        for name, keyword in (
-            ("sop_instance_uid", "SOPInstanceUID"),
-            ("study_uid", "StudyInstanceUID"),
-            ("series_uid", "SeriesInstanceUID"),
-            ("frame_of_reference_uid", "FrameOfReferenceUID"),
-        )
-    }
+    uids = {name: text(dataset, keyword) for name, keyword in _UIDS.items()}
+    sop_class = uids["sop_class_uid"]
     kind = _kind(dataset, sop_class)
     if kind == STRUCTURES and _is_draft(dataset):
         kind = DRAFT_SEG if sop_class in (SEG, LABELMAP_SEG) else DRAFT
@@ -169,11 +171,7 @@ def _header(dataset, path: str) -> Header:
     if not uids["series_uid"] or not uids["sop_instance_uid"]:
         return Header(path, DAMAGED)
     number = text(dataset, "PatientID")
-    common = {
-        "patient": hashlib.sha256(number.encode()).hexdigest() if number else "",
-        "sop_class_uid": sop_class,
-        **uids,
-    }
+    common = uids | {"patient": hashlib.sha256(number.encode()).hexdigest() if number else ""}
     if kind in (STRUCTURES, DRAFT):
         return Header(path, kind, **common, references=_references(dataset))
     return _image(dataset, path, common)
@@ -188,9 +186,9 @@ def _kind(dataset, sop_class: str) -> str:
     if not sop_class and not modality:
         was_dicom = dataset.preamble is not None or text(dataset, "SeriesInstanceUID")
         return DAMAGED if was_dicom else NOT_DICOM
-    if sop_class.startswith(_SECONDARY_CLASS) and modality == "CT":
+    if sop_class.startswith(SECONDARY_CLASS) and modality == "CT":
         return SECONDARY
-    if sop_class and sop_class not in _CT_CLASSES:
+    if sop_class and sop_class not in CT_CLASSES:
         # Prints only names of the standard: any other text may identify the patient.
         known = UID_dictionary.get(sop_class, ("",))[0].removesuffix(" Storage")
         is_private = re.fullmatch(r"[0-9.]+", sop_class) and not sop_class.startswith(_STANDARD_UID)
@@ -237,18 +235,15 @@ def _image(dataset, path: str, common: dict) -> Header:
 
 def _planes(dataset) -> tuple[Plane, ...]:
     """The planes of an enhanced file, one per frame."""
-    planes = []
-    for frame in range(len(dataset.PerFrameFunctionalGroupsSequence)):
-        parts = [
-            (groups_of_frame(dataset, frame, keyword) or [pydicom.Dataset()])[0]
-            for keyword in (
-                "PlanePositionSequence",
-                "PlaneOrientationSequence",
-                "PixelMeasuresSequence",
-            )
-        ]
-        planes.append(_plane(*parts))
-    return tuple(planes)
+    num_frames = len(dataset.PerFrameFunctionalGroupsSequence)
+    return tuple(plane_of_frame(dataset, frame) for frame in range(num_frames))
+
+
+def plane_of_frame(dataset, frame: int) -> Plane:
+    """The plane of one frame of an enhanced file or a SEG."""
+    keywords = "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"
+    groups = [groups_of_frame(dataset, frame, keyword) for keyword in keywords]
+    return _plane(*(group[0] if group else pydicom.Dataset() for group in groups))
 
 
 def _plane(position_item, orientation_item, spacing_item) -> Plane:
@@ -258,7 +253,7 @@ def _plane(position_item, orientation_item, spacing_item) -> Plane:
         position = None
     if spacing and not all(_LEAST_MM <= mm < _MOST_MM for mm in spacing):
         spacing = None
-    directions = orientation(numbers(orientation_item, "ImageOrientationPatient", 6))
+    directions = _orientation(numbers(orientation_item, "ImageOrientationPatient", 6))
     return Plane(position, directions, spacing)
 
 
@@ -269,12 +264,7 @@ def _references(dataset) -> References:
         *items(dataset, "StructureSetROISequence"),
     ]
     frame_keys = ("FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
-    series = items(
-        dataset,
-        "ReferencedFrameOfReferenceSequence",
-        "RTReferencedStudySequence",
-        "RTReferencedSeriesSequence",
-    ) + items(dataset, "ReferencedSeriesSequence")
+    series = items(dataset, *REFERENCED_SERIES) + items(dataset, "ReferencedSeriesSequence")
     images = [image for one in series for image in items(one, "ContourImageSequence")]
     images += [image for one in series for image in items(one, "ReferencedInstanceSequence")]
     return References(

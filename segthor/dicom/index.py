@@ -75,15 +75,19 @@ class TreePatient:
             return [matching.Case(problem=guard.read_error(self.folder, error))]
         return [self.add_damage(case) for case in cases]
 
-    @property
-    def case(self) -> matching.Case:
-        """The only case, or the first one."""
-        return self.cases[0]
+    def volumes_named(self, name: str) -> list[SeriesVolume]:
+        """The volumes with this name, or of the series with this name; all for ''."""
+        return [
+            volume
+            for volume in self.volumes
+            if name in ("", volume.name, series_name(volume.series_uid))
+        ]
 
-    @cached_property
-    def drawn_on(self) -> dict[str, Header]:
-        """Name of a volume to its structure set, for volumes that have one."""
-        return {case.volume.name: case.structures for case in self.cases if case.structures}
+    def case_named(self, name: str) -> matching.Case:
+        """The volume with this name; of several, the only one with a structure set."""
+        volumes = self.volumes_named(name)
+        drawn = [case for case in self.cases if case.volume in volumes and not case.problem]
+        return drawn[0] if len(drawn) == 1 else self.add_damage(matching.only_volume(volumes))
 
     def add_damage(self, case: matching.Case) -> matching.Case:
         """The case, with a problem if a damaged file may belong to its series."""
@@ -120,12 +124,7 @@ class Index:
 def index_folder(root: str) -> Index:
     """Indexes a folder with all below it, or one file; InputError where it is missing."""
     paths = find(root)
-    return index_files(paths, files.parent(root) if paths == [root] else root)
-
-
-def index_files(paths, root: str) -> Index:
-    """Indexes some files below a folder, or all that `find` returns for it."""
-    return index_headers(headers(paths), root)
+    return index_headers(headers(paths), files.parent(root) if paths == [root] else root)
 
 
 def headers(paths) -> list[Header]:
@@ -153,14 +152,7 @@ def clear_cache() -> None:
 
 
 def _read_in_time(paths) -> list[Header]:
-    return guard.map_within(guard.SECONDS, _read, paths, lambda path: Header(path, UNREADABLE))
-
-
-def _read(path: str) -> Header:
-    try:
-        return read(path)
-    except InputError:
-        return Header(path, UNREADABLE)
+    return guard.map_within(guard.SECONDS, read, paths, lambda path: Header(path, UNREADABLE))
 
 
 def stamp(path: str) -> str:
@@ -201,12 +193,9 @@ def index_headers(read_headers, root: str) -> Index:
 
 
 def find(root: str) -> list[str]:
-    """All files below a folder, sorted, or a single file.
+    """All files below a folder, sorted, or a single file; InputError where there is neither.
 
     Follows links, each folder once. Leaves out hidden files and those that serving.predict wrote.
-
-    Raises:
-      InputError: There is no such folder or file.
     """
     if files.exists(root) and not files.is_dir(root):
         return [root]

@@ -6,7 +6,6 @@ from segthor import guard
 from segthor.dicom import elements, index, matching, rois, structures
 from segthor.dicom.index import relative
 from segthor.dicom.volumes import SeriesVolume
-from segthor.files import open_read
 from segthor.findings import CODES, REJECT
 from segthor.organs import Organs
 
@@ -80,9 +79,7 @@ def _acquisition_order(volumes) -> dict[str, int]:
 
 
 def _description(volume: SeriesVolume) -> str:
-    path = volume.paths[0]
-    with open_read(path) as stream:
-        dataset = elements.open_dataset(stream, path, ["SeriesDescription"])
+    dataset = elements.read_dataset(volume.paths[0], ["SeriesDescription"])
     return str(dataset.get("SeriesDescription", ""))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from segthor import files
 from segthor.dicom import DicomError
-from segthor.dicom.elements import items, open_dataset, text
+from segthor.dicom.elements import items, read_dataset, report_damage, text
 from segthor.dicom.headers import RTSTRUCT, Header
 from segthor.dicom.rois import CLOSED_KINDS
 from segthor.dicom.series import Stack
@@ -178,12 +178,12 @@ def volume_of(structures: Header, volumes) -> SeriesVolume:
 
 def _no_volume(structures: Header, volumes) -> DicomError:
     """Why no volume has the structure set's frame of reference."""
-    message = (
-        f"{structures.path}: no CT here has the structure set's frame of reference; expected the "
-        "series that it was drawn on beside it"
-    )
     problems = [volume.problem for volume in volumes if volume.problem]
-    return problems[0] if problems else DicomError("structures_other_frame", message)
+    if problems:
+        return problems[0]
+    message = f"{structures.path}: no CT here has the structure set's frame of reference"
+    expected = "expected the series that it was drawn on beside it"
+    return DicomError("structures_other_frame", f"{message}; {expected}")
 
 
 def _volume_by_contours(structures: Header, candidates) -> SeriesVolume:
@@ -207,18 +207,14 @@ def _volume_by_contours(structures: Header, candidates) -> SeriesVolume:
 
 def contour_points(path: str) -> np.ndarray:
     """The first point of each closed contour of a structure set, LPS mm [N, 3]."""
-    with files.open_read(path) as stream:
-        dataset = open_dataset(stream, path, ["ROIContourSequence"])
-    try:
+    dataset = read_dataset(path, ["ROIContourSequence"])
+    with report_damage(f"{path}: the contours cannot be read", "export it again"):
         contours = items(dataset, "ROIContourSequence", "ContourSequence")
         closed = [c for c in contours if text(c, "ContourGeometricType") in CLOSED_KINDS]
         points = [
             text(contour, "ContourData").replace(",", ".").split("\\", 3)[:3] for contour in closed
         ]
         return np.array(points, np.float64).reshape(-1, 3)
-    except Exception as error:  # pydicom and numpy raise many types
-        message = f"{path}: the contours cannot be read ({type(error).__name__})"
-        raise DicomError("file_damaged", f"{message}; export it again") from error
 
 
 def _has_images(volume: SeriesVolume, images) -> bool:

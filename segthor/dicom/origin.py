@@ -70,7 +70,21 @@ class Origin:
             digest.update(f"\0{instance.sop_instance_uid}\0{instance.frame}".encode())
         for part in content:
             digest.update(hashlib.sha256(part).digest())
-        return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()).int}"
+        return uid_of(digest.hexdigest())
+
+
+def uid_of(text: str) -> str:
+    """A UID that is a function of the text."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
+
+
+def make_image_items(stack: Stack) -> list[Dataset]:
+    """References to the files of a scan, one for each file."""
+    classes = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
+    return [
+        elements.make_item(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=uid)
+        for uid, sop_class in classes.items()
+    ]
 
 
 def roi_name(organ: Organ) -> str:
@@ -81,11 +95,6 @@ def roi_name(organ: Organ) -> str:
     return organ.name[: _MOST_NAME - len(ending)] + ending
 
 
-def patient_and_study(stack: Stack) -> Dataset:
-    """A data set with patient, study and character set of the scan."""
-    return copy_patient(stack.header, stack.study_uid)
-
-
 def copy_patient(header: Dataset, study_uid: str) -> Dataset:
     """Makes a data set with patient, study and character set of an image's header."""
     dataset = Dataset()
@@ -93,9 +102,10 @@ def copy_patient(header: Dataset, study_uid: str) -> Dataset:
     for keyword in _REQUIRED:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
-    codes = [Dataset() for _ in elements.items(header, _CODES)[:_MOST_CODES]]
-    for item, code in zip(elements.items(header, _CODES), codes, strict=False):
-        _copy_texts(item, code, _OF_CODE)
+    codes = []
+    for item in elements.items(header, _CODES)[:_MOST_CODES]:
+        codes.append(Dataset())
+        _copy_texts(item, codes[-1], _OF_CODE)
     if codes:
         setattr(dataset, _CODES, codes)
     dataset.StudyInstanceUID = study_uid
@@ -123,7 +133,7 @@ def write(path: str, dataset: Dataset, transfer_syntax: str, encoded: bytes = b"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = transfer_syntax
-    meta.ImplementationClassUID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, SOFTWARE).int}"
+    meta.ImplementationClassUID = uid_of(SOFTWARE)
     meta.ImplementationVersionName = SOFTWARE.upper()
     dataset.file_meta, dataset.preamble = meta, bytes(128)
     buffer = io.BytesIO()

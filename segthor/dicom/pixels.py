@@ -9,22 +9,20 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID_dictionary
 
+from segthor import rescale
 from segthor.dicom import DicomError, decoder, elements
 
-_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = (
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.2",
-)
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-SYNTAXES = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN, *decoder.SYNTAXES)
+_EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+_DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+SYNTAXES = (_EXPLICIT, _IMPLICIT, _DEFLATED, _BIG_ENDIAN, *decoder.SYNTAXES)
 
 
 class Image:
     """One file with one or more frames.
 
     Raises:
-      DicomError: 'file_not_dicom', 'file_damaged', 'file_truncated', 'dicom_syntax'.
+      DicomError: 'file_not_dicom', 'file_damaged', 'file_truncated', 'file_too_large',
+        'dicom_syntax'.
     """
 
     def __init__(self, content: bytes, path: str):
@@ -53,7 +51,7 @@ class Image:
         """
         slope, intercept = self._rescale(frame)
         try:
-            return _scale(self._stored(frame or 0), slope, intercept)
+            return rescale.to_hu(self._stored(frame or 0), slope, intercept)
         except (DicomError, MemoryError):
             raise
         except Exception as error:
@@ -132,11 +130,8 @@ class Image:
         # Checked first, because decoders allocate memory for the size that the codestream claims.
         if codestream[:2] != self._size():
             raise ValueError("the compressed image has another size")
-        if (
-            dataset.SamplesPerPixel != 1
-            or not 0 < bits <= allocated
-            or allocated not in (8, 16, 32)
-        ):
+        is_usual = dataset.SamplesPerPixel == 1 and allocated in (8, 16, 32)
+        if not is_usual or not 0 < bits <= allocated:
             raise ValueError("several samples per pixel, or bits of no kind")
         values = decoder.decode(self._syntax, encoded, codestream)
         if self._syntax == decoder.RUN_LENGTH and 8 * values.itemsize != allocated:
@@ -157,24 +152,3 @@ def _with_sign(values: np.ndarray, bits: int) -> np.ndarray:
     """Keeps the lowest bits of each value; in a signed dtype the highest of them is the sign."""
     spare = max(0, 8 * values.itemsize - bits)
     return values << spare >> spare if spare else values
-
-
-def _scale(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Converts stored values to HU, in the smallest of int16, int32 and float32 that holds them."""
-    if slope.is_integer() and intercept.is_integer():
-        slope, intercept = int(slope), int(intercept)
-        bounds = [int(bound) * slope + intercept for bound in (stored.min(), stored.max())]
-        for dtype in (np.dtype(np.int16), np.dtype(np.int32)):
-            limits = np.iinfo(dtype)
-            if limits.min <= min(bounds) and max(bounds) <= limits.max:
-                # Integers wrap around, so a product that overflows still gives the right sum.
-                factor, offset = (_wrapped(number, dtype) for number in (slope, intercept))
-                return stored.astype(dtype) * factor + offset
-    with np.errstate(all="ignore"):  # the audit reports values that are not finite
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-
-
-def _wrapped(number: int, dtype: np.dtype) -> np.ndarray:
-    """The lowest bits of a number as a 0-dimensional array, whose overflow gives no warning."""
-    bits = 8 * dtype.itemsize
-    return np.array((number + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1), dtype)

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from segthor import files
-from segthor.dicom import RTSTRUCT, SEG, DicomError, index, matching, series, structures
+from segthor.dicom import RTSTRUCT, SEG, DicomError, index, series, structures
 from segthor.dicom.origin import Origin
 from segthor.dicom.series import Stack
 from segthor.dicom.volumes import SeriesVolume
@@ -39,23 +39,20 @@ def find_volume(place: str, among=()) -> tuple[index.TreePatient, SeriesVolume]:
     folder, name = parts(place)
     if not files.exists(folder):
         raise DicomError("file_missing", f"{folder}: no such folder; expected a CT series")
-    read = index.index_files(among, folder) if among else index.index_folder(folder)
     if among:  # without the other volumes of its series, the volume has no number in its name
-        name = name.partition("-")[0]
-    pairs = [(patient, volumes_of(patient, name)) for patient in read.patients]
-    pairs = [(patient, volumes) for patient, volumes in pairs if volumes]
-    if not pairs:
+        read, name = index.index_headers(index.headers(among), folder), name.partition("-")[0]
+    else:
+        read = index.index_folder(folder)
+    patients = [patient for patient in read.patients if patient.volumes_named(name)]
+    if not patients:
         raise DicomError("file_missing", f"{place}: expected a CT series, found none")
-    if len(pairs) > 1:
-        message = f"{place}: expected one patient, found {len(pairs)}; name one FOLDER#SERIES"
+    if len(patients) > 1:
+        message = f"{place}: expected one patient, found {len(patients)}; name one FOLDER#SERIES"
         raise DicomError("series_several_volumes", message)
-    patient, volumes = pairs[0]
-    # Of several volumes, the only one with a structure set.
-    drawn = [case for case in patient.cases if case.problem is None and case.volume in volumes]
-    case = drawn[0] if len(drawn) == 1 else patient.add_damage(matching.only_volume(volumes))
+    case = patients[0].case_named(name)
     if case.problem:
         raise case.problem
-    return patient, case.volume
+    return patients[0], case.volume
 
 
 def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> Volume:
@@ -65,9 +62,17 @@ def read(place: str, digest=None, most_bytes: int | None = None, among=()) -> Vo
     return replace(scan, acquisition=volume.traits.to_json())
 
 
-def read_contours(path: str, place: str, organs: Organs, roi_names=(), among=()) -> LabelMap:
-    """Reads a structure set on the volume at a place; see `structures.read`."""
-    return structures.read(path, stack(place, among), organs, roi_names)
+def read_contours(
+    path: str, place: str, organs: Organs, roi_names=(), among=(), digest=None
+) -> LabelMap:
+    """Reads a structure set on the volume at a place; see `structures.read`.
+
+    digest: A hashlib object, updated with the bytes of the file.
+    """
+    labels = structures.read(path, stack(place, among), organs, roi_names)
+    if digest:
+        digest.update(files.read_bytes(path))
+    return labels
 
 
 def write(
@@ -80,9 +85,7 @@ def write(
       labels: Label map on the grid of the scan; all organs of its table are written.
       paths: Format, one of `segthor.dicom.FORMATS`, to path.
       made: Fields of `Origin`.
-      probabilities: Organ to uint8 [Z, Y, X], of all organs of one network; the outlines of a
-        structure set then run where two classes are equally probable. None: they run half-way
-        between voxels.
+      probabilities: See `_write_structures`.
       among: As in `find_volume`.
 
     Returns:
@@ -91,24 +94,38 @@ def write(
     Raises:
       DicomError: As `find_volume`, and for images that no object can refer to.
     """
-    from segthor.dicom import segmentation, structure_writer  # slow imports, for writing only
-
     volume, origin, written = stack(place, among), Origin(**made), dict(paths)
     check_references(volume)
-    planes = volume.to_planes(labels.zyx)
     for kind, path in paths.items():
         if kind != RTSTRUCT:
-            kind = segmentation.BINARY if kind == SEG else segmentation.LABELMAP
-            segmentation.write_segmentation(path, volume, planes, labels.organs, origin, kind)
-            continue
-        maps = {name: volume.to_planes(zyx) for name, zyx in (probabilities or {}).items()}
-        margin = structure_writer.margin_of(maps) if maps else None
-        drawn = structure_writer.outlines(planes, labels.organs, margin)
-        if drawn:
-            structure_writer.write_structures(path, volume, drawn, origin)
-        else:
+            _write_segmentation(path, volume, labels, origin, kind)
+        elif not _write_structures(path, volume, labels, origin, probabilities or {}):
             written[kind] = None
     return written
+
+
+def _write_segmentation(path: str, volume: Stack, labels: LabelMap, origin, kind: str) -> None:
+    from segthor.dicom import segmentation  # slow import, for writing only
+
+    kind = segmentation.BINARY if kind == SEG else segmentation.LABELMAP
+    planes = volume.to_planes(labels.zyx)
+    segmentation.write_segmentation(path, volume, planes, labels.organs, origin, kind)
+
+
+def _write_structures(path: str, volume: Stack, labels: LabelMap, origin, probabilities) -> bool:
+    """Writes a structure set, unless no organ has a contour; returns whether it did.
+
+    probabilities: Organ to uint8 [Z, Y, X], of all organs of one network; outlines then run where
+      two classes are equally probable. Empty: they run half-way between voxels.
+    """
+    from segthor.dicom import structure_writer  # slow import, for writing only
+
+    maps = {name: volume.to_planes(zyx) for name, zyx in probabilities.items()}
+    margin = structure_writer.margin_of(maps) if maps else None
+    drawn = structure_writer.outlines(volume.to_planes(labels.zyx), labels.organs, margin)
+    if drawn:
+        structure_writer.write_structures(path, volume, drawn, origin)
+    return bool(drawn)
 
 
 def check_references(volume: Stack) -> None:
@@ -160,12 +177,3 @@ def parts(place: str) -> tuple[str, str]:
     """(folder, name of the volume). The separator may also be part of a folder's name."""
     folder, separator, name = place.rpartition(SEPARATOR)
     return (place, "") if not separator or files.exists(place) else (folder, name)
-
-
-def volumes_of(patient: index.TreePatient, name: str) -> list:
-    """A patient's volumes with this name, or of the series with this name; all for ''."""
-    return [
-        volume
-        for volume in patient.volumes
-        if name in ("", volume.name, index.series_name(volume.series_uid))
-    ]

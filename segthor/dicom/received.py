@@ -11,8 +11,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from segthor import files
-from segthor.dicom import DicomError, elements, headers
+from segthor.dicom import DicomError, elements, headers, pixels
+from segthor.dicom.slices import heights_mm
 
 _NAMES = "SOPClassUID SOPInstanceUID SeriesInstanceUID StudyInstanceUID PatientID".split()
 _TEXTS = {
@@ -29,28 +29,9 @@ TEXTS = tuple(_TEXTS)
 
 # SOP classes that a node accepts: CT, structure sets, and other objects that scanners send with a
 # study. It discards these, but must accept them: senders may otherwise repeat the whole study.
-CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.2",  # CT
-    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.2",  # enhanced CT, converted from slices
-    headers.RTSTRUCT,
-    "1.2.840.10008.5.1.4.1.1.7",  # secondary capture
-    "1.2.840.10008.5.1.4.1.1.88.67",  # radiation dose report
-)
-# Transfer syntaxes that `segthor.dicom.pixels` decodes.
-SYNTAXES = (
-    "1.2.840.10008.1.2.1",  # explicit VR, little endian
-    "1.2.840.10008.1.2",  # implicit VR, little endian
-    "1.2.840.10008.1.2.1.99",  # deflated
-    "1.2.840.10008.1.2.2",  # explicit VR, big endian
-    "1.2.840.10008.1.2.5",  # RLE
-    "1.2.840.10008.1.2.4.57",  # JPEG lossless
-    "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS
-    "1.2.840.10008.1.2.4.81",
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000
-    "1.2.840.10008.1.2.4.91",
-)
+_DOSE_REPORT = "1.2.840.10008.5.1.4.1.1.88.67"
+CLASSES = (*headers.CT_CLASSES, headers.RTSTRUCT, headers.SECONDARY_CLASS, _DOSE_REPORT)
+SYNTAXES = pixels.SYNTAXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +69,7 @@ def read_instance(path: str) -> Instance:
     Raises:
       DicomError: The header cannot be read, or the UID of the instance or series is missing.
     """
-    with files.open_read(path) as stream:
-        dataset = elements.open_dataset(stream, path, _NAME_TAGS)
+    dataset = elements.read_dataset(path, _NAME_TAGS)
     instance = Instance(*(elements.text(dataset, keyword) for keyword in _NAMES))
     if not instance.sop_instance_uid or not instance.series_uid:
         raise DicomError(
@@ -100,19 +80,19 @@ def read_instance(path: str) -> Instance:
 
 def read_classes(path: str) -> tuple[str, str]:
     """Reads SOP class and transfer syntax of a file that this software wrote."""
-    with files.open_read(path) as stream:
-        meta = elements.open_dataset(stream, path, _NAME_TAGS).file_meta
+    meta = elements.read_dataset(path, _NAME_TAGS).file_meta
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
 
 
 def make_count_query(path: str) -> Dataset:
     """Makes a query at series level for the number of instances of a file's series."""
     instance = read_instance(path)
-    query = Dataset()
-    query.QueryRetrieveLevel = "SERIES"
-    query.StudyInstanceUID, query.SeriesInstanceUID = instance.study_uid, instance.series_uid
-    query.NumberOfSeriesRelatedInstances = None
-    return query
+    return elements.make_item(
+        QueryRetrieveLevel="SERIES",
+        StudyInstanceUID=instance.study_uid,
+        SeriesInstanceUID=instance.series_uid,
+        NumberOfSeriesRelatedInstances=None,
+    )
 
 
 def read_count(answer: Dataset) -> int:
@@ -131,7 +111,7 @@ def read_series(paths) -> Series:
     return Series(
         texts=_read_texts(first),
         slices=sum(len(header.planes) for header in slices),
-        spacing_mm=_spacing_mm([plane for header in slices for plane in header.planes]),
+        spacing_mm=_spacing_mm(slices),
         is_derived=bool(derived) and all(derived),
         others=dict(sorted(others.items())),
     )
@@ -139,19 +119,13 @@ def read_series(paths) -> Series:
 
 def _read_texts(path: str) -> dict[str, str]:
     try:
-        with files.open_read(path) as stream:
-            dataset = elements.open_dataset(stream, path, _TEXT_TAGS)
+        dataset = elements.read_dataset(path, _TEXT_TAGS)
     except Exception:  # the file is damaged; the prediction reports it
         return dict.fromkeys(_TEXTS, "")
     return {name: elements.text(dataset, keyword) for name, keyword in _TEXTS.items()}
 
 
-def _spacing_mm(planes) -> float:
-    """Median distance between neighbouring planes along the normal of the first one."""
-    placed = [plane for plane in planes if plane.position_mm and plane.orientation]
-    if len(placed) < 2:
-        return 0.0
-    orientation = placed[0].orientation
-    normal = np.cross(orientation[:3], orientation[3:])
-    heights_mm = np.sort(np.array([plane.position_mm for plane in placed]) @ normal)
-    return float(np.median(np.diff(heights_mm)))
+def _spacing_mm(slices) -> float:
+    """Median distance between neighbouring slices; 0 for fewer than two."""
+    steps = np.diff(np.sort(heights_mm(slices)))
+    return float(np.median(steps)) if len(steps) else 0.0

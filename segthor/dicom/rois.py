@@ -5,15 +5,14 @@ No message contains the name of a patient, or of an ROI that is not used.
 
 import re
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass
 
 from pydicom.sr.coding import Code
 
-from segthor import files
 from segthor.dicom import DicomError, elements
 from segthor.dicom.elements import items, text
-from segthor.dicom.headers import LABELMAP_SEG, RTSTRUCT, SEG
-from segthor.errors import InputError
+from segthor.dicom.headers import LABELMAP_SEG, REFERENCED_SERIES, RTSTRUCT, SEG
 from segthor.organs import Organ, Organs, plain_name
 
 CLOSED_PLANAR, XOR = "CLOSED_PLANAR", "CLOSEDPLANAR_XOR"
@@ -68,22 +67,20 @@ class StructureSet:
     """A structure set or SEG.
 
     path: The file.
-    study_uid: UID of the study.
     series_uids: Series that it refers to; often none, or the wrong one.
     rois: The ROIs or segments.
     """
 
     path: str
-    study_uid: str
     series_uids: tuple[str, ...]
     rois: tuple[Roi, ...]
 
 
 def read_date(path: str) -> str:
     """The date of review of a structure set, else of its creation, as YYYYMMDD; '' for neither."""
-    with files.open_read(path) as stream:
-        dataset = elements.open_dataset(stream, path, tags=["ReviewDate", "StructureSetDate"])
-    dates = (text(dataset, keyword) for keyword in ("ReviewDate", "StructureSetDate"))
+    keywords = ["ReviewDate", "StructureSetDate"]
+    dataset = elements.read_dataset(path, keywords)
+    dates = (text(dataset, keyword) for keyword in keywords)
     return next((one for one in dates if re.fullmatch(r"(19|20)\d{6}", one)), "")
 
 
@@ -94,19 +91,9 @@ def read(path: str) -> StructureSet:
       DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated', or
         'structures_none' for another DICOM object, or one without ROIs.
     """
-    try:
-        stream = files.open_read(path)
-    except InputError as error:
-        raise DicomError("file_missing", str(error)) from error
-    with stream:
-        dataset = elements.open_dataset(stream, path)
-    try:
+    dataset = elements.read_dataset(path)
+    with elements.report_damage(f"{path}: a damaged structure set", "export it again"):
         return _structure_set(path, dataset)
-    except DicomError:
-        raise
-    except Exception as error:  # pydicom converts values lazily, and raises many types
-        message = f"{path}: a damaged structure set ({type(error).__name__}); export it again"
-        raise DicomError("file_damaged", message) from error
 
 
 def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[Organ, Roi]]:
@@ -114,18 +101,15 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
 
     The name of an organ's ROI is one of `Organ.known_as`, compared by `plain_name`; a segment may
     have the organ's code instead. ROIs without contours are ignored if another ROI of the organ has
-    contours.
+    contours. Raises DicomError 'roi_ambiguous' for two ROIs of one organ, one ROI of two organs, or
+    one number of two ROIs.
 
     roi_names: (organ, ROI name) pairs. An organ in them has only ROIs with exactly these names, or,
       if there is none, with equal `plain_name`. No other organ gets these ROIs.
-
-    Raises:
-      DicomError: 'roi_ambiguous': two ROIs for one organ, one ROI for two organs, or one number for
-        two ROIs.
     """
-    user_names = {}
+    user_names = defaultdict(list)
     for organ, name in roi_names:
-        user_names.setdefault(organ, []).append(name)
+        user_names[organ].append(name)
     reserved = {plain_name(name) for _, name in roi_names}
     matched, owners = [], {}
     for organ in organs:
@@ -136,9 +120,10 @@ def match(structures: StructureSet, organs: Organs, roi_names=()) -> list[tuple[
         if rois:
             matched.append((organ, _choose(structures, organ.name, rois)))
     for organ, roi in matched:
-        if owners.setdefault(roi.number, organ.name) != organ.name:
-            message = f"its ROI was given to {owners[roi.number]} as well"
-            raise DicomError("roi_ambiguous", f"{structures.path}: {organ.name}: {message}")
+        other = owners.setdefault(roi.number, organ.name)
+        if other != organ.name:
+            message = f"{organ.name}: its ROI was given to {other} as well"
+            raise DicomError("roi_ambiguous", f"{structures.path}: {message}")
     return matched
 
 
@@ -173,10 +158,8 @@ def _choose(structures, organ: str, rois) -> Roi:
     where, number = f"{structures.path}: {organ}", rois[0].number
     if len(rois) > 1:
         numbers = ", ".join(_printable(roi.number) for roi in rois)
-        message = (
-            f"{where}: ROIs {numbers} all have a name of this organ; name one with --roi_names"
-        )
-        raise DicomError("roi_ambiguous", message)
+        message = f"ROIs {numbers} all have a name of this organ; name one with --roi_names"
+        raise DicomError("roi_ambiguous", f"{where}: {message}")
     if sum(roi.number == number for roi in structures.rois) > 1 or len(rois[0].contours) > 1:
         message = f"{where}: two ROIs have the number of its ROI; export it again"
         raise DicomError("roi_ambiguous", message)
@@ -196,14 +179,9 @@ def _structure_set(path, dataset) -> StructureSet:
         message = f"{path}: expected an RT structure set or SEG with at least one ROI"
         raise DicomError("structures_none", message)
     frames = items(dataset, "ReferencedFrameOfReferenceSequence")
-    series = [
-        text(one, "SeriesInstanceUID")
-        for frame in frames
-        for one in items(frame, "RTReferencedStudySequence", "RTReferencedSeriesSequence")
-    ]
-    drawn = {}
+    drawn = defaultdict(list)
     for item in items(dataset, "ROIContourSequence"):
-        drawn.setdefault(text(item, "ReferencedROINumber"), []).append(item)
+        drawn[text(item, "ReferencedROINumber")].append(item)
     # An ROI without a frame of reference has that of the set, if there is exactly one.
     own = {text(one, "FrameOfReferenceUID") for one in [*frames, dataset]} - {""}
     default = own.pop() if len(own) == 1 else ""
@@ -211,17 +189,15 @@ def _structure_set(path, dataset) -> StructureSet:
     for item in items(dataset, "StructureSetROISequence"):
         number = text(item, "ROINumber")
         parts = tuple(
-            tuple(_contour(one) for one in items(part, "ContourSequence"))
-            for part in drawn.get(number, [])
+            tuple(_contour(one) for one in items(part, "ContourSequence")) for part in drawn[number]
         )
         frame = text(item, "ReferencedFrameOfReferenceUID") or default
-        rois.append(Roi(number, _name(item), frame, parts))
-    return StructureSet(path, text(dataset, "StudyInstanceUID"), tuple(series), tuple(rois))
+        rois.append(Roi(number, str(item.get("ROIName") or ""), frame, parts))
+    return _make_set(path, dataset, rois, *REFERENCED_SERIES)
 
 
 def _segments(path, dataset) -> StructureSet:
     frame = text(dataset, "FrameOfReferenceUID")
-    series = [text(one, "SeriesInstanceUID") for one in items(dataset, "ReferencedSeriesSequence")]
     rois = []
     for item in items(dataset, "SegmentSequence"):
         codes = items(item, "SegmentedPropertyTypeCodeSequence")
@@ -231,7 +207,13 @@ def _segments(path, dataset) -> StructureSet:
         number = str(elements.whole(item, "SegmentNumber"))
         label = str(item.get("SegmentLabel") or "")
         rois.append(Roi(number, label, frame, code=code, is_segment=True))
-    return StructureSet(path, text(dataset, "StudyInstanceUID"), tuple(series), tuple(rois))
+    return _make_set(path, dataset, rois, "ReferencedSeriesSequence")
+
+
+def _make_set(path, dataset, rois, *keywords: str) -> StructureSet:
+    """keywords: Of the nested sequences that name the referenced series."""
+    series = tuple(text(one, "SeriesInstanceUID") for one in items(dataset, *keywords))
+    return StructureSet(path, series, tuple(rois))
 
 
 def _contour(item) -> Contour:
@@ -242,8 +224,3 @@ def _contour(item) -> Contour:
         text(item, "NumberOfContourPoints"),
         tuple(text(image, "ReferencedSOPInstanceUID") for image in images),
     )
-
-
-def _name(item) -> str:
-    value = item.get("ROIName")
-    return "" if value is None else str(value)

@@ -20,7 +20,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from segthor.dicom import SOFTWARE, elements
-from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, write
+from segthor.dicom.elements import make_item
+from segthor.dicom.origin import DRAFT, Origin, copy_patient, make_image_items, roi_name, write
 from segthor.dicom.series import Stack
 from segthor.organs import Organs
 
@@ -31,6 +32,10 @@ BINARY, LABELMAP = "binary", "labelmap"
 _ANATOMY = codes.SCT.AnatomicalStructure
 _ITEM = struct.Struct("<HHL")
 _METHOD = codes.DCM.ArtificialIntelligence
+# Attributes that highdicom requires of a source image; `_replace_attributes` sets them.
+_PLACEHOLDERS = (
+    "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime"
+).split()
 
 
 def write_segmentation(
@@ -52,9 +57,17 @@ def write_segmentation(
       origin: What made the label map.
       kind: 'binary', which all viewers support, or 'labelmap'.
     """
-    planes = _segment_numbers(labels, organs)
+    made = _make_segmentation(stack, _segment_numbers(labels, organs), organs, origin, kind)
+    _replace_attributes(made, stack, origin)
+    frames, pixels = made.pop(Tag("PerFrameFunctionalGroupsSequence")), made.pop(Tag("PixelData"))
+    pixels.VR = "OB"  # required for samples of at most 8 bits
+    write(path, made, ExplicitVRLittleEndian, _encode_frames(frames) + _encode(pixels))
+
+
+def _make_segmentation(stack, planes: np.ndarray, organs, origin, kind: str):
+    """highdicom's object. planes: Segment numbers [slice, row, column]."""
     names = f"{kind} {organs.digest()}".encode()
-    made = highdicom.seg.Segmentation(
+    return highdicom.seg.Segmentation(
         source_images=_sources(stack),
         pixel_array=planes,
         segmentation_type=SegmentationTypeValues[kind.upper()],
@@ -75,10 +88,6 @@ def write_segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
     )
-    _replace_attributes(made, stack, origin)
-    frames, pixels = made.pop(Tag("PerFrameFunctionalGroupsSequence")), made.pop(Tag("PixelData"))
-    pixels.VR = "OB"  # required for samples of at most 8 bits
-    write(path, made, ExplicitVRLittleEndian, _encode_frames(frames) + _encode(pixels))
 
 
 def _segment_numbers(labels: np.ndarray, organs: Organs) -> np.ndarray:
@@ -118,30 +127,26 @@ def _sources(stack) -> list[Dataset]:
     `_replace_attributes` adds patient and study, and the frames of an enhanced file, which are
     given as single images here.
     """
-    row_mm, column_mm = stack.pixel_spacing_mm
-    shared = Dataset()
-    for keyword in (
-        "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate "
-        "StudyTime"
-    ).split():
-        setattr(shared, keyword, "")
-    shared.SOPClassUID, shared.Modality = CTImageStorage, "CT"
-    shared.StudyInstanceUID, shared.SeriesInstanceUID = stack.study_uid, stack.series_uid
-    shared.FrameOfReferenceUID = stack.frame_of_reference_uid
-    shared.Columns, shared.Rows = stack.shape[:2]
-    shared.ImageOrientationPatient = _decimals(stack.orientation)
-    shared.PixelSpacing = _decimals((row_mm, column_mm))
-    shared.SliceThickness = _thickness(stack)
+    shared = make_item(
+        **dict.fromkeys(_PLACEHOLDERS, ""),
+        SOPClassUID=CTImageStorage,
+        Modality="CT",
+        StudyInstanceUID=stack.study_uid,
+        SeriesInstanceUID=stack.series_uid,
+        FrameOfReferenceUID=stack.frame_of_reference_uid,
+        Columns=stack.shape[0],
+        Rows=stack.shape[1],
+        ImageOrientationPatient=_decimals(stack.orientation),
+        PixelSpacing=_decimals(stack.pixel_spacing_mm),
+        SliceThickness=_thickness(stack),
+    )
     sources = []
-    placed = zip(stack.instances, stack.positions_mm, strict=True)
-    for k, (instance, position) in enumerate(placed):
-        source = Dataset()
-        source.update(shared)
+    for k, instance in enumerate(stack.instances):
         # highdicom supports no frames of source images, and requires different UIDs.
-        is_single = instance.frame is None
-        source.SOPInstanceUID = instance.sop_instance_uid if is_single else f"2.25.{k}"
-        source.ImagePositionPatient = _decimals(position)
-        sources.append(source)
+        uid = instance.sop_instance_uid if instance.frame is None else f"2.25.{k}"
+        position = _decimals(stack.positions_mm[k])
+        sources.append(make_item(SOPInstanceUID=uid, ImagePositionPatient=position))
+        sources[-1].update(shared)
     return sources
 
 
@@ -156,7 +161,7 @@ def _thickness(stack) -> DSfloat:
 
 def _replace_attributes(made, stack, origin) -> None:
     """Replaces highdicom's times, random UIDs and placeholders by values of scan and origin."""
-    made.update(patient_and_study(stack))
+    made.update(copy_patient(stack.header, stack.study_uid))
     made.ContentDate = made.InstanceCreationDate = made.SeriesDate = origin.date
     made.ContentTime = made.InstanceCreationTime = made.SeriesTime = origin.time
     for item in made.ContributingEquipmentSequence:
@@ -177,12 +182,7 @@ def _refer_to_frames(made, stack) -> None:
         source.ReferencedSOPClassUID = stack.instances[k].sop_class_uid
         source.ReferencedSOPInstanceUID = stack.instances[k].sop_instance_uid
         source.ReferencedFrameNumber = stack.instances[k].frame + 1
-    uids = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
-    images = []
-    for uid, sop_class in uids.items():
-        image = Dataset()
-        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = sop_class, uid
-        images.append(image)
+    images = make_image_items(stack)
     made.SourceImageSequence = images
     made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = images
 

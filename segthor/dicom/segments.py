@@ -3,13 +3,11 @@
 from collections import Counter
 
 import numpy as np
-import pydicom
 from pydicom.pixels import pixel_array
 
-from segthor import files
 from segthor.dicom import DicomError, elements
-from segthor.dicom.elements import groups_of_frame, numbers, text, whole
-from segthor.dicom.headers import SEG, orientation
+from segthor.dicom.elements import groups_of_frame, text, whole
+from segthor.dicom.headers import SEG, plane_of_frame
 
 _SYNTAXES = {  # syntax to decoder; those of other compressions do not support one bit per pixel
     "1.2.840.10008.1.2": "",
@@ -30,8 +28,7 @@ class Frames:
 
     def __init__(self, path: str):
         self._path = path
-        with files.open_read(path) as stream:
-            self._dataset = elements.open_dataset(stream, path, pixels=True)
+        self._dataset = elements.read_dataset(path, pixels=True)
         self._is_labelmap = text(self._dataset, "SOPClassUID") != SEG
         if text(self._dataset, "SegmentationType") not in ("BINARY", "LABELMAP"):
             message = f"{path}: expected segments of type BINARY or LABELMAP"
@@ -55,11 +52,9 @@ class Frames:
         Raises:
           DicomError: 'contour_between_slices', 'contour_outside', 'file_damaged'.
         """
-        for frame, segment in enumerate(self._segments):
-            if segment not in ("", number):
-                continue
-            mask = self._mask(frame, int(number))
-            rows, columns = np.nonzero(mask)
+        own = [frame for frame, segment in enumerate(self._segments) if segment in ("", number)]
+        for frame in own:
+            rows, columns = np.nonzero(self._mask(frame, int(number)))
             if not len(rows):
                 continue
             points = self._points_mm(frame, rows, columns)
@@ -83,29 +78,17 @@ class Frames:
 
     def _mask(self, frame: int, number: int) -> np.ndarray:
         plugin = _SYNTAXES[self._syntax]
-        try:
+        with elements.report_damage(f"{self._path}: the segments cannot be read", "copy it again"):
             pixels = pixel_array(self._dataset, index=frame, decoding_plugin=plugin, raw=True)
-        except Exception as error:  # pydicom raises many types
-            message = f"{self._path}: the segments cannot be read ({type(error).__name__})"
-            raise DicomError("file_damaged", f"{message}; copy it again") from error
         return pixels == number if self._is_labelmap else pixels > 0
 
     def _points_mm(self, frame: int, rows, columns) -> np.ndarray:
         """Centres of pixels of a frame, LPS mm [N, 3]."""
-        position, directions, measures = (
-            (groups_of_frame(self._dataset, frame, keyword) or [pydicom.Dataset()])[0]
-            for keyword in (
-                "PlanePositionSequence",
-                "PlaneOrientationSequence",
-                "PixelMeasuresSequence",
-            )
-        )
-        first_mm = numbers(position, "ImagePositionPatient", 3)
-        vectors = orientation(numbers(directions, "ImageOrientationPatient", 6))
-        spacing_mm = numbers(measures, "PixelSpacing", 2)
-        if first_mm is None or vectors is None or spacing_mm is None:
+        plane = plane_of_frame(self._dataset, frame)
+        if None in plane:
             message = f"{self._path}: expected position, orientation and spacing of each frame"
             raise DicomError("file_damaged", f"{message}, found none; export it again")
-        right, down = np.reshape(vectors, (2, 3))
-        offsets = columns[:, None] * spacing_mm[1] * right + rows[:, None] * spacing_mm[0] * down
-        return np.array(first_mm) + offsets
+        right, down = np.reshape(plane.orientation, (2, 3))
+        row_mm, column_mm = plane.spacing_mm
+        offsets = columns[:, None] * column_mm * right + rows[:, None] * row_mm * down
+        return np.array(plane.position_mm) + offsets

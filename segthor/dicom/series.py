@@ -93,9 +93,7 @@ class Stack:
     @cached_property
     def header(self) -> pydicom.Dataset:
         """The data set of the first instance without pixel data; read on first use."""
-        path = self.instances[0].path
-        with files.open_read(path) as stream:
-            return elements.open_dataset(stream, path)
+        return elements.read_dataset(self.instances[0].path)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -114,8 +112,7 @@ def read_stack(stack: Stack, digest=None, most_bytes: int | None = None) -> Volu
       most_bytes: Memory that the scan may fill; by default `segthor.memory.scan_limit`.
 
     Raises:
-      DicomError: 'file_missing', 'file_not_dicom', 'file_damaged', 'file_truncated',
-        'file_changed', 'file_too_large', 'dicom_syntax', 'series_no_rescale', and
+      DicomError: 'file_missing', 'file_changed', 'file_too_large', those of `pixels.Image`, and
         'series_several_volumes' where two images at one position differ.
     """
     _check_size(stack, most_bytes or memory.scan_limit())

@@ -42,7 +42,7 @@ class PlacedSlice(NamedTuple):
 def fill_one_grid(headers) -> bool:
     """Whether images lie at even steps, apart from missing slices."""
     slices = [PlacedSlice(h, None, plane) for h in headers for plane in h.planes]
-    slices = [one for one in slices if None not in fields_of(one.plane)]
+    slices = [one for one in slices if None not in one.plane]
     same = [one for one in slices if _matches(one, slices[0])]
     return bool(slices) and len(same) == len(slices) and _fill_one_grid(slices)
 
@@ -52,11 +52,6 @@ def is_same_geometry(one: Stack, other: Stack) -> bool:
     return one.shape[:2] == other.shape[:2] and _close(
         (one.orientation, one.pixel_spacing_mm), (other.orientation, other.pixel_spacing_mm)
     )
-
-
-def fields_of(plane: Plane):
-    """(position, orientation, spacing) of a slice; None for values that its file lacks."""
-    return plane.position_mm, plane.orientation, plane.spacing_mm
 
 
 def _close(one, other) -> bool:
@@ -72,19 +67,17 @@ def by_geometry(slices) -> list[list[PlacedSlice]]:
     """Groups slices by size, orientation and spacing."""
     groups = []
     for one in slices:
-        for group in groups:
-            first = group[0]
-            if _matches(one, first):
-                group.append(one)
-                break
-        else:
+        same = next((group for group in groups if _matches(one, group[0])), None)
+        if same is None:
             groups.append([one])
+        else:
+            same.append(one)
     return groups
 
 
 def _matches(one: PlacedSlice, other: PlacedSlice) -> bool:
     sizes = [(each.header.rows, each.header.columns) for each in (one, other)]
-    return sizes[0] == sizes[1] and _close(fields_of(one.plane)[1:], fields_of(other.plane)[1:])
+    return sizes[0] == sizes[1] and _close(one.plane[1:], other.plane[1:])
 
 
 def by_acquisition(group) -> list[tuple[list[PlacedSlice], list[PlacedSlice]]]:
@@ -151,6 +144,15 @@ def normal_of(orientation) -> np.ndarray:
     """Unit vector perpendicular to a slice."""
     normal = np.cross(orientation[:3], orientation[3:])
     return normal / np.linalg.norm(normal)
+
+
+def heights_mm(headers) -> np.ndarray:
+    """Positions [N] of the slices of some files along the normal of the first; may be empty."""
+    planes = [plane for header in headers for plane in header.planes if plane.position_mm]
+    directions = next((plane.orientation for plane in planes if plane.orientation), None)
+    if directions is None:
+        return np.zeros(0)
+    return np.array([plane.position_mm for plane in planes]) @ normal_of(directions)
 
 
 def unique(slices, normal):

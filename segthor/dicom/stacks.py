@@ -9,14 +9,7 @@ from segthor import files
 from segthor.dicom import DicomError
 from segthor.dicom.headers import Plane
 from segthor.dicom.series import Stack
-from segthor.dicom.slices import (
-    PlacedSlice,
-    by_acquisition,
-    by_geometry,
-    fields_of,
-    normal_of,
-    unique,
-)
+from segthor.dicom.slices import PlacedSlice, by_acquisition, by_geometry, normal_of, unique
 from segthor.dicom.steps import Line, fit_line, format_position, tilt_degrees
 from segthor.volume import Grid
 
@@ -62,23 +55,18 @@ def make_stacks(headers, findings=()) -> SeriesStacks:
       headers: Headers of the series' CT images.
       findings: (code, message) of what is unusual about the series; every stack gets them.
 
-    Returns:
-      The stacks; errors are 'series_no_position', 'series_mixed', 'series_several_volumes',
-      'series_bent' and 'file_too_large'.
+    Errors are 'series_no_position', 'series_mixed', 'series_several_volumes', 'series_bent' and
+    'file_too_large'.
     """
     slices = [
         PlacedSlice(header, frame if header.is_enhanced else None, plane)
         for header in sorted(headers, key=lambda h: (h.sop_instance_uid, h.path))
         for frame, plane in enumerate(header.planes)
     ]
-    placed = [one for one in slices if None not in fields_of(one.plane)]
+    placed = [one for one in slices if None not in one.plane]
     if not placed:
-        path = slices[0].header.path if slices else headers[0].path
-        expected = "expected images with position, orientation and pixel spacing"
-        message = f"{path}: {expected}, found none of its series has them; export it again"
-        error = StackError("series_no_position", message, [header.path for header in headers])
-        return SeriesStacks((error,), ())
-    aside = [(_NO_POSITION, one.header.path) for one in slices if None in fields_of(one.plane)]
+        return SeriesStacks((_no_position_error(headers),), ())
+    aside = [(_NO_POSITION, one.header.path) for one in slices if None in one.plane]
     stacks = []
     for group in by_geometry(placed):
         made, surplus = _split_group(group, findings)
@@ -87,6 +75,13 @@ def make_stacks(headers, findings=()) -> SeriesStacks:
     used = {path for stack in stacks for path in stack.paths}
     aside = [(reason, path) for reason, path in dict.fromkeys(aside) if path not in used]
     return SeriesStacks(tuple(stacks), tuple(aside))
+
+
+def _no_position_error(headers) -> StackError:
+    paths = [header.path for header in headers]
+    expected = "expected images with position, orientation and pixel spacing"
+    message = f"{paths[0]}: {expected}, found none of its series has them; export it again"
+    return StackError("series_no_position", message, paths)
 
 
 def _split_group(group, findings):
@@ -156,10 +151,8 @@ def _shape(distinct, num_images: int) -> tuple[int, int, int]:
     header = distinct[0].header
     shape = header.columns, header.rows, len(distinct)
     if len(distinct) < 2:
-        message = (
-            f"{header.path}: {num_images} images at one place; expected the slices of a volume"
-        )
-        raise DicomError("series_several_volumes", message)
+        message = f"{num_images} images at one place; expected the slices of a volume"
+        raise DicomError("series_several_volumes", f"{header.path}: {message}")
     if max(shape) > _MOST_ALONG_AXIS:
         expected = f"expected at most {_MOST_ALONG_AXIS} voxels along an axis"
         size = " x ".join(map(str, shape))

@@ -18,7 +18,8 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from segthor import contours
 from segthor.boxes import label_boxes
 from segthor.dicom import SOFTWARE, DicomError
-from segthor.dicom.origin import DRAFT, Origin, patient_and_study, roi_name, write
+from segthor.dicom.elements import make_code, make_item
+from segthor.dicom.origin import DRAFT, Origin, copy_patient, make_image_items, roi_name, write
 from segthor.dicom.series import Stack
 from segthor.organs import Organ, Organs
 
@@ -83,14 +84,16 @@ def write_structures(path: str, stack: Stack, drawn, origin: Origin) -> None:
     rois = [_contour_items(stack, rings) for _, rings in drawn]
     content = [item.get_item(Tag("ContourData")).value for items in rois for item in items]
     names = repr([(one, len(items)) for one, items in zip(numbered, rois, strict=True)]).encode()
-    dataset = patient_and_study(stack)
+    dataset = copy_patient(stack.header, stack.study_uid)
     _set_attributes(dataset, stack, origin)
     dataset.SeriesInstanceUID = origin.uid(stack, "RTSTRUCT series", names, *content)
     dataset.SOPInstanceUID = origin.uid(stack, "RTSTRUCT", names, *content)
     dataset.ReferencedFrameOfReferenceSequence = [_frame_item(stack)]
     dataset.StructureSetROISequence = [_roi_item(stack, *one, origin) for one in numbered]
     dataset.ROIContourSequence = [
-        _item(ROIDisplayColor=list(organ.rgb), ContourSequence=items, ReferencedROINumber=number)
+        make_item(
+            ROIDisplayColor=list(organ.rgb), ContourSequence=items, ReferencedROINumber=number
+        )
         for (number, organ), items in zip(numbered, rois, strict=True)
     ]
     dataset.RTROIObservationsSequence = [_observation_item(*one) for one in numbered]
@@ -117,26 +120,21 @@ def _set_attributes(dataset, stack, origin) -> None:
 
 def _frame_item(stack) -> Dataset:
     """The references from the frame of reference through study and series to every image."""
-    images = {one.sop_instance_uid: one.sop_class_uid for one in stack.instances}
-    series = _item(
-        SeriesInstanceUID=stack.series_uid,
-        ContourImageSequence=[
-            _item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=uid)
-            for uid, kind in images.items()
-        ],
+    series = make_item(
+        SeriesInstanceUID=stack.series_uid, ContourImageSequence=make_image_items(stack)
     )
-    study = _item(
+    study = make_item(
         ReferencedSOPClassUID=_STUDY_CLASS,
         ReferencedSOPInstanceUID=stack.study_uid,
         RTReferencedSeriesSequence=[series],
     )
-    return _item(
+    return make_item(
         FrameOfReferenceUID=stack.frame_of_reference_uid, RTReferencedStudySequence=[study]
     )
 
 
 def _roi_item(stack, number, organ, origin) -> Dataset:
-    return _item(
+    return make_item(
         ROINumber=number,
         ReferencedFrameOfReferenceUID=stack.frame_of_reference_uid,
         ROIName=roi_name(organ),
@@ -146,15 +144,14 @@ def _roi_item(stack, number, organ, origin) -> Dataset:
 
 
 def _observation_item(number, organ) -> Dataset:
-    item = _item(
+    item = make_item(
         ObservationNumber=number,
         ReferencedROINumber=number,
         RTROIInterpretedType="ORGAN",
         ROIInterpreter=None,
     )
     if organ.snomed:
-        code = _item(CodeValue=organ.snomed, CodingSchemeDesignator="SCT", CodeMeaning=organ.name)
-        item.RTROIIdentificationCodeSequence = [code]
+        item.RTROIIdentificationCodeSequence = [make_code(organ.snomed, "SCT", organ.name)]
     return item
 
 
@@ -166,7 +163,7 @@ def _contour_items(stack, rings) -> list[Dataset]:
     items = []
     for k in sorted(rings):
         instance = stack.instances[k]
-        image = _item(
+        image = make_item(
             ReferencedSOPClassUID=instance.sop_class_uid,
             ReferencedSOPInstanceUID=instance.sop_instance_uid,
         )
@@ -193,10 +190,3 @@ def _decimals(points: np.ndarray) -> bytes:
     numbers = points.ravel().tolist()
     text = ("%.3f\\" * len(numbers))[:-1] % tuple(numbers)
     return text.encode() + b" " * (len(text) % 2)
-
-
-def _item(**attributes) -> Dataset:
-    item = Dataset()
-    for keyword, value in attributes.items():
-        setattr(item, keyword, value)
-    return item

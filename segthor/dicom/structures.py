@@ -12,6 +12,7 @@ from segthor import contours, nesting
 from segthor.dicom import DicomError, rois, segments
 from segthor.dicom.rois import CLOSED_KINDS, INTERPOLATED, XOR, Roi
 from segthor.dicom.series import Stack
+from segthor.dicom.slices import normal_of
 from segthor.findings import Finding
 from segthor.organs import Organs
 from segthor.volume import LabelMap
@@ -53,10 +54,26 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> LabelMap:
         'contour_between_slices' or 'contour_outside' for contours where the CT has no voxels.
     """
     structures = rois.read(path)
-    slices, labels = Slices(stack), np.zeros(stack.shape[::-1], np.uint8)
     matched = rois.match(structures, organs, roi_names)
-    findings = _findings_of_set(structures, stack) + _unmatched_names(matched, roi_names)
-    contoured, shared = [], 0
+    labels = np.zeros(stack.shape[::-1], np.uint8)
+    contoured, findings = _draw_organs(path, matched, stack, labels)
+    if not contoured:
+        raise _no_contours(structures, matched, organs, roi_names)
+    findings = [*_unmatched_names(matched, roi_names), *findings]
+    if structures.series_uids and stack.series_uid not in structures.series_uids:
+        message = "the structure set refers to another series; its contours are placed by geometry"
+        findings.insert(0, ("structures_references", message))
+    findings = tuple(Finding.of(*finding) for finding in findings)
+    return LabelMap(stack.to_zyx(labels), stack.grid, organs, tuple(contoured), findings)
+
+
+def _draw_organs(path: str, matched, stack: Stack, labels: np.ndarray):
+    """Labels the voxels of all organs in [slice, row, column].
+
+    Returns:
+      The names of the organs that have a voxel, and (code, message) of findings.
+    """
+    slices, contoured, findings, shared = Slices(stack), [], [], 0
     frames = segments.Frames(path) if any(roi.is_segment for _, roi in matched) else None
     for organ, roi in matched:
         where, counts = f"{path}: {organ.name}", Counter()
@@ -69,13 +86,10 @@ def read(path: str, stack: Stack, organs: Organs, roi_names=()) -> LabelMap:
         if own:
             contoured.append(organ.name)
         findings += _findings_of_organ(organ.name, counts, own)
-    if not contoured:
-        raise _no_contours(structures, matched, organs, roi_names)
     if shared:
         message = f"{shared} voxels lie in two organs; the table's first keeps them"
         findings.append(("organs_overlap", message))
-    findings = tuple(Finding.of(*finding) for finding in findings)
-    return LabelMap(stack.to_zyx(labels), stack.grid, organs, tuple(contoured), findings)
+    return contoured, findings
 
 
 def _fill(labels: np.ndarray, label: int, planes) -> tuple[int, int]:
@@ -105,13 +119,6 @@ def _no_contours(structures, matched, organs: Organs, roi_names) -> DicomError:
     return DicomError("structures_none", message)
 
 
-def _findings_of_set(structures, stack) -> list[tuple[str, str]]:
-    if structures.series_uids and stack.series_uid not in structures.series_uids:
-        message = "the structure set refers to another series; its contours are placed by geometry"
-        return [("structures_references", message)]
-    return []
-
-
 def _unmatched_names(matched, roi_names) -> list[tuple[str, str]]:
     """Findings for organs whose names in --roi_names no ROI has."""
     names = {}
@@ -135,8 +142,7 @@ class Slices:
         self.uids = [{instance.sop_instance_uid} for instance in stack.instances]
         for k, instance in stack.duplicates:
             self.uids[k].add(instance.sop_instance_uid)
-        normal = np.cross(along_x, along_y)
-        self._normal = normal / np.linalg.norm(normal)
+        self._normal = normal_of(stack.orientation)
         self._to_px = np.linalg.pinv(np.stack([along_x * column_mm, along_y * row_mm], 1)).T
         self._origins = np.asarray(stack.positions_mm, np.float64)
         self._heights = self._origins @ self._normal  # ascending, as `stacks` orders slices
@@ -169,15 +175,18 @@ class Slices:
             is_missing[:] = False  # probably drawn on another CT: an error
         if (off_mm > self._tolerance_mm)[~is_missing].any():
             raise self._between(where, low, high, k, off_mm)
-        k_of_point = np.repeat(k, counts)
-        px = (points - self._origins[k_of_point]) @ self._to_px
+        px = self._pixels(where, points, np.repeat(k, counts))
+        return np.where(is_missing, NO_SLICE, k), px
+
+    def _pixels(self, where: str, points: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """Points in pixels (x, y) of their slices k, [N, 2]; DicomError beyond a slice's edge."""
+        px = (points - self._origins[k]) @ self._to_px
         limit = np.array(self.shape) - 0.5 + _BEYOND_PX
         outside = ~((px >= -0.5 - _BEYOND_PX) & (px <= limit)).all(1)
         if outside.any():
-            number = int(k_of_point[np.argmax(outside)]) + 1
             message = f"{where}: expected contours on the CT, found one beyond the edge of slice"
-            raise DicomError("contour_outside", f"{message} {number}")
-        return np.where(is_missing, NO_SLICE, k), px
+            raise DicomError("contour_outside", f"{message} {int(k[np.argmax(outside)]) + 1}")
+        return px
 
     def _between(self, where, low, high, k, off_mm) -> DicomError:
         first, last = self._heights[[0, -1]] + [-self._tolerance_mm, self._tolerance_mm]
@@ -240,12 +249,9 @@ def _points(where: str, closed) -> tuple[np.ndarray, np.ndarray]:
     counts = np.array([text.count(b"\\") + 1 for text in data])
     stated = [contour.count.lstrip("+0") for contour in closed]
     numbers = _numbers(b" ".join(data).replace(b",", b".").replace(b"\\", b" "))
-    if (
-        len(numbers) != counts.sum()
-        or not np.isfinite(numbers).all()
-        or (counts % 3).any()
-        or any(n not in ("", str(count // 3)) for n, count in zip(stated, counts, strict=True))
-    ):
+    are_triples = len(numbers) == counts.sum() and not (counts % 3).any()
+    are_stated = all(n in ("", str(k // 3)) for n, k in zip(stated, counts, strict=True))
+    if not (are_triples and are_stated and np.isfinite(numbers).all()):
         message = f"{where}: expected three numbers for each of a contour's points, found others"
         raise DicomError("file_damaged", f"{message}; export it again")
     return numbers.reshape(-1, 3), counts // 3

@@ -77,7 +77,7 @@ def _read_cache(path: str) -> _Cache | None:
 def _patients(root: str, contoured, series) -> list[Patient]:
     folder, name = places.parts(root)
     tree = index.index_folder(folder)
-    patients = [one for one in tree.patients if not name or places.volumes_of(one, name)]
+    patients = [one for one in tree.patients if not name or one.volumes_named(name)]
     if not patients and name:
         raise InputError(f"{root}: expected the series {name}, found others; --list names them")
     if not patients:
@@ -88,7 +88,7 @@ def _patients(root: str, contoured, series) -> list[Patient]:
     made = []
     for one in patients:
         phases = find_phases(one.volumes)
-        cases = _named_case(one, name) if name else _cases(one, contoured, chosen)
+        cases = [one.case_named(name)] if name else _cases(one, contoured, chosen)
         for case in cases:
             place = contents.place(one, case) if is_tree else root
             made.append(_patient(one, case, len(cases) > 1, place, contoured))
@@ -141,15 +141,6 @@ def _case_of(one: index.TreePatient, volume) -> Case:
     return one.add_damage(drawn or Case(volume, problem=volume.problem))
 
 
-def _named_case(one: index.TreePatient, name: str) -> list[Case]:
-    """The volume with this name; of a series with several, the one with a structure set."""
-    volumes = places.volumes_of(one, name)
-    drawn = [case for case in one.cases if case.volume in volumes and not case.problem]
-    if len(drawn) == 1:
-        return drawn
-    return [one.add_damage(matching.only_volume(volumes))]
-
-
 def _patient(
     one: index.TreePatient, case: Case, is_several: bool, place: str, contoured
 ) -> Patient:
@@ -168,23 +159,15 @@ class _Contents:
     """The number of files and the volumes in each folder of a tree and below it."""
 
     def __init__(self, tree: index.Index):
-        self._root = tree.root.rstrip("/")
         self._num_files, self._volumes = Counter(), defaultdict(set)
-        paths = [path for one in tree.patients for path in one.paths]
-        paths += [path for _, path in tree.left_aside]
-        for path in set(paths):
-            self._num_files.update(self._folders(path))
+        paths = {path for one in tree.patients for path in one.paths}
+        for path in paths | {path for _, path in tree.left_aside}:
+            self._num_files.update(files.folders_above(path, tree.root))
         for one in tree.patients:
             for volume in one.volumes:
-                for folder in {folder for path in volume.paths for folder in self._folders(path)}:
-                    self._volumes[folder].add(volume)
-
-    def _folders(self, path: str):
-        """Yields the folders above a file, up to the root of the tree."""
-        folder = files.parent(path)
-        while folder and len(folder) >= len(self._root):
-            yield folder
-            folder = files.parent(folder) if folder not in (self._root, "/") else ""
+                for path in volume.paths:
+                    for folder in files.folders_above(path, tree.root):
+                        self._volumes[folder].add(volume)
 
     def place(self, one: index.TreePatient, case: Case) -> str:
         """The place of a case's volume; the patient's folder if the volume is not known."""

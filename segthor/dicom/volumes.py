@@ -110,11 +110,7 @@ def find_phases(volumes) -> dict[str, tuple[str, str]]:
     alike = defaultdict(list)
     for volume in volumes:
         if not volume.problem and not volume.traits.is_projection:
-            stack, traits = volume.stack, volume.traits
-            affine = stack.affine.round(_SAME_DECIMALS) + 0.0
-            grid = stack.shape, affine.tobytes(), stack.offsets_mm
-            uids = stack.study_uid, stack.frame_of_reference_uid
-            alike[uids, grid, traits.kernel, traits.has_contrast].append(volume)
+            alike[_shared_by_phases(volume)].append(volume)
     phases = {}
     for group in alike.values():
         percents = [volume.traits.phase_percent for volume in group]
@@ -129,6 +125,15 @@ def find_phases(volumes) -> dict[str, tuple[str, str]]:
         names = [volume.name for volume in ordered]
         phases |= {name: (names[0], label) for name, label in zip(names, labels, strict=True)}
     return phases
+
+
+def _shared_by_phases(volume: SeriesVolume) -> tuple:
+    """What all phases of a 4D CT have in common."""
+    stack, traits = volume.stack, volume.traits
+    affine = stack.affine.round(_SAME_DECIMALS) + 0.0
+    grid = stack.shape, affine.tobytes(), stack.offsets_mm
+    uids = stack.study_uid, stack.frame_of_reference_uid
+    return uids, grid, traits.kernel, traits.has_contrast
 
 
 def _number(volumes: list[SeriesVolume]) -> list[SeriesVolume]:

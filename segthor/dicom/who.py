@@ -106,12 +106,11 @@ def _split_series(uid: str, images) -> list[Series]:
         parts[_number(header), header.study_uid, header.frame_of_reference_uid].append(header)
     merged = []
     for _, part in sorted(parts.items()):
-        for other in merged:
-            if _are_one_series(other, part):
-                other += part
-                break
-        else:
+        same = next((other for other in merged if _are_one_series(other, part)), None)
+        if same is None:
             merged.append([*part])
+        else:
+            same += part
     return [
         Series(uid, tuple(part), len({_number(header) for header in part}) > 1) for part in merged
     ]
@@ -120,7 +119,7 @@ def _split_series(uid: str, images) -> list[Series]:
 def _are_one_series(one, other) -> bool:
     """Whether two parts that differ in PatientID, study or frame are slices of one scan."""
     same_folder = {files.parent(h.path) for h in one} & {files.parent(h.path) for h in other}
-    low, high = (_heights_mm(part) for part in (one, other))
+    low, high = (slices.heights_mm(part) for part in (one, other))
     if not len(low) or not len(high):
         return bool(same_folder)
     shared = np.isin(np.rint(low * 10), np.rint(high * 10)).sum()
@@ -128,16 +127,6 @@ def _are_one_series(one, other) -> bool:
         return False
     apart = low.max() < high.min() or high.max() < low.min()
     return (bool(same_folder) and apart) or slices.fill_one_grid([*one, *other])
-
-
-def _heights_mm(images) -> np.ndarray:
-    """Positions of the slices along the normal of the first one."""
-    planes = [plane for header in images for plane in header.planes if plane.position_mm]
-    directions = next((plane.orientation for plane in planes if plane.orientation), None)
-    if directions is None:
-        return np.zeros(0)
-    normal = np.cross(directions[:3], directions[3:])
-    return np.array([plane.position_mm for plane in planes]) @ normal
 
 
 def _group_series(series: list[Series], root: str) -> list[list[Series]]:

@@ -1,7 +1,7 @@
 """Synthetic patients for tests, the demo and benchmarks: `make` one, or `write_dataset` of many.
 
 `python -m segthor.phantom` writes them in the layout of the SegTHOR data set. A table (`table`)
-selects the organs that are contoured; `segthor.phantom.pieces` cuts them into any number of pieces.
+selects the organs that are contoured.
 """
 
 from segthor.phantom.contours import table

@@ -4,7 +4,7 @@ All lengths are in mm of a patient frame: x to the patient's left, y to the back
 the origin in the midline at the height of the carina. Sizes and positions are those of an adult.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -76,13 +76,6 @@ class BodyTraits:
             couch_curve=between(0, 0.0006),
             metal_hu=_sometimes(rng, 0.25, between(3000, 25000)),
         )
-
-    def with_overrides(self, **overrides) -> "BodyTraits":
-        """A copy with some traits set; raises TypeError for a name that is no trait."""
-        unknown = set(overrides) - {field.name for field in fields(self)}
-        if unknown:
-            raise TypeError(f"unknown override {sorted(unknown)}")
-        return replace(self, **overrides)
 
     @property
     def blood_hu(self) -> float:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
+from segthor.boxes import around, relative
+
 AIR_HU = -1000.0
 
 
@@ -119,10 +121,7 @@ class Canvas:
         for i in range(len(points) - 1):
             part = self.region(low[i : i + 2].min(0), high[i : i + 2].max(0))
             if all(axis.stop > axis.start for axis in part):
-                inner = tuple(
-                    slice(p.start - w.start, p.stop - w.start)
-                    for p, w in zip(part, whole, strict=True)
-                )
+                inner = relative(part, whole)
                 cone = _cone(self.coordinates(part), points[i : i + 2], radii[i : i + 2])
                 np.minimum(mm[inner], cone, out=mm[inner])
         return Field(whole, mm)
@@ -169,15 +168,14 @@ class Canvas:
 
 def merged(canvas: Canvas, fields, round_mm=0.0) -> Field:
     """The union of shapes; concave edges are rounded with a radius of about `round_mm`."""
-    low = [min(field.region[axis].start for field in fields) for axis in range(3)]
-    high = [max(field.region[axis].stop for field in fields) for axis in range(3)]
-    whole = np.full([b - a for a, b in zip(low, high, strict=True)], 1e3, np.float32)
+    whole = around(field.region for field in fields)
+    union = np.full([part.stop - part.start for part in whole], 1e3, np.float32)
     for region, mm in fields:
-        inner = tuple(slice(s.start - a, s.stop - a) for s, a in zip(region, low, strict=True))
-        view = whole[inner]
+        inner = relative(region, whole)
+        view = union[inner]
         crease = np.maximum(round_mm - np.abs(view - mm), 0)
-        whole[inner] = np.minimum(view, mm) - crease**2 / (4 * round_mm or 1)
-    return Field(tuple(slice(a, b) for a, b in zip(low, high, strict=True)), whole)
+        union[inner] = np.minimum(view, mm) - crease**2 / (4 * round_mm or 1)
+    return Field(whole, union)
 
 
 def curve(knots, step_mm=6.0) -> np.ndarray:

@@ -34,37 +34,32 @@ def write_dataset(
       InputError: Organs that phantoms do not draw, or a folder with other content.
     """
     check_drawn(organs)
-    settings = {
-        "version": VERSION,
-        "size": size,
-        "seed": seed,
-        "patients": patients,
-        "test_patients": test_patients,
-    }
-    _check_output(output, settings | _organ_settings(organs))
+    settings = {"version": VERSION, "size": size, "seed": seed}
+    settings |= {"patients": patients, "test_patients": test_patients}
+    if organs.numbers != SEGTHOR.numbers:
+        settings["organs"] = organs.numbers
+    _check_output(output, settings)
     todo = list(paths(output, patients, test_patients))
     started = time.monotonic()
-    for done, (number, scan_path, labels_path) in enumerate(todo, 1):
-        if files.exists(scan_path) and files.exists(labels_path):
-            state = "is there already"
-        else:
-            made = make(patient_seed(seed, number), size, organs)
-            nifti.write(labels_path, made.label_map.zyx, made.label_map.grid)
-            nifti.write(scan_path, made.volume.zyx, made.volume.grid)
-            state = "x".join(map(str, made.hu.shape))
-        seconds = time.monotonic() - started
-        report(f"[{done}/{len(todo)}] {files.name(scan_path)}: {state} ({seconds:.0f} s)")
+    for done, (number, *scan_and_labels) in enumerate(todo, 1):
+        state = _write_patient(*scan_and_labels, patient_seed(seed, number), size, organs)
+        seconds, name = time.monotonic() - started, files.name(scan_and_labels[0])
+        report(f"[{done}/{len(todo)}] {name}: {state} ({seconds:.0f} s)")
+
+
+def _write_patient(scan_path: str, labels_path: str, seed: int, size: str, organs: Organs) -> str:
+    """Writes one patient, unless it exists; returns its size or state, for the report."""
+    if files.exists(scan_path) and files.exists(labels_path):
+        return "is there already"
+    made = make(seed, size, organs)
+    nifti.write(labels_path, made.label_map.zyx, made.label_map.grid)
+    nifti.write(scan_path, made.volume.zyx, made.volume.grid)
+    return "x".join(map(str, made.hu.shape))
 
 
 def patient_seed(seed: int, number: int) -> int:
     """The seed for `make` of one patient of a data set."""
     return seed * 100_000 + number
-
-
-def _organ_settings(organs):
-    """The setting for a table's labels; none for SegTHOR's table."""
-    labels = {organ.name: organ.label for organ in organs}
-    return {} if labels == {organ.name: organ.label for organ in SEGTHOR} else {"organs": labels}
 
 
 def _check_output(output, settings):

@@ -1,6 +1,6 @@
 """One synthetic patient: draws it, scans it, and turns it into the file's order of axes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -43,11 +43,6 @@ class Phantom:
         grid = Grid(self.labels.shape, self.affine)
         return LabelMap(grid.to_zyx(self.labels), grid, self.organs)
 
-    @property
-    def contrast_hu(self) -> float:
-        """HU that the contrast agent adds to this patient's blood."""
-        return self.traits.contrast_hu
-
 
 def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) -> Phantom:
     """Makes one patient; the same seed and arguments always give the same voxels.
@@ -67,11 +62,11 @@ def make(seed: int, size: str = "small", organs: Organs = SEGTHOR, **overrides) 
     """
     contours.check_drawn(organs)
     body, scan, vessels, noise = (np.random.default_rng([seed, stream]) for stream in range(4))
-    scanner_overrides = {name: overrides.pop(name) for name in Scanner.names() & set(overrides)}
-    traits = BodyTraits.draw(body).with_overrides(**overrides)
+    own_names = {field.name for field in fields(Scanner)} & set(overrides)
+    scanner_overrides = {name: overrides.pop(name) for name in own_names}
+    traits = replace(BodyTraits.draw(body), **overrides)
     scanner = Scanner.draw(scan, size, traits, **scanner_overrides)
     affine = scanner.affine()
-
     canvas = Canvas(scanner.shape[::-1], scanner.spacing_mm, scanner.pose(traits))
     _draw(canvas, traits, vessels)
     canvas.labels[canvas.lungs > 0.5] = contours.LUNG_LEFT

@@ -1,6 +1,6 @@
 """Scans a drawn patient: the grid, the noise, the order of the file's axes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,11 +41,6 @@ class Scanner:
     origin_mm: tuple[float, float, float]
     noise_hu: float
     padding_hu: int | None
-
-    @classmethod
-    def names(cls) -> set[str]:
-        """Names of the fields."""
-        return {field.name for field in fields(cls)}
 
     @classmethod
     def draw(cls, rng, size: str, traits: BodyTraits, **overrides) -> "Scanner":

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from segthor import files, json_files
+from segthor import fields, files, json_files
 from segthor import model_directory as directory
 from segthor.errors import InputError, message_line
 from segthor.organs import BACKGROUND, Organs
@@ -217,7 +217,7 @@ def _read_contents(version: str) -> Contents:
         return json_files.read(directory.asset(version, name))
 
     try:
-        recipe = Recipe.from_json(asset(directory.RECIPE))
+        recipe = fields.from_json(Recipe, asset(directory.RECIPE), "recipe")
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"{version}: recipe.json is invalid ({error})") from error
     rows, training = asset(directory.ORGANS), asset(directory.TRAINING)

@@ -7,8 +7,6 @@ measures are averaged.) For the finished label map: pieces, gaps, what post-proc
 each organ's measures compared with those of the training patients. The scan is not read again.
 """
 
-from dataclasses import asdict
-
 import numpy as np
 
 from segthor.figures import OrganFigures
@@ -96,7 +94,6 @@ class Observer:
         measured: Organ to the figures of the label map.
         changes: Organ to the changes of post-processing.
         """
-        measured = {name: asdict(figures) for name, figures in measured.items()}
         figures, result = organ_figures(measured), {}
         for name, counts in self.slice_counts.items():
             row = organ_evidence(counts)
@@ -218,13 +215,13 @@ def scan_evidence(
     }
 
 
-def _shape_evidence(measured: dict, change: Change | None, slices: int) -> dict:
-    removed, remaining = change.removed_cm3 if change else 0.0, max(measured["volume_cm3"], 1e-3)
+def _shape_evidence(measured: OrganFigures, change: Change | None, slices: int) -> dict:
+    removed, remaining = change.removed_cm3 if change else 0.0, max(measured.volume_cm3, 1e-3)
     return {
         "removed_share": _share(removed / (removed + remaining)),
-        "surplus_pieces": measured["components"] - 1 + (change.removed_pieces if change else 0),
-        "gap_share": _share(measured["gaps"] / (measured["gaps"] + slices)),
-        "gaps": measured["gaps"],
+        "surplus_pieces": measured.components - 1 + (change.removed_pieces if change else 0),
+        "gap_share": _share(measured.gaps / (measured.gaps + slices)),
+        "gaps": measured.gaps,
     }
 
 

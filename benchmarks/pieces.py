@@ -1,4 +1,4 @@
-"""Cuts organs into pieces: phantoms with any number of organs, for benchmarks and tests.
+"""Cuts the organs of phantoms into pieces: label maps with any number of organs.
 
 Heart and lungs are cut like a cake, so that the bounding boxes of pieces overlap. The other organs
 are tubes, and are cut across.
