@@ -205,10 +205,14 @@ def test_the_exported_signatures_stay_on_the_device():
 @pytest.mark.thorough
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_compiled_step_has_the_same_losses(source, decoder):
+    # Adam divides a gradient by its size: where it is nearly 0, a rounding error changes the weight
+    # by the whole learning rate. SGD keeps such differences small over many steps.
+    sgd = {"optimizer": "sgd", "learning_rate": 0.02}
+
     def losses(xla):
         tf.keras.utils.set_random_seed(1)
         config = Config(
-            **COMMON, organs=slices.NAMES, backbone="resnet18", decoder=decoder, xla=xla
+            **COMMON, **sgd, organs=slices.NAMES, backbone="resnet18", decoder=decoder, xla=xla
         )
         learner = Learner(config, source, tf.distribute.get_strategy(), 20)
         rows = data.per_replica(data.training(source, config, BATCH), BATCH)
