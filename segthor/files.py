@@ -145,10 +145,13 @@ def _write_back(descriptor: int) -> None:
 
 
 def sync(path: str) -> None:
-    """Waits until a file that was written without `durable` is on the disk; no-op for a URL."""
+    """Waits until a file written without `durable`, or a folder, is on the disk; not for a URL."""
     if not is_url(path):
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
+        descriptor = os.open(path, os.O_RDONLY)  # `open` refuses a folder
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def move(source: str, target: str) -> None:
@@ -280,8 +283,11 @@ def is_same(one: str, other: str) -> bool:
 
 def sha256(path: str) -> str:
     """The SHA-256 of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
     with open_read(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _call(path: str, local, method: str, *arguments):

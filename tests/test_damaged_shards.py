@@ -18,13 +18,17 @@ BATCH = 4
 
 def without_its_labels(payload):
     example = records._Example.FromString(payload)
-    del example.features.feature[records.LABELS]
+    kept = [entry for entry in example.features.feature if entry.key != records.LABELS]
+    del example.features.feature[:]
+    example.features.feature.extend(kept)
     return example.SerializeToString()
 
 
 def with_labels_for_an_image(payload):
     example = records._Example.FromString(payload)
-    example.features.feature[records.LABELS].int64_list.value[:] = [1, 2]
+    labels = next(entry for entry in example.features.feature if entry.key == records.LABELS)
+    labels.value.Clear()
+    labels.value.int64_list.value[:] = [1, 2]
     return example.SerializeToString()
 
 
