@@ -21,11 +21,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The files that take longest, in their order: one that started last would run alone at the end.
 FIRST = """
-trainer flink node start train_hosts build startup memory model programs doctor hints demo
-structures_write object_store dicom_trees processes viewer phantom cross_validate learning_curve
-predict_safety dicom_build uneven_predict learner dicom_damage networks dicom_series predict
-own_organs suspects predict_dicom node_chain replicas damaged_shards augment decoder outputs
-environment phantom_organs data run names export placement round_trip structures_read
+trainer flink node train_hosts object_store start build demo model startup memory programs doctor
+own_organs learning_curve replicas learner cross_validate hints structures_write dicom_trees
+node_chain processes viewer predict_safety dicom_build uneven_predict damaged_shards suspects export
+phantom dicom_damage networks dicom_series predict predict_dicom gpu_benchmark batches placement
+round_trip structures_read length dicom_phases augment decoder engine fuzz python_docs outputs
+environment phantom_organs data run names
 """.split()
 
 if "PYTEST_XDIST_WORKER" in os.environ:
