@@ -136,4 +136,4 @@ def _leaves(members: list, max_patients: int, prefix: str) -> dict[str, list]:
 def _hash(seed: int, purpose: str, patient: str) -> int:
     """64 uniformly distributed bits."""
     text = f"{seed}/{purpose}/{patient}".encode(errors="surrogatepass")  # names that are not UTF-8
-    return int.from_bytes(hashlib.sha256(text).digest()[:8])
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")

@@ -232,11 +232,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 def makedirs(folder: str) -> None:
     """Makes the folder and its parents where they are missing."""
-    if is_url(folder):
-        system, inner = _system(folder)
-        system.makedirs(inner, exist_ok=True)
-    else:
-        os.makedirs(folder, exist_ok=True)
+    _call(folder, lambda local: os.makedirs(local, exist_ok=True), "makedirs", True)
 
 
 def remove(path: str) -> None:
@@ -248,11 +244,7 @@ def temporary(folder: str, ending: str = "") -> list[str]:
     """Paths of the temporary files in a folder whose names end in `ending`; [] without a folder."""
     if not is_dir(folder):
         return []
-    if is_url(folder):
-        system, inner = _system(folder)
-        names = [name(entry) for entry in system.ls(inner, detail=False)]
-    else:
-        names = os.listdir(folder)
+    names = [name(entry) for entry in _call(folder, os.listdir, "ls", False)]
     names = [one for one in names if one.startswith(TEMPORARY_PREFIX) and one.endswith(ending)]
     return [join(folder, one) for one in names]
 

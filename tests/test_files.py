@@ -157,3 +157,10 @@ def test_only_the_named_kind_of_temporary_file_is_removed(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [other, "a.json"]
     files.remove_partial(str(tmp_path))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.json"]
+
+
+def test_a_file_and_a_folder_are_synced(tmp_path):
+    (tmp_path / "a").write_text("a")
+    files.sync(str(tmp_path / "a"))
+    files.sync(str(tmp_path))
+    files.sync("memory://no/such/file")
