@@ -8,8 +8,9 @@ On Linux most programs are forked from a server (tests/warm_server.py) that has 
 and the project's modules, which takes a new interpreter some four processor seconds. A program of
 which the start itself is tested (imports and their order, limits of the process, variables that
 libraries read when they are loaded, the end of the interpreter) is started in a new interpreter:
-`cold=True`. At least one test does so for each program. A program that ends before it has loaded
-TensorFlow or Beam may be forked from a server that has loaded neither: `light=True`.
+`cold=True`. At least one test does so for each package, in `make test-all` for each program. A
+program that ends before it has loaded TensorFlow or Beam may be forked from a server that has
+loaded neither: `light=True`.
 """
 
 import ctypes

@@ -68,16 +68,17 @@ def planted(sizes, seed, draws=3, patients=8):
     return means + drawn + scored + rng.normal(0, 0.004, (len(sizes), draws, patients))
 
 
-def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there():
+@pytest.mark.parametrize("count", [6, pytest.param(12, marks=pytest.mark.thorough)])
+def test_the_interval_at_twice_the_patients_mostly_holds_what_is_measured_there(count):
     sizes, held, widths = [4, 8, 16, 32], 0, []
-    for seed in range(12):
+    for seed in range(count):
         dice = planted(sizes, seed)
         *_, row = growth.summarise(sizes[:3], {"heart": dice[:3]})
         assert (row["patients"], row["kind"]) == (32, "predicted")
         held += row["low"] <= dice[3].mean() <= row["high"]
         widths.append(row["high"] - row["low"])
         assert row["low"] < row["dice"] < row["high"]
-    assert held >= 10 and max(widths) < 0.1
+    assert held >= count * 5 / 6 and max(widths) < 0.1
 
 
 def test_an_organ_that_some_patients_lack_is_averaged_over_the_others():

@@ -15,7 +15,8 @@ PROGRAMS = sorted(
     for name, tree in _modules(ROOT).items()
     if _is_entry(tree) and name != "segthor.startup_filter"
 )
-SLOW = ("tensorflow", "apache_beam")
+# One of each package is started in a new interpreter, which takes most of a second.
+COLD = ("beam_jobs.build", "segthor.phantom", "serving.predict", "trainer.main")
 # Runs a program as `python -m` does, then says which slow libraries it has loaded.
 LOADED = """
 import runpy, sys
@@ -45,9 +46,15 @@ def test_all_programs_are_found():
     assert {name.partition(".")[0] for name in PROGRAMS} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_help_loads_neither_tensorflow_nor_beam(program):
-    done = run(LOADED, program, "--help")
+@pytest.mark.parametrize(
+    "program, cold",
+    [
+        *((program, program in COLD) for program in PROGRAMS),
+        *(pytest.param(p, True, marks=pytest.mark.thorough) for p in PROGRAMS if p not in COLD),
+    ],
+)
+def test_help_loads_neither_tensorflow_nor_beam(program, cold):
+    done = programs.run(["-c", LOADED, program, "--help"], cold=cold, light=not cold)
     assert done.returncode == 0 and "Flags:" in done.stdout
     assert done.stderr == "loaded:\n"
 

@@ -134,6 +134,7 @@ def test_plastimatch_reads_the_same_voxels(tmp_path, pose, by):
 
 
 @needs_plastimatch
+@pytest.mark.thorough  # plastimatch takes seven seconds for a real scan
 def test_a_real_patients_organs_come_back_ours_and_by_plastimatch(real_ct, tmp_path):
     folder = real_ct / "lung1_002_dicom"
     (patient,) = index.index_folder(str(folder)).patients
