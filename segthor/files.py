@@ -21,7 +21,7 @@ TEMPORARY_PREFIX = ".partial-"
 
 
 def is_url(path: str) -> bool:
-    """Whether `path` is a URL, and not a path of the local file system."""
+    """Whether `path` is a URL, and not a local path."""
     return "://" in path
 
 
@@ -54,15 +54,6 @@ def absolute(path: str) -> str:
 def parent(path: str) -> str:
     """The folder of `path`; '.' for a local name without a folder."""
     return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-
-
-def folders_above(path: str, root: str):
-    """Yields the folders that hold `path`, from the innermost one to `root`."""
-    root, folder = root.rstrip("/") or "/", parent(path)
-    yield folder
-    while folder not in (root, parent(folder)):
-        folder = parent(folder)
-        yield folder
 
 
 def open_read(path: str, block_bytes: int | None = None):

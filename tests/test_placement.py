@@ -188,7 +188,10 @@ def test_every_flag_file_stays_on_the_device(source, name, precision):
 def test_every_decoder_and_family_stays_on_the_device(source, backbone, decoder):
     config = Config(organs=slices.NAMES, **COMMON, backbone=backbone, decoder=decoder)
     learner = check_step_and_evaluation(source, config)
-    check_signatures(lambda images: {bundle.PROBABILITIES: learner.model(images)["segment"]})
+    check_signatures(
+        lambda images: {bundle.PROBABILITIES: learner.model(images)["segment"]},
+        source.dataset.recipe,
+    )
 
 
 def check_signatures(network, recipe=CODED_RECIPE):

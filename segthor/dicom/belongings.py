@@ -9,6 +9,15 @@ from segthor.dicom.headers import DAMAGED, NOT_DICOM, UNREADABLE
 _HEAD_BYTES = 1 << 16
 
 
+def folders_above(path: str, root: str):
+    """Yields the folders that hold `path`, from the innermost one to `root`."""
+    root, folder = root.rstrip("/") or "/", files.parent(path)
+    yield folder
+    while folder not in (root, files.parent(folder)):
+        folder = files.parent(folder)
+        yield folder
+
+
 class Neighbours:
     """The patients that have CT images in a folder or below it."""
 
@@ -22,7 +31,7 @@ class Neighbours:
         for patient, images in images_of.items():
             # One image of each folder is enough.
             for path in {files.parent(header.path): header.path for header in images}.values():
-                for folder in files.folders_above(path, root):
+                for folder in folders_above(path, root):
                     self._patients[folder].add(patient)
 
     def beside(self, path: str) -> set:
@@ -31,7 +40,7 @@ class Neighbours:
         The root counts only for files directly in it: a file in a separate folder does not belong
         to a patient just because the patient's folder is also below the root.
         """
-        for folder in files.folders_above(path, self._root):
+        for folder in folders_above(path, self._root):
             if folder in self._patients:
                 is_apart = folder == self._root and folder != files.parent(path)
                 return set() if is_apart else self._patients[folder]

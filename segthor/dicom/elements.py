@@ -1,6 +1,7 @@
 """Reads data sets from files, and plain values from data sets with any content."""
 
 import contextlib
+import functools
 import logging
 import math
 import types
@@ -9,6 +10,7 @@ import zlib
 
 import pydicom
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
 
 from segthor import files
 from segthor.dicom import DicomError
@@ -98,15 +100,21 @@ def _is_short(element) -> bool:
     return is_raw and element.length != _UNDEFINED and len(element.value) < element.length
 
 
+@functools.cache  # pydicom searches its dictionary at each use of a keyword
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def text(dataset, keyword: str) -> str:
     """The text of an element without padding; '' where there is none.
 
     Several values are separated by backslashes. Avoids pydicom's conversion, which is slow and
     warns.
     """
-    if keyword not in dataset:
+    tag = _tag(keyword)
+    if tag not in dataset.keys():
         return ""
-    value = dataset.get_item(keyword).value
+    value = dataset.get_item(tag).value
     if isinstance(value, bytes):
         return value.decode("latin-1").strip(" \0\t\r\n")
     if value is None:
@@ -157,5 +165,6 @@ def make_code(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
 
 def whole(dataset, keyword: str) -> int:
     """An unsigned 16-bit number; 0 where there is none."""
-    value = dataset.get(keyword) if keyword in dataset else 0
+    tag = _tag(keyword)
+    value = dataset[tag].value if tag in dataset.keys() else 0
     return value if isinstance(value, int) else 0

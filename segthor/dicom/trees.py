@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 
 from segthor import fields, files, json_files, layouts
-from segthor.dicom import DicomError, index, matching, places
+from segthor.dicom import DicomError, belongings, index, matching, places
 from segthor.dicom.headers import DAMAGED, DRAFT, SECONDARY, STRUCTURES, UNREADABLE
 from segthor.dicom.matching import Case
 from segthor.dicom.volumes import find_phases
@@ -162,11 +162,11 @@ class _Contents:
         self._num_files, self._volumes = Counter(), defaultdict(set)
         paths = {path for one in tree.patients for path in one.paths}
         for path in paths | {path for _, path in tree.left_aside}:
-            self._num_files.update(files.folders_above(path, tree.root))
+            self._num_files.update(belongings.folders_above(path, tree.root))
         for one in tree.patients:
             for volume in one.volumes:
                 for path in volume.paths:
-                    for folder in files.folders_above(path, tree.root):
+                    for folder in belongings.folders_above(path, tree.root):
                         self._volumes[folder].add(volume)
 
     def place(self, one: index.TreePatient, case: Case) -> str:
