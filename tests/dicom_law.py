@@ -13,10 +13,11 @@ CT_CLASSES = {f"1.2.840.10008.5.1.4.1.1.2{part}" for part in ("", ".1", ".2")}
 
 
 def ct_files(root) -> set[str]:
-    """Paths of all files of a CT class that pydicom can read the header of."""
+    """Paths of all files of a CT class that pydicom can read the header of; not of hidden files."""
     found = set()
     for path in Path(root).rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.is_file() and not path.is_symlink() and not is_hidden:
             try:
                 dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
                 is_ct = str(dataset.get("SOPClassUID", "")) in CT_CLASSES
