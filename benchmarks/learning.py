@@ -53,6 +53,8 @@ def main(_):
         {"other": lambda: OTHER.value} if files.exists(OTHER.value) else {}
     )
     makes = {make: makes[make]() for make in MAKES.value if make in makes}
+    if unknown := sorted(set(ONLY.value) - set(ROWS)):
+        raise app.UsageError(f"--only: expected rows of {', '.join(ROWS)}; found {unknown}")
     first, *others = ROWS
     rows = [first, *(ONLY.value or others)]
     scores = {}
@@ -146,16 +148,18 @@ def dice(ours: np.ndarray, true: np.ndarray) -> float:
 def page(makes, rows, scores) -> str:
     """docs/learning.md up to NOT_KEPT, which is written by hand and stays."""
     length = f"{MINUTES.value:g} minutes" if MINUTES.value else f"{STEPS.value} steps"
+    command = f"--makes={','.join(makes)} --seeds={SEEDS.value} "
+    command += f"--minutes={MINUTES.value:g}" if MINUTES.value else f"--steps={STEPS.value}"
     tables = "\n".join(f"## Make: {make}\n\n{table(make, rows, scores)}" for make in makes)
     by_hand = ""
     if files.exists(TABLE.value):
         by_hand = files.read_bytes(TABLE.value).decode().partition(NOT_KEPT)[2]
     return f"""# What helps within the same time
 
-`python -m benchmarks.learning` writes the tables of this page: {length} of training, or as many as
-take the same time; seeds: {SEEDS.value}. Dice of test patients on the scanner's grid. An organ's
-ends are its two lowest and two highest slices. The last column is the difference of the mean to the
-first row, with its 95 % interval over patients.
+`python -m benchmarks.learning {command}` writes the tables of this
+page: {length} of training, or as many as take the same time. Dice of test patients on the scanner's
+grid. An organ's ends are its two lowest and two highest slices. The last column is the difference
+of the mean to the first row, with its 95 % interval over patients.
 
 {tables}
 {NOT_KEPT}{by_hand}"""

@@ -38,7 +38,7 @@ class MemoryOrder:
 
 
 def reversing(flags) -> tuple[slice, ...]:
-    """An index that reverses the axes of an array whose flag is true."""
+    """Returns the index of an array that reverses each axis with a true flag."""
     return tuple(slice(None, None, -1 if flag else 1) for flag in flags)
 
 

@@ -23,7 +23,7 @@ def to_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 
 def _wrap(number: int, dtype) -> np.ndarray:
-    """The lowest bits of a number as a 0-dimensional array, whose overflow gives no warning."""
+    """The number modulo 2^bits, as a 0-dimensional array: its overflow gives no warning."""
     return np.array(number % (1 << 64), np.uint64).astype(dtype)
 
 

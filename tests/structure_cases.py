@@ -170,7 +170,7 @@ def write_patient(folder, made, pose="HFS", tilt_degrees=0.0, organs=SEGTHOR, **
 
 
 def copy_patient(folder, make, seed, **options) -> None:
-    """`write_patient` of the phantom `make(seed)`, whose files are made once in a process."""
+    """Copies the DICOM files of phantom `make(seed)`; each process writes them once."""
     for name, content in _patient_files(make, seed, **options).items():
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -475,7 +475,7 @@ def test_a_wrong_flag_ends_in_one_line(tmp_path, arguments, said):
     assert not output.exists()
 
 
-# The program, whose phantoms are tiny, since small ones take a third of a second each to make.
+# The program with tiny phantoms: it takes a third of a second to make a small one.
 WITH_TINY_PHANTOMS = """
 import runpy, sys
 from segthor.phantom import dataset

@@ -255,7 +255,7 @@ class Results:
 
 
 def _differs(path: str, digest: str) -> bool:
-    """Whether a readable label map exists whose digest differs; the digest '' matches all."""
+    """Whether a readable label map exists and has another digest; False for the digest ''."""
     if not digest or not files.exists(path) or files.sha256(path) == digest:
         return False
     return not _is_damaged(path, digest)
