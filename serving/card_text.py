@@ -53,6 +53,7 @@ def markdown(card: dict) -> str:
             "best_step": network["best_step"] or "not known",
             "start_from": f", weights of {network['start_from']}" if network["start_from"] else "",
             "pixel": f"{recipe['pixel_mm']:g} mm" if recipe["pixel_mm"] else "the scan's own",
+            "context": _context(recipe),
             "rules": "; ".join(rules) or "none stored",
             "versions": _versions(card),
         }
@@ -189,6 +190,12 @@ def _reviews(calibration: dict | None) -> str:
         "(Dice below 0.80) is expected to score less than a good one. bound: share of cases that "
         "reach their lower bound; 0.9 was aimed at."
     )
+
+
+def _context(recipe: dict) -> str:
+    if mm := recipe.get("context_mm"):
+        return f"{recipe['context']} slices {mm:g} mm apart"
+    return f"{recipe['context']} neighbouring slices"
 
 
 def _versions(card: dict) -> str:

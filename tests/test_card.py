@@ -239,3 +239,14 @@ def test_scanners_and_positions_are_counted(folder, tmp_path):
     card.save(version, card.make(record, str(tmp_path), "best", "", ""))
     text = (tmp_path / "model" / "1" / "assets" / "model_card.md").read_text()
     assert "Of 6 training patients: maker: ge (6); position: FFS (3), HFS (3)." in text
+
+
+@pytest.mark.parametrize(
+    "recipe, expected",
+    [
+        ({"context": 3}, "3 neighbouring slices"),
+        ({"context": 3, "context_mm": 2.5}, "3 slices 2.5 mm apart"),
+    ],
+)
+def test_the_slices_of_the_input_are_described(recipe, expected):
+    assert card_text._context(recipe) == expected
