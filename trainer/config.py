@@ -22,6 +22,7 @@ LOSSES = ("dice", "ce", "dice_ce", "focal", "tversky", "bce_dice")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("constant", "onecycle", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16", "float16")
+AUTO = "auto"  # see `devices.resolve_precision`
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ class Config:
     )
 
     precision: str = option(
-        "float32", "Precision of the network; the loss is computed in float32.", PRECISIONS
+        "float32",
+        "Precision of the network; the loss is computed in float32. auto: bfloat16 where the CPU "
+        "multiplies it (AVX512_BF16 or AMX), float32 elsewhere.",
+        (*PRECISIONS, AUTO),
     )
     xla: bool = option(False, "Compile forward and backward pass with XLA (GPU).")
     steps_per_call: int = option(

@@ -5,8 +5,11 @@ import os
 import re
 
 from segthor.errors import InputError, message_line
+from trainer.config import AUTO
 
 _KINDS = ("chief", "worker")
+_CPU_INFO = "/proc/cpuinfo"
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # instructions that multiply bfloat16
 _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -27,6 +30,25 @@ def strategy():
             ) from error
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def resolve_precision(precision: str) -> str:
+    """Returns the precision on this machine, one of `config.PRECISIONS`, for a value of --precision.
+
+    Weights are stored in float32 either way, so another machine can continue a run.
+    """
+    if precision != AUTO:
+        return precision
+    return "bfloat16" if _BFLOAT16_FLAGS & _cpu_flags() else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    """The processor's features as Linux names them; none on other systems."""
+    if not os.path.exists(_CPU_INFO):
+        return set()
+    with open(_CPU_INFO) as stream:
+        lines = [line for line in stream if line.startswith("flags")]
+    return set(lines[0].split()) if lines else set()
 
 
 def is_chief() -> bool:

@@ -101,13 +101,15 @@ def _merge_hidden(logits, truth, contoured):
     Returns log probabilities and one-hot truth, [N, H, W, 1 + K] each.
     """
     visible = contoured[:, None, None, :]
+    # On a CPU the gradient of a split is several times as fast as that of a slice.
+    background, organs = tf.split(logits, [1, logits.shape[-1] - 1], -1)
     # The log of a sum of probabilities: contoured organs contribute 0 to it.
-    background = tf.concat([logits[..., :1], logits[..., 1:] + visible * _NOTHING], -1)
+    hidden = tf.concat([background, organs + visible * _NOTHING], -1)
     total = tf.reduce_logsumexp(logits, -1, keepdims=True)
-    log_background = tf.reduce_logsumexp(background, -1, keepdims=True)
-    log_p = tf.concat([log_background, logits[..., 1:]], -1) - total
-    organs = tf.one_hot(tf.cast(truth, tf.int32), tf.shape(logits)[-1])[..., 1:] * visible
-    return log_p, tf.concat([1 - tf.reduce_sum(organs, -1, keepdims=True), organs], -1)
+    log_background = tf.reduce_logsumexp(hidden, -1, keepdims=True)
+    log_p = tf.concat([log_background, organs], -1) - total
+    truth = tf.one_hot(tf.cast(truth, tf.int32), tf.shape(logits)[-1])[..., 1:] * visible
+    return log_p, tf.concat([1 - tf.reduce_sum(truth, -1, keepdims=True), truth], -1)
 
 
 def _cross_entropy(log_p, truth, annotated, gamma=0.0):
@@ -130,7 +132,8 @@ def _binary_cross_entropy(logits, log_p, truth, contoured, annotated):
 
 def _overlap_loss(log_p, truth, contoured, annotated, false_positives, false_negatives):
     """1 - soft Tversky index, mean over the contoured organs; weights 0.5 and 0.5 give Dice."""
-    p, truth = tf.exp(log_p[..., 1:]), truth[..., 1:]
+    _, log_organs = tf.split(log_p, [1, log_p.shape[-1] - 1], -1)
+    p, truth = tf.exp(log_organs), truth[..., 1:]
     if annotated is not None:
         p, truth = p * annotated[..., None], truth * annotated[..., None]
     both = tf.reduce_sum(p * truth, [1, 2])

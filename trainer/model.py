@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor.errors import InputError, message_line
-from trainer import layers, weights
+from trainer import devices, layers, weights
 from trainer.config import CLASSIFY, SEGMENT, Config
 
 LOGITS = "_logits"
@@ -67,7 +67,7 @@ def build(
     if load_published and not config.start_from:
         path = weights.find_file(config.encoder_weights, config.backbone)
     before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(_POLICIES[config.precision])
+    tf.keras.mixed_precision.set_global_policy(_POLICIES[devices.resolve_precision(config.precision)])
     try:
         return _build(config, size_px, context, path, pretrained)
     finally:
