@@ -1,4 +1,4 @@
-"""TF_CONFIG: what makes sense decides who is the chief, anything else is one line."""
+"""Devices: TF_CONFIG names the chief or is refused in one line; the precision of a processor."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 
 from segthor.errors import InputError
 from trainer import devices
+from trainer.config import PRECISIONS
 
 HOSTS = ["a:1", "[::1]:2"]
 
@@ -65,3 +66,25 @@ def test_an_address_that_is_taken_is_one_line(monkeypatch):
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", refuse)
     with pytest.raises(InputError, match="^TF_CONFIG: .*Could not start gRPC server"):
         devices.strategy()
+
+
+@pytest.mark.parametrize(
+    "features, precision",
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile", "bfloat16"),
+        ("flags\t\t: fpu avx2 amx_bf16", "bfloat16"),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16x", "float32"),
+        ("Features\t: fp asimd bf16", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(
+    monkeypatch, tmp_path, features, precision
+):
+    file = tmp_path / "cpuinfo"
+    if features:
+        file.write_text(f"processor\t: 0\nmodel name\t: a CPU\n{features}\n")
+    monkeypatch.setattr(devices, "_CPU_INFO", str(file))
+    assert devices.resolve_precision("auto") == precision
+    for other in PRECISIONS:
+        assert devices.resolve_precision(other) == other
