@@ -166,10 +166,14 @@ def _assign_splits(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
     )
     sides = [side for side, _ in assigned.values()]
     print(f"Split {split}: {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
-    for side in sorted({TRAIN, VALIDATION} - set(sides)):
+    lacking = {
+        TRAIN: "no patient to train on",
+        VALIDATION: "no patient is held out, so a training has no scores",
+    }
+    for side in sorted(set(lacking) - set(sides)):
         print(
-            f"warning: no patient for {side}; another --split, --seed or --validation_fraction "
-            "gives other patients",
+            f"warning: {lacking[side]}; another --split, --seed or --validation_fraction gives "
+            "other splits",
             file=sys.stderr,
         )
     return assigned
@@ -213,7 +217,8 @@ def _suggest_next(made: Dataset, settings: Settings) -> str:
         for side in (TRAIN, VALIDATION)
     }
     learned = [name for name in made.organs.names if name in contoured[TRAIN]]
-    if not contoured[VALIDATION] & set(learned):
+    held_out = any(one.split == VALIDATION for one in made.patients)
+    if not learned or held_out and not contoured[VALIDATION] & set(learned):
         return (
             "Cannot be trained on: no organ is contoured in patients of both splits; another "
             "--split, --seed or --validation_fraction gives other splits"

@@ -557,9 +557,15 @@ def test_the_hint_can_be_typed_as_it_stands(tmp_path, capsys, phantoms, flagfile
 
 
 def test_no_hint_is_given_for_what_cannot_be_trained(tmp_path, capsys):
+    run(save_patients(tmp_path / "in", 2), tmp_path / "out", split="hash", validation_fraction=1)
+    shown = capsys.readouterr()
+    assert "no patient to train on" in shown.err and "Next" not in shown.out
+
+
+def test_a_build_that_holds_out_no_patient_warns_of_it(tmp_path, capsys):
     run(save_patients(tmp_path / "in", 2), tmp_path / "out", split="hash", validation_fraction=0)
     shown = capsys.readouterr()
-    assert "no patient for validation" in shown.err and "Next" not in shown.out
+    assert "no patient is held out" in shown.err and "Next" in shown.out
 
 
 def test_a_dataset_is_not_built_from_a_dataset(tmp_path):

@@ -124,10 +124,15 @@ def test_the_hint_leaves_out_what_the_dataset_cannot_give(tmp_path, capsys, monk
     assert "Best Dice" in follow(said, tmp_path, small, tiny=True, RUN="run")
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_no_training_is_hinted_at_where_one_split_is_empty(tmp_path, capsys, fraction):
-    said = build(tmp_path, capsys, split="hash", validation_fraction=fraction)
+def test_no_training_is_hinted_at_where_all_patients_are_held_out(tmp_path, capsys):
+    said = build(tmp_path, capsys, split="hash", validation_fraction=1.0)
     assert "Next" not in said and "Cannot be trained on" in said
+
+
+def test_a_dataset_that_holds_out_no_patient_can_be_trained_on(tmp_path, capsys):
+    said = build(tmp_path, capsys, patients=1, split="hash", validation_fraction=0.0)
+    small = "--backbone=resnet18 --steps=1 --batch_size=4 --encoder_weights=none"
+    assert "Next" in follow(said, ROOT, small, tiny=True, RUN=str(tmp_path / "run"))
 
 
 def test_phantoms_without_contours_are_not_to_be_built(tmp_path):

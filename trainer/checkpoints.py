@@ -6,6 +6,7 @@ step, learning rate drop, best score. Epoch and order of the data follow from th
 the latest once it is written completely, so that a killed run continues from the one before.
 """
 
+import math
 import tempfile
 
 import tensorflow as tf
@@ -77,9 +78,9 @@ class Checkpoints:
     def score(self, value: float) -> bool:
         """Records a validation score and writes the best checkpoint if it is the best so far.
 
-        Returns whether it is.
+        Without scores (NaN) the newest checkpoint is the best. Returns whether it is the best.
         """
-        better = value > float(self.best)
+        better = math.isnan(value) or value > float(self.best)
         self.stale.assign(0 if better else self.stale + 1)
         self.since_drop.assign(0 if better else self.since_drop + 1)
         if better:

@@ -33,7 +33,7 @@ def strategy():
 
 
 def resolve_precision(precision: str) -> str:
-    """Returns the precision on this machine, one of `config.PRECISIONS`, for a value of --precision.
+    """Returns the precision, one of `config.PRECISIONS`, that --precision means on this machine.
 
     Weights are stored in float32 either way, so another machine can continue a run.
     """

@@ -137,15 +137,16 @@ class Journal:
         self._losses = []
         self._rows.append(row)
         csv_files.write_table(files.join(self._workdir, run.LOG), self._rows)
-        if better:
+        if better and scores.patients:
             csv_files.write_table(files.join(self._workdir, run.PATIENTS), _patient_rows(scores))
         self._write_summary(row, pictures.worst_slices(learner, source, scores))
-        organs = "  ".join(
-            f"{name} {format_score(value)}" for name, value in scores.by_organ.items()
-        )
+        dice = "no patient held out"
+        if scores.patients:
+            organs = [f"{name} {format_score(value)}" for name, value in scores.by_organ.items()]
+            dice = f"Dice {scores.mean:.3f}{'*' if better else ' '} ({'  '.join(organs)})"
         self._print(
-            f"{self._progress(learner)}  loss {row['loss']:.4f}  Dice {scores.mean:.3f}"
-            f"{'*' if better else ' '} ({organs})  {self._rate():.1f} slices/s"
+            f"{self._progress(learner)}  loss {row['loss']:.4f}  {dice}  "
+            f"{self._rate():.1f} slices/s"
         )
 
     def _write_summary(self, row: dict, worst: np.ndarray | None) -> None:
@@ -162,8 +163,9 @@ class Journal:
         """Writes summary.json and the learning curve; returns the summary, {} if there is none."""
         if not self._rows:  # stopped before the first validation
             return {}
-        best = max(self._rows, key=lambda row: np.nan_to_num(float(row["dice"])))
         last = self._rows[-1]
+        scored = [row for row in self._rows if not np.isnan(float(row["dice"]))]
+        best = max(scored, key=lambda row: float(row["dice"])) if scored else last
         summary = {
             "finished": finished,
             "steps": int(last["step"]),

@@ -43,6 +43,7 @@ def main(argv):
     organs = Dataset.load(_DATA.value).organs
     _check_count(sizes[-1])
     largest = sources.open_source(_DATA.value, None, sizes[-1])
+    sources.require_validation(largest)
     with locks.lock_folder(_WORKDIR.value):
         for size in sizes:
             for draw in range(_DRAWS.value):

@@ -53,6 +53,7 @@ class Training:
     source: The dataset.
     batches: Training batches, distributed over the devices.
     held_out: Validation batches, distributed over the devices; every validation reads them again.
+      None where no patient is held out.
     checkpoints: The last and the best checkpoint.
     journal: Reports progress.
     stop_asked: As in `Job`.
@@ -61,7 +62,7 @@ class Training:
     learner: Learner
     source: sources.Source
     batches: Iterator
-    held_out: tf.distribute.DistributedDataset
+    held_out: tf.distribute.DistributedDataset | None
     checkpoints: Checkpoints
     journal: Journal | Silent
     stop_asked: Callable[[], bool]
@@ -151,8 +152,8 @@ def _change_length(training: Training, plan: length.Length, end_s, step_s, valid
 def distribute_inputs(config, source, strategy, first_step: int):
     """Distributes training batches from `first_step` on, and validation batches, over the devices.
 
-    Returns a pair of tf.distribute.DistributedDataset. TensorFlow copies the next batch to each
-    GPU while the current step runs.
+    Returns a pair of tf.distribute.DistributedDataset; the second one is None where no patient is
+    held out. TensorFlow copies the next batch to each GPU while the current step runs.
     """
     global_batch = config.batch_size * strategy.num_replicas_in_sync
 
@@ -163,10 +164,13 @@ def distribute_inputs(config, source, strategy, first_step: int):
 
         return strategy.distribute_datasets_from_function(make)
 
-    return (
-        distribute(lambda host: data.training(source, config, global_batch, first_step, host)),
-        distribute(lambda host: data.evaluation(source, global_batch, host)),
+    held_out = None
+    if source.validation:
+        held_out = distribute(lambda host: data.evaluation(source, global_batch, host))
+    training = distribute(
+        lambda host: data.training(source, config, global_batch, first_step, host)
     )
+    return training, held_out
 
 
 def _with_private_threads(dataset):

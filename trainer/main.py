@@ -93,7 +93,13 @@ def _print_plan(config, source, replicas: int, unscored: list[str]) -> None:
         f"highest learning rate {config.learning_rate:g}",
         flush=True,
     )
-    if unscored:
+    if not source.validation:
+        print(
+            "warning: no patient is held out: there are no scores, and the last checkpoint is "
+            "exported",
+            file=sys.stderr,
+        )
+    elif unscored:
         print(
             f"warning: no validation patient has contours of {', '.join(unscored)}: trained "
             "without a score",
@@ -133,7 +139,8 @@ def _print_result(summary, config) -> None:
 
     best, workdir = summary["best"], _WORKDIR.value
     scores = ", ".join(f"{name} {format_score(best['dice_' + name])}" for name in config.organs)
-    print(f"Best Dice {format_score(best['dice'])} at step {best['step']} ({scores})")
+    if best["dice"] is not None:
+        print(f"Best Dice {format_score(best['dice'])} at step {best['step']} ({scores})")
     print(f"Wrote {files.join(workdir, run.BEST)} and {files.join(workdir, run.LOG)}")
     print(errors.hint("serving.export", workdir=workdir, output="MODEL"))
 

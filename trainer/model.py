@@ -67,7 +67,9 @@ def build(
     if load_published and not config.start_from:
         path = weights.find_file(config.encoder_weights, config.backbone)
     before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(_POLICIES[devices.resolve_precision(config.precision)])
+    tf.keras.mixed_precision.set_global_policy(
+        _POLICIES[devices.resolve_precision(config.precision)]
+    )
     try:
         return _build(config, size_px, context, path, pretrained)
     finally:

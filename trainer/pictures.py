@@ -13,11 +13,12 @@ _COLUMNS = 3
 
 
 def worst_slices(learner, source: sources.Source, scores: validate.VolumeDice, count: int = 6):
-    """Draws the `count` slices with the lowest Dice, uint8 [H, W, 3]; None for a classifier.
+    """Draws the `count` slices with the lowest Dice, uint8 [H, W, 3].
 
-    The Dice of a slice is that of all its organs together.
+    The Dice of a slice is that of all its organs together. Returns None for a classifier, and where
+    no patient is held out.
     """
-    if learner.config.task == CLASSIFY:
+    if learner.config.task == CLASSIFY or not source.validation:
         return None
     indices = scores.worst(count)
     slices = read_slices(source, source.validation, indices)

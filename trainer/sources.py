@@ -69,13 +69,13 @@ class Source:
 def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0) -> Source:
     """Reads the manifest and checks every shard against it.
 
-    fold: Fold to validate on; None: the split as built.
+    fold: Fold to validate on; None: the split as built, which may hold out no patient.
     patients: Number of training patients to train on; 0: all.
     draw: Seed of their choice; within a draw a smaller set is part of every larger one.
 
     Raises:
       InputError: There is no dataset, or it lacks the fold; a shard is missing or has another size;
-        or there are no slices to train or to validate on.
+        there are no slices to train on; or the fold has none.
     """
     dataset = Dataset.load(folder)
     if fold is not None and not 0 <= fold < dataset.folds:
@@ -85,14 +85,24 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
     )
     if patients:
         source = _subset(source, patients, draw)
-    for split, shards in ((TRAIN, source.train), (VALIDATION, source.validation)):
-        if source.count(shards) == 0:
-            manifest = files.join(folder, FILE_NAME)
-            raise InputError(f"{manifest}: expected {split} slices, found none; build again")
+    _require_slices(source, TRAIN, source.train)
+    if fold is not None:
+        require_validation(source)
     slices = {patient.patient: patient.slices for patient in dataset.patients}
     for shard in (*source.train, *source.validation):
         _check_shard(files.join(folder, shard.file), shard, slices)
     return source
+
+
+def require_validation(source: Source) -> None:
+    """Raises InputError if no patient is held out."""
+    _require_slices(source, VALIDATION, source.validation)
+
+
+def _require_slices(source: Source, split: str, shards) -> None:
+    if source.count(shards) == 0:
+        manifest = files.join(source.folder, FILE_NAME)
+        raise InputError(f"{manifest}: expected {split} slices, found none; build again")
 
 
 def open_run(folder: str, config: Config) -> tuple[Source, Config, list[str]]:
@@ -102,10 +112,12 @@ def open_run(folder: str, config: Config) -> tuple[Source, Config, list[str]]:
     without a score.
 
     Raises:
-      InputError: As `open_source`, `Config.of_table` and `require_contours`; or there are too few
-        slices for a batch.
+      InputError: As `open_source`, `Config.of_table` and `require_contours`; there are too few
+        slices for a batch; or an option needs scores and no patient is held out.
     """
     source = open_source(folder, config.held_out_fold, config.train_patients, config.draw)
+    if config.surface_distances or config.early_stop or config.schedule == "plateau":
+        require_validation(source)
     config = config.of_table(source.organs)
     unscored = require_contours(source, config.organs)
     steps_per_epoch(source, config.batch_size)
@@ -130,18 +142,18 @@ def require_contours(source: Source, names) -> list[str]:
     """Returns those of the organs that no validation patient has, which are trained unscored.
 
     Raises:
-      InputError: An organ is contoured in no training patient, or none of them in a validation
-        patient; the message ends with the --organs that would work.
+      InputError: An organ is contoured in no training patient, or patients are held out and none of
+        them has an organ; the message ends with the --organs that would work.
     """
     train = _contoured_organs(source, source.chosen or patients_of(source.train))
     held_out = _contoured_organs(source, source.patients)
     missing = [name for name in names if name not in train]
     unscored = [name for name in names if name not in held_out]
-    if not missing and len(unscored) < len(names):
+    if not missing and (len(unscored) < len(names) or not source.validation):
         return unscored
     split, lacking = (TRAIN, missing) if missing else (VALIDATION, names)
     choices = [[n for n in wanted if n in train] for wanted in (names, source.organs.names)]
-    works = next((choice for choice in choices if held_out & set(choice)), None)
+    works = next((c for c in choices if held_out & set(c) or c and not source.validation), None)
     raise InputError(
         f"--organs: no {split} patient of {source.folder} has contours of {', '.join(lacking)}; "
         + (f"--organs={','.join(works)} would work" if works else "build it with another --split")

@@ -34,7 +34,7 @@ class VolumeDice:
 
     @property
     def mean(self) -> float:
-        """Mean over the organs of their means, the score that selects the best checkpoint."""
+        """Mean over the organs of their means, which selects the best checkpoint; NaN: none."""
         return _mean(np.array(list(self.by_organ.values())))
 
     def worst(self, count: int) -> list[int]:
@@ -45,7 +45,7 @@ class VolumeDice:
 
 
 def validate(learner, source: sources.Source, batches) -> VolumeDice:
-    """Scores the learner's network on the validation split.
+    """Scores the learner's network on the validation split; no scores where that is empty.
 
     batches: `data.evaluation`, distributed over the devices.
 
@@ -55,6 +55,8 @@ def validate(learner, source: sources.Source, batches) -> VolumeDice:
     learner.finish_average()
     total = source.count(source.validation)
     by_slice = np.zeros([total, len(learner.config.organs), 3], np.int64)
+    if not total:
+        return VolumeDice((), learner.config.organs, by_slice.sum(-1, dtype=float), by_slice)
     by_patient = np.zeros([len(source.patients), *by_slice.shape[1:]], np.int64)
     seen = np.zeros(total, np.int64)
     with startup.quiet():
