@@ -8,11 +8,11 @@ Makes of phantoms: `own` (segthor.phantom, 24 patients to train on and 6 to test
 
 With --steps every row takes about the same time: a row says how many times the steps of the first
 row it takes. With --minutes rows get the same time exactly, for which the machine must be quiet.
-Every run is exported, its
-test patients are predicted and scored on the scanner's grid. An organ's ends are its two lowest and
-two highest slices, its middle is the rest; far parts are components apart from the largest one. The
-interval of a difference is Student's, 95 %, over the patients' means over the seeds. A repeated run
-continues in build/learning. The program writes docs/learning.md.
+Every run is exported, its test patients are predicted and scored on the scanner's grid. An organ's
+ends are its two lowest and two highest slices, its middle is the rest; far parts are components
+apart from the largest one. The intervals are Student's, 95 %, over the patients' means over the
+seeds. A repeated run continues in build/learning. The program writes one section of
+docs/learning.md for each make and length, and leaves the other sections as they are.
 """
 
 import re
@@ -26,8 +26,9 @@ from scipy import ndimage, stats
 
 from segthor import files, json_files
 from segthor.organs import SEGTHOR
+from trainer.strengths import Strengths
 
-ONLY = flags.DEFINE_list("only", [], "Rows besides the first one; all where empty.")
+ONLY = flags.DEFINE_list("only", [], "Rows to compare with the first one; all where empty.")
 MAKES = flags.DEFINE_list("makes", ["own", "other"], "Makes of phantoms.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each row.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 800, "Steps of each run.", lower_bound=1)
@@ -36,15 +37,35 @@ OTHER = flags.DEFINE_string("other", "../shared/data/other_phantoms", "Phantoms 
 FOLDER = flags.DEFINE_string("folder", "build/learning", "Where datasets and runs lie.")
 TABLE = flags.DEFINE_string("table", "docs/learning.md", "Where the table goes.")
 
+# The trainer's default strengths, which configs/smoke.flags lowers.
+FULL_AUGMENTATION = tuple(
+    f"--augment_{name}={getattr(Strengths(), name):g}"
+    for name in (
+        *("rotation_deg", "shift", "elastic_px", "window_width", "gamma", "contrast"),
+        *("brightness", "probability"),
+    )
+)
 # Row -> flags of the data job, flags of the trainer, times the steps of the first row.
 ROWS = {
     "configs/quick.flags": ((), (), 1),
-    "7 slices of context": (("--context=7",), (), 1),
-    "own pixels of the scan in a box of 64": (("--pixel_mm=0", "--crop_mm=64"), (), 2),
-    "batch of 4": ((), ("--batch_size=4",), 2),
-    "learning rate 3e-3": ((), ("--learning_rate=3e-3",), 1),
+    "float32": ((), ("--precision=float32",), 1),
+    "learning rate 5e-4": ((), ("--learning_rate=5e-4",), 1),
+    "learning rate 3e-3, float32": ((), ("--learning_rate=3e-3", "--precision=float32"), 1),
+    "weight decay 0.05": ((), ("--weight_decay=0.05",), 1),
+    "weaker changes of grey": (
+        (),
+        ("--augment_window_level=0.02", "--augment_window_width=0.05", "--augment_gamma=0.05"),
+        1,
+    ),
+    "7 slices of context, float32": (("--context=7",), ("--precision=float32",), 1),
+    "own pixels of the scan in a box of 64, float32": (
+        ("--pixel_mm=0", "--crop_mm=64"),
+        ("--precision=float32",),
+        2,
+    ),
+    "one patient": ((), ("--train_patients=1",), 1),
+    "one patient, full augmentation": ((), ("--train_patients=1", *FULL_AUGMENTATION), 1),
 }
-NOT_KEPT = "## Tried and not kept"
 ENDS = 2  # slices at each end of an organ
 
 
@@ -56,14 +77,17 @@ def main(_):
     if unknown := sorted(set(ONLY.value) - set(ROWS)):
         raise app.UsageError(f"--only: expected rows of {', '.join(ROWS)}; found {unknown}")
     first, *others = ROWS
-    rows = [first, *(ONLY.value or others)]
+    rows = [first, *(row for row in ONLY.value or others if row != first)]
     scores = {}
     for seed in range(SEEDS.value):
         for row in rows:
             for make, patients in makes.items():
                 scores[make, row, seed] = run(make, patients, row, seed)
+    page = files.read_bytes(TABLE.value).decode()
+    for make in makes:
+        page = replace_section(page, *section(make, rows, scores))
     with files.atomic_write(TABLE.value) as stream:
-        stream.write(page(list(makes), rows, scores).encode())
+        stream.write(page.encode())
     print(f"Wrote {TABLE.value}")
 
 
@@ -145,29 +169,31 @@ def dice(ours: np.ndarray, true: np.ndarray) -> float:
     return 2 * np.count_nonzero(ours & true) / total if total else 1.0
 
 
-def page(makes, rows, scores) -> str:
-    """docs/learning.md up to NOT_KEPT, which is written by hand and stays."""
+def section(make, rows, scores) -> tuple[str, str]:
+    """Heading and text of the section of one make."""
     length = f"{MINUTES.value:g} minutes" if MINUTES.value else f"{STEPS.value} steps"
-    command = f"--makes={','.join(makes)} --seeds={SEEDS.value} "
-    command += f"--minutes={MINUTES.value:g}" if MINUTES.value else f"--steps={STEPS.value}"
-    tables = "\n".join(f"## Make: {make}\n\n{table(make, rows, scores)}" for make in makes)
-    by_hand = ""
-    if files.exists(TABLE.value):
-        by_hand = files.read_bytes(TABLE.value).decode().partition(NOT_KEPT)[2]
-    return f"""# What helps within the same time
+    flag = f"--minutes={MINUTES.value:g}" if MINUTES.value else f"--steps={STEPS.value}"
+    command = f"python -m benchmarks.learning --makes={make} --seeds={SEEDS.value} {flag}"
+    if len(rows) < len(ROWS):
+        command += f" --only='{','.join(rows[1:] or rows)}'"
+    return (
+        f"## Make {make}, {length}",
+        f"`{command}`\n\n{table(make, rows, scores)}",
+    )
 
-`python -m benchmarks.learning {command}` writes the tables of this
-page: {length} of training, or as many as take the same time. Dice of test patients on the scanner's
-grid. An organ's ends are its two lowest and two highest slices. The last column is the difference
-of the mean to the first row, with its 95 % interval over patients.
 
-{tables}
-{NOT_KEPT}{by_hand}"""
+def replace_section(page: str, heading: str, text: str) -> str:
+    """Replaces a section of a page, or adds it at the end."""
+    before, found, after = page.partition(f"{heading}\n")
+    _, separator, others = after.partition("\n## ") if found else ("", "", "")
+    rest = f"\n## {others}" if separator else ""
+    return f"{before.rstrip()}\n\n{heading}\n\n{text}{rest}"
 
 
 def table(make, rows, scores) -> str:
     names = SEGTHOR.names
     heads = ["choice", *names, "mean", "ends", "middle", "HD95 mm", "far parts", "difference"]
+    heads += ["mean of each seed"] * (SEEDS.value > 1)
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
     first = values(make, rows[0], scores, "dice").mean(1)
     for row in rows:
@@ -181,16 +207,21 @@ def table(make, rows, scores) -> str:
         ):
             cells.append(f"{values(make, row, scores, key).mean():.{digits}f}")
         cells.append("" if row is rows[0] else interval(per_organ.mean(1) - first))
+        if SEEDS.value > 1:
+            runs = [scores[make, row, seed] for seed in range(SEEDS.value)]
+            cells.append(", ".join(f"{of_run(run, 'dice').mean():.3f}" for run in runs))
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def values(make, row, scores, key) -> np.ndarray:
     """One kind of score, means over the seeds, float [patients, organs]."""
-    runs = [scores[make, row, seed] for seed in range(SEEDS.value)]
-    return np.mean(
-        [[[run[p][name][key] for name in SEGTHOR.names] for p in sorted(run)] for run in runs], 0
-    )
+    return np.mean([of_run(scores[make, row, seed], key) for seed in range(SEEDS.value)], 0)
+
+
+def of_run(run, key) -> np.ndarray:
+    """One kind of score of one run, float [patients, organs]."""
+    return np.array([[run[p][name][key] for name in SEGTHOR.names] for p in sorted(run)])
 
 
 def interval(differences: np.ndarray) -> str:
