@@ -12,7 +12,7 @@ passes      serving.predict with the fixed level's model, or two passes: its org
 Every contender trains for the same time: a short run measures its slices per second, which gives
 its number of steps. During training the level of held-out patients comes from their contours, which
 a new patient lacks; the two passes do not use them. A repeated run continues in build/compare. The
-program writes docs/comparison.md.
+program writes docs/comparison.md up to the section on other libraries (benchmarks.peers).
 """
 
 import csv
@@ -50,6 +50,7 @@ CONTENDERS = {
     "with classifier, fixed level": [("fixed", NAMES, "joint")],
 }
 PATIENTS, HELD_OUT = 60, 0.25
+BY_HAND = "## Other libraries at equal time"
 
 
 def main(_):
@@ -145,6 +146,9 @@ def predict(name, dataset, *arguments):
 
 
 def page(trained, predicted):
+    """docs/comparison.md up to BY_HAND, which is written by hand and stays."""
+    before = files.read_bytes(TABLE.value).decode() if files.exists(TABLE.value) else ""
+    by_hand = f"\n{BY_HAND}{before.partition(BY_HAND)[2]}" if BY_HAND in before else ""
     patients = len(next(iter(trained.values())))
     minutes = f"{MINUTES.value:g}"
     return f"""# Comparison at equal training time
@@ -159,7 +163,7 @@ the patients. Steps follow from rates that a machine of two cores repeats to wit
 {table(trained)}
 ## Predicted from the scans, scored on the scanner's grid
 
-{table(predicted)}"""
+{table(predicted)}{by_hand}"""
 
 
 def table(scores):
