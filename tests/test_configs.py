@@ -1,5 +1,6 @@
 """The configurations that come with the project say what they are for, and can work."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from segthor.errors import InputError
 from segthor.organs import SEGTHOR
 from trainer import main  # noqa: F401  which defines the flags
 from trainer.config import Config
+from trainer.strengths import Strengths
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of the data job, and of the node.
@@ -43,6 +45,15 @@ def test_a_configuration_includes_its_base(monkeypatch):
     assert config_of("multi_host", monkeypatch).precision == "bfloat16"  # from multi_gpu
     assert config_of("multi_host", monkeypatch).encoder_weights == "imagenet"  # from all
     assert config_of("smoke", monkeypatch).backbone == "resnet18"
+
+
+def test_quick_augments_few_patients_as_by_default(monkeypatch):
+    quick = config_of("quick", monkeypatch)
+    assert quick.augment == config_of("smoke", monkeypatch).augment
+    assert quick.of_patients(4).augment == Strengths() and quick.of_patients(5) == quick
+    strong = dataclasses.replace(quick.augment, flip_left_right=0.5, noise=0.5)
+    few = dataclasses.replace(quick, augment=strong).of_patients(1).augment
+    assert few == dataclasses.replace(Strengths(), flip_left_right=0.5, noise=0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)

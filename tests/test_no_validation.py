@@ -11,6 +11,7 @@ from segthor import csv_files
 from segthor.errors import InputError
 from trainer import batches, sources
 from trainer.config import Config
+from trainer.strengths import Strengths
 
 SMALL = ["--backbone=resnet18", "--batch_size=2", "--steps=6", "--validate_every=2"]
 
@@ -78,6 +79,14 @@ def test_an_input_of_validation_slices_is_refused(tmp_path):
     assert sum(1 for _ in batches.dataset(tmp_path, "train", 2).take(3)) == 3
     with pytest.raises(InputError, match="expected validation slices, found none"):
         batches.dataset(tmp_path, "validation", 2)
+
+
+@pytest.mark.parametrize("few, expected", [(2, Strengths()), (1, Strengths.none())])
+def test_few_patients_are_augmented_as_by_default(tmp_path, few, expected):
+    slices.make(tmp_path, patients=2)
+    chosen = Config(batch_size=2, few_patients=few, augment=Strengths.none())
+    _, config, _ = sources.open_run(str(tmp_path), chosen)
+    assert config.augment == expected
 
 
 def test_an_organ_without_contours_is_still_refused(tmp_path):

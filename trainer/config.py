@@ -56,6 +56,13 @@ class Config:
         SEEDS,
     )
 
+    few_patients: int = option(
+        0,
+        "With so many training patients or fewer, no kind of augmentation is weaker than its "
+        "default; 0: the strengths are those of the flags.",
+        (0, 10**9),
+    )
+
     decoder: str = option("unet", "The decoder.", DECODERS)
     backbone: str = option("resnet34", "The encoder.", BACKBONES)
     encoder_weights: str = option(
@@ -172,6 +179,12 @@ class Config:
         if self.augment.flip_left_right:
             sides.require_mirrors(organs, names, "--augment_flip_left_right")
         return dataclasses.replace(self, organs=names)
+
+    def of_patients(self, count: int) -> "Config":
+        """Returns the configuration for so many training patients; see `few_patients`."""
+        if count > self.few_patients:
+            return self
+        return dataclasses.replace(self, augment=self.augment.at_least(Strengths()))
 
     def to_json(self) -> dict:
         """Returns plain values, in the order of the fields."""

@@ -93,6 +93,11 @@ def _print_plan(config, source, replicas: int, unscored: list[str]) -> None:
         f"highest learning rate {config.learning_rate:g}",
         flush=True,
     )
+    if source.train_patients <= config.few_patients:
+        print(
+            f"{source.train_patients} training patients: no kind of augmentation is weaker than "
+            f"its default (--few_patients={config.few_patients})"
+        )
     if not source.validation:
         print(
             "warning: no patient is held out: there are no scores, and the last checkpoint is "

@@ -30,6 +30,11 @@ class Source:
     chosen: tuple[str, ...] | None = None
 
     @property
+    def train_patients(self) -> int:
+        """Number of training patients."""
+        return len(self.chosen or patients_of(self.train))
+
+    @property
     def train_slices(self) -> int:
         """Number of training slices."""
         if self.chosen is None:
@@ -118,7 +123,7 @@ def open_run(folder: str, config: Config) -> tuple[Source, Config, list[str]]:
     source = open_source(folder, config.held_out_fold, config.train_patients, config.draw)
     if config.surface_distances or config.early_stop or config.schedule == "plateau":
         require_validation(source)
-    config = config.of_table(source.organs)
+    config = config.of_table(source.organs).of_patients(source.train_patients)
     unscored = require_contours(source, config.organs)
     steps_per_epoch(source, config.batch_size)
     return source, config, unscored

@@ -61,6 +61,11 @@ class Strengths:
     def __post_init__(self):
         check(self)
 
+    def at_least(self, other: "Strengths") -> "Strengths":
+        """The larger of both strengths, kind by kind."""
+        names = [spec.name for spec in dataclasses.fields(self)]
+        return Strengths(**{name: max(getattr(self, name), getattr(other, name)) for name in names})
+
     @classmethod
     def none(cls) -> "Strengths":
         """All strengths 0: slices stay as they are stored."""
