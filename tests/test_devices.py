@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tensorflow as tf
 
 from segthor.errors import InputError
 from trainer import devices
@@ -86,5 +87,8 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
         file.write_text(f"processor\t: 0\nmodel name\t: a CPU\n{features}\n")
     monkeypatch.setattr(devices, "_CPU_INFO", str(file))
     assert devices.resolve_precision("auto") == precision
+    with monkeypatch.context() as patched:
+        patched.setattr(tf.config, "list_physical_devices", lambda kind: [f"a {kind}"])
+        assert devices.resolve_precision("auto") == "float32"
     for other in PRECISIONS:
         assert devices.resolve_precision(other) == other

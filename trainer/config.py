@@ -126,8 +126,8 @@ class Config:
 
     precision: str = option(
         "float32",
-        "Precision of the network; the loss is computed in float32. auto: bfloat16 where the CPU "
-        "multiplies it (AVX512_BF16 or AMX), float32 elsewhere.",
+        "Precision of the network; the loss is computed in float32. auto: bfloat16 where a CPU "
+        "trains and multiplies it (AVX512_BF16 or AMX), float32 elsewhere.",
         (*PRECISIONS, AUTO),
     )
     xla: bool = option(False, "Compile forward and backward pass with XLA (GPU).")

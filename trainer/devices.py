@@ -39,7 +39,10 @@ def resolve_precision(precision: str) -> str:
     """
     if precision != AUTO:
         return precision
-    return "bfloat16" if _BFLOAT16_FLAGS & _cpu_flags() else "float32"
+    import tensorflow as tf
+
+    on_cpu = not tf.config.list_physical_devices("GPU")  # not every GPU multiplies bfloat16
+    return "bfloat16" if on_cpu and _BFLOAT16_FLAGS & _cpu_flags() else "float32"
 
 
 def _cpu_flags() -> set[str]:
