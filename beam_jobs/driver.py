@@ -168,7 +168,7 @@ def _assign_splits(contoured, settings: Settings) -> dict[str, tuple[str, int]]:
     print(f"Split {split}: {sides.count(TRAIN)} for training, {sides.count(VALIDATION)} held out")
     lacking = {
         TRAIN: "no patient to train on",
-        VALIDATION: "no patient is held out, so a training has no scores",
+        VALIDATION: "no patient is held out: training will give no scores",
     }
     for side in sorted(set(lacking) - set(sides)):
         print(
@@ -219,9 +219,10 @@ def _suggest_next(made: Dataset, settings: Settings) -> str:
     learned = [name for name in made.organs.names if name in contoured[TRAIN]]
     held_out = any(one.split == VALIDATION for one in made.patients)
     if not learned or held_out and not contoured[VALIDATION] & set(learned):
+        where = "patients of both splits" if held_out else "the training patients"
         return (
-            "Cannot be trained on: no organ is contoured in patients of both splits; another "
-            "--split, --seed or --validation_fraction gives other splits"
+            f"Cannot be trained on: no organ is contoured in {where}; another --split, --seed or "
+            "--validation_fraction gives other splits"
         )
     phantoms = files.exists(files.join(settings.input, _PHANTOMS))
     return hint(

@@ -135,7 +135,7 @@ def _network(record) -> dict:
         "start_from": files.name(config.start_from.rstrip("/")),
         "loss": config.loss,
         "steps": summary.get("steps"),
-        "best_step": best.get("step"),
+        "best_step": None if best.get("dice") is None else best.get("step"),
         "flips": [name for name in flips if getattr(config.augment, f"flip_{name}")],
     }
 

@@ -86,6 +86,7 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     if features:
         file.write_text(f"processor\t: 0\nmodel name\t: a CPU\n{features}\n")
     monkeypatch.setattr(devices, "_CPU_INFO", str(file))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     assert devices.resolve_precision("auto") == precision
     with monkeypatch.context() as patched:
         patched.setattr(tf.config, "list_physical_devices", lambda kind: [f"a {kind}"])

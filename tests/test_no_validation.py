@@ -43,7 +43,8 @@ def test_the_last_checkpoint_is_exported_and_the_card_says_that_nobody_was_held_
     exported = run(["-m", "serving.export", f"--workdir={workdir}", f"--output={model}"], tiny=True)
     assert exported.returncode == 0, exported.stdout + exported.stderr
     (card,) = model.rglob("model_card.md")
-    assert "0 with 0 slices held out" in card.read_text()
+    text = card.read_text()
+    assert "0 with 0 slices held out" in text and "the best one not known" in text
 
 
 def test_a_killed_run_continues(tmp_path):
@@ -51,12 +52,13 @@ def test_a_killed_run_continues(tmp_path):
     slices.make(data, patients=2)
     assert train(data, whole).returncode == 0
     with start(command(data, parts), tiny=True) as program:
-        while not list((parts / "best").glob("*.index")):
+        while not list((parts / "checkpoints").glob("*.index")):
             assert program.poll() is None
             time.sleep(0.01)
         program.kill()
     done = train(data, parts)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Continuing at step" in done.stdout
     losses = [
         [(row["step"], row["loss"]) for _, row in csv_files.read_table(str(log), None, ())]
         for log in (whole / "log.csv", parts / "log.csv")
@@ -65,26 +67,35 @@ def test_a_killed_run_continues(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "choices",
-    [{"early_stop": 3}, {"schedule": "plateau"}, {"surface_distances": True}, {"fold": 0}],
+    "choices, option",
+    [
+        ({"early_stop": 3}, "--early_stop"),
+        ({"schedule": "plateau"}, "--schedule=plateau"),
+        ({"surface_distances": True}, "--surface_distances"),
+        ({"fold": 2}, "--fold=2"),  # the two patients are in the folds 0 and 1
+    ],
 )
-def test_what_needs_scores_is_refused(tmp_path, choices):
-    slices.make(tmp_path, patients=2, folds=1 if "fold" in choices else 3)
-    with pytest.raises(InputError, match="expected (validation|train) slices, found none"):
+def test_what_needs_scores_is_refused(tmp_path, choices, option):
+    slices.make(tmp_path, patients=2)
+    with pytest.raises(InputError, match=f"^{option}: expected .* found none"):
         sources.open_run(str(tmp_path), Config(batch_size=2, **choices))
 
 
 def test_an_input_of_validation_slices_is_refused(tmp_path):
     slices.make(tmp_path, patients=2)
     assert sum(1 for _ in batches.dataset(tmp_path, "train", 2).take(3)) == 3
-    with pytest.raises(InputError, match="expected validation slices, found none"):
+    with pytest.raises(InputError, match="^split: expected a dataset that holds out patients"):
         batches.dataset(tmp_path, "validation", 2)
 
 
-@pytest.mark.parametrize("few, expected", [(2, Strengths()), (1, Strengths.none())])
-def test_few_patients_are_augmented_as_by_default(tmp_path, few, expected):
+@pytest.mark.parametrize(
+    "few, patients, expected",
+    [(2, 0, Strengths()), (1, 0, Strengths.none()), (1, 1, Strengths()), (0, 1, Strengths.none())],
+)
+def test_few_patients_are_augmented_as_by_default(tmp_path, few, patients, expected):
     slices.make(tmp_path, patients=2)
-    chosen = Config(batch_size=2, few_patients=few, augment=Strengths.none())
+    none = Strengths.none()
+    chosen = Config(batch_size=2, few_patients=few, train_patients=patients, augment=none)
     _, config, _ = sources.open_run(str(tmp_path), chosen)
     assert config.augment == expected
 

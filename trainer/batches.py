@@ -66,7 +66,7 @@ def dataset(
         slices = data.training(source, config, batch * host[1], first_step, host)
     else:
         require(not first_step, "first_step", "0 for the validation split", first_step)
-        sources.require_validation(source)
+        sources.require_validation(source, "split")
         total = source.count(source.validation)
         slices = data.evaluation(source, batch * host[1], host)
         slices = slices.filter(lambda row: row[data.INDEX] < total)  # without padding

@@ -20,7 +20,7 @@ from trainer.failures import DAMAGED
 class Checkpoints:
     """The two checkpoints of a run, and the history of its validation scores.
 
-    best: float64 [], the best score so far; -1 before the first validation.
+    best: float64 [], the best score so far; -1 before the first validation, NaN without scores.
     stale: int64 [], validations since the best one.
     since_drop: int64 [], validations since the best one or since the learning rate dropped.
     """
@@ -78,7 +78,7 @@ class Checkpoints:
     def score(self, value: float) -> bool:
         """Records a validation score and writes the best checkpoint if it is the best so far.
 
-        Without scores (NaN) the newest checkpoint is the best. Returns whether it is the best.
+        Without scores (NaN) each checkpoint is better than those before. Returns whether it is.
         """
         better = math.isnan(value) or value > float(self.best)
         self.stale.assign(0 if better else self.stale + 1)

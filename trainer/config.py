@@ -58,8 +58,8 @@ class Config:
 
     few_patients: int = option(
         0,
-        "With so many training patients or fewer, no kind of augmentation is weaker than its "
-        "default; 0: the strengths are those of the flags.",
+        "With this many training patients or fewer, strengths of augmentation below their "
+        "defaults, also those given as flags, are raised to the defaults; 0: never.",
         (0, 10**9),
     )
 
@@ -126,8 +126,8 @@ class Config:
 
     precision: str = option(
         "float32",
-        "Precision of the network; the loss is computed in float32. auto: bfloat16 where a CPU "
-        "trains and multiplies it (AVX512_BF16 or AMX), float32 elsewhere.",
+        "Precision of the network; the loss is computed in float32. auto: bfloat16 on a CPU that "
+        "has instructions for it (AVX512_BF16 or AMX), else float32.",
         (*PRECISIONS, AUTO),
     )
     xla: bool = option(False, "Compile forward and backward pass with XLA (GPU).")
@@ -181,7 +181,7 @@ class Config:
         return dataclasses.replace(self, organs=names)
 
     def of_patients(self, count: int) -> "Config":
-        """Returns the configuration for so many training patients; see `few_patients`."""
+        """Returns the configuration of a run with `count` training patients; see `few_patients`."""
         if count > self.few_patients:
             return self
         return dataclasses.replace(self, augment=self.augment.at_least(Strengths()))

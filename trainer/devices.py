@@ -33,9 +33,9 @@ def strategy():
 
 
 def resolve_precision(precision: str) -> str:
-    """Returns the precision, one of `config.PRECISIONS`, that --precision means on this machine.
+    """Returns the precision to compute in, one of `config.PRECISIONS`; 'auto' depends on the CPU.
 
-    Weights are stored in float32 either way, so another machine can continue a run.
+    Weights are stored in float32 in every precision, so another machine can continue a run.
     """
     if precision != AUTO:
         return precision

@@ -84,8 +84,8 @@ def advise(times: Times, config) -> list[str]:
         f"the slices a second: raise --batch_size from {config.batch_size} to "
         f"{config.batch_size * times.larger}, and --learning_rate with it",
         NETWORK: "input, augmentation and batch cost little: only a smaller network or matrix, "
-        "--precision=auto on a CPU, --precision=bfloat16 or --xla on a GPU, or more devices make "
-        "it faster",
+        "--precision=auto on a CPU with bfloat16, --precision=bfloat16 or --xla on a GPU, or more "
+        "devices make it faster",
     }
     bottleneck = find_bottleneck(times)
     lines = [f"{bottleneck} limits the run: {sentences[bottleneck]}"]

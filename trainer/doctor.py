@@ -51,7 +51,9 @@ def _format_table(times, count: int) -> str:
         "step on a batch in memory": batch(times.step_s),
         "step of the run": batch(times.whole_s),
         f"step on a batch in memory, {times.larger} times as large": batch(times.larger_s),
-        "validation": f"{times.validation_s:10.1f} s, compilation included",
+        "validation": f"{times.validation_s:10.1f} s, compilation included"
+        if times.validation_s
+        else "      none, since no patient is held out",
         "waiting for input": f"{times.waits:10.0%} of the time",
         "page faults": f"{times.faults_per_step:10.0f} per step",
         "peak memory": f"{times.memory_gb:10.1f} GB",

@@ -43,7 +43,7 @@ def main(argv):
     organs = Dataset.load(_DATA.value).organs
     _check_count(sizes[-1])
     largest = sources.open_source(_DATA.value, None, sizes[-1])
-    sources.require_validation(largest)
+    sources.require_validation(largest, "--data")
     with locks.lock_folder(_WORKDIR.value):
         for size in sizes:
             for draw in range(_DRAWS.value):
@@ -90,7 +90,8 @@ def _folder(size: int, draw: int) -> str:
 
 def _train(size: int, draw: int, flags_of_trainer) -> int:
     print(f"{size} patients, draw {draw + 1} of {_DRAWS.value}", flush=True)
-    chosen = [f"--train_patients={size}", f"--draw={draw}", *_SCORED_ONCE]
+    # Runs of all sizes are augmented alike.
+    chosen = [f"--train_patients={size}", f"--draw={draw}", "--few_patients=0", *_SCORED_ONCE]
     where = [f"--data={_DATA.value}", f"--workdir={_folder(size, draw)}"]
     return child.train([*flags_of_trainer, *chosen, *where], _folder(size, draw))
 

@@ -90,13 +90,14 @@ def _print_plan(config, source, replicas: int, unscored: list[str]) -> None:
     )
     print(
         f"{replicas} device(s) x {config.batch_size} slices = {batch} per step, {steps}, "
-        f"highest learning rate {config.learning_rate:g}",
+        f"highest learning rate {config.learning_rate:g}, "
+        f"{devices.resolve_precision(config.precision)}",
         flush=True,
     )
     if source.train_patients <= config.few_patients:
         print(
-            f"{source.train_patients} training patients: no kind of augmentation is weaker than "
-            f"its default (--few_patients={config.few_patients})"
+            f"Few training patients ({source.train_patients}): every strength of augmentation is "
+            f"at least its default (--few_patients={config.few_patients})"
         )
     if not source.validation:
         print(
@@ -143,8 +144,8 @@ def _print_result(summary, config) -> None:
     from trainer.journal import format_score
 
     best, workdir = summary["best"], _WORKDIR.value
-    scores = ", ".join(f"{name} {format_score(best['dice_' + name])}" for name in config.organs)
     if best["dice"] is not None:
+        scores = ", ".join(f"{name} {format_score(best['dice_' + name])}" for name in config.organs)
         print(f"Best Dice {format_score(best['dice'])} at step {best['step']} ({scores})")
     print(f"Wrote {files.join(workdir, run.BEST)} and {files.join(workdir, run.LOG)}")
     print(errors.hint("serving.export", workdir=workdir, output="MODEL"))

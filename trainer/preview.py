@@ -28,7 +28,8 @@ def main(_):
     outputs.check_file(_OUTPUT.value, ".png", outputs.picture, {"data": training.DATA.value})
     config = flags_of.read(Config)
     source = sources.open_source(training.DATA.value, config.held_out_fold)
-    config = config.of_table(source.organs).of_patients(source.train_patients)
+    count = config.train_patients or source.train_patients
+    config = config.of_table(source.organs).of_patients(count)
     slices = read_fullest_slices(source, _PATIENTS.value)
     startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))

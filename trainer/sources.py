@@ -90,24 +90,24 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
     )
     if patients:
         source = _subset(source, patients, draw)
-    _require_slices(source, TRAIN, source.train)
-    if fold is not None:
-        require_validation(source)
+    manifest = files.join(folder, FILE_NAME)
+    if source.count(source.train) == 0:
+        raise InputError(f"{manifest}: expected train slices, found none; build again")
+    if fold is not None and not source.validation:
+        raise InputError(f"--fold={fold}: expected patients in this fold of {folder}, found none")
     slices = {patient.patient: patient.slices for patient in dataset.patients}
     for shard in (*source.train, *source.validation):
         _check_shard(files.join(folder, shard.file), shard, slices)
     return source
 
 
-def require_validation(source: Source) -> None:
-    """Raises InputError if no patient is held out."""
-    _require_slices(source, VALIDATION, source.validation)
-
-
-def _require_slices(source: Source, split: str, shards) -> None:
-    if source.count(shards) == 0:
-        manifest = files.join(source.folder, FILE_NAME)
-        raise InputError(f"{manifest}: expected {split} slices, found none; build again")
+def require_validation(source: Source, what: str) -> None:
+    """Raises InputError if no patient is held out. what: The option that needs one."""
+    if not source.validation:
+        raise InputError(
+            f"{what}: expected a dataset that holds out patients, found none in {source.folder}; "
+            "build it with another --split or --validation_fraction"
+        )
 
 
 def open_run(folder: str, config: Config) -> tuple[Source, Config, list[str]]:
@@ -121,8 +121,13 @@ def open_run(folder: str, config: Config) -> tuple[Source, Config, list[str]]:
         slices for a batch; or an option needs scores and no patient is held out.
     """
     source = open_source(folder, config.held_out_fold, config.train_patients, config.draw)
-    if config.surface_distances or config.early_stop or config.schedule == "plateau":
-        require_validation(source)
+    need_scores = {
+        "--surface_distances": config.surface_distances,
+        "--early_stop": config.early_stop,
+        "--schedule=plateau": config.schedule == "plateau",
+    }
+    for option in (name for name, used in need_scores.items() if used):
+        require_validation(source, option)
     config = config.of_table(source.organs).of_patients(source.train_patients)
     unscored = require_contours(source, config.organs)
     steps_per_epoch(source, config.batch_size)

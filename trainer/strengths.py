@@ -62,7 +62,7 @@ class Strengths:
         check(self)
 
     def at_least(self, other: "Strengths") -> "Strengths":
-        """The larger of both strengths, kind by kind."""
+        """Returns, for each kind, the larger of the two strengths."""
         names = [spec.name for spec in dataclasses.fields(self)]
         return Strengths(**{name: max(getattr(self, name), getattr(other, name)) for name in names})
 

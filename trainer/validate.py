@@ -34,7 +34,7 @@ class VolumeDice:
 
     @property
     def mean(self) -> float:
-        """Mean over the organs of their means, which selects the best checkpoint; NaN: none."""
+        """Mean over the organs, which selects the best checkpoint; NaN without scores."""
         return _mean(np.array(list(self.by_organ.values())))
 
     def worst(self, count: int) -> list[int]:
@@ -45,7 +45,7 @@ class VolumeDice:
 
 
 def validate(learner, source: sources.Source, batches) -> VolumeDice:
-    """Scores the learner's network on the validation split; no scores where that is empty.
+    """Scores the learner's network on the validation split; no scores if no patient is held out.
 
     batches: `data.evaluation`, distributed over the devices.
 
