@@ -190,7 +190,8 @@ def table(make, rows, scores) -> str:
     first = values(make, rows[0], scores, "dice").mean(1)
     for row in rows:
         per_organ = values(make, row, scores, "dice")
-        cells = [f"{value:.3f}" for value in (*per_organ.mean(0), per_organ.mean())]
+        cells = [f"{value:.3f}" for value in per_organ.mean(0)]
+        cells.append(f"{per_organ.mean():.3f} ± {half_interval(per_organ.mean(1)):.3f}")
         for key, digits in (
             ("dice_ends", 3),
             ("dice_middle", 3),
@@ -198,7 +199,9 @@ def table(make, rows, scores) -> str:
             ("far_parts", 2),
         ):
             cells.append(f"{values(make, row, scores, key).mean():.{digits}f}")
-        cells.append("" if row is rows[0] else interval(per_organ.mean(1) - first))
+        differences = per_organ.mean(1) - first
+        text = f"{differences.mean():+.3f} ± {half_interval(differences):.3f}"
+        cells.append("" if row is rows[0] else text)
         if SEEDS.value > 1:
             runs = [scores[make, row, seed] for seed in range(SEEDS.value)]
             cells.append(", ".join(f"{of_run(run, 'dice').mean():.3f}" for run in runs))
@@ -216,10 +219,9 @@ def of_run(run, key) -> np.ndarray:
     return np.array([[run[p][name][key] for name in SEGTHOR.names] for p in sorted(run)])
 
 
-def interval(differences: np.ndarray) -> str:
-    """Mean of the patients' differences with its 95 % interval."""
-    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
-    return f"{differences.mean():+.3f} ± {half:.3f}"
+def half_interval(values: np.ndarray) -> float:
+    """Half the width of the 95 % interval of the mean over the patients."""
+    return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
 
 
 def program(module, *arguments):
