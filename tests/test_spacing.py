@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 import serving
-from benchmarks.spacing import copies
 from segthor.organs import SEGTHOR
 from segthor.recipe import Recipe
 from serving.prediction import bundle
@@ -33,6 +32,16 @@ def thick_scan() -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(hu, np.diag([2.0, 2.0, THICK_MM, 1.0]))
 
 
+def resample(scan, every: int) -> nibabel.Nifti1Image:
+    """The scan with `every` times as many slices, interpolated linearly."""
+    thick = np.asarray(scan.dataobj, float)
+    thin = np.apply_along_axis(
+        lambda line: np.interp(np.arange(9 * every + 1) / every, np.arange(10), line), 2, thick
+    )
+    affine = scan.affine @ np.diag([1, 1, 1 / every, 1])
+    return nibabel.Nifti1Image(np.rint(thin).astype(np.int16), affine)
+
+
 def probabilities(model: str, scan) -> np.ndarray:
     """[organ, x, y, z]."""
     segmenter = serving.Segmenter(model)
@@ -40,12 +49,10 @@ def probabilities(model: str, scan) -> np.ndarray:
     return np.stack(list(result.probabilities().values()))
 
 
-@pytest.mark.parametrize("spacing_mm", [1.0, 1.5])
-def test_slices_that_a_thinner_copy_keeps_get_the_same_probabilities(tmp_path, spacing_mm):
+@pytest.mark.parametrize("every", [2, 3])
+def test_slices_that_a_thinner_copy_keeps_get_the_same_probabilities(tmp_path, every):
     thick = thick_scan()
-    thin, _ = copies(thick, thick, spacing_mm)
-    every = round(THICK_MM / spacing_mm)
-    assert thin.shape[2] == 9 * every + 1
+    thin = resample(thick, every)
     np.testing.assert_array_equal(np.asarray(thin.dataobj)[..., ::every], thick.dataobj)
     fixed = save_mixing(tmp_path / "fixed", THICK_MM)
     expected = probabilities(fixed, thick)
