@@ -14,7 +14,7 @@ THICK_MM = 3.0
 
 
 def save_mixing(folder, context_mm: float) -> str:
-    """A model whose probabilities depend on all three channels of every pixel."""
+    """Saves a model that mixes the three channels of a pixel. Returns its folder."""
     recipe = Recipe(crop_mm=64, pixel_mm=0, context=3, context_mm=context_mm)
     mixing = tf.Variable(np.random.default_rng(0).normal(0, 3, (3, 5)).astype(np.float32))
 

@@ -105,7 +105,7 @@ def _print_plan(config, source, replicas: int, unscored: list[str]) -> None:
             "exported",
             file=sys.stderr,
         )
-    elif unscored:
+    if unscored:
         print(
             f"warning: no validation patient has contours of {', '.join(unscored)}: trained "
             "without a score",

@@ -90,8 +90,8 @@ def open_source(folder: str, fold: int | None, patients: int = 0, draw: int = 0)
     )
     if patients:
         source = _subset(source, patients, draw)
-    manifest = files.join(folder, FILE_NAME)
     if source.count(source.train) == 0:
+        manifest = files.join(folder, FILE_NAME)
         raise InputError(f"{manifest}: expected train slices, found none; build again")
     if fold is not None and not source.validation:
         raise InputError(f"--fold={fold}: expected patients in this fold of {folder}, found none")
@@ -156,14 +156,15 @@ def require_contours(source: Source, names) -> list[str]:
         them has an organ; the message ends with the --organs that would work.
     """
     train = _contoured_organs(source, source.chosen or patients_of(source.train))
-    held_out = _contoured_organs(source, source.patients)
+    # Where no patient is held out, no organ can lack contours in one.
+    held_out = _contoured_organs(source, source.patients) if source.validation else train
     missing = [name for name in names if name not in train]
     unscored = [name for name in names if name not in held_out]
-    if not missing and (len(unscored) < len(names) or not source.validation):
+    if not missing and len(unscored) < len(names):
         return unscored
     split, lacking = (TRAIN, missing) if missing else (VALIDATION, names)
     choices = [[n for n in wanted if n in train] for wanted in (names, source.organs.names)]
-    works = next((c for c in choices if held_out & set(c) or c and not source.validation), None)
+    works = next((choice for choice in choices if held_out & set(choice)), None)
     raise InputError(
         f"--organs: no {split} patient of {source.folder} has contours of {', '.join(lacking)}; "
         + (f"--organs={','.join(works)} would work" if works else "build it with another --split")
