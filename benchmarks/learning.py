@@ -49,6 +49,9 @@ ROWS = {
         ("--augment_window_level=0.02", "--augment_window_width=0.05", "--augment_gamma=0.05"),
         1,
     ),
+    "default augmentation": ((), ("--few_patients=1000",), 1),
+    "5 slices of context": (("--context=5",), (), 1),
+    "7 slices of context": (("--context=7",), (), 1),
     "7 slices of context + float32": (("--context=7",), ("--precision=float32",), 1),
     "own pixels of the scan in a box of 64 + float32": (
         ("--pixel_mm=0", "--crop_mm=64"),
@@ -57,6 +60,8 @@ ROWS = {
     ),
     "one patient": ((), ("--train_patients=1", "--few_patients=0"), 1),
     "one patient + default augmentation": ((), ("--train_patients=1",), 1),
+    "four patients": ((), ("--train_patients=4", "--few_patients=0"), 1),
+    "four patients + default augmentation": ((), ("--train_patients=4",), 1),
 }
 ENDS = 2  # slices at each end of an organ
 

@@ -13,7 +13,7 @@ import numpy as np
 from segthor import csv_files, files, json_files, outputs, statistics
 from segthor import model_directory as directory
 from segthor.errors import InputError
-from segthor.manifest import TRAIN, Dataset
+from segthor.manifest import TRAIN, VALIDATION, Dataset
 from serving import card_text, population
 from serving.prediction import postprocess
 from serving.review import expectation
@@ -205,8 +205,23 @@ def _limits(card: dict) -> list[str]:
     train = described.get(TRAIN, {})
     if train and train["patients"] < FEWEST_PATIENTS:
         limits.append(f"It was trained on {train['patients']} patients only.")
-    for name, scores in card["scores"].items():
-        dice = scores.get("dice")
+    if described.get(VALIDATION, {}).get("patients") == 0:
+        limits.append("No patient was held out: there are no scores.")
+    else:
+        limits += _limits_of_scores(card["scores"])
+    for name, row in train.get("organs", {}).items():
+        if 0 < row["patients"] < train["patients"]:
+            part = f"{row['patients']} of {train['patients']} training patients"
+            limits.append(f"{name} is contoured in {part}.")
+    if described.get("unknown"):
+        limits.append(f"The training population is not described: {described['unknown']}.")
+    return limits
+
+
+def _limits_of_scores(scores: dict) -> list[str]:
+    limits = []
+    for name, of_organ in scores.items():
+        dice = of_organ.get("dice")
         if dice is None:
             limits.append(f"{name}: no held-out patient has a score.")
         elif dice["mean"] < BAD_DICE:
@@ -214,10 +229,4 @@ def _limits(card: dict) -> list[str]:
         elif dice["below_bad"]:
             count = f"{dice['below_bad']} of {dice['count']} held-out patients"
             limits.append(f"{name}: {count} have a Dice below {BAD_DICE:.2f}.")
-    for name, row in train.get("organs", {}).items():
-        if 0 < row["patients"] < train["patients"]:
-            part = f"{row['patients']} of {train['patients']} training patients"
-            limits.append(f"{name} is contoured in {part}.")
-    if described.get("unknown"):
-        limits.append(f"The training population is not described: {described['unknown']}.")
     return limits

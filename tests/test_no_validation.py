@@ -45,6 +45,8 @@ def test_the_last_checkpoint_is_exported_and_the_card_says_that_nobody_was_held_
     (card,) = model.rglob("model_card.md")
     text = card.read_text()
     assert "0 with 0 slices held out" in text and "the best one not known" in text
+    assert "No patient was held out: there are no scores." in text
+    assert "no held-out patient has a score" not in text
 
 
 def test_a_killed_run_continues(tmp_path):

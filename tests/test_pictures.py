@@ -137,6 +137,8 @@ def test_organs_that_the_run_does_not_learn_are_not_in_the_legend():
 
 def test_a_run_without_a_single_score_still_has_a_curve(tmp_path):
     rows = [{"step": 5, "loss": 1.0, "learning_rate": 0.1, "dice": float("nan")}]
+    losses, rate = learning_axes(rows)  # no panel for scores
+    assert losses.get_xlabel() and losses.get_ylabel() and rate.get_ylabel()
     path = tmp_path / "curve.png"
     plots.save(pictures.learning_curve(rows, SEGTHOR), str(path))
     assert Image.open(path).size == (900, 700)

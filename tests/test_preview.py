@@ -35,6 +35,12 @@ def test_of_each_patient_the_slice_with_most_organs_is_shown(source):
     assert [sum(one.present) for one in found] == [most[one.patient] for one in found]
 
 
+def test_the_patients_are_those_that_the_run_trains_on(source):
+    few = sources.open_source(source.folder, None, patients=2, draw=1)
+    found = preview.read_fullest_slices(few, 4)
+    assert sorted(one.patient for one in found) == sorted(few.chosen)
+
+
 def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(source):
     config = Config(seed=5)
     found = preview.read_fullest_slices(source, 3)

@@ -78,8 +78,8 @@ def advise(times: Times, config) -> list[str]:
         "put the dataset on a faster disk (--data)",
         DECODING: f"{share}, and reading takes only {times.read_s / times.input_s:.0%} of the "
         "input's: give the process more CPU cores, or build with a smaller --crop_mm or --context",
-        AUGMENTING: f"it takes {augmenting:.0%} of a step; --augment_elastic_px=0 leaves out the "
-        "slowest part",
+        AUGMENTING: f"it takes {augmenting:.0%} of a step; --augment_elastic_px=0"
+        f"{' --few_patients=0' if config.few_patients else ''} leaves out the slowest part",
         BATCH: f"steps of {larger} slices instead of {times.batch} train {times.gain:.1f} times "
         f"the slices a second: raise --batch_size from {config.batch_size} to "
         f"{config.batch_size * times.larger}, and --learning_rate with it",

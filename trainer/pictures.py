@@ -43,34 +43,41 @@ def read_slices(source: sources.Source, shards, indices) -> list[records.Slice]:
 
 
 def learning_curve(rows: list[dict], organs: Organs):
-    """Plots loss, learning rate and Dice over the steps; returns a figure.
+    """Plots loss, learning rate and, if there are scores, Dice over the steps; returns a figure.
 
     rows: Rows of log.csv, at least one.
     """
     steps = [int(row["step"]) for row in rows]
     figure = plots.new_figure(figsize=(9, 7), layout="constrained")
-    losses, scores = figure.subplots(2, 1, sharex=True)
+    is_scored = np.isfinite(_column(rows, "dice")).any()  # not where no patient is held out
+    panels = figure.subplots(2 if is_scored else 1, 1, sharex=True, squeeze=False)[:, 0]
+    losses = panels[0]
     losses.plot(steps, _column(rows, "loss"), "o-", markersize=3, color="black", label="loss")
     losses.set_ylabel("training loss, mean since the last validation")
     rate = losses.twinx()
     rate.plot(steps, _column(rows, "learning_rate"), ":", color="tab:gray")
     rate.set_ylabel("learning rate (dotted)")
+    if is_scored:
+        _plot_scores(panels[1], steps, rows, organs)
+    panels[-1].set_xlabel("training step")
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _plot_scores(axes, steps, rows: list[dict], organs: Organs):
     for organ in organs:
         if f"dice_{organ.name}" in rows[0]:
             values = _column(rows, f"dice_{organ.name}")
             colour = np.array(organ.rgb) / 255
-            scores.plot(steps, values, "o-", markersize=3, color=colour, label=organ.name)
+            axes.plot(steps, values, "o-", markersize=3, color=colour, label=organ.name)
     mean = _column(rows, "dice")
-    scores.plot(steps, mean, "--", color="black", label="mean")
-    if np.isfinite(mean).any():
-        best = int(np.nanargmax(mean))
-        scores.axvline(steps[best], color="tab:gray", linewidth=0.8)
-        scores.set_title(f"best mean {mean[best]:.3f} at step {steps[best]}", fontsize=10)
-    scores.set(xlabel="training step", ylabel="volume Dice (mean over patients)", ylim=(0, 1))
-    scores.legend(loc="lower right", fontsize=9)
-    for axes in (losses, scores):
-        axes.grid(alpha=0.3)
-    return figure
+    axes.plot(steps, mean, "--", color="black", label="mean")
+    best = int(np.nanargmax(mean))
+    axes.axvline(steps[best], color="tab:gray", linewidth=0.8)
+    axes.set_title(f"best mean {mean[best]:.3f} at step {steps[best]}", fontsize=10)
+    axes.set(ylabel="volume Dice (mean over patients)", ylim=(0, 1))
+    axes.legend(loc="lower right", fontsize=9)
 
 
 def _sheet(slices, predicted, values, dice, organs: Organs):

@@ -27,9 +27,9 @@ def main(_):
     """Reads slices, augments and draws them."""
     outputs.check_file(_OUTPUT.value, ".png", outputs.picture, {"data": training.DATA.value})
     config = flags_of.read(Config)
-    source = sources.open_source(training.DATA.value, config.held_out_fold)
-    count = config.train_patients or source.train_patients
-    config = config.of_table(source.organs).of_patients(count)
+    patients = config.train_patients, config.draw
+    source = sources.open_source(training.DATA.value, config.held_out_fold, *patients)
+    config = config.of_table(source.organs).of_patients(source.train_patients)
     slices = read_fullest_slices(source, _PATIENTS.value)
     startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
@@ -50,6 +50,8 @@ def read_fullest_slices(source: sources.Source, count: int) -> list[records.Slic
         if len(fullest) >= count:
             break
         for record in records.slices(files.join(source.folder, shard.file)):
+            if source.chosen is not None and record.patient not in source.chosen:
+                continue
             best = fullest.setdefault(record.patient, record)
             fullest[record.patient] = max(best, record, key=lambda one: sum(one.present))
     return [fullest[patient] for patient in sorted(fullest)][:count]
