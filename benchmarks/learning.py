@@ -50,6 +50,7 @@ ROWS = {
         1,
     ),
     "default augmentation": ((), ("--few_patients=1000",), 1),
+    "sizes from 0.77 to 1.3": ((), ("--augment_scale=0.3",), 1),
     "5 slices of context": (("--context=5",), (), 1),
     "7 slices of context": (("--context=7",), (), 1),
     "7 slices of context + float32": (("--context=7",), ("--precision=float32",), 1),
