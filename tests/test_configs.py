@@ -47,13 +47,13 @@ def test_a_configuration_includes_its_base(monkeypatch):
     assert config_of("smoke", monkeypatch).backbone == "resnet18"
 
 
-def test_quick_augments_few_patients_at_least_as_by_default_and_changes_their_hu(monkeypatch):
+def test_quick_augments_few_patients_as_by_default(monkeypatch):
     quick = config_of("quick", monkeypatch)
     assert quick.augment == config_of("smoke", monkeypatch).augment
-    assert quick.of_patients(4).augment == Strengths(organ_hu=0.5) and quick.of_patients(5) == quick
+    assert quick.of_patients(4).augment == Strengths() and quick.of_patients(5) == quick
     strong = dataclasses.replace(quick.augment, flip_left_right=0.5, noise=0.5)
     few = dataclasses.replace(quick, augment=strong).of_patients(1).augment
-    assert few == Strengths(organ_hu=0.5, flip_left_right=0.5, noise=0.5)
+    assert few == Strengths(flip_left_right=0.5, noise=0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)

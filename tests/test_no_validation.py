@@ -13,7 +13,6 @@ from trainer import batches, sources
 from trainer.config import Config
 from trainer.strengths import Strengths
 
-FEW = Strengths(organ_hu=0.5)
 SMALL = ["--backbone=resnet18", "--batch_size=2", "--steps=6", "--validate_every=2"]
 
 
@@ -93,7 +92,7 @@ def test_an_input_of_validation_slices_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "few, patients, expected",
-    [(2, 0, FEW), (1, 0, Strengths.none()), (1, 1, FEW), (0, 1, Strengths.none())],
+    [(2, 0, Strengths()), (1, 0, Strengths.none()), (1, 1, Strengths()), (0, 1, Strengths.none())],
 )
 def test_few_patients_are_augmented_as_by_default(tmp_path, few, patients, expected):
     slices.make(tmp_path, patients=2)

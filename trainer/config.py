@@ -59,8 +59,7 @@ class Config:
     few_patients: int = option(
         0,
         "With this many training patients or fewer, strengths of augmentation below their "
-        "defaults, also those given as flags, are raised to the defaults, and organ_hu to 0.5; "
-        "0: never.",
+        "defaults, also those given as flags, are raised to the defaults; 0: never.",
         (0, 10**9),
     )
 
@@ -185,7 +184,7 @@ class Config:
         """Returns the configuration of a run with `count` training patients; see `few_patients`."""
         if count > self.few_patients:
             return self
-        return dataclasses.replace(self, augment=self.augment.at_least(Strengths.of_few_patients()))
+        return dataclasses.replace(self, augment=self.augment.at_least(Strengths()))
 
     def to_json(self) -> dict:
         """Returns plain values, in the order of the fields."""

@@ -97,7 +97,7 @@ def _print_plan(config, source, replicas: int, unscored: list[str]) -> None:
     if source.train_patients <= config.few_patients:
         print(
             f"Few training patients ({source.train_patients}): every strength of augmentation is "
-            f"at least its default, organ_hu at least 0.5 (--few_patients={config.few_patients})"
+            f"at least its default (--few_patients={config.few_patients})"
         )
     if not source.validation:
         print(

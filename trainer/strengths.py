@@ -21,8 +21,8 @@ class Strengths:
     """Strengths of augmentation; 0 switches a kind off.
 
     Geometry and grey values are drawn uniformly between -strength and +strength, factors uniformly
-    in their logarithm; organ_hu is a probability. The fields after `probability` damage a slice: each with that probability,
-    with a magnitude drawn uniformly between 0 and the strength.
+    in their logarithm; organ_hu is a probability. The fields after `probability` damage a slice:
+    each with that probability, with a magnitude drawn uniformly between 0 and the strength.
 
     There are no flips by default. A thorax mirrored left to right is situs inversus (one person in
     ten thousand), and the network could not learn on which side the aorta lies. Front and back are
@@ -72,11 +72,6 @@ class Strengths:
         """Returns, for each kind, the larger of the two strengths."""
         names = [spec.name for spec in dataclasses.fields(self)]
         return Strengths(**{name: max(getattr(self, name), getattr(other, name)) for name in names})
-
-    @classmethod
-    def of_few_patients(cls) -> "Strengths":
-        """The least strengths for few training patients: the defaults, and other organs' HU."""
-        return cls(organ_hu=0.5)
 
     @classmethod
     def none(cls) -> "Strengths":
