@@ -34,8 +34,8 @@ def main(_):
     slices = read_fullest_slices(source, _PATIENTS.value)
     startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
-    about = config, source.dataset.recipe, source.organs
-    columns = [draw_slices(slices, step, *about) for step in steps]
+    recipe = source.dataset.recipe
+    columns = [draw_slices(slices, step, config, recipe, organs=source.organs) for step in steps]
     tiles, captions = zip(
         *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
     )
