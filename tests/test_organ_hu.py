@@ -76,11 +76,15 @@ def test_means_are_uniform_in_the_range_and_organs_are_chosen_independently():
     np.testing.assert_allclose(quarters, 0.25, atol=0.05)
 
 
-def test_a_slice_changes_alike_in_any_batch_and_otherwise_at_another_step():
+def test_a_slice_changes_alike_in_any_batch_and_otherwise_at_another_place_step_or_seed():
     images, labels = batch()
     whole = change(images, labels)
     np.testing.assert_allclose(change(images[1:], labels[1:], index=[1, 2]), whole[1:], atol=1e-4)
-    assert np.abs(change(images, labels, seed=(5, 8)) - whole).max() > 1
+    np.testing.assert_array_equal(change(images, labels), whole)
+    for seed in ((5, 8), (6, 7)):
+        assert np.abs(change(images, labels, seed=seed) - whole).max() > 1
+    equal = change(np.repeat(images[1:2], 3, 0), np.repeat(labels[1:2], 3, 0))
+    assert all(np.abs(one - equal[0]).max() > 1 for one in equal[1:])
 
 
 def test_grey_stays_between_black_and_white():
