@@ -91,12 +91,6 @@ class Recipe:
         return max(1, int(np.ceil(pixels / _STRIDE_PX - 1e-9))) * _STRIDE_PX
 
     @property
-    def constant_level_hu(self) -> float | None:
-        """The window level, the same for all patients; None where each has its own."""
-        statistic, named = _split(self.window_level)
-        return None if statistic else float(named[0])
-
-    @property
     def needs_masks(self) -> bool:
         """Whether level or centre come from organs, which requires contours or a prediction."""
         return bool(self.mask_organs)
@@ -265,9 +259,9 @@ def _center_px(volume: Volume, recipe: Recipe, masks: LabelMap | None) -> tuple[
 
 
 def _level_hu(hu: np.ndarray, recipe: Recipe, masks: LabelMap | None) -> float:
-    if recipe.constant_level_hu is not None:
-        return recipe.constant_level_hu
     statistic, named = _split(recipe.window_level)
+    if not statistic:
+        return float(named[0])
     # A float mean depends on the order of its values: here z, y, x, whatever the file's order is.
     present = [
         hu[masks.boxes[label]][masks.zyx[masks.boxes[label]] == label]

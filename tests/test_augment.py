@@ -63,11 +63,7 @@ def test_a_batch_equals_its_halves_and_any_order_of_its_examples():
         np.testing.assert_array_equal(found[1], whole[1][part])
 
 
-# `organ_hu.change_organs` applies organ_hu; tests/test_organ_hu.py asks the same of it.
-ELSEWHERE = ("probability", "organ_hu")
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "probability"])
 def test_each_strength_alone_does_something_and_something_else_per_example_step_and_seed(name):
     image, labels = batch(1)
     flip = name.startswith("flip")

@@ -53,7 +53,7 @@ def test_quick_augments_few_patients_as_by_default(monkeypatch):
     assert quick.of_patients(4).augment == Strengths() and quick.of_patients(5) == quick
     strong = dataclasses.replace(quick.augment, flip_left_right=0.5, noise=0.5)
     few = dataclasses.replace(quick, augment=strong).of_patients(1).augment
-    assert few == Strengths(flip_left_right=0.5, noise=0.5)
+    assert few == dataclasses.replace(Strengths(), flip_left_right=0.5, noise=0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)

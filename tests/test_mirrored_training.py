@@ -159,12 +159,10 @@ def test_the_loss_of_a_step_sees_the_other_side(tmp_path, monkeypatch, tiny):
 
 def test_the_preview_shows_the_exchanged_labels(tmp_path, monkeypatch):
     slices.make(tmp_path, patients=3, slices=2, table=SIDED)
-    source = sources.open_source(str(tmp_path), None)
-    found = preview.read_fullest_slices(source, 2)
+    found = preview.read_fullest_slices(sources.open_source(str(tmp_path), None), 2)
     shown = []
     monkeypatch.setattr(preview.drawing, "overlay", lambda image, truth, **_: shown.append(truth))
-    mirroring = config(flip_left_right=1.0, **dict.fromkeys(OTHERS, 0.0))
-    preview.draw_slices(found, 0, mirroring, source.dataset.recipe, SIDED)
+    preview.draw_slices(found, 0, config(flip_left_right=1.0, **dict.fromkeys(OTHERS, 0.0)), SIDED)
     for truth, one in zip(shown, found, strict=True):
         np.testing.assert_array_equal(truth, PARTNER[np.flip(one.labels, 1)])
 

@@ -53,7 +53,7 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
             expected = augment.augment(
                 tf.constant(images), tf.constant(labels), place, seed, config.augment
             )
-        cells = preview.draw_slices(found, step, config, source.dataset.recipe, SEGTHOR)
+        cells = preview.draw_slices(found, step, config, organs=SEGTHOR)
         for (tile, _), image, truth in zip(cells, *expected, strict=True):
             middle = np.rint(image).astype(np.uint8)[..., 1]
             scale = tile.shape[0] // 32
@@ -61,19 +61,15 @@ def test_the_first_column_is_as_stored_and_the_others_what_a_step_would_get(sour
                 middle, truth=np.asarray(truth), scale=scale, organs=SEGTHOR
             )
             np.testing.assert_array_equal(tile, expected_tile)
-    assert [
-        caption
-        for _, caption in preview.draw_slices(found, None, config, source.dataset.recipe, SEGTHOR)
-    ] == [f"{one.patient}, slice {one.z}" for one in found]
+    assert [caption for _, caption in preview.draw_slices(found, None, config, organs=SEGTHOR)] == [
+        f"{one.patient}, slice {one.z}" for one in found
+    ]
 
 
 def test_without_augmentation_every_column_is_the_first(source):
     config = dataclasses.replace(Config(), augment=Strengths.none())
     found = preview.read_fullest_slices(source, 2)
-    stored, step = (
-        preview.draw_slices(found, step, config, source.dataset.recipe, SEGTHOR)
-        for step in (None, 0)
-    )
+    stored, step = (preview.draw_slices(found, step, config, organs=SEGTHOR) for step in (None, 0))
     for (one, _), (other, _) in zip(stored, step, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -9,7 +9,6 @@ from segthor.organs import Organs
 from trainer.augment import augment
 from trainer.batches import open_input
 from trainer.exchange import exchange_sides
-from trainer.organ_hu import change_organs, grey_ranges
 from trainer.strengths import Strengths
 
 
@@ -37,7 +36,6 @@ class Augmentation(tf.keras.layers.Layer):
         super().__init__(trainable=False, **layer)
         source, config = open_input(folder, 1, strengths, seed, organs, -1)
         self._table = _number_organs(source.organs, config.organs)
-        self._ranges = grey_ranges(source.dataset.recipe, self._table)
         self._config = config
         self._step = tf.Variable(
             0,
@@ -56,7 +54,6 @@ class Augmentation(tf.keras.layers.Layer):
         draw = index, tf.stack([self._config.seed, self._step]), self._config.augment
         images, labels = augment(images, labels, *draw)
         labels, contoured = exchange_sides(labels, contoured, *draw, self._table)
-        images = change_organs(images, labels, *draw, self._ranges)
         self._step.assign_add(1)
         return images, labels, contoured
 

@@ -16,7 +16,6 @@ from trainer import augment as augmentation
 from trainer import data, sources
 from trainer.config import Config
 from trainer.exchange import exchange_sides
-from trainer.organ_hu import change_organs, grey_ranges
 from trainer.strengths import Strengths
 
 _PARTS = (records.IMAGE, records.LABELS, records.CONTOURED)
@@ -94,7 +93,6 @@ def _finish(source: sources.Source, config: Config):
     """Makes a function from step and batch of `data.training` to what `dataset` yields."""
     classes = _classes(source, config.organs)
     columns = source.organs.places(config.organs)
-    ranges = grey_ranges(source.dataset.recipe, source.organs)
 
     def finish(step, batch):
         images, labels, contoured = (batch[part] for part in _PARTS)
@@ -103,7 +101,6 @@ def _finish(source: sources.Source, config: Config):
             draw = batch[data.INDEX], seed, config.augment
             images, labels = augmentation.augment(images, labels, *draw)
             labels, contoured = exchange_sides(labels, contoured, *draw, source.organs)
-            images = change_organs(images, labels, *draw, ranges)
         if classes is not None:
             labels = tf.gather(classes, tf.cast(labels, tf.int32))
         contoured = tf.gather(contoured, columns, axis=1)

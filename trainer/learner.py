@@ -6,19 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from segthor import records
-from trainer import (
-    data,
-    devices,
-    layers,
-    losses,
-    model,
-    organ_hu,
-    schedules,
-    sources,
-    start,
-    step,
-    update,
-)
+from trainer import data, devices, layers, losses, model, schedules, sources, start, step, update
 from trainer.config import CLASSIFY, SEGMENT
 from trainer.targets import Targets
 
@@ -34,7 +22,6 @@ class Learner:
     strategy: tf.distribute.Strategy of the devices.
     global_batch: Slices of a step, over all replicas.
     targets: `Targets`, from the dataset's labels to the network's channels.
-    grey_ranges: Grey values that organs may get in the augmentation, see `organ_hu`.
     model: The network in training.
     averaged: A network with the moving average of the weights, or None.
     optimizer: Keras optimizer; holds step, learning rate and moments.
@@ -53,7 +40,6 @@ class Learner:
         self.global_batch = config.batch_size * strategy.num_replicas_in_sync
         has_ignored = source.dataset.has_ignored
         self.targets = Targets(source.organs, config.organs, has_ignored)
-        self.grey_ranges = organ_hu.grey_ranges(source.dataset.recipe, source.organs)
         with strategy.scope():
             self.model = model.build(config, source.size_px, source.context)
             self.averaged = None

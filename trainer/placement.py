@@ -31,9 +31,7 @@ _NO_LAUNCH = frozenset(
     "VarHandleOp While".split()
 )
 _PART_OF_MODULE = {
-    **dict.fromkeys(
-        ("augment", "warp", "appearance", "draws", "exchange", "organ_hu"), AUGMENTATION
-    ),
+    **dict.fromkeys(("augment", "warp", "appearance", "draws", "exchange"), AUGMENTATION),
     **dict.fromkeys(("losses", "targets"), LOSS),
     **{"update": UPDATE, "model": NETWORK},
 }

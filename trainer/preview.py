@@ -12,7 +12,6 @@ from absl import flags
 from segthor import drawing, files, flags_of, outputs, records, startup
 from segthor.errors import run
 from segthor.organs import Organs
-from segthor.recipe import Recipe
 from trainer import main as training
 from trainer import sources
 from trainer.config import Config
@@ -34,8 +33,7 @@ def main(_):
     slices = read_fullest_slices(source, _PATIENTS.value)
     startup.load_tensorflow()
     steps = (None, *range(_VERSIONS.value))
-    recipe = source.dataset.recipe
-    columns = [draw_slices(slices, step, config, recipe, organs=source.organs) for step in steps]
+    columns = [draw_slices(slices, step, config, source.organs) for step in steps]
     tiles, captions = zip(
         *(cell for row in zip(*columns, strict=True) for cell in row), strict=True
     )
@@ -60,7 +58,7 @@ def read_fullest_slices(source: sources.Source, count: int) -> list[records.Slic
 
 
 def draw_slices(
-    slices: list[records.Slice], step: int | None, config, recipe: Recipe, organs: Organs
+    slices: list[records.Slice], step: int | None, config, organs: Organs
 ) -> list[tuple[np.ndarray, str]]:
     """Draws each slice; returns pairs of picture and caption.
 
@@ -70,7 +68,6 @@ def draw_slices(
 
     from trainer import augment
     from trainer.exchange import exchange_sides
-    from trainer.organ_hu import change_organs, grey_ranges
 
     images, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("image", "labels"))
     captions = [f"{s.patient}, slice {s.z}" for s in slices]
@@ -79,7 +76,6 @@ def draw_slices(
         contoured = tf.constant([one.contoured for one in slices])
         images, labels = augment.augment(tf.constant(images), tf.constant(labels), *draw)
         labels, _ = exchange_sides(labels, contoured, *draw, organs)
-        images = change_organs(images, labels, *draw, grey_ranges(recipe, organs))
         captions = [f"at step {step}"] * len(slices)
     middle = np.rint(images)[..., images.shape[-1] // 2].astype(np.uint8)
     scale = max(1, round(TILE_PX / middle.shape[1]))

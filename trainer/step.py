@@ -10,7 +10,6 @@ import tensorflow as tf
 from segthor import records
 from trainer import augment, data, losses, update
 from trainer.exchange import exchange_sides
-from trainer.organ_hu import change_organs
 
 
 def train_step(learner, batch, step, learning_rate):
@@ -59,7 +58,6 @@ def _compute_gradients(learner, batch, step):
     images, labels = augment.augment(batch[records.IMAGE], batch[records.LABELS], *draw)
     # A mirrored left lung is a right lung.
     labels, contoured = exchange_sides(labels, batch[records.CONTOURED], *draw, targets.table)
-    images = change_organs(images, labels, *draw, learner.grey_ranges)
     # Last, since augmentation and exchange need the label values of the dataset.
     truth = targets.channels(labels)
     contoured = targets.contoured(contoured)

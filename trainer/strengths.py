@@ -21,8 +21,8 @@ class Strengths:
     """Strengths of augmentation; 0 switches a kind off.
 
     Geometry and grey values are drawn uniformly between -strength and +strength, factors uniformly
-    in their logarithm; organ_hu is a probability. The fields after `probability` damage a slice:
-    each with that probability, with a magnitude drawn uniformly between 0 and the strength.
+    in their logarithm. The fields after `probability` damage a slice: each with that probability,
+    with a magnitude drawn uniformly between 0 and the strength.
 
     There are no flips by default. A thorax mirrored left to right is situs inversus (one person in
     ten thousand), and the network could not learn on which side the aorta lies. Front and back are
@@ -47,13 +47,6 @@ class Strengths:
         0.1, 4, "Contrast about the slice's mean: a factor between 1 / (1 + this) and 1 + this."
     )
     brightness: float = _strength(0.05, 1, "Added grey, as a share of the whole scale.")
-    organ_hu: float = _strength(
-        0.0,
-        1,
-        "Probability for each organ of a slice to get a mean HU drawn from its plausible range in "
-        "the table of organs, as if with more or less contrast agent; needs a window level that is "
-        "the same for all patients.",
-    )
 
     probability: float = _strength(0.2, 1, "Share of slices that each of the following damages.")
     blur_px: float = _strength(1.2, 20, "Gaussian blur: standard deviation in pixels.")
