@@ -1,4 +1,4 @@
-"""Rows of evidence and true scores, and the entry that gathers them."""
+"""Rows of evidence and true scores, and the program that gathers them."""
 
 import json
 import os
@@ -6,15 +6,18 @@ import os
 import nibabel
 import numpy as np
 import pytest
-from programs import run_entry
+from programs import as_flags, finish, run, run_entry, start
+from slices import NO_AUGMENTATION
 from test_predict import affine_of, planted, save_scan
+from test_trainer import NETWORK
 from tiny_models import coded_scan, save_coded
 
-from segthor import metrics, organs
+from segthor import metrics, model_directory, organs
 from segthor.patients import Patient
 from serving.prediction import bundle
 from serving.prediction.predictor import Ensemble
 from serving.review import cases, worsen
+from tests import damage
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,67 @@ def test_rows_are_kept_until_scan_or_model_change(models, patient, tmp_path):
     assert cases.make_rows(patient, models, str(folder))[0]["dice"] == 0.123
     os.utime(patient.ct, (1, 1))
     assert cases.make_rows(patient, models, str(folder)) == rows
+
+
+def test_rows_follow_changed_contours(models, patient, tmp_path):
+    folder = tmp_path / "cases"
+    rows = cases.make_rows(patient, models, str(folder))
+    labels = planted(seed=4)
+    labels[labels == 2] = 0  # the heart
+    nibabel.save(nibabel.Nifti1Image(labels, affine_of()), patient.labels)
+    changed = cases.make_rows(patient, models, str(folder))
+    assert [row["drawn"] for row in rows[:4]] == [True, True, True, True]
+    assert [row["drawn"] for row in changed[:4]] == [True, False, True, True]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six patients, their dataset, and two real folds whose networks find the heart."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    for number in range(1, 7):
+        patient = folder / "patients" / "train" / f"Patient_{number}"
+        patient.mkdir(parents=True)
+        damage.healthy(patient, seed=number)
+        (patient / damage.CT).rename(patient / f"{patient.name}.nii.gz")
+        (patient / damage.GT).rename(patient / "GT.nii.gz")
+    data = {"input": folder / "patients", "output": folder / "data", "folds": 2}
+    built = run(["-m", "beam_jobs.build", *as_flags(**data, crop_mm=384, pixel_mm=4)])
+    assert built.returncode == 0, built.stderr
+    command = ["-m", "trainer.cross_validate", *NETWORK, *NO_AUGMENTATION]
+    command += ["--steps=60", "--learning_rate=0.03", "--organs=heart"]
+    places = as_flags(data=folder / "data", workdir=folder / "runs")
+    finish([start([*command, *places], tiny=True)])
+    return folder
+
+
+def test_a_patient_that_cannot_be_read_is_named_and_costs_no_other(folder):
+    """Then, mended, it is the only one whose scan is read again."""
+    flags = {"runs": folder / "runs", "data": folder / "data", "output": folder / "out"}
+
+    def calibrate():
+        return run(["-m", "serving.calibrate", *as_flags(**flags)], tiny=True)
+
+    scan = folder / "patients" / "train" / "Patient_3" / "Patient_3.nii.gz"
+    whole = scan.read_bytes()
+    scan.write_bytes(whole[: len(whole) // 2])
+    done = calibrate()
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    (failed,) = (line for line in done.stdout.splitlines() if line.startswith("FAILED"))
+    assert failed.startswith(f"FAILED: Patient_3: {scan}: ")
+    assert "1 patients FAILED and are not part of the calibration" in done.stdout
+    kept = sorted((folder / "out" / "cases").iterdir())
+    assert [path.stem for path in kept] == [f"Patient_{number}" for number in (1, 2, 4, 5, 6)]
+    stored, _ = sorted((folder / "out" / "models").glob(f"fold_*/*/*/{model_directory.REVIEW}"))
+    partial = stored.read_bytes()
+
+    scan.write_bytes(whole)
+    written = [path.stat().st_mtime_ns for path in kept]
+    done = calibrate()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Next: python -m serving.predict ")
+    assert [path.stat().st_mtime_ns for path in kept] == written
+    assert stored.read_bytes() != partial
+    assert (folder / "out" / "reliability.png").stat().st_size > 1000
 
 
 def test_bad_input_is_one_line(tmp_path):
