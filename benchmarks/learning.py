@@ -61,14 +61,14 @@ ROWS = {
     ),
     "one patient": ((), ("--train_patients=1", "--few_patients=0"), 1),
     "one patient + default augmentation": ((), ("--train_patients=1",), 1),
+    "four patients": ((), ("--train_patients=4", "--few_patients=0"), 1),
+    "four patients + default augmentation": ((), ("--train_patients=4",), 1),
     "twelve patients": ((), ("--train_patients=12",), 1),
     "twelve patients + default augmentation": (
         (),
         ("--train_patients=12", "--few_patients=12"),
         1,
     ),
-    "four patients": ((), ("--train_patients=4", "--few_patients=0"), 1),
-    "four patients + default augmentation": ((), ("--train_patients=4",), 1),
 }
 ENDS = 2  # slices at each end of an organ
 
