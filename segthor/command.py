@@ -43,6 +43,7 @@ QUESTIONS = (
         "How do I start from an earlier network, or train for ten minutes?",
         "trainer.main --start_from, --minutes",
     ),
+    ("What helps with only a few patients?", "trainer.main --start_from=demo/model"),
     ("Why is the GPU idle?", "trainer.doctor"),
     ("How much would more patients help?", "trainer.learning_curve"),
     ("Which training contours look wrong?", "serving.suspects"),
